@@ -1,0 +1,65 @@
+"""Costs of the stages of a partition on every device of a cluster: what simulators and schedulers work on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drlpp.cluster import Cluster
+from drlpp.cost.op_times import OpTimeTable
+from drlpp.graph.stages import StageGraph
+from drlpp.training import TrainingSetup
+
+OPTIMIZER_PASSES = {"sgd": 3.0, "momentum": 5.0, "adamw": 7.0}
+"""Times that an optimizer step reads or writes each parameter byte (parameter, gradient, states)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageCosts:
+    """Seconds and bytes of each stage.
+
+    Attributes:
+        forward_s, input_grad_s, weight_grad_s: ``[S, D]`` seconds per micro-batch of stage s on device d.
+        optimizer_s: ``[S, D]`` seconds of the optimizer step on the stage's parameters (0 if the device's memory
+            bandwidth is not known).
+        resident_bytes: ``[S]`` parameters, gradients and optimizer state.
+        graph: messages between stages and activation bytes.
+    """
+
+    forward_s: NDArray[np.float64]
+    input_grad_s: NDArray[np.float64]
+    weight_grad_s: NDArray[np.float64]
+    optimizer_s: NDArray[np.float64]
+    resident_bytes: NDArray[np.float64]
+    graph: StageGraph
+
+    @property
+    def backward_s(self) -> NDArray[np.float64]:
+        """``[S, D]`` seconds of a whole backward pass."""
+        return self.input_grad_s + self.weight_grad_s
+
+
+def stage_costs(
+    stage_of_op: NDArray[np.int64], stages: StageGraph, times: OpTimeTable, cluster: Cluster, training: TrainingSetup
+) -> StageCosts:
+    """Sums op times into stages. Args: `stage_of_op` ``[num_ops]``; `stages` of the same partition."""
+    s = stages.num_stages
+
+    def per_stage(table: NDArray[np.float64]) -> NDArray[np.float64]:
+        by_type = np.array([np.bincount(stage_of_op, weights=row, minlength=s) for row in table])  # [T, S]
+        return np.ascontiguousarray(by_type[cluster.type_index].T)
+
+    passes = OPTIMIZER_PASSES[training.optimizer]
+    seconds_per_byte = np.array(
+        [passes / d.type.memory_bandwidth if d.type.memory_bandwidth else 0.0 for d in cluster.devices]
+    )
+    return StageCosts(
+        forward_s=per_stage(times.forward_s),
+        input_grad_s=per_stage(times.input_grad_s),
+        weight_grad_s=per_stage(times.weight_grad_s),
+        optimizer_s=np.outer(stages.param_bytes, seconds_per_byte),
+        resident_bytes=stages.param_bytes * training.bytes_per_param_byte,
+        graph=stages,
+    )

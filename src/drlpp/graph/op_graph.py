@@ -1,0 +1,262 @@
+"""The operator graph of a model: ops, the tensors that flow between them, and what each op costs.
+
+The graph is the *forward* graph of one micro-batch; the backward pass is implied. An op stands for one or more
+operators of the source (its `members`) that must stay together. The graph knows amounts (FLOP, bytes) and, where
+somebody measured them, times; it does not know devices.
+
+Left out: control flow that depends on data, and any dependence of the costs on the values of tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drlpp.errors import GraphError
+
+REFERENCE = "reference"
+"""Key of `Op.times` for times measured on the graph's reference device (see `OpGraph.measured_on`)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """An amount of work: floating-point operations, and bytes read plus written."""
+
+    flop: float = 0.0
+    bytes: float = 0.0
+
+
+NO_WORK = Work()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpTimes:
+    """Measured seconds of one op on one micro-batch: forward, input gradient, weight gradient."""
+
+    forward_s: float
+    input_grad_s: float
+    weight_grad_s: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Op:
+    """A vertex of the graph.
+
+    Attributes:
+        name: unique name in the graph.
+        kind: what it computes, for example ``aten.conv2d`` or ``Linear``.
+        module: dotted path of the module that it belongs to; empty if unknown.
+        members: names in the source that this op stands for; a plan lists these.
+        forward, input_grad, weight_grad: work per micro-batch of the three parts.
+        params: names of the parameters it reads (sizes in `OpGraph.param_bytes`).
+        saved: names of the tensors that it keeps for the backward pass (sizes in `OpGraph.tensor_bytes`).
+        output_bytes: bytes of all its outputs per micro-batch.
+        times: measured times by device type, or under `REFERENCE`; empty when only `Work` is known.
+    """
+
+    name: str
+    kind: str
+    module: str = ""
+    members: tuple[str, ...] = ()
+    forward: Work = NO_WORK
+    input_grad: Work = NO_WORK
+    weight_grad: Work = NO_WORK
+    params: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
+    output_bytes: float = 0.0
+    times: Mapping[str, OpTimes] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            object.__setattr__(self, "members", (self.name,))
+        amounts = [self.output_bytes]
+        amounts += [x for w in (self.forward, self.input_grad, self.weight_grad) for x in (w.flop, w.bytes)]
+        amounts += [x for t in self.times.values() for x in (t.forward_s, t.input_grad_s, t.weight_grad_s)]
+        for amount in amounts:
+            if not (math.isfinite(amount) and amount >= 0):
+                raise GraphError(f"op {self.name!r} has a cost of {amount}: costs must be finite and not negative")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """A tensor that op `src` produces and op `dst` consumes.
+
+    Edges with the same `src`, `tensor` and `phase` carry the same value: it is sent once to each device.
+
+    Attributes:
+        requires_grad: a gradient of the same size flows back from `dst` to `src`.
+        phase: ``forward`` (the rule), or ``backward`` in imported graphs that list their backward operators:
+            the value flows from `src` to `dst` during the backward pass, so `dst` comes first in the graph.
+        transfer_s: seconds that moving the tensor takes, for imported graphs that say so; else None and the
+            cluster's links decide.
+    """
+
+    src: str
+    dst: str
+    tensor: str
+    requires_grad: bool = True
+    phase: Literal["forward", "backward"] = "forward"
+    transfer_s: float | None = None
+
+    @property
+    def before(self) -> str:
+        """The op of the two that comes first in the forward order."""
+        return self.src if self.phase == "forward" else self.dst
+
+    @property
+    def after(self) -> str:
+        """The op of the two that comes second in the forward order."""
+        return self.dst if self.phase == "forward" else self.src
+
+
+@dataclasses.dataclass(frozen=True)
+class OpGraph:
+    """An operator graph; its ops are in a topological order.
+
+    Args:
+        name: for people.
+        ops: in a topological order of the edges (`graph.topology.topological_order` makes one).
+        edges: tensors between ops.
+        tensor_bytes: size of every tensor that an edge or `Op.saved` names.
+        param_bytes: size of every parameter that an op names.
+        source: where it came from: what a person typed (``timm:resnet50``, a path); empty if generated.
+        samples_per_microbatch: samples in the micro-batch that the costs are for.
+        dtype: element type that decides the peak rate of devices.
+        measured_on: device type of the database that `REFERENCE` times were taken on; empty if unknown.
+
+    Raises:
+        GraphError: duplicate or unknown names, negative sizes, a cycle or an order that is not topological.
+    """
+
+    name: str
+    ops: tuple[Op, ...]
+    edges: tuple[Edge, ...]
+    tensor_bytes: Mapping[str, float]
+    param_bytes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    source: str = ""
+    samples_per_microbatch: int = 1
+    dtype: str = "float32"
+    measured_on: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.ops:
+            raise GraphError(f"graph {self.name!r} has no ops: a model needs at least one operator")
+        index: dict[str, int] = {}
+        for i, op in enumerate(self.ops):
+            if op.name in index:
+                raise GraphError(f"graph {self.name!r}: op {op.name!r} appears twice: names must be unique")
+            index[op.name] = i
+            for p in op.params:
+                if p not in self.param_bytes:
+                    raise GraphError(f"graph {self.name!r}: op {op.name!r} reads parameter {p!r} of unknown size")
+            for t in op.saved:
+                if t not in self.tensor_bytes:
+                    raise GraphError(f"graph {self.name!r}: op {op.name!r} saves tensor {t!r} of unknown size")
+        for sizes in (self.tensor_bytes, self.param_bytes):
+            for key, size in sizes.items():
+                if not (math.isfinite(size) and size >= 0):
+                    raise GraphError(f"graph {self.name!r}: {key!r} has {size} bytes: sizes must not be negative")
+        for e in self.edges:
+            for end in (e.src, e.dst):
+                if end not in index:
+                    raise GraphError(f"graph {self.name!r}: edge {e.src!r} -> {e.dst!r} names unknown op {end!r}")
+            if e.tensor not in self.tensor_bytes:
+                raise GraphError(
+                    f"graph {self.name!r}: edge {e.src!r} -> {e.dst!r} carries {e.tensor!r} of unknown size"
+                )
+            if e.transfer_s is not None and not (math.isfinite(e.transfer_s) and e.transfer_s >= 0):
+                raise GraphError(
+                    f"graph {self.name!r}: edge {e.src!r} -> {e.dst!r} takes {e.transfer_s} s: must be >= 0"
+                )
+            if index[e.before] >= index[e.after]:
+                raise GraphError(
+                    f"graph {self.name!r}: edge {e.src!r} -> {e.dst!r} goes against the order of the ops: "
+                    "list ops in topological order (a cyclic graph has none)"
+                )
+        if self.samples_per_microbatch < 1:
+            raise GraphError(
+                f"graph {self.name!r}: samples_per_microbatch is {self.samples_per_microbatch}: must be >= 1"
+            )
+
+    @property
+    def num_ops(self) -> int:
+        return len(self.ops)
+
+    @functools.cached_property
+    def index(self) -> Mapping[str, int]:
+        """Op name -> position in `ops`."""
+        return {op.name: i for i, op in enumerate(self.ops)}
+
+    @functools.cached_property
+    def member_index(self) -> Mapping[str, int]:
+        """Name in the source -> position in `ops` of the op that stands for it."""
+        return {m: i for i, op in enumerate(self.ops) for m in op.members}
+
+    @functools.cached_property
+    def arcs(self) -> NDArray[np.int64]:
+        """Distinct precedences ``[num_arcs, 2]``: op indices (before, after), sorted."""
+        pairs = {(self.index[e.before], self.index[e.after]) for e in self.edges}
+        return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+
+    @functools.cached_property
+    def predecessors(self) -> Sequence[Sequence[int]]:
+        """Per op, the sorted indices of the ops directly before it."""
+        out: list[list[int]] = [[] for _ in self.ops]
+        for before, after in self.arcs.tolist():
+            out[after].append(before)
+        return out
+
+    @functools.cached_property
+    def successors(self) -> Sequence[Sequence[int]]:
+        """Per op, the sorted indices of the ops directly after it."""
+        out: list[list[int]] = [[] for _ in self.ops]
+        for before, after in self.arcs.tolist():
+            out[before].append(after)
+        return out
+
+    @functools.cached_property
+    def op_param_bytes(self) -> NDArray[np.float64]:
+        """``[num_ops]`` parameter bytes of each op; a shared parameter counts at its first reader."""
+        return _first_owner_sizes(self.ops, "params", self.param_bytes)
+
+    @functools.cached_property
+    def op_saved_bytes(self) -> NDArray[np.float64]:
+        """``[num_ops]`` bytes each op keeps for backward; a shared tensor counts at its first keeper."""
+        return _first_owner_sizes(self.ops, "saved", self.tensor_bytes)
+
+    @property
+    def has_transfer_times(self) -> bool:
+        """The edges carry their own transfer times (dnn-partitioning), so links of the cluster do not matter."""
+        return any(e.transfer_s is not None for e in self.edges)
+
+    @property
+    def has_measured_times(self) -> bool:
+        """At least one op carries measured times."""
+        return any(op.times for op in self.ops)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 over everything that decides a plan (not the name or the source)."""
+        from drlpp.graph.serialize import graph_to_dict
+
+        content = {k: v for k, v in graph_to_dict(self).items() if k not in ("name", "source")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _first_owner_sizes(ops: Sequence[Op], attribute: str, sizes: Mapping[str, float]) -> NDArray[np.float64]:
+    out = np.zeros(len(ops))
+    seen: set[str] = set()
+    for i, op in enumerate(ops):
+        for key in getattr(op, attribute):
+            if key not in seen:
+                seen.add(key)
+                out[i] += sizes[key]
+    return out

@@ -1,0 +1,27 @@
+"""Plans: partition, placement, schedule; what is legal; plan files; traces."""
+
+from drlpp.plan.action import Action, Schedule, parse_action
+from drlpp.plan.assignment import Assignment
+from drlpp.plan.plan import Plan, Prediction, Provenance, Stage
+from drlpp.plan.serialize import load_plan, plan_from_dict, plan_to_dict, save_plan
+from drlpp.plan.trace import Trace, TraceEvent
+from drlpp.plan.validate import dependencies, validate
+
+__all__ = [
+    "Action",
+    "Assignment",
+    "Plan",
+    "Prediction",
+    "Provenance",
+    "Schedule",
+    "Stage",
+    "Trace",
+    "TraceEvent",
+    "dependencies",
+    "load_plan",
+    "parse_action",
+    "plan_from_dict",
+    "plan_to_dict",
+    "save_plan",
+    "validate",
+]

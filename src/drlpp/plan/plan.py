@@ -1,0 +1,144 @@
+"""The plan: partition, placement and schedule, with the problem it was made for and what is predicted of it.
+
+A plan is all that is needed to simulate, report, export or run: it carries the operator graph (with its source),
+the cluster and the training set-up. Planners write it; everything else reads it. `plan.validate` says when it is legal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drlpp.cluster import Cluster
+from drlpp.errors import PlanError
+from drlpp.graph import OpGraph
+from drlpp.graph.stages import StageGraph, stage_graph
+from drlpp.plan.action import Schedule
+from drlpp.training import TrainingSetup
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A set of ops that run together, and where.
+
+    Attributes:
+        index: position in the pipeline; every edge goes from a stage to itself or to a later one.
+        ops: names of ops of the graph.
+        devices: replicas; micro-batch m runs on ``devices[m % len(devices)]``.
+        recompute: keep only the stage's inputs and run its forward pass again before the backward pass.
+    """
+
+    index: int
+    ops: tuple[str, ...]
+    devices: tuple[int, ...]
+    recompute: bool = False
+
+    def device(self, microbatch: int) -> int:
+        """The device that runs a micro-batch of this stage."""
+        return self.devices[microbatch % len(self.devices)]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the simulator says of a plan.
+
+    Attributes:
+        iteration_time_s: seconds of one optimizer step.
+        bottleneck_s: largest load of a device per micro-batch (compute and its own transfers), in seconds.
+        throughput_samples_per_s: samples of a step over `iteration_time_s`.
+        peak_memory_bytes: per device.
+        bubble_fraction: per device, the part of the iteration in which it does not compute.
+    """
+
+    iteration_time_s: float
+    bottleneck_s: float
+    throughput_samples_per_s: float
+    peak_memory_bytes: tuple[float, ...]
+    bubble_fraction: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Who made a plan and how: enough to make it again."""
+
+    planner: str
+    seed: int = 0
+    budget_s: float | None = None
+    version: str = ""
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A pipeline-parallel plan.
+
+    Attributes:
+        stages: ``stages[i].index == i``.
+        schedule: rank (device id) -> its actions in order; a device without a stage has no entry.
+        schedule_name: the generator that made the schedule.
+    """
+
+    graph: OpGraph
+    cluster: Cluster
+    training: TrainingSetup
+    stages: tuple[Stage, ...]
+    schedule: Schedule
+    schedule_name: str
+    provenance: Provenance
+    prediction: Prediction | None = None
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise PlanError("the plan has no stages: it needs at least one")
+        for i, stage in enumerate(self.stages):
+            if stage.index != i:
+                raise PlanError(f"stage at position {i} has index {stage.index}: list stages in order without gaps")
+            if not stage.devices:
+                raise PlanError(f"stage {i} has no devices: every stage needs at least one")
+            if len(set(stage.devices)) < len(stage.devices):
+                raise PlanError(f"stage {i} lists a device twice in {list(stage.devices)}: replicas must be distinct")
+            for d in stage.devices:
+                if not 0 <= d < self.cluster.num_devices:
+                    raise PlanError(
+                        f"stage {i} is on device {d}: cluster {self.cluster.name!r} has devices "
+                        f"0..{self.cluster.num_devices - 1}"
+                    )
+
+    @property
+    def num_stages(self) -> int:
+        return len(self.stages)
+
+    @property
+    def num_microbatches(self) -> int:
+        return self.training.num_microbatches
+
+    @functools.cached_property
+    def stage_of_op(self) -> NDArray[np.int64]:
+        """``[num_ops]`` stage of each op. Raises PlanError if an op is missing, unknown or in two stages."""
+        out = np.full(self.graph.num_ops, -1, dtype=np.int64)
+        for stage in self.stages:
+            for name in stage.ops:
+                i = self.graph.index.get(name)
+                if i is None:
+                    raise PlanError(f"stage {stage.index} lists op {name!r}: graph {self.graph.name!r} has no such op")
+                if out[i] >= 0:
+                    raise PlanError(f"op {name!r} is in stages {out[i]} and {stage.index}: it must be in exactly one")
+                out[i] = stage.index
+        missing = np.flatnonzero(out < 0)
+        if len(missing):
+            raise PlanError(
+                f"op {self.graph.ops[missing[0]].name!r} is in no stage ({len(missing)} missing): list every op"
+            )
+        return out
+
+    @functools.cached_property
+    def stage_graph(self) -> StageGraph:
+        """The DAG of stages. Raises PlanError if the partition is not legal."""
+        return stage_graph(self.graph, self.stage_of_op, self.num_stages)
+
+    def ranks_of(self, stage: int) -> tuple[int, ...]:
+        return self.stages[stage].devices

@@ -1,0 +1,85 @@
+"""The direction of imports: a module may import only from its own package and from lower levels."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[2] / "src" / "drlpp"
+
+LEVEL = {
+    "__init__": 9,
+    "errors": 0,
+    "units": 0,
+    "files": 0,
+    "training": 0,
+    "graph": 1,
+    "cluster": 1,
+    "plan": 2,
+    "cost": 2,
+    "schedules": 3,
+    "problem": 3,
+    "capture": 3,
+    "sim": 4,
+    "runtime": 4,
+    "planners": 5,
+    "agent": 6,
+    "report": 7,
+    "export": 7,
+    "cli": 8,
+}
+SAME_LEVEL_ALLOWED = {("units", "errors"), ("files", "errors"), ("training", "errors")}
+FORBIDDEN = {("runtime", "sim"), ("report", "agent"), ("export", "agent")}
+TORCH_ALLOWED = {"capture", "runtime", "agent"}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(line, dotted module) of every import in a file, also those inside functions."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            found.append((node.lineno, node.module or ""))
+            found += [(node.lineno, f"{node.module}.{a.name}") for a in node.names if node.module == "drlpp"]
+    return found
+
+
+FILES = sorted(SRC.rglob("*.py"))
+
+
+def test_every_room_has_a_level():
+    assert {room(p) for p in FILES} <= set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_imports_point_downward(path: Path):
+    own = room(path)
+    for line, module in imports(path):
+        parts = module.split(".")
+        if parts[0] != "drlpp" or len(parts) < 2 or parts[1] == own or parts[1].startswith("__"):
+            continue
+        other = parts[1]
+        lower = LEVEL[other] < LEVEL[own] or (own, other) in SAME_LEVEL_ALLOWED
+        assert lower, f"{path}:{line}: {own} (level {LEVEL[own]}) imports {other} (level {LEVEL[other]})"
+        assert (own, other) not in FORBIDDEN, f"{path}:{line}: {own} must not import {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_torch_stays_where_it_belongs(path: Path):
+    if room(path) in TORCH_ALLOWED:
+        return
+    for line, module in imports(path):
+        assert module.split(".")[0] not in ("torch", "torch_geometric"), f"{path}:{line} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_file_size(path: Path):
+    assert len(path.read_text().splitlines()) <= 700
