@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from drlpp.errors import PlanError
 from drlpp.graph.op_graph import OpGraph
 
-
 Phase = Literal["forward", "backward"]
 _Key = tuple[int, str, Phase]  # producing stage, tensor, phase
 
