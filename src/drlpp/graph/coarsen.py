@@ -69,8 +69,8 @@ def coarsen(graph: OpGraph, max_groups: int, weights: NDArray[np.float64]) -> ND
 def _safe_partner(i: int, before: list[set[int]], after: list[set[int]], weight: list[float]) -> int | None:
     """The lightest neighbour that `i` can join without a cycle.
 
-    i can join its predecessor p if p is its only one, and its successor s if s is its only one: any other path from p to
-    i would have to enter i through another predecessor.
+    i can join its predecessor p if p is its only one, and its successor s if s is its only one: any other path from p
+    to i would have to enter i through another predecessor.
     """
     choices = []
     if len(before[i]) == 1:

@@ -1,9 +1,10 @@
 """Reader of the inputs of "Efficient Algorithms for Device Placement of DNN Graph Operators" (NeurIPS 2020).
 
-JSON with ``nodes`` and ``edges``; latencies and transfer costs in milliseconds, sizes in bytes. An op of ours is a colour
-class (nodes that must share a device), forward and backward nodes together; its members are the node ids. Edges keep
-their transfer times. An edge between backward nodes becomes one of the backward phase. Classes that would form a cycle
-are merged, since no legal partition separates them.
+JSON with ``nodes`` and ``edges``; latencies and transfer costs in milliseconds, sizes in bytes. An op of ours is a
+colour class (nodes that must share a device), forward and backward nodes together; its members are the node ids. Edges
+keep their transfer times. An edge between backward nodes becomes one of the backward phase; in files that list these
+edges in the direction of the forward pass (the layer graphs) it stays as it is. Classes that would form a cycle are
+merged, since no legal partition separates them.
 
 Loss of information: CPU latencies and ``supportedOnFpga`` are dropped (all devices are accelerators), and a node's
 ``size`` counts as memory per micro-batch in flight.
@@ -99,22 +100,30 @@ def _merged_groups(
     colour = {
         i: ("colour", n["colorClass"]) if n.get("colorClass") is not None else ("node", i) for i, n in nodes.items()
     }
-    quotient = nx.DiGraph()
-    quotient.add_nodes_from(dict.fromkeys(colour.values()))
+    forward, backward = [], []
     for e in edges:
         u, v = e["sourceId"], e["destId"]
-        backward = (_is_backward(nodes[u]), _is_backward(nodes[v]))
-        if backward == (True, False):
+        phases = (_is_backward(nodes[u]), _is_backward(nodes[v]))
+        if phases == (True, False):
             raise GraphError(f"{where}: edge {u} -> {v} goes from a backward node to a forward node: turn it around")
-        if colour[u] != colour[v] and backward[0] == backward[1]:
-            quotient.add_edge(*((colour[v], colour[u]) if backward[0] else (colour[u], colour[v])))
-    condensed = nx.condensation(quotient)
-    rank = {c: k for k, c in enumerate(quotient)}
-    components = list(condensed)
-    first = {c: min(rank[m] for m in condensed.nodes[c]["members"]) for c in components}
-    components.sort(key=first.__getitem__)
+        if colour[u] != colour[v] and phases[0] == phases[1]:
+            (backward if phases[0] else forward).append((colour[u], colour[v]))
+    classes = list(dict.fromkeys(colour.values()))
+    condensed = max(
+        (_condensed(classes, forward + [(b, a) for a, b in backward]), _condensed(classes, forward + backward)),
+        key=len,  # the direction of the backward edges that merges fewer classes
+    )
+    rank = {c: k for k, c in enumerate(classes)}
+    first = {c: min(rank[m] for m in condensed.nodes[c]["members"]) for c in condensed}
+    components = sorted(condensed, key=first.__getitem__)
     position = {c: k for k, c in enumerate(components)}
     order = topological_order(len(components), [(position[a], position[b]) for a, b in condensed.edges])
     number = {components[k]: n for n, k in enumerate(order)}
     mapping = condensed.graph["mapping"]
     return {i: number[mapping[c]] for i, c in colour.items()}
+
+
+def _condensed(classes: list[Any], arcs: list[tuple[Any, Any]]) -> nx.DiGraph:
+    quotient = nx.DiGraph(arcs)
+    quotient.add_nodes_from(classes)
+    return nx.condensation(quotient)

@@ -4,6 +4,9 @@ A vertex line is ``node11 -- MaxPool2d(...) -- forward_compute_time=2.2, backwar
 activation_size=205520896.0, parameter_size=0.0`` (milliseconds per mini-batch, bytes), an edge line
 ``<tab>node4 -- node5``. An activation size may be a list ``[a; b]`` of tensors, which are taken together.
 
+Vertices ``Input*`` without predecessors are the model's inputs: every stage can read them and loading them is not part
+of a plan, so they cost nothing here (PipeDream's optimiser drops them too).
+
 The profile's mini-batch becomes one micro-batch, counted as one sample since the file does not tell. The backward time
 of an op with parameters counts half as input gradient and half as weight gradient.
 """
@@ -57,10 +60,13 @@ def read_pipedream(text: str, name: str, where: str = "graph.txt") -> OpGraph:
     except GraphError as error:
         raise GraphError(f"{where}: {error}") from error
 
+    has_predecessor = {position[b] for _, b in arcs}
     ops, params, tensors = [], {}, {}
     for i in order:
         vertex = names[i]
         kind, costs = vertices[vertex]
+        if kind.startswith("Input") and i not in has_predecessor:
+            costs = dict.fromkeys(_FIELDS, 0.0)
         forward, backward = costs["forward_compute_time"] / 1e3, costs["backward_compute_time"] / 1e3
         size = costs["parameter_size"]
         tensors[vertex] = costs["activation_size"]
