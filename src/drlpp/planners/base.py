@@ -19,12 +19,17 @@ class Budget:
     Args:
         seconds: how long a planner may search; it returns the best plan so far when the time is up.
         clock: for tests.
+        parent: a budget that this one is part of; it is spent when the parent is.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, seconds: float, clock: Callable[[], float] = time.perf_counter, parent: Budget | None = None
+    ) -> None:
         self.seconds = seconds
         self._clock = clock
         self._start = clock()
+        self._parent = parent
+        self._cancelled = False
 
     @property
     def elapsed_s(self) -> float:
@@ -32,15 +37,22 @@ class Budget:
 
     @property
     def left_s(self) -> float:
-        return self.seconds - self.elapsed_s
+        if self._cancelled:
+            return 0.0
+        own = self.seconds - self.elapsed_s
+        return own if self._parent is None else min(own, self._parent.left_s)
 
     @property
     def spent(self) -> bool:
         return self.left_s <= 0
 
+    def cancel(self) -> None:
+        """Ends the budget now (an interrupt): the planner stops soon and returns its best plan so far."""
+        self._cancelled = True
+
     def part(self, fraction: float) -> Budget:
         """A budget of a fraction of what is left, starting now."""
-        return Budget(max(0.0, self.left_s) * fraction, self._clock)
+        return Budget(max(0.0, self.left_s) * fraction, self._clock, parent=self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +66,7 @@ class PlanResult:
         planning_time_s: wall-clock seconds.
         reason: for people, unless ``ok``.
         history: (seconds since the start, objective value) of each improvement.
+        curve: learning curve, for planners that learn: one mapping per iteration.
         breakdown: what the parts of the planner found or took, for example ``policy_s`` and ``refined_s``.
     """
 
@@ -63,6 +76,7 @@ class PlanResult:
     planning_time_s: float
     reason: str = ""
     history: tuple[tuple[float, float], ...] = ()
+    curve: tuple[Mapping[str, float], ...] = ()
     breakdown: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 

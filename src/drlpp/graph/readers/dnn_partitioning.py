@@ -100,7 +100,8 @@ def _merged_groups(
     colour = {
         i: ("colour", n["colorClass"]) if n.get("colorClass") is not None else ("node", i) for i, n in nodes.items()
     }
-    forward, backward = [], []
+    forward: list[tuple[Any, Any]] = []
+    backward: list[tuple[Any, Any]] = []
     for e in edges:
         u, v = e["sourceId"], e["destId"]
         phases = (_is_backward(nodes[u]), _is_backward(nodes[v]))
