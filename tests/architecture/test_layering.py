@@ -11,6 +11,7 @@ SRC = Path(__file__).parents[2] / "src" / "drlpp"
 
 LEVEL = {
     "__init__": 9,
+    "__main__": 9,
     "errors": 0,
     "units": 0,
     "files": 0,

@@ -1,0 +1,42 @@
+# Everything runs from here; .ci/run calls the same targets.
+#   make quickstart   install, plan a real model for a mixed cluster, train a small one for real, write a report
+#   make test         install, run the whole suite
+#   make test-fast    the suite without its slow tests (under two minutes)
+#   make check        formatter, linter, type checker
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= out
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: install quickstart test test-fast check format clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (torch is large: one to three minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+quickstart: install
+	@BIN=$(BIN) OUT=$(OUT) sh examples/quickstart.sh
+
+test: install
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-fast: install
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+check: install
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff format src tests benchmarks examples
+	$(BIN)/ruff check --fix src tests benchmarks examples
+
+clean:
+	rm -rf $(OUT) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,58 @@
+"""``drlpp capture`` and ``drlpp profile``: a model's operator graph, with analytic or measured costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drlpp.cli import inputs
+from drlpp.cli.terminal import check_writable, planner_progress, say
+from drlpp.units import format_bytes, format_flop, format_time
+
+GraphOutput = Annotated[Path, typer.Option("-o", "--output", help="Write the graph JSON here.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("capture", epilog="Example:\n\ndrlpp capture timm:inception_v3 -o graph.json")(capture)
+    app.command("profile", epilog="Example:\n\ndrlpp profile timm:resnet18?batch_size=4 -o graph.json")(profile)
+
+
+def capture(model: inputs.Model, output: GraphOutput) -> None:
+    """Capture a model's operator graph (no weights are allocated)."""
+    check_writable(output)
+    from drlpp.graph import save_graph
+
+    graph = inputs.load_graph(model)
+    save_graph(graph, output)
+    flop = sum(op.forward.flop + op.input_grad.flop + op.weight_grad.flop for op in graph.ops)
+    say(
+        f"{output}: {graph.num_ops} ops, {len(graph.edges)} edges, {format_flop(flop)} per micro-batch of "
+        f"{graph.samples_per_microbatch}, {format_bytes(sum(graph.param_bytes.values()))} of parameters"
+    )
+
+
+def profile(
+    model: inputs.Model,
+    output: GraphOutput,
+    device_type: Annotated[
+        str, typer.Option("--device-type", help="Cluster device type that the times are for [default: any].")
+    ] = "",
+    repeats: Annotated[int, typer.Option("--repeats", help="Timed repeats per op.", min=1)] = 5,
+    cache: Annotated[Path | None, typer.Option("--cache", help="Keep measured times here and resume from it.")] = None,
+) -> None:
+    """Measure the time of every op on this machine's device, and write the graph with these times."""
+    check_writable(output)
+    check_writable(cache)
+    from drlpp.capture import profile_model
+    from drlpp.errors import InputError
+    from drlpp.graph import save_graph
+
+    if inputs.is_graph_file(model):
+        raise InputError(f"{model} is a graph file: profile needs a model that can run (timm:, transformers:, FILE.py:)")
+    with planner_progress("profile") as progress:
+        graph = profile_model(model, device_type=device_type, repeats=repeats, cache=cache, progress=progress)
+    save_graph(graph, output)
+    total = sum(t.forward_s + t.input_grad_s + t.weight_grad_s for op in graph.ops for t in op.times.values())
+    say(f"{output}: {graph.num_ops} ops, {format_time(total)} per micro-batch, forward and backward")

@@ -1,0 +1,73 @@
+"""``drlpp compare``: several planners on one problem, with the same budget and the same evaluator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drlpp.cli import inputs
+from drlpp.cli.terminal import check_writable, out, say
+
+_EPILOG = """Example:
+
+drlpp compare timm:inception_v3 --cluster mixed-a100-v100-t4 --budget 30 --json rows.json --html rows.html"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("compare", epilog=_EPILOG)(compare)
+
+
+def compare(
+    model: inputs.Model,
+    cluster: inputs.ClusterOption,
+    planners: Annotated[str, typer.Option("--planners", help="Comma-separated names, or `all`.")] = "all",
+    budget: inputs.Budget = 30.0,
+    seed: inputs.Seed = 0,
+    objective: inputs.ObjectiveOption = "iteration-time",
+    num_microbatches: inputs.NumMicrobatches = None,
+    optimizer: inputs.Optimizer = "momentum",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows, with their plans, here.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a report of the best plan here.")] = None,
+    plans_dir: Annotated[Path | None, typer.Option("--plans-dir", help="Write each row's plan file here.")] = None,
+) -> None:
+    """Compare planners on one problem: a row for each, failures included, with the gap to the lower bound."""
+    check_writable(json_file)
+    check_writable(html_file)
+    from drlpp.cli.solve import make_planner, planner_names, solve
+    from drlpp.errors import InfeasibleError, InputError
+    from drlpp.files import write_atomically
+    from drlpp.plan import save_plan
+    from drlpp.planners.bounds import lower_bound
+    from drlpp.report.comparison import compare_results
+    from drlpp.report.html import write_report
+    from drlpp.report.tables import comparison_table
+
+    names = planner_names() if planners == "all" else [n.strip() for n in planners.split(",") if n.strip()]
+    if not names:
+        raise InputError("--planners names no planner: give at least one, see `drlpp planners`")
+    chosen = [make_planner(n) for n in dict.fromkeys(names)]
+    problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
+    results = []
+    for planner in chosen:
+        results.append(solve(planner, problem, budget, seed))
+        say(f"{planner.name}: {results[-1].status}, {results[-1].planning_time_s:.1f} s")
+    comparison = compare_results(problem, results, lower_bound(problem))
+    out().print(comparison_table(comparison))
+    if json_file:
+        write_atomically(json_file, json.dumps(comparison.to_dict()) + "\n")
+        say(f"rows written to {json_file}")
+    if plans_dir:
+        plans_dir.mkdir(parents=True, exist_ok=True)
+        for result in results:
+            if result.plan is not None:
+                save_plan(result.plan, plans_dir / f"{result.planner}.json")
+        say(f"plan files written to {plans_dir}")
+    best = comparison.best
+    if best is None:
+        raise InfeasibleError("no planner found a plan that fits: the rows say why")
+    if html_file and best.plan is not None:
+        write_report(best.plan, html_file, comparison=comparison)
+        say(f"report written to {html_file}")

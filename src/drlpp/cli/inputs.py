@@ -1,0 +1,71 @@
+"""What the user types, made into objects: model, cluster, problem; and the options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from drlpp.cli.terminal import err, say
+
+if TYPE_CHECKING:
+    from drlpp.graph import OpGraph
+    from drlpp.problem import PlanningProblem
+
+MODEL_HELP = (
+    "timm:NAME, transformers:CLASS?key=value, FILE.py:callable, or a graph file "
+    "(drlpp JSON, PipeDream graph.txt, dnn-partitioning JSON, Piper JSON)."
+)
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+ClusterOption = Annotated[
+    str, typer.Option("--cluster", "-c", help="YAML file or preset (see `drlpp clusters`).", show_default=False)
+]
+Budget = Annotated[float, typer.Option("--budget", help="Seconds of search per planner.", min=0.0)]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
+ObjectiveName = Literal["iteration-time", "steady-state"]
+ObjectiveOption = Annotated[
+    ObjectiveName,
+    typer.Option("--objective", help="Seconds of one optimizer step, or load of the busiest device per micro-batch."),
+]
+NumMicrobatches = Annotated[
+    int | None,
+    typer.Option("--num-microbatches", help="Micro-batches per step [default: two per device, at least 8].", min=1),
+]
+OptimizerName = Literal["sgd", "momentum", "adamw"]
+Optimizer = Annotated[OptimizerName, typer.Option("--optimizer", help="Decides the memory of its state.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file made by `drlpp plan -o`.", show_default=False)]
+
+
+def load_graph(model: str) -> OpGraph:
+    """The operator graph of MODEL: read from a file, or captured. Raises GraphError or CaptureError."""
+    from drlpp.graph.readers import read_graph
+
+    if is_graph_file(model):
+        return read_graph(Path(model))
+    from drlpp.capture import capture_graph
+
+    with err().status(f"capturing {model}"):
+        graph = capture_graph(model)
+    say(f"captured {model}: {graph.num_ops} ops, {len(graph.edges)} edges")
+    return graph
+
+
+def is_graph_file(model: str) -> bool:
+    """MODEL names a file of a graph and not a callable in a Python file or a model of a library."""
+    path = Path(model)
+    return path.is_file() or (path.suffix in (".txt", ".json") and ":" not in path.name)
+
+
+def load_problem(
+    model: str, cluster: str, num_microbatches: int | None, objective: ObjectiveName, optimizer: OptimizerName
+) -> PlanningProblem:
+    """The planning problem of MODEL on CLUSTER; the cluster is read first, since a mistake there shows at once."""
+    from drlpp.cluster import load_cluster
+    from drlpp.problem import PlanningProblem
+
+    loaded = load_cluster(cluster)
+    return PlanningProblem.build(
+        load_graph(model), loaded, num_microbatches=num_microbatches, objective=objective, optimizer=optimizer
+    )

@@ -1,0 +1,66 @@
+"""The command line: thin verbs over the Python API.
+
+Exit status: 0 done; 1 a run failed; 2 bad input (one line: what, where, the rule, the fix); 3 no feasible plan;
+130 interrupted. With ``--json``, stdout holds one JSON object and nothing else; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from drlpp.cli import capture, compare, export, learn, lists, plan, run, simulate
+from drlpp.cli.terminal import complain
+from drlpp.errors import DrlppError, InfeasibleError, InputError
+
+app = typer.Typer(
+    name="drlpp",
+    help="Plans pipeline-parallel training of any PyTorch model on unequal devices, and runs the plan.",
+    epilog="Start with: drlpp plan timm:resnet50 --cluster mixed-a100-v100-t4 -o plan.json",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for module in (plan, compare, simulate, run, learn, capture, export, lists):
+    module.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with its status."""
+    sys.exit(run_command_line(arguments))
+
+
+def run_command_line(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line. Returns the exit status."""
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=list(arguments) if arguments is not None else None, prog_name="drlpp", standalone_mode=False)
+    except InputError as error:
+        complain(str(error))
+        return 2
+    except InfeasibleError as error:
+        complain(str(error))
+        return 3
+    except DrlppError as error:
+        complain(str(error))
+        return 1
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        where = f" (see {context.command_path} --help)" if context is not None else ""
+        complain(f"{error.format_message()}{where}")
+        return 2
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        complain("interrupted")
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    main()

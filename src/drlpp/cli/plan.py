@@ -1,0 +1,81 @@
+"""``drlpp plan``: find a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drlpp.cli import inputs
+from drlpp.cli.terminal import check_writable, out, print_json, say
+
+_EPILOG = """Examples:
+
+drlpp plan timm:resnet50 --cluster mixed-a100-v100-t4 -o plan.json
+
+drlpp plan transformers:GPT2LMHeadModel?n_layer=12 -c my.yaml --budget 60 --json
+
+drlpp plan graph.txt -c paper-4x4-10gbe --planner pipedream --objective steady-state"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("plan", epilog=_EPILOG)(plan)
+
+
+def plan(
+    model: inputs.Model,
+    cluster: inputs.ClusterOption,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan file here.")] = None,
+    planner: Annotated[str, typer.Option("--planner", help="See `drlpp planners`.")] = "drl",
+    budget: inputs.Budget = 30.0,
+    seed: inputs.Seed = 0,
+    objective: inputs.ObjectiveOption = "iteration-time",
+    num_microbatches: inputs.NumMicrobatches = None,
+    optimizer: inputs.Optimizer = "momentum",
+    log_dir: Annotated[Path | None, typer.Option("--log-dir", help="Write tensorboard curves of `drl` here.")] = None,
+    policy_only: Annotated[bool, typer.Option("--policy-only", help="`drl`: the policy's own best sample.")] = False,
+    as_json: inputs.AsJson = False,
+) -> None:
+    """Find a plan: which operators form a stage, where each stage runs, and in which order."""
+    check_writable(output)
+    from drlpp.cli.solve import make_planner, solve
+    from drlpp.errors import ExecutionError, InfeasibleError
+    from drlpp.plan import plan_to_dict, save_plan
+    from drlpp.planners.bounds import lower_bound
+    from drlpp.report.comparison import comparison_row
+    from drlpp.report.tables import plan_tables
+
+    chosen = make_planner(planner, log_dir=log_dir, policy_only=policy_only)
+    problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
+    result = solve(chosen, problem, budget, seed)
+    bound = lower_bound(problem)
+    row = comparison_row(result, problem, bound.value_s)
+    answer: dict[str, Any] = {
+        **row.to_dict(),
+        "lower_bound_s": bound.value_s,
+        "lower_bound_kind": bound.kind,
+        "throughput_samples_per_s": None,
+        "num_stages": None,
+        "num_microbatches": problem.training.num_microbatches,
+        "objective": objective,
+        "seed": seed,
+        "plan": None,
+    }
+    if result.plan is not None:
+        prediction = result.plan.prediction
+        answer["throughput_samples_per_s"] = prediction.throughput_samples_per_s if prediction else None
+        answer["num_stages"] = result.plan.num_stages
+        answer["plan"] = str(output) if output else plan_to_dict(result.plan)
+        if output:
+            save_plan(result.plan, output)
+    if as_json:
+        print_json(answer)
+    elif result.plan is not None:
+        for table in plan_tables(result.plan, bound):
+            out().print(table)
+        say(f"plan written to {output}" if output else "not written: give -o plan.json to keep the plan")
+    if result.status == "infeasible":
+        raise InfeasibleError(result.reason)
+    if result.status == "failed":
+        raise ExecutionError(f"planner {planner} failed: {result.reason}")

@@ -1,0 +1,62 @@
+"""``drlpp run``: train a model under a plan, for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drlpp.cli import inputs
+from drlpp.cli.terminal import check_writable, out, print_json, say
+
+_EPILOG = """Examples:
+
+drlpp run plan.json --steps 5 --verify
+
+torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m drlpp run plan.json --steps 100"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run", epilog=_EPILOG)(run)
+
+
+def run(
+    plan: inputs.PlanFile,
+    steps: Annotated[int, typer.Option("--steps", help="Optimizer steps.", min=1)] = 3,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare with single-process training of the same seed and batches.")
+    ] = False,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Real messages and schedule, but waits in place of computing.")
+    ] = False,
+    seed: inputs.Seed = 0,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0.0)] = 1e-3,
+    trace: Annotated[Path | None, typer.Option("--trace", help="Write the measured Chrome/Perfetto trace here.")] = None,
+    as_json: inputs.AsJson = False,
+) -> None:
+    """Train a model under a plan on torch.distributed: one process per device, or the ranks of torchrun."""
+    check_writable(trace)
+    from drlpp.errors import ExecutionError
+    from drlpp.export.chrome_trace import chrome_trace
+    from drlpp.files import write_atomically
+    from drlpp.plan import load_plan
+    from drlpp.report.tables import run_tables
+    from drlpp.runtime import run as execute
+
+    loaded = load_plan(plan)
+    report = execute(
+        loaded, steps=steps, verify=verify, emulate=emulate, seed=seed, learning_rate=learning_rate, say=say
+    )
+    if report is None:  # a rank of torchrun that does not report
+        return
+    if trace:
+        write_atomically(trace, chrome_trace(report.trace))
+        say(f"trace written to {trace}")
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        for table in run_tables(loaded, report):
+            out().print(table)
+    if report.verification is not None and not report.verification.passed:
+        raise ExecutionError(f"verification failed: {report.verification.describe()}")

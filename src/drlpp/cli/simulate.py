@@ -1,0 +1,75 @@
+"""``drlpp simulate`` and ``drlpp validate``: what a plan would do, and whether it is legal."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drlpp.cli import inputs
+from drlpp.cli.terminal import check_writable, out, print_json, say
+
+
+def register(app: typer.Typer) -> None:
+    app.command("simulate", epilog="Example:\n\ndrlpp simulate plan.json --trace trace.json")(simulate)
+    app.command("validate", epilog="Example:\n\ndrlpp validate plan.json")(validate)
+
+
+def simulate(
+    plan: inputs.PlanFile,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="Write a Chrome/Perfetto trace here (open in ui.perfetto.dev).")
+    ] = None,
+    as_json: inputs.AsJson = False,
+) -> None:
+    """Simulate one step of a plan: time, memory, what limits it and what would help."""
+    check_writable(trace)
+    from drlpp.errors import InfeasibleError
+    from drlpp.export.chrome_trace import chrome_trace
+    from drlpp.files import write_atomically
+    from drlpp.plan import load_plan
+    from drlpp.plan import validate as check
+    from drlpp.report.tables import simulation_tables
+    from drlpp.sim import explain
+    from drlpp.sim import simulate as run
+
+    loaded = load_plan(plan)
+    check(loaded)
+    simulation = run(loaded)
+    explanation = explain(loaded)
+    if trace:
+        write_atomically(trace, chrome_trace(simulation.trace))
+        say(f"trace written to {trace}")
+    if as_json:
+        print_json(
+            {
+                "status": "ok" if not simulation.infeasible else "infeasible",
+                **dataclasses.asdict(simulation.prediction),
+                "num_stages": loaded.num_stages,
+                "num_microbatches": loaded.num_microbatches,
+                "schedule_name": loaded.schedule_name,
+                "explanation": dataclasses.asdict(explanation),
+            }
+        )
+    else:
+        for table in simulation_tables(loaded, simulation, explanation):
+            out().print(table)
+    if simulation.infeasible:
+        raise InfeasibleError(simulation.why_infeasible())
+
+
+def validate(plan: inputs.PlanFile) -> None:
+    """Check that a plan is legal: every op in one stage, edges forward, schedule complete and free of deadlock."""
+    from drlpp.plan import load_plan
+    from drlpp.plan import validate as check
+
+    loaded = load_plan(plan)
+    check(loaded)
+    out().print(
+        f"legal: {loaded.num_stages} stages, {loaded.graph.num_ops} ops, {len(loaded.schedule)} of "
+        f"{loaded.cluster.num_devices} devices, {loaded.num_microbatches} micro-batches",
+        markup=False,
+        soft_wrap=True,
+    )
