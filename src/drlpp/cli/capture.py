@@ -50,7 +50,9 @@ def profile(
     from drlpp.graph import save_graph
 
     if inputs.is_graph_file(model):
-        raise InputError(f"{model} is a graph file: profile needs a model that can run (timm:, transformers:, FILE.py:)")
+        raise InputError(
+            f"{model} is a graph file: profile needs a model that can run (timm:, transformers:, FILE.py:)"
+        )
     with planner_progress("profile") as progress:
         graph = profile_model(model, device_type=device_type, repeats=repeats, cache=cache, progress=progress)
     save_graph(graph, output)

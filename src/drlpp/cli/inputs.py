@@ -35,7 +35,9 @@ NumMicrobatches = Annotated[
 OptimizerName = Literal["sgd", "momentum", "adamw"]
 Optimizer = Annotated[OptimizerName, typer.Option("--optimizer", help="Decides the memory of its state.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file made by `drlpp plan -o`.", show_default=False)]
+PlanFile = Annotated[
+    Path, typer.Argument(metavar="PLAN", help="Plan file made by `drlpp plan -o`.", show_default=False)
+]
 
 
 def load_graph(model: str) -> OpGraph:

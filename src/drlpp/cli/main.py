@@ -38,7 +38,9 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
     command = typer.main.get_command(app)
     try:
-        result = command.main(args=list(arguments) if arguments is not None else None, prog_name="drlpp", standalone_mode=False)
+        result = command.main(
+            args=list(arguments) if arguments is not None else None, prog_name="drlpp", standalone_mode=False
+        )
     except InputError as error:
         complain(str(error))
         return 2

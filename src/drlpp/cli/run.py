@@ -14,7 +14,7 @@ _EPILOG = """Examples:
 
 drlpp run plan.json --steps 5 --verify
 
-torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m drlpp run plan.json --steps 100"""
+torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m drlpp run plan.json"""
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,9 @@ def run(
     ] = False,
     seed: inputs.Seed = 0,
     learning_rate: Annotated[float, typer.Option("--learning-rate", min=0.0)] = 1e-3,
-    trace: Annotated[Path | None, typer.Option("--trace", help="Write the measured Chrome/Perfetto trace here.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="Write the measured Chrome/Perfetto trace here.")
+    ] = None,
     as_json: inputs.AsJson = False,
 ) -> None:
     """Train a model under a plan on torch.distributed: one process per device, or the ranks of torchrun."""

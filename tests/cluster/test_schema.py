@@ -1,0 +1,117 @@
+"""The YAML form of clusters, and presets."""
+
+import pytest
+import yaml
+
+from drlpp.cluster import cluster_from_dict, cluster_presets, cluster_to_dict, load_cluster
+from drlpp.errors import ClusterError
+
+TEXT = """
+schema_version: 1
+name: two-kinds
+device_types:
+  fast: {preset: a100-sxm4-80gb}
+  slow: {preset: v100-sxm2-16gb, memory: 32GB}
+  measured: {speed: 0.5, memory: 16GB}
+hosts:
+  - {name: a, devices: [fast, fast], link: {bandwidth: 300GB/s, latency: 5us},
+     network: {bandwidth: 25Gbit/s, latency: 30us}}
+  - {name: b, count: 3, devices: [slow, measured], link: {bandwidth: 12GB/s, latency: 10us},
+     network: {bandwidth: 10Gbit/s}}
+"""
+
+
+def data():
+    return yaml.safe_load(TEXT)
+
+
+def test_the_documented_file():
+    c = cluster_from_dict(data())
+    assert c.num_devices == 8
+    assert [h.name for h in c.hosts] == ["a", "b0", "b1", "b2"]
+    assert c.devices[2].type.memory_bytes == 32e9
+    assert c.devices[2].type.memory_bandwidth == 900e9  # from the database
+    assert c.devices[3].type.speed == 0.5
+    assert c.devices[3].type.speed_is_given
+    assert c.hosts[0].network.bandwidth == 3.125e9
+    assert c.hosts[1].network.latency_s == 0
+
+
+def test_a_database_name_can_be_used_directly():
+    d = data()
+    d["hosts"][0]["devices"] = ["t4-16gb", "fast"]
+    assert cluster_from_dict(d).devices[0].type.preset == "t4-16gb"
+
+
+@pytest.mark.parametrize("name", cluster_presets())
+def test_presets_load_and_survive_a_round_trip(name):
+    cluster = load_cluster(name)
+    assert cluster.name == name
+    assert cluster_from_dict(yaml.safe_load(yaml.safe_dump(cluster_to_dict(cluster), sort_keys=False))) == cluster
+    assert cluster_presets()[name].source
+
+
+def change(path, value):
+    d = data()
+    at = d
+    for key in path[:-1]:
+        at = at[key]
+    if value is None:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = value
+    return d
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["schema_version"], 7, "schema_version is 7"),
+        (["colour"], "red", "unknown key 'colour'"),
+        (["hosts", 0, "devicez"], 1, "unknown key 'hosts.0.devicez'"),
+        (["name"], None, "key 'name' is missing"),
+        (["hosts", 0, "network", "bandwidth"], "-1GB/s", "hosts.0.network.bandwidth"),
+        (["hosts", 0, "network", "bandwidth"], "25 furlongs", "is not a bandwidth"),
+        (["hosts", 0, "network", "latency"], -1, "hosts.0.network.latency = -1"),
+        (["hosts", 0, "count"], 0, "hosts.0.count"),
+        (["hosts", 0, "devices"], [], "hosts.0.devices"),
+        (["hosts", 0, "devices"], ["tpu9"], "device preset 'tpu9' is not known"),
+        (["hosts", 0, "link"], None, "give it a link"),
+        (["hosts", 0, "network"], None, "each needs a network"),
+        (["device_types", "fast", "memory"], 0, "device_types.fast.memory"),
+        (["device_types", "fast", "speed"], 0, "device_types.fast.speed"),
+        (["device_types", "fast", "preset"], "a1000", "'a1000' is not known"),
+        (["device_types", "measured", "memory"], None, "neither preset nor memory"),
+        (["device_types", "measured", "speed"], None, "has no speed"),
+        (["device_types", "measured"], {"memory": 1, "peak_flops": {"float32": 1e12}}, "without memory_bandwidth"),
+    ],
+)
+def test_bad_files_are_refused_with_the_place(path, value, message):
+    with pytest.raises(ClusterError, match=message) as caught:
+        cluster_from_dict(change(path, value), "my.yaml")
+    assert str(caught.value).startswith("my.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_mapping(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("- 1")
+    with pytest.raises(ClusterError, match="found list"):
+        load_cluster(str(path))
+
+
+def test_a_file_that_is_no_yaml(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("a: [1,\nb: {")
+    with pytest.raises(ClusterError, match="line 2: not YAML"):
+        load_cluster(str(path))
+
+
+def test_a_missing_file():
+    with pytest.raises(ClusterError, match="cannot read cluster file"):
+        load_cluster("nowhere.yaml")
+
+
+def test_an_unknown_name_gets_a_suggestion():
+    with pytest.raises(ClusterError, match="did you mean 'mixed-desktops'"):
+        load_cluster("mixed-desktop")

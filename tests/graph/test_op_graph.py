@@ -1,0 +1,84 @@
+"""The operator graph: what it checks, and what it derives."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from drlpp.errors import GraphError
+from drlpp.graph import REFERENCE, Edge, Op, OpGraph, OpTimes, Work
+from drlpp.graph.synthetic import chain_graph, random_graph
+
+
+def diamond() -> OpGraph:
+    ops = tuple(Op(name=n, kind="k", params=("p",) if n in "bc" else (), saved=("t",)) for n in "abcd")
+    edges = (
+        Edge(src="a", dst="b", tensor="t"),
+        Edge(src="a", dst="c", tensor="t"),
+        Edge(src="b", dst="d", tensor="u"),
+        Edge(src="c", dst="d", tensor="v"),
+    )
+    sizes = {"t": 8.0, "u": 4.0, "v": 2.0}
+    return OpGraph(name="diamond", ops=ops, edges=edges, tensor_bytes=sizes, param_bytes={"p": 16.0})
+
+
+def test_derived_tables():
+    g = diamond()
+    assert g.arcs.tolist() == [[0, 1], [0, 2], [1, 3], [2, 3]]
+    assert g.predecessors == [[], [0], [0], [1, 2]]
+    assert g.successors == [[1, 2], [3], [3], []]
+    assert g.op_param_bytes.tolist() == [0, 16, 0, 0]  # shared: counted at its first reader
+    assert g.op_saved_bytes.tolist() == [8, 0, 0, 0]
+    assert not g.has_transfer_times
+    assert not g.has_measured_times
+
+
+def test_members_point_to_their_op():
+    op = Op(name="a", kind="k", members=("x", "y"))
+    g = OpGraph(name="g", ops=(op,), edges=(), tensor_bytes={})
+    assert g.member_index == {"x": 0, "y": 0}
+
+
+def test_hash_depends_on_content_only():
+    g = diamond()
+    assert dataclasses.replace(g, name="other", source="elsewhere").hash == g.hash
+    assert dataclasses.replace(g, tensor_bytes={"t": 9.0, "u": 4.0, "v": 2.0}).hash != g.hash
+
+
+def test_backward_edges_order_the_other_way():
+    e = Edge(src="b", dst="a", tensor="t", phase="backward")
+    assert (e.before, e.after) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ops": ()}, "has no ops"),
+        ({"ops": (*diamond().ops, Op(name="a", kind="k"))}, "'a' appears twice"),
+        ({"param_bytes": {}}, "parameter 'p' of unknown size"),
+        ({"tensor_bytes": {"u": 1.0, "v": 1.0}}, "saves tensor 't' of unknown size"),
+        ({"tensor_bytes": {"t": -1.0, "u": 4.0, "v": 2.0}}, "must not be negative"),
+        ({"edges": (Edge(src="a", dst="z", tensor="t"),)}, "unknown op 'z'"),
+        ({"edges": (Edge(src="a", dst="b", tensor="w"),)}, "'w' of unknown size"),
+        ({"edges": (Edge(src="a", dst="b", tensor="t", transfer_s=-1.0),)}, "must be >= 0"),
+        ({"edges": (Edge(src="b", dst="a", tensor="t"),)}, "against the order"),
+        ({"edges": (Edge(src="a", dst="a", tensor="t"),)}, "against the order"),
+        ({"samples_per_microbatch": 0}, "must be >= 1"),
+    ],
+)
+def test_bad_graphs_are_refused(change, message):
+    with pytest.raises(GraphError, match=message):
+        dataclasses.replace(diamond(), **change)
+
+
+@pytest.mark.parametrize("bad", [{"forward": Work(flop=-1)}, {"times": {REFERENCE: OpTimes(float("nan"), 0)}}])
+def test_bad_costs_are_refused(bad):
+    with pytest.raises(GraphError, match="finite and not negative"):
+        Op(name="a", kind="k", **bad)
+
+
+def test_synthetic_graphs_are_valid_and_repeatable():
+    a = random_graph(np.random.default_rng(3), 40)
+    assert a == random_graph(np.random.default_rng(3), 40)
+    assert len(a.arcs) >= 39
+    assert chain_graph(3, param_bytes=4.0).predecessors == [[], [0], [1]]

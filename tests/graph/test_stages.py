@@ -1,0 +1,68 @@
+"""The stage graph: messages, memory and tied parameters, by hand on a diamond."""
+
+import numpy as np
+import pytest
+
+from drlpp.errors import PlanError
+from drlpp.graph import Edge, Op, OpGraph
+from drlpp.graph.stages import stage_graph
+
+
+def graph() -> OpGraph:
+    """a feeds b and c with one tensor, both feed d; b and d share a parameter."""
+    ops = (
+        Op(name="a", kind="k", saved=("x",)),
+        Op(name="b", kind="k", params=("p",), saved=("x", "y")),
+        Op(name="c", kind="k", saved=("z",)),
+        Op(name="d", kind="k", params=("p", "q")),
+    )
+    edges = (
+        Edge(src="a", dst="b", tensor="x"),
+        Edge(src="a", dst="c", tensor="x"),
+        Edge(src="b", dst="d", tensor="y"),
+        Edge(src="c", dst="d", tensor="z", requires_grad=False),
+    )
+    return OpGraph(
+        name="g", ops=ops, edges=edges, tensor_bytes={"x": 1.0, "y": 10.0, "z": 100.0}, param_bytes={"p": 5.0, "q": 7.0}
+    )
+
+
+def test_one_stage_has_no_messages():
+    s = stage_graph(graph(), np.zeros(4, dtype=np.int64), 1)
+    assert s.messages == ()
+    assert s.param_bytes.tolist() == [12]
+    assert s.activation_bytes.tolist() == [111]  # x, y, z once each
+    assert s.tied == ()
+
+
+def test_branches_on_their_own_stages():
+    s = stage_graph(graph(), np.array([0, 1, 2, 3]), 4)
+    assert [(m.src, m.dsts, m.bytes, m.requires_grad) for m in s.messages] == [
+        (0, (1, 2), 1.0, True),
+        (1, (3,), 10.0, True),
+        (2, (3,), 100.0, False),
+    ]
+    assert s.param_bytes.tolist() == [0, 5, 0, 12]
+    assert s.activation_bytes.tolist() == [1, 11, 101, 110]
+    assert s.boundary_bytes.tolist() == [0, 1, 1, 110]
+    assert s.tied == (((1, 3), 5.0),)
+
+
+def test_a_tensor_needed_inside_and_outside_is_held_once():
+    s = stage_graph(graph(), np.array([0, 0, 1, 1]), 2)
+    assert [(m.src, m.dsts, m.tensors) for m in s.messages] == [(0, (1,), ("x", "y"))]
+    assert s.activation_bytes.tolist() == [11, 111]
+
+
+@pytest.mark.parametrize(
+    ("labels", "stages", "message"),
+    [
+        ([0, 1, 0, 0], 2, "'b' -> 'd' goes from stage 1 back to stage 0"),
+        ([0, 0, 0], 1, "3 entries"),
+        ([0, 0, 2, 2], 3, "stage 1 has no ops"),
+        ([0, 0, 0, 3], 2, "must be in 0..1"),
+    ],
+)
+def test_illegal_partitions_are_refused(labels, stages, message):
+    with pytest.raises(PlanError, match=message):
+        stage_graph(graph(), np.array(labels), stages)
