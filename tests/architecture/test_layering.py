@@ -27,6 +27,7 @@ LEVEL = {
     "runtime": 4,
     "planners": 5,
     "agent": 6,
+    "solve": 7,
     "report": 7,
     "export": 7,
     "cli": 8,

@@ -36,7 +36,7 @@ def compare(
     """Compare planners on one problem: a row for each, failures included, with the gap to the lower bound."""
     check_writable(json_file)
     check_writable(html_file)
-    from drlpp.cli.solve import make_planner, planner_names, solve
+    from drlpp.cli.solve import solve_visibly
     from drlpp.errors import InfeasibleError, InputError
     from drlpp.files import write_atomically
     from drlpp.plan import save_plan
@@ -44,6 +44,7 @@ def compare(
     from drlpp.report.comparison import compare_results
     from drlpp.report.html import write_report
     from drlpp.report.tables import comparison_table
+    from drlpp.solve import make_planner, planner_names
 
     names = planner_names() if planners == "all" else [n.strip() for n in planners.split(",") if n.strip()]
     if not names:
@@ -52,7 +53,7 @@ def compare(
     problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
     results = []
     for planner in chosen:
-        results.append(solve(planner, problem, budget, seed))
+        results.append(solve_visibly(planner, problem, budget, seed))
         say(f"{planner.name}: {results[-1].status}, {results[-1].planning_time_s:.1f} s")
     comparison = compare_results(problem, results, lower_bound(problem))
     out().print(comparison_table(comparison))

@@ -51,10 +51,9 @@ def planners(as_json: AsJson = False) -> None:
     """List the planners."""
     from rich.table import Table
 
-    from drlpp.cli.solve import DRL, DRL_SUMMARY
-    from drlpp.planners.registry import PLANNERS
+    from drlpp.solve import planner_summaries
 
-    summaries = {DRL: DRL_SUMMARY} | {name: make().summary for name, make in PLANNERS.items()}
+    summaries = planner_summaries()
     if as_json:
         print_json(summaries)
         return

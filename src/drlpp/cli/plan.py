@@ -39,16 +39,17 @@ def plan(
 ) -> None:
     """Find a plan: which operators form a stage, where each stage runs, and in which order."""
     check_writable(output)
-    from drlpp.cli.solve import make_planner, solve
+    from drlpp.cli.solve import solve_visibly
     from drlpp.errors import ExecutionError, InfeasibleError
     from drlpp.plan import plan_to_dict, save_plan
     from drlpp.planners.bounds import lower_bound
     from drlpp.report.comparison import comparison_row
     from drlpp.report.tables import plan_tables
+    from drlpp.solve import make_planner
 
     chosen = make_planner(planner, log_dir=log_dir, policy_only=policy_only)
     problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
-    result = solve(chosen, problem, budget, seed)
+    result = solve_visibly(chosen, problem, budget, seed)
     bound = lower_bound(problem)
     row = comparison_row(result, problem, bound.value_s)
     answer: dict[str, Any] = {

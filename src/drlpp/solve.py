@@ -1,0 +1,65 @@
+"""The spine: a planning problem in, a `PlanResult` out, by any planner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
+from drlpp.planners.registry import PLANNERS, get_planner
+from drlpp.problem import PlanningProblem
+
+DRL = "drl"
+DRL_SUMMARY = "learned policy, fine-tuned on the problem, then refined"
+
+
+def planner_names() -> list[str]:
+    """Names of all planners, `drl` first."""
+    return [DRL, *PLANNERS]
+
+
+def planner_summaries() -> dict[str, str]:
+    """Name of each planner -> what it does, in one line."""
+    return {DRL: DRL_SUMMARY} | {name: make().summary for name, make in PLANNERS.items()}
+
+
+def make_planner(name: str, *, log_dir: Path | None = None, policy_only: bool = False) -> Planner:
+    """A planner by name.
+
+    Args:
+        log_dir: where `drl` writes its tensorboard curves.
+        policy_only: `drl` returns the policy's own best sample, without baselines and refinement.
+
+    Raises:
+        InputError: there is no planner of that name.
+    """
+    if name == DRL:
+        from drlpp.agent.planner import DrlPlanner
+
+        return DrlPlanner(log_dir=log_dir, policy_only=policy_only)
+    return get_planner(name)
+
+
+def solve(
+    problem: PlanningProblem,
+    planner: str | Planner = DRL,
+    *,
+    budget: float | Budget = 30.0,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> PlanResult:
+    """Searches for the best plan of a problem.
+
+    Args:
+        planner: a name (see `planner_names`) or a planner.
+        budget: seconds of search, or a running budget (which can be cancelled).
+        seed: same problem, planner and seed, same search.
+
+    Returns:
+        The result; its `status` says whether there is a plan.
+
+    Raises:
+        InputError: there is no planner of that name.
+    """
+    chosen = make_planner(planner) if isinstance(planner, str) else planner
+    clock = budget if isinstance(budget, Budget) else Budget(budget)
+    return chosen.solve(problem, clock, seed, progress)

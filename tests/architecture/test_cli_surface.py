@@ -1,0 +1,39 @@
+"""The verbs and options of the command line, as documented; scripts of users depend on them."""
+
+import typer
+
+from drlpp.cli.main import app
+
+COMMON = {"--budget", "--cluster", "--num-microbatches", "--objective", "--optimizer", "--seed"}
+SURFACE = {
+    "plan": COMMON | {"--json", "--log-dir", "--output", "--planner", "--policy-only"},
+    "compare": COMMON | {"--html", "--json", "--planners", "--plans-dir"},
+    "simulate": {"--json", "--trace"},
+    "validate": set(),
+    "run": {"--emulate", "--json", "--learning-rate", "--seed", "--steps", "--trace", "--verify"},
+    "train-policy": {"--hours", "--json", "--output", "--seed"},
+    "capture": {"--output"},
+    "profile": {"--cache", "--device-type", "--output", "--repeats"},
+    "export": {"--output", "--to"},
+    "report": {"--comparison", "--output"},
+    "clusters": {"--json"},
+    "planners": {"--json"},
+    "versions": {"--json"},
+}
+
+
+def options(command):
+    return {o for p in command.params for o in p.opts if o.startswith("--") and o != "--help"}
+
+
+def test_verbs_and_options():
+    commands = typer.main.get_command(app).commands
+    assert {name: options(c) for name, c in commands.items()} == SURFACE
+
+
+def test_every_verb_has_help():
+    for command in typer.main.get_command(app).commands.values():
+        assert command.help
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name not in ("help", "learning_rate"):
+                assert parameter.help, f"{command.name} {parameter.name}"
