@@ -1,0 +1,273 @@
+"""PyTorch module + loss -> a flat torch.fx graph of ATen operators whose output is the scalar loss.
+
+`torch.export` in non-strict mode, with the module in training mode. The graph is not functionalised (that would break
+the training of models with in-place operators and batch norm) and its shapes are those of the example inputs. It is
+tidied: parameters keep the names that they have in the module, a tensor with two names is read under one of them, nodes
+that switch the gradient mode are removed and noted per node, checks and dead nodes are dropped.
+
+Left out: dynamic shapes, and control flow that depends on the values of tensors.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx
+
+from drlpp.capture.failures import capture_error
+from drlpp.errors import CaptureError
+
+LossFunction = Callable[..., torch.Tensor]
+_MODEL, _CRITERION = "model", "criterion"
+_DROPPED = {
+    "aten._assert_tensor_metadata",
+    "aten._assert_async",
+    "aten._assert_scalar",
+    "aten.sym_constrain_range",
+    "aten.sym_constrain_range_for_size",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportedModel:
+    """The captured computation, before ops are formed.
+
+    Attributes:
+        module: its graph has placeholders (the tensors of the micro-batch), ``get_attr`` (one per parameter, buffer or
+            constant), ``call_function`` (ATen operators, ``operator.getitem``) and one output, the loss.
+        example_inputs: placeholder name -> tensor of the example micro-batch.
+        loss: name of the fx node that gives the loss.
+        no_grad: names of the fx nodes that run without gradient recording.
+        autocast: fx node name -> (device type, dtype, enabled, cache) of the autocast region that it runs in.
+        aliases: further name of a tied parameter or shared buffer -> the name under which the graph reads it.
+    """
+
+    module: fx.GraphModule
+    example_inputs: Mapping[str, torch.Tensor]
+    loss: str
+    no_grad: frozenset[str]
+    autocast: Mapping[str, tuple[Any, ...]]
+    aliases: Mapping[str, str]
+
+
+class _WithLoss(torch.nn.Module):
+    """A module and its loss as one module that returns the scalar loss."""
+
+    def __init__(self, model: torch.nn.Module, loss_fn: LossFunction | None) -> None:
+        super().__init__()
+        self.model = model
+        self.criterion = loss_fn
+        self._takes_target = loss_fn is not None and takes_target(loss_fn)
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        targets = []
+        if self._takes_target:
+            if kwargs:
+                last = next(reversed(kwargs))
+                targets, kwargs = [kwargs[last]], {k: v for k, v in kwargs.items() if k != last}
+            else:
+                *args, target = args  # type: ignore[assignment]
+                targets = [target]
+        output = self.model(*args, **kwargs)
+        if self.criterion is not None:
+            return _scalar(self.criterion(output, *targets), "the loss function")
+        if isinstance(output, torch.Tensor):
+            return _scalar(output, "the module")
+        loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+        if not isinstance(loss, torch.Tensor):
+            raise CaptureError(
+                f"the module returns {type(output).__name__} without a loss: return the scalar loss, an object with "
+                "`.loss`, or give a loss_fn(output)"
+            )
+        return _scalar(loss, "the module")
+
+
+def takes_target(loss_fn: LossFunction) -> bool:
+    """Whether a loss function must be given a second argument: the target, which is the last example input."""
+    function = loss_fn.forward if isinstance(loss_fn, torch.nn.Module) else loss_fn
+    required = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(required) > 1
+
+
+def _scalar(loss: object, who: str) -> torch.Tensor:
+    if not isinstance(loss, torch.Tensor):
+        raise CaptureError(f"{who} returns {type(loss).__name__}: the loss must be a tensor with one element")
+    if loss.numel() != 1 or not loss.is_floating_point():
+        raise CaptureError(
+            f"{who} returns a {loss.dtype} tensor of shape {list(loss.shape)}: the loss must have one element; reduce "
+            "it (mean) or give a loss_fn(output)"
+        )
+    return loss.reshape(()) if loss.dim() else loss
+
+
+def export_module(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    loss_fn: LossFunction | None = None,
+) -> ExportedModel:
+    """Exports `model` with its loss on one micro-batch. The module is left in training mode.
+
+    Raises:
+        CaptureError: the module cannot be exported; the message names the construct and the module.
+    """
+    wrapped = _WithLoss(model.train(), loss_fn)
+    args, kwargs = _cloned(tuple(args)), _cloned(dict(kwargs))
+    try:
+        with _quiet():
+            program = torch.export.export(wrapped, args, kwargs, strict=False)
+            raw = program.module(check_guards=False)
+    except CaptureError:
+        raise
+    except Exception as error:  # noqa: BLE001 (any exception of the user's model is a failure of the capture)
+        raise capture_error(error, model) from error
+    canonical = _canonical_names(wrapped)
+    tidy = _Tidied(raw, canonical)
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    placeholders = [n for n in raw.graph.nodes if n.op == "placeholder"]
+    if len(leaves) != len(placeholders):
+        raise CaptureError(
+            f"the module has {len(placeholders)} inputs where the example has {len(leaves)}: give every input in the "
+            "example, as tensors, tuples, lists and dicts"
+        )
+    inputs = {
+        tidy.copy_of[n].name: leaf for n, leaf in zip(placeholders, leaves, strict=True) if n in tidy.copy_of
+    }
+    return ExportedModel(
+        module=tidy.module,
+        example_inputs=inputs,
+        loss=tidy.loss,
+        no_grad=frozenset(tidy.no_grad),
+        autocast=tidy.autocast,
+        aliases={
+            name: first
+            for name, first in ((n.removeprefix(f"{_MODEL}."), c) for n, c in canonical.items())
+            if name != first
+        },
+    )
+
+
+def _cloned(tree: Any) -> Any:
+    """Clones tensors: one that is given twice would be merged into one input."""
+
+    def clone(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return copy.copy(leaf)
+        return leaf.detach().clone().requires_grad_(leaf.requires_grad)
+
+    return torch.utils._pytree.tree_map(clone, tree)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the notices of export, which mean nothing to the user, from the screen."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _canonical_names(wrapped: _WithLoss) -> dict[str, str]:
+    """Name of every parameter and buffer in the wrapper -> the first name of the same tensor in the user's module."""
+    first: dict[int, str] = {}
+    out: dict[str, str] = {}
+    for named in (wrapped.named_parameters, wrapped.named_buffers):
+        for name, tensor in named(remove_duplicate=False):  # type: ignore[operator]
+            out[name] = first.setdefault(id(tensor), name.removeprefix(f"{_MODEL}."))
+    return out
+
+
+class _Tidied:
+    """Copies an exported graph into a plain one (see the module's docstring)."""
+
+    def __init__(self, raw: fx.GraphModule, canonical: Mapping[str, str]) -> None:
+        self.copy_of: dict[fx.Node, fx.Node] = {}
+        self.no_grad: set[str] = set()
+        self.autocast: dict[str, tuple[Any, ...]] = {}
+        self._canonical = canonical
+        self._raw = raw
+        self._root = torch.nn.Module()
+        self._graph = fx.Graph()
+        self._attributes: dict[str, fx.Node] = {}
+        grad, autocasts = True, []
+        for node in raw.graph.nodes:
+            if node.op == "placeholder":
+                if node.users and isinstance(node.meta.get("val"), torch.Tensor):
+                    self._copy(node)
+            elif node.op == "get_attr":
+                self._attribute(node)
+            elif node.op == "output":
+                (result,) = torch.utils._pytree.tree_leaves(node.args[0])
+                self.loss = self.copy_of[result].name
+                self._graph.output(self.copy_of[result])
+            elif node.target is torch._C._set_grad_enabled:
+                grad = bool(node.args[0])
+            elif node.target is torch.amp.autocast_mode._enter_autocast:
+                autocasts.append(node)
+            elif node.target is torch.amp.autocast_mode._exit_autocast:
+                autocasts.remove(node.args[0])
+            elif str(getattr(node.target, "overloadpacket", "")) not in _DROPPED:
+                copied = self._copy(node)
+                if not grad:
+                    self.no_grad.add(copied.name)
+                if autocasts and autocasts[-1].args[2]:
+                    self.autocast[copied.name] = tuple(autocasts[-1].args)
+        self._graph.eliminate_dead_code()
+        kept = {n.name for n in self._graph.nodes}
+        self.no_grad &= kept
+        self.autocast = {k: v for k, v in self.autocast.items() if k in kept}
+        self.module = fx.GraphModule(self._root, self._graph, class_name="CapturedModule")
+
+    def _copy(self, node: fx.Node) -> fx.Node:
+        copied = self._graph.node_copy(node, lambda n: self.copy_of[n])
+        if node.op == "placeholder":
+            copied.args = ()
+        self.copy_of[node] = copied
+        return copied
+
+    def _attribute(self, node: fx.Node) -> None:
+        target = str(node.target)
+        name = self._canonical.get(target, target.removeprefix(f"{_MODEL}."))
+        if name not in self._attributes:
+            _set(self._root, name, _get(self._raw, target))
+            new = self._graph.get_attr(name)
+            new.meta = dict(node.meta)
+            self._attributes[name] = new
+        self.copy_of[node] = self._attributes[name]
+
+
+def _get(root: torch.nn.Module, path: str) -> Any:
+    value: Any = root
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _set(root: torch.nn.Module, path: str, value: Any) -> None:
+    """Sets a parameter, buffer, submodule or constant at a dotted path; makes the modules on the way."""
+    *parents, last = path.split(".")
+    for part in parents:
+        if not hasattr(root, part):
+            root.add_module(part, torch.nn.Module())
+        root = getattr(root, part)
+    if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
+        root.register_buffer(last, value)
+    else:
+        setattr(root, last, value)

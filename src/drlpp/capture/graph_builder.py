@@ -1,0 +1,286 @@
+"""An exported model -> `OpGraph`: groups of fx nodes become ops, with their work, tensors and parameters.
+
+Tensors are named after the fx node that produces them. Memory has one name however many views show it: a tensor that
+several ops keep for the backward pass is counted once. Parameters and buffers are not activations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils._pytree import tree_leaves
+
+from drlpp.capture.calls import Call, call_of, distinct_bytes, is_getitem, kind_of
+from drlpp.capture.export import ExportedModel
+from drlpp.capture.groups import group_nodes, is_op
+from drlpp.capture.work import CallWork, count_work
+from drlpp.errors import CaptureError
+from drlpp.graph import Edge, Op, OpGraph, Work
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Memory:
+    """A piece of memory: the fx node that allocates it, its bytes, whether it lives longer than a micro-batch."""
+
+    owner: fx.Node
+    index: int
+    bytes: float
+    permanent: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Value:
+    """A tensor during the pass: its gradient flag and its memory."""
+
+    requires_grad: bool
+    memory: _Memory
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeCosts:
+    """What is known about every fx node that computes.
+
+    Attributes:
+        calls: fx node -> its call (none for taking an element of a tuple).
+        work: fx node -> costs of the call.
+        values: fx node -> its tensors (several for a tuple).
+    """
+
+    calls: Mapping[fx.Node, Call]
+    work: Mapping[fx.Node, CallWork]
+    values: Mapping[fx.Node, tuple[_Value, ...]]
+
+    @property
+    def views(self) -> set[fx.Node]:
+        """Nodes that only show memory of their one input in another way, and not more of it."""
+        out = set()
+        for node, work in self.work.items():
+            val = node.meta.get("val")
+            inputs = node.all_input_nodes
+            if isinstance(val, torch.Tensor) and len(inputs) == 1 and not (work.forward.flop or work.forward.bytes):
+                base = inputs[0].meta.get("val")
+                shares = all(r.shares_argument is not None for r in work.results)
+                if shares and isinstance(base, torch.Tensor) and val.numel() <= base.numel():
+                    out.add(node)
+        return out
+
+
+def node_costs(exported: ExportedModel) -> NodeCosts:
+    """Walks the exported graph once and counts every call (equal calls once).
+
+    Raises:
+        CaptureError: an operator cannot be run on fake tensors.
+    """
+    module = exported.module
+    params = dict(module.named_parameters())
+    counted: dict[str, CallWork] = {}
+    calls: dict[fx.Node, Call] = {}
+    work: dict[fx.Node, CallWork] = {}
+    values: dict[fx.Node, tuple[_Value, ...]] = {}
+    for node in module.graph.nodes:
+        if node.op in ("placeholder", "get_attr"):
+            param = params.get(str(node.target)) if node.op == "get_attr" else None
+            val = node.meta.get("val")
+            size = distinct_bytes(val) if isinstance(val, torch.Tensor) else 0
+            memory = _Memory(node, 0, size, permanent=node.op == "get_attr")
+            values[node] = (_Value(param is not None and param.requires_grad, memory),)
+        elif node.op == "call_function":
+            if is_getitem(node):
+                values[node] = _element(node, values)
+                continue
+            call = _call(node, values, params, exported)
+            if call.key not in counted:
+                try:
+                    counted[call.key] = count_work(call)
+                except Exception as error:  # noqa: BLE001 (whatever the operator's shape rule raises)
+                    raise CaptureError(
+                        f"op {node.name!r} ({kind_of(node)}) of module {module_path(node)!r} cannot be analysed: "
+                        f"{type(error).__name__}: {' '.join(str(error).split())[:200]}: an operator needs a shape rule "
+                        "(torch.library.register_fake) and its backward pass one too"
+                    ) from error
+            calls[node], work[node] = call, counted[call.key]
+            values[node] = _results(node, call, counted[call.key], values)
+    return NodeCosts(calls, work, values)
+
+
+def _call(
+    node: fx.Node,
+    values: Mapping[fx.Node, tuple[_Value, ...]],
+    params: Mapping[str, torch.nn.Parameter],
+    exported: ExportedModel,
+) -> Call:
+    return call_of(
+        node,
+        requires_grad=lambda n: values[n][0].requires_grad,
+        is_param=lambda n: n.op == "get_attr" and str(n.target) in params,
+        grad_enabled=node.name not in exported.no_grad,
+    )
+
+
+def _element(node: fx.Node, values: Mapping[fx.Node, tuple[_Value, ...]]) -> tuple[_Value, ...]:
+    """The values of ``tuple[index]``: flat values are numbered over all leaves of the tuple."""
+    source, index = node.args
+    before = source.meta["val"][:index]  # type: ignore[union-attr, index]
+    start = sum(isinstance(x, torch.Tensor) for x in tree_leaves(before))
+    count = sum(isinstance(x, torch.Tensor) for x in tree_leaves(node.meta.get("val")))
+    return values[source][start : start + count]  # type: ignore[index]
+
+
+def _results(
+    node: fx.Node, call: Call, work: CallWork, values: dict[fx.Node, tuple[_Value, ...]]
+) -> tuple[_Value, ...]:
+    out = []
+    for i, result in enumerate(work.results):
+        if result.shares_argument is None:
+            out.append(_Value(result.requires_grad, _Memory(node, i, result.bytes, permanent=False)))
+        else:
+            source = call.sources[result.shares_argument]
+            out.append(_Value(result.requires_grad, values[source][0].memory))
+    for spec, source in zip(call.tensors, call.sources, strict=True):
+        if spec.changed and any(r.requires_grad for r in work.results):
+            values[source] = (dataclasses.replace(values[source][0], requires_grad=True),)
+    return tuple(out)
+
+
+def module_path(node: fx.Node) -> str:
+    """Dotted path, in the user's module, of the module that an fx node was traced in."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return str(path).removeprefix("model").removeprefix(".")
+
+
+def build_graph(exported: ExportedModel, *, name: str, source: str) -> tuple[OpGraph, dict[str, str]]:
+    """The operator graph of an exported model, and fx node name -> op name.
+
+    Raises:
+        CaptureError: an operator cannot be analysed.
+    """
+    costs = node_costs(exported)
+    groups = group_nodes(exported.module, exported.autocast, costs.views)
+    return _Builder(exported, costs, groups).build(name, source)
+
+
+class _Builder:
+    def __init__(self, exported: ExportedModel, costs: NodeCosts, groups: Sequence[tuple[fx.Node, ...]]) -> None:
+        self._exported = exported
+        self._costs = costs
+        self._groups = groups
+        self._group_of = {n: i for i, group in enumerate(groups) for n in group}
+        self._params = dict(exported.module.named_parameters())
+        self._tensor_bytes: dict[str, float] = {}
+        self._memory_names = self._name_memory()
+
+    def build(self, name: str, source: str) -> tuple[OpGraph, dict[str, str]]:
+        names = [self._main(group).name for group in self._groups]
+        ops = tuple(self._op(n, group) for n, group in zip(names, self._groups, strict=True))
+        graph = OpGraph(
+            name=name,
+            ops=ops,
+            edges=tuple(self._edges(names)),
+            tensor_bytes=self._tensor_bytes,
+            param_bytes={p: float(self._params[p].nbytes) for op in ops for p in op.params},
+            source=source,
+            samples_per_microbatch=_num_samples(self._exported.example_inputs),
+            dtype=self._dtype(),
+        )
+        return graph, {n.name: names[i] for n, i in self._group_of.items()}
+
+    def _crosses(self, node: fx.Node) -> bool:
+        own = self._group_of[node]
+        return isinstance(node.meta.get("val"), torch.Tensor) and any(
+            is_op(u) and self._group_of[u] != own for u in node.users
+        )
+
+    def _name_memory(self) -> dict[_Memory, str]:
+        """Memory -> the fx node whose name it gets: one that is sent if it is all of the memory, else the first."""
+        shown_by: dict[_Memory, list[fx.Node]] = {}
+        for node, values in self._costs.values.items():
+            if len(values) == 1 and isinstance(node.meta.get("val"), torch.Tensor):
+                shown_by.setdefault(values[0].memory, []).append(node)
+        out = {}
+        for memory, nodes in shown_by.items():
+            whole = [n for n in nodes if distinct_bytes(n.meta["val"]) == memory.bytes]
+            sent = [n for n in whole if is_op(n) and self._crosses(n)]
+            out[memory] = (sent or whole)[0].name if whole else f"{memory.owner.name}:{memory.index}"
+        return out
+
+    def _main(self, group: Sequence[fx.Node]) -> fx.Node:
+        """The node of a group that does most."""
+        work = self._costs.work
+
+        def amount(node: fx.Node) -> tuple[float, float]:
+            return (work[node].forward.flop, work[node].forward.bytes) if node in work else (-1.0, -1.0)
+
+        return max(group, key=amount)
+
+    def _op(self, name: str, group: Sequence[fx.Node]) -> Op:
+        main = self._main(group)
+        works = [self._costs.work[n] for n in group if n in self._costs.work]
+        return Op(
+            name=name,
+            kind=kind_of(main),
+            module=module_path(main),
+            members=tuple(n.name for n in group),
+            forward=_total([w.forward for w in works]),
+            input_grad=_total([w.input_grad for w in works]),
+            weight_grad=_total([w.weight_grad for w in works]),
+            params=tuple(dict.fromkeys(p for n in group for p in self._read_params(n))),
+            saved=tuple(dict.fromkeys(t for n in group for t in self._saved(n))),
+            output_bytes=float(sum(n.meta["val"].nbytes for n in group if self._crosses(n))),
+        )
+
+    def _read_params(self, node: fx.Node) -> list[str]:
+        return [str(p.target) for p in node.all_input_nodes if p.op == "get_attr" and str(p.target) in self._params]
+
+    def _saved(self, node: fx.Node) -> list[str]:
+        out: list[str] = []
+        work, call = self._costs.work.get(node), self._costs.calls.get(node)
+        if work is None or call is None:
+            return out
+        for saved in work.saved:
+            if saved.kind == "own":
+                key, size = f"{node.name}:saved{saved.index}", saved.bytes
+            else:
+                if saved.kind == "argument":
+                    memory = self._costs.values[call.sources[saved.index]][0].memory
+                else:
+                    memory = self._costs.values[node][saved.index].memory
+                if memory.permanent:
+                    continue
+                key, size = self._memory_names.get(memory, f"{memory.owner.name}:{memory.index}"), memory.bytes
+            self._tensor_bytes[key] = size
+            out.append(key)
+        return out
+
+    def _edges(self, names: Sequence[str]) -> list[Edge]:
+        edges = []
+        for i, group in enumerate(self._groups):
+            for node in group:
+                if not self._crosses(node):
+                    continue
+                self._tensor_bytes[node.name] = float(node.meta["val"].nbytes)
+                consumers = sorted({self._group_of[u] for u in node.users if is_op(u)} - {i})
+                requires_grad = self._costs.values[node][0].requires_grad
+                edges += [
+                    Edge(src=names[i], dst=names[j], tensor=node.name, requires_grad=requires_grad) for j in consumers
+                ]
+        return edges
+
+    def _dtype(self) -> str:
+        sizes: Counter[str] = Counter()
+        for p in self._params.values():
+            sizes[str(p.dtype).removeprefix("torch.")] += p.nbytes
+        return sizes.most_common(1)[0][0] if sizes else "float32"
+
+
+def _total(works: Sequence[Work]) -> Work:
+    return Work(sum(w.flop for w in works), sum(w.bytes for w in works))
+
+
+def _num_samples(inputs: Mapping[str, Any]) -> int:
+    return next((int(t.shape[0]) for t in inputs.values() if t.dim() and t.shape[0]), 1)

@@ -1,0 +1,152 @@
+"""Where models come from: ``timm:NAME``, ``transformers:CLASS`` and ``path/to/file.py:callable``.
+
+A source knows how to build the model with its example inputs, again and again with the same result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+import torch
+
+from drlpp.capture.hollow import hollow_parameters
+from drlpp.errors import CaptureError
+
+Options = Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A model with one micro-batch of inputs.
+
+    Attributes:
+        module: the model.
+        args, kwargs: what it is called with; the first dimension of tensors is samples.
+        loss_fn: output (and target, see `drlpp.capture.export.takes_target`) -> scalar loss; None if the module's
+            output is the loss or has one as `.loss`.
+    """
+
+    module: torch.nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    loss_fn: Callable[..., torch.Tensor] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """A model that can be built.
+
+    Attributes:
+        spec: what a person typed.
+        name: short name for people.
+        make: builds the example from the current random state.
+    """
+
+    spec: str
+    name: str
+    make: Callable[[], Example]
+
+    def build(self, *, device: Literal["meta", "cpu"] = "cpu", seed: int = 0) -> Example:
+        """Builds the model and its inputs; the caller's random state is left alone.
+
+        Args:
+            device: ``meta``: parameters take no memory and have no values; ``cpu``: they have.
+            seed: of the initial parameters and the inputs.
+
+        Raises:
+            CaptureError: the model cannot be built.
+        """
+        context: AbstractContextManager[None] = hollow_parameters() if device == "meta" else nullcontext()
+        with torch.random.fork_rng(devices=[]), context:
+            torch.manual_seed(seed)
+            return self.make()
+
+
+def load_model(spec: str) -> ModelSource:
+    """Finds the model that `spec` names (``timm:resnet50?batch_size=4``, ``transformers:GPT2LMHeadModel?n_layer=12``,
+    ``models/mine.py:make``).
+
+    Raises:
+        CaptureError: there is no such model, or an option is wrong; the message suggests a near match.
+    """
+    from drlpp.capture.file_source import file_source
+    from drlpp.capture.timm_source import timm_source
+    from drlpp.capture.transformers_source import transformers_source
+
+    scheme, colon, rest = spec.partition(":")
+    name, _, query = rest.partition("?")
+    if scheme == "timm" and name:
+        return timm_source(spec, name, parse_options(spec, query))
+    if scheme == "transformers" and name:
+        return transformers_source(spec, name, parse_options(spec, query))
+    path, colon, function = spec.rpartition(":")
+    if colon and path.endswith(".py") and function.isidentifier():
+        return file_source(spec, path, function)
+    raise CaptureError(
+        f"{spec!r} does not name a model: write timm:NAME, transformers:CLASS (both may end in ?key=value&...) or "
+        "path/to/file.py:callable"
+    )
+
+
+def parse_options(spec: str, query: str) -> dict[str, str]:
+    """``a=1&b=x`` -> options. Raises CaptureError if it is not of that form or repeats a key."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError as error:
+        raise CaptureError(f"{spec!r}: options {query!r} are not of the form key=value&key=value") from error
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise CaptureError(f"{spec!r}: an option is given twice in {query!r}: give each once")
+    return options
+
+
+def take_int(spec: str, options: dict[str, str], key: str, default: int) -> int:
+    """Removes a positive whole number from the options. Raises CaptureError."""
+    text = options.pop(key, None)
+    if text is None:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise CaptureError(f"{spec!r}: option {key} is {text!r}: it must be a whole number of at least 1")
+    return value
+
+
+def parse_value(text: str) -> Any:
+    """``true``, ``none``, ``3``, ``0.5``, ``[1,2]`` -> the value; anything else is a string."""
+    import ast
+
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` for the nearest known names, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def as_call(inputs: torch.Tensor | Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs in any of their forms -> positional and keyword arguments. Raises CaptureError."""
+    if isinstance(inputs, torch.Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    raise CaptureError(
+        f"example inputs are of type {type(inputs).__name__}: give a tensor, a tuple or list of arguments, or a dict "
+        "of keyword arguments"
+    )

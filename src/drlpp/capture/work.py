@@ -1,0 +1,228 @@
+"""Work and memory of a single call: FLOP and bytes of forward, input gradient and weight gradient; what it keeps.
+
+The call is run with its backward pass on fake tensors, and the kernels that PyTorch would start are counted: FLOP by
+the formulas of `torch.utils.flop_counter` and the few it lacks (one FLOP per element of the result for element-wise
+kernels), bytes as the tensors that each kernel reads and writes. What autograd keeps is asked of autograd.
+
+The weight gradient includes adding it to the accumulated gradient. Attention is counted in its fused form also where
+dropout would make the CPU fall back to the unfused one, because that is what devices that train run.
+
+Left out: the sum of the gradients of a tensor with several consumers (one addition per further consumer).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from drlpp.capture.calls import Call, TensorSpec, distinct_bytes
+from drlpp.graph import Work
+from drlpp.graph.op_graph import NO_WORK
+
+aten = torch.ops.aten
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Saved:
+    """A tensor that autograd keeps: an argument or a result of the call (by position), or one of its own (`bytes`)."""
+
+    kind: Literal["argument", "result", "own"]
+    index: int
+    bytes: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """A tensor that a call returns: whether it has a gradient, the argument whose memory it shares, its memory."""
+
+    requires_grad: bool
+    shares_argument: int | None
+    bytes: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CallWork:
+    """What a call costs and keeps."""
+
+    forward: Work
+    input_grad: Work
+    weight_grad: Work
+    results: tuple[Result, ...]
+    saved: tuple[Saved, ...]
+
+
+def count_work(call: Call) -> CallWork:
+    """Runs the call on fake tensors and counts. Raises what the operator raises if it has no shape rule."""
+    call = _with_fused_attention(call)
+    with FakeTensorMode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _count(call)
+
+
+def _with_fused_attention(call: Call) -> Call:
+    if call.target is not aten.scaled_dot_product_attention.default:
+        return call
+    args = tuple(0.0 if i == 4 else a for i, a in enumerate(call.args))
+    return dataclasses.replace(call, args=args, kwargs={k: v for k, v in call.kwargs.items() if k != "dropout_p"})
+
+
+def _count(call: Call) -> CallWork:
+    leaves = [_fake(spec) for spec in call.tensors]
+    values = tuple(
+        leaf.clone() if spec.changed else leaf for leaf, spec in zip(leaves, call.tensors, strict=True)
+    )
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        alias = tensor.detach()
+        kept.append(alias)
+        return alias
+
+    with torch.set_grad_enabled(call.grad_enabled):
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), _KernelCounter() as forward:
+            returned = call.run(values)
+    results = [r for r in tree_leaves(returned) if isinstance(r, torch.Tensor)]
+    saved = _saved(kept, values, results)
+    described = tuple(_result(r, values) for r in results)
+    input_grad, weight_grad = _backward(call.tensors, leaves, results)
+    return CallWork(forward.work, input_grad, weight_grad, described, saved)
+
+
+def _fake(spec: TensorSpec) -> torch.Tensor:
+    tensor = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype)
+    if spec.requires_grad:
+        tensor.requires_grad_(True)
+        if spec.is_param:
+            tensor.grad = torch.empty_like(tensor)
+    return tensor
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _result(result: torch.Tensor, values: Sequence[torch.Tensor]) -> Result:
+    storage = _storage(result)
+    shares = next((i for i, v in enumerate(values) if _storage(v) == storage), None)
+    return Result(result.requires_grad, shares, result.untyped_storage().nbytes())
+
+
+def _saved(
+    kept: Sequence[torch.Tensor], values: Sequence[torch.Tensor], results: Sequence[torch.Tensor]
+) -> tuple[Saved, ...]:
+    found: dict[int, Saved] = {}
+    places: dict[int, tuple[Literal["argument", "result"], int]] = {_storage(r): ("result", i) for i, r in enumerate(results)}
+    places |= {_storage(v): ("argument", i) for i, v in enumerate(values)}
+    for tensor in kept:
+        storage = _storage(tensor)
+        size = tensor.untyped_storage().nbytes()
+        if size and storage not in found:
+            kind, index = places.get(storage, ("own", len(found)))
+            found[storage] = Saved(kind, index, size)
+    return tuple(found.values())
+
+
+def _backward(
+    specs: Sequence[TensorSpec], leaves: Sequence[torch.Tensor], results: Sequence[torch.Tensor]
+) -> tuple[Work, Work]:
+    outputs = [r for r in results if r.requires_grad]
+    inputs = [t for t, s in zip(leaves, specs, strict=True) if s.requires_grad and not s.is_param]
+    params = [t for t, s in zip(leaves, specs, strict=True) if s.requires_grad and s.is_param]
+    if not outputs:
+        return NO_WORK, NO_WORK
+    gradients = [torch.empty_like(r) for r in outputs]
+
+    def count(wanted: Sequence[torch.Tensor]) -> Work:
+        with _KernelCounter() as counter:
+            torch.autograd.backward(outputs, gradients, inputs=wanted, retain_graph=True)
+        for t in inputs:
+            t.grad = None
+        return counter.work
+
+    input_grad = count(inputs) if inputs else NO_WORK
+    if not params:
+        return input_grad, NO_WORK
+    both = count([*inputs, *params])
+    return input_grad, Work(max(0.0, both.flop - input_grad.flop), max(0.0, both.bytes - input_grad.bytes))
+
+
+class _KernelCounter(TorchDispatchMode):
+    """Adds up FLOP and bytes of the kernels that are started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flop = 0.0
+        self.bytes = 0.0
+
+    @property
+    def work(self) -> Work:
+        return Work(self.flop, self.bytes)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.is_view or func.namespace == "prim" or func.overloadpacket in _FREE:
+            return out
+        results = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        operands = {id(t): t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        written = sum(distinct_bytes(t) for t in results)
+        if func.overloadpacket in _PARTIAL_READERS:
+            read = min(written, sum(distinct_bytes(t) for t in operands.values()))
+        else:
+            read = sum(distinct_bytes(t) for t in operands.values())
+        self.bytes += read + written
+        formula = _FORMULAS.get(func.overloadpacket)
+        if formula is not None:
+            self.flop += formula(*args, **(kwargs or {}), out_val=out)
+        elif any(t.is_floating_point() for t in results) and func.overloadpacket not in _COPIES:
+            self.flop += max(math.prod(t.shape) for t in (*results, *operands.values()))
+        return out
+
+
+_FREE = {aten.detach, aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.alias}
+_PARTIAL_READERS = {aten.embedding, aten.index_select, aten.gather, aten.index, aten.slice_backward, aten.select_backward}
+_COPIES = {
+    aten.clone, aten.copy_, aten._to_copy, aten.zeros, aten.ones, aten.full, aten.fill_, aten.zero_, aten.cat,
+    aten.stack, aten.embedding, aten.index_select, aten.gather, aten.index, aten.constant_pad_nd, aten.zeros_like,
+    aten.ones_like, aten.full_like, aten.slice_backward, aten.select_backward, aten._unsafe_view, aten.arange,
+    aten.new_zeros, aten.new_full, aten.new_ones, aten.expand_copy, aten.repeat, aten.roll, aten.flip,
+}
+
+
+def _attention_flop(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> float:
+    """Scores and weighted sum: ``2 B H Sq Sk (Dk + Dv)`` (key and value heads may be fewer than query heads)."""
+    *batch_and_heads, num_queries, key_size = query.shape
+    return 2.0 * math.prod(batch_and_heads) * num_queries * key.shape[-2] * (key_size + value.shape[-1])
+
+
+def _attention_backward_flop(gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> float:
+    """The scores once more and four products: 2.5 times the forward pass."""
+    return 2.5 * _attention_flop(query, key, value)
+
+
+def _rnn_layer_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> float:
+    """Two products per time step: ``[T, N, input] x w_input`` and ``[T, N, hidden] x w_hidden``."""
+    steps_and_samples = x.shape[0] * x.shape[1]
+    return 2.0 * steps_and_samples * (math.prod(w_input.shape) + math.prod(w_hidden.shape))
+
+
+def _rnn_layer_backward_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, **kwargs: Any) -> float:
+    return 2.0 * _rnn_layer_flop(x, w_input, w_hidden)
+
+
+
+_FORMULAS: dict[Any, Any] = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flop,
+    aten.mkldnn_rnn_layer: _rnn_layer_flop,
+    aten.mkldnn_rnn_layer_backward: _rnn_layer_backward_flop,
+}
