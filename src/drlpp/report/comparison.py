@@ -1,0 +1,233 @@
+"""Planners side by side on one problem: the rows of `drlpp compare`, failures included, and their JSON form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast, get_args
+
+from drlpp.errors import InputError
+from drlpp.files import read_text
+from drlpp.plan import Plan, plan_from_dict, plan_to_dict
+from drlpp.planners.base import PlanResult, Status
+from drlpp.problem import Objective, PlanningProblem
+
+DATA_PARALLEL = "data-parallel"
+"""Name of the planner that speed-ups are relative to."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemSummary:
+    """What was planned."""
+
+    model: str
+    source: str
+    graph_hash: str
+    num_ops: int
+    cluster: str
+    num_devices: int
+    num_microbatches: int
+    samples_per_microbatch: int
+    optimizer: str
+    objective: Objective
+
+    @classmethod
+    def of(cls, problem: PlanningProblem) -> ProblemSummary:
+        """The summary of a problem."""
+        return cls(
+            model=problem.graph.name,
+            source=problem.graph.source,
+            graph_hash=problem.graph.hash,
+            num_ops=problem.graph.num_ops,
+            cluster=problem.cluster.name,
+            num_devices=problem.cluster.num_devices,
+            num_microbatches=problem.training.num_microbatches,
+            samples_per_microbatch=problem.graph.samples_per_microbatch,
+            optimizer=problem.training.optimizer,
+            objective=problem.objective,
+        )
+
+
+class Bound(Protocol):
+    """A certified lower bound of the objective value of a problem, and how it was found."""
+
+    @property
+    def value_s(self) -> float: ...
+    @property
+    def kind(self) -> str: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow:
+    """One planner.
+
+    Attributes:
+        planner, status, planning_time_s, reason, history, breakdown, plan: as in `PlanResult`.
+        iteration_time_s, bottleneck_s: of its plan; None without one.
+        speedup_over_data_parallel: ratio of the objective values of data parallelism and of this plan; None if either
+            has no plan.
+        gap: (objective value - lower bound) / lower bound; None without a plan or with a lower bound of 0.
+        peak_memory_bytes: per device.
+    """
+
+    planner: str
+    status: Status
+    iteration_time_s: float | None
+    bottleneck_s: float | None
+    planning_time_s: float
+    speedup_over_data_parallel: float | None
+    gap: float | None
+    peak_memory_bytes: tuple[float, ...]
+    plan: Plan | None
+    reason: str = ""
+    history: tuple[tuple[float, float], ...] = ()
+    breakdown: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON-ready form; `plan` is the whole plan, as in a plan file."""
+        return {
+            "planner": self.planner,
+            "status": self.status,
+            "iteration_time_s": self.iteration_time_s,
+            "bottleneck_s": self.bottleneck_s,
+            "planning_time_s": self.planning_time_s,
+            "speedup_over_data_parallel": self.speedup_over_data_parallel,
+            "gap": self.gap,
+            "peak_memory_bytes": list(self.peak_memory_bytes),
+            "plan": plan_to_dict(self.plan) if self.plan else None,
+            "reason": self.reason,
+            "history": [list(point) for point in self.history],
+            "breakdown": dict(self.breakdown),
+        }
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Planners on the same problem, against a certified lower bound.
+
+    Attributes:
+        lower_bound_s: no plan has a smaller objective value.
+        bound_kind: how the bound was found, for people.
+    """
+
+    problem: ProblemSummary
+    lower_bound_s: float
+    bound_kind: str
+    rows: tuple[ComparisonRow, ...]
+
+    @property
+    def best(self) -> ComparisonRow | None:
+        """The row with the smallest objective value; the first of equals."""
+        solved = [row for row in self.rows if self.value(row) is not None]
+        return min(solved, key=lambda row: cast(float, self.value(row)), default=None)
+
+    def value(self, row: ComparisonRow) -> float | None:
+        """The objective value of a row in seconds."""
+        return row.iteration_time_s if self.problem.objective == "iteration-time" else row.bottleneck_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON-ready form; `comparison_from_dict` is its inverse."""
+        return {
+            "problem": dataclasses.asdict(self.problem),
+            "lower_bound_s": self.lower_bound_s,
+            "bound_kind": self.bound_kind,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def comparison_row(
+    result: PlanResult, problem: PlanningProblem, lower_bound_s: float, data_parallel_s: float | None = None
+) -> ComparisonRow:
+    """The row of one result.
+
+    Args:
+        data_parallel_s: objective value of data parallelism, where it was planned and fits.
+
+    Raises:
+        InputError: the plan has no prediction.
+    """
+    value = _objective_value(result, problem.objective)
+    prediction = result.plan.prediction if result.plan else None
+    return ComparisonRow(
+        planner=result.planner,
+        status=result.status,
+        iteration_time_s=prediction.iteration_time_s if prediction else None,
+        bottleneck_s=prediction.bottleneck_s if prediction else None,
+        planning_time_s=result.planning_time_s,
+        speedup_over_data_parallel=data_parallel_s / value if data_parallel_s is not None and value else None,
+        gap=(value - lower_bound_s) / lower_bound_s if value is not None and lower_bound_s > 0 else None,
+        peak_memory_bytes=prediction.peak_memory_bytes if prediction else (),
+        plan=result.plan,
+        reason=result.reason,
+        history=result.history,
+        breakdown=dict(result.breakdown),
+    )
+
+
+def compare_results(problem: PlanningProblem, results: Sequence[PlanResult], bound: Bound) -> Comparison:
+    """Puts the results of several planners on one problem side by side, in the order given.
+
+    Raises:
+        InputError: a planner appears twice, or a plan has no prediction.
+    """
+    names = [r.planner for r in results]
+    if len(set(names)) < len(names):
+        raise InputError(f"planners {names} repeat a name: compare each planner once")
+    baseline = next((_objective_value(r, problem.objective) for r in results if r.planner == DATA_PARALLEL), None)
+    return Comparison(
+        problem=ProblemSummary.of(problem),
+        lower_bound_s=bound.value_s,
+        bound_kind=bound.kind,
+        rows=tuple(comparison_row(r, problem, bound.value_s, baseline) for r in results),
+    )
+
+
+def _objective_value(result: PlanResult, objective: Objective) -> float | None:
+    if result.plan is None:
+        return None
+    if result.plan.prediction is None:
+        raise InputError(f"the plan of {result.planner!r} has no prediction: simulate it before comparing")
+    p = result.plan.prediction
+    return p.iteration_time_s if objective == "iteration-time" else p.bottleneck_s
+
+
+def comparison_from_dict(data: Mapping[str, Any], where: str = "comparison") -> Comparison:
+    """Reads the form that `Comparison.to_dict` makes.
+
+    Raises:
+        InputError: keys are missing or unknown, or a status or a plan is not valid.
+    """
+    try:
+        rows = [_row_from_dict(row, f"{where}: row {i}") for i, row in enumerate(data["rows"])]
+        problem = ProblemSummary(**data["problem"])
+        return Comparison(
+            problem=problem, lower_bound_s=data["lower_bound_s"], bound_kind=data["bound_kind"], rows=tuple(rows)
+        )
+    except KeyError as error:
+        raise InputError(f"{where}: key {error.args[0]!r} is missing: `drlpp compare --json` writes it") from error
+    except TypeError as error:
+        raise InputError(f"{where}: not the form that `drlpp compare --json` writes: {error}") from error
+
+
+def _row_from_dict(data: Mapping[str, Any], where: str) -> ComparisonRow:
+    if data["status"] not in get_args(Status):
+        raise InputError(f"{where}: status is {data['status']!r}: it must be one of {', '.join(get_args(Status))}")
+    return ComparisonRow(
+        **{
+            **data,
+            "peak_memory_bytes": tuple(data["peak_memory_bytes"]),
+            "plan": plan_from_dict(data["plan"], f"{where}: plan") if data["plan"] else None,
+            "history": tuple((float(t), float(v)) for t, v in data["history"]),
+        }
+    )
+
+
+def load_comparison(path: Path) -> Comparison:
+    """Reads what `drlpp compare --json` wrote. Raises InputError with file, place and rule in one line."""
+    try:
+        data = json.loads(read_text(path, "comparison file"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} line {error.lineno}: not JSON: {error.msg}") from error
+    return comparison_from_dict(data, str(path))

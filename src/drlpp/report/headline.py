@@ -1,0 +1,174 @@
+"""What the report says first: the tiles and the words about a plan, and what is wrong with it if anything is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from drlpp.cluster import Cluster
+from drlpp.plan import Plan, Prediction, Trace
+from drlpp.report.comparison import DATA_PARALLEL, Comparison, ComparisonRow
+from drlpp.report.wording import format_count, gap_to
+from drlpp.units import format_bytes, format_time
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tile:
+    """A big number: what it is, the number, a remark, and ``good``, ``bad`` or nothing."""
+
+    label: str
+    value: str
+    detail: str
+    mood: str = ""
+
+
+def cluster_text(cluster: Cluster) -> str:
+    """``8 devices on 3 hosts: 2 a100, 4 v100, 2 t4``."""
+    kinds = Counter(d.type.name for d in cluster.devices)
+    hosts = len(cluster.hosts)
+    devices = f"{cluster.num_devices} device{'s' if cluster.num_devices != 1 else ''}"
+    return f"{devices} on {hosts} host{'s' if hosts != 1 else ''}: {', '.join(f'{n} {t}' for t, n in kinds.items())}"
+
+
+def tiles(
+    plan: Plan,
+    prediction: Prediction,
+    comparison: Comparison | None,
+    lower_bound_s: float | None,
+    measured: Trace | None,
+) -> list[Tile]:
+    """The big numbers of a plan."""
+    samples = plan.num_microbatches * plan.graph.samples_per_microbatch
+    sizes = f"{plan.num_microbatches} × {plan.graph.samples_per_microbatch}"
+    out = [
+        Tile("Iteration time", format_time(prediction.iteration_time_s), f"one step of {sizes} samples"),
+        Tile("Throughput", f"{format_count(samples / prediction.iteration_time_s)}/s", "samples"),
+    ]
+    if measured is not None:
+        error = measured.iteration_time_s / prediction.iteration_time_s - 1
+        out.append(Tile("Measured", format_time(measured.iteration_time_s), f"{error:+.1%} against the prediction"))
+    baseline = _row(comparison, DATA_PARALLEL)
+    if comparison is not None and baseline is not None:
+        value = comparison.value(baseline)
+        if value is None:
+            out.append(Tile("Over data parallelism", "–", f"data parallelism: {baseline.status}"))
+        else:
+            ratio = value / objective_value(comparison, prediction)
+            out.append(Tile("Over data parallelism", f"{ratio:.2f}×", f"which takes {format_time(value)}"))
+    if lower_bound_s:
+        gap = gap_to(lower_bound_s, objective_value(comparison, prediction))
+        out.append(
+            Tile(
+                "Gap to the lower bound",
+                f"{gap:.1%}" if gap < 1 else f"{gap:.0%}",
+                f"no plan is below {format_time(lower_bound_s)}",
+            )
+        )
+    used = [1 - b for d, b in enumerate(prediction.bubble_fraction) if plan.schedule.get(d)]
+    out.append(Tile("Devices busy", f"{sum(used) / max(1, len(used)):.0%}", f"mean of the {len(used)} in use"))
+    shares = [m / c for m, c in zip(prediction.peak_memory_bytes, plan.cluster.memory_bytes.tolist(), strict=True)]
+    worst = max(range(len(shares)), key=shares.__getitem__)
+    mood = "bad" if shares[worst] > 1 else ""
+    out.append(Tile("Fullest memory", f"{shares[worst]:.0%}", f"device #{worst}, at its peak", mood))
+    return out
+
+
+def problems(plan: Plan, prediction: Prediction) -> list[str]:
+    """One line for each device whose memory the plan exceeds."""
+    out = []
+    for device, peak in zip(plan.cluster.devices, prediction.peak_memory_bytes, strict=True):
+        if peak > device.type.memory_bytes:
+            over = peak - device.type.memory_bytes
+            out.append(
+                f"This plan does not fit: device #{device.id} ({device.type.name}) needs {format_bytes(peak)} of "
+                f"{format_bytes(device.type.memory_bytes)}, {format_bytes(over)} too much."
+            )
+    return out
+
+
+def words(plan: Plan, prediction: Prediction, trace: Trace, comparison: Comparison | None) -> list[str]:
+    """The plan, its speed and its bottleneck in sentences."""
+    return [
+        " ".join([_what(plan), *_speed(plan, prediction, comparison)]),
+        _bottleneck(plan, trace),
+    ]
+
+
+def _what(plan: Plan) -> str:
+    used = sorted({d for s in plan.stages for d in s.devices})
+    kinds = Counter(plan.cluster.devices[d].type.name for d in used)
+    spread = ", ".join(f"{n} {t}" for t, n in kinds.items())
+    of_all = (
+        f"{len(used)} of {plan.cluster.num_devices}" if len(used) < plan.cluster.num_devices else f"all {len(used)}"
+    )
+    branches = "" if _is_chain(plan) else ", with branches that run side by side"
+    stages = f"{plan.num_stages} stages" if plan.num_stages != 1 else "one stage"
+    return (
+        f"{plan.graph.name} runs in {stages} on {of_all} devices ({spread}){branches}, in the {plan.schedule_name} "
+        f"order over {plan.num_microbatches} micro-batches."
+    )
+
+
+def _is_chain(plan: Plan) -> bool:
+    inner = {(m.src, d) for m in plan.stage_graph.messages if m.phase == "forward" for d in m.dsts}
+    return all((s, s + 1) in inner for s in range(plan.num_stages - 1))
+
+
+def _speed(plan: Plan, prediction: Prediction, comparison: Comparison | None) -> list[str]:
+    text = f"One training step takes {format_time(prediction.iteration_time_s)}"
+    if comparison is None:
+        return [f"{text}."]
+    value = objective_value(comparison, prediction)
+    baseline = _row(comparison, DATA_PARALLEL)
+    clauses = []
+    if baseline is not None and plan.provenance.planner != DATA_PARALLEL:
+        other = comparison.value(baseline)
+        clauses.append(
+            _ratio("data parallelism", other / value) if other else "data parallelism finds no plan that fits"
+        )
+    known = (DATA_PARALLEL, plan.provenance.planner)
+    others = [(v, row.planner) for row in comparison.rows if row.planner not in known and (v := comparison.value(row))]
+    if others:
+        best, name = min(others)
+        clauses.append(f"{_ratio(name, best / value)}, the best of the others")
+    out = [f"{text}: {' and '.join(clauses)}." if clauses else f"{text}."]
+    if comparison.lower_bound_s > 0:
+        gap = gap_to(comparison.lower_bound_s, value)
+        left = (
+            f"so at most {gap / (1 + gap):.0%} of it can still be saved" if gap > 0.005 else "so there is no better one"
+        )
+        out.append(f"No plan can take less than {format_time(comparison.lower_bound_s)} here, {left}.")
+    return out
+
+
+def _ratio(name: str, ratio: float) -> str:
+    if abs(ratio - 1) < 0.005:
+        return f"as fast as {name}"
+    return f"{ratio:.2f}× faster than {name}" if ratio > 1 else f"{1 / ratio:.2f}× slower than {name}"
+
+
+def _bottleneck(plan: Plan, trace: Trace) -> str:
+    busy: dict[tuple[int, str], float] = defaultdict(float)
+    for e in trace.events:
+        busy[e.device, e.stream] += e.end_s - e.start_s
+    total = trace.iteration_time_s or 1.0
+    (device, stream), seconds = max(busy.items(), key=lambda item: item[1])
+    share = f"{seconds / total:.0%} of the time"
+    kind = plan.cluster.devices[device].type.name
+    if stream != "compute":
+        return f"The bottleneck is the transfer over {stream.removeprefix('link:')}, which is busy {share}."
+    stages = [str(s.index) for s in plan.stages if device in s.devices]
+    return f"The busiest device is #{device} ({kind}, stage {', '.join(stages)}), which computes {share}."
+
+
+def objective_value(comparison: Comparison | None, prediction: Prediction) -> float:
+    """The value that planners minimised, in seconds."""
+    if comparison is not None and comparison.problem.objective == "steady-state":
+        return prediction.bottleneck_s
+    return prediction.iteration_time_s
+
+
+def _row(comparison: Comparison | None, planner: str) -> ComparisonRow | None:
+    rows: Sequence[ComparisonRow] = comparison.rows if comparison else ()
+    return next((row for row in rows if row.planner == planner), None)

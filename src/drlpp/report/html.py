@@ -1,0 +1,204 @@
+"""The report: one self-contained HTML page about a plan, below 2 MB, without anything from the network.
+
+Left out: interactive editing of plans, and charts of more than one problem.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from drlpp.files import write_atomically
+from drlpp.plan import Plan, Prediction, Trace
+from drlpp.report.charts import CurvePoint, curve_chart, history_chart
+from drlpp.report.comparison import Comparison, ComparisonRow
+from drlpp.report.graph_picture import color_of, stage_picture
+from drlpp.report.headline import cluster_text, problems, tiles, words
+from drlpp.report.stages import StageRow, stage_rows
+from drlpp.report.timeline import pack, timeline_data
+from drlpp.report.wording import describe_part
+from drlpp.units import format_bytes, format_time
+
+_KIND_LABELS = {
+    "F": "forward",
+    "B": "backward",
+    "I": "input gradient",
+    "W": "weight gradient",
+    "recompute": "recomputation",
+    "send": "transfer",
+    "all-reduce": "gradient all-reduce",
+    "optimizer": "optimizer",
+}
+
+
+def render_report(
+    plan: Plan,
+    prediction: Prediction,
+    trace: Trace,
+    *,
+    comparison: Comparison | None = None,
+    curve: Sequence[CurvePoint] = (),
+    measured: Trace | None = None,
+    lower_bound_s: float | None = None,
+) -> str:
+    """The page as text. See `write_report`; `prediction` and `trace` are what the simulator says of the plan."""
+    traces = [trace] if measured is None else [trace, measured]
+    data = timeline_data(traces, plan.cluster)
+    rows = stage_rows(plan)
+    charts = {"history": history_chart(comparison), "curve": curve_chart(curve)}
+    if lower_bound_s is None and comparison is not None:
+        lower_bound_s = comparison.lower_bound_s
+    used = {e.kind for t in traces for e in t.events}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(_resource("report.html")).render(
+        css=_resource("report.css"),
+        js=_resource("report.js"),
+        model=plan.graph.name,
+        cluster=plan.cluster.name,
+        cluster_text=cluster_text(plan.cluster),
+        problems=problems(plan, prediction),
+        tiles=tiles(plan, prediction, comparison, lower_bound_s, measured),
+        words=words(plan, prediction, trace, comparison),
+        measured=measured is not None,
+        kinds=[{"key": k, "label": label} for k, label in _KIND_LABELS.items() if k in used],
+        left_out=f"{data['left_out']:,}" if data["left_out"] else "",
+        memory=_memory_rows(plan, prediction),
+        graph=stage_picture(plan, rows),
+        rows=[_stage_row(plan, row) for row in rows],
+        comparison=_comparison(comparison) if comparison else None,
+        charts=charts,
+        charts_json=json.dumps(charts, separators=(",", ":")).replace("<", "\\u003c"),
+        packed=pack(data),
+        provenance=_provenance(plan),
+        commands=_commands(plan),
+        footer=f"Written by DRL-PP {plan.provenance.version}. Predicted numbers come from its simulator.",
+    )
+
+
+def _resource(name: str) -> str:
+    return importlib.resources.files("drlpp.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _memory_rows(plan: Plan, prediction: Prediction) -> list[dict[str, str]]:
+    return [
+        {
+            "device": f"#{d.id} {d.type.name}",
+            "peak": format_bytes(peak),
+            "capacity": format_bytes(d.type.memory_bytes),
+        }
+        for d, peak in zip(plan.cluster.devices, prediction.peak_memory_bytes, strict=True)
+    ]
+
+
+def _stage_row(plan: Plan, row: StageRow) -> dict[str, Any]:
+    return {
+        "index": row.index,
+        "modules": row.modules,
+        "recompute": row.recompute,
+        "devices": [{"color": color_of(d), "text": f"#{d} {plan.cluster.devices[d].type.name}"} for d in row.devices],
+        "replicas": len(row.devices),
+        "num_ops": f"{row.num_ops:,}",
+        "forward": format_time(row.forward_s),
+        "backward": format_time(row.backward_s),
+        "share": f"{row.time_share:.0%}",
+        "params": format_bytes(row.param_bytes),
+        "in_flight": row.in_flight,
+        "memory": format_bytes(row.memory_bytes),
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    values = [v for row in comparison.rows if (v := comparison.value(row)) is not None]
+    longest = max([*values, comparison.lower_bound_s]) or 1.0
+    problem = comparison.problem
+    what = "Iteration time" if problem.objective == "iteration-time" else "Bottleneck per micro-batch"
+    caption = (
+        f"{what} of the best plan of each planner, shorter is better; at the right, the speed-up over data "
+        f"parallelism. {_conditions(comparison)}"
+    )
+    if comparison.lower_bound_s > 0:
+        bound = format_time(comparison.lower_bound_s)
+        caption += f"The dashed line is the lower bound of {bound} ({comparison.bound_kind})."
+    return {
+        "caption": caption,
+        "bound_at": f"{100 * comparison.lower_bound_s / longest:.2f}",
+        "rows": [_comparison_row(comparison, row, longest) for row in comparison.rows],
+    }
+
+
+def _conditions(comparison: Comparison) -> str:
+    """Under which conditions the planners worked: equal ones, if their plans say so."""
+    made = [row.plan.provenance for row in comparison.rows if row.plan]
+    budgets = {p.budget_s for p in made if p.budget_s is not None}
+    seeds = {p.seed for p in made}
+    if len(budgets) == 1 and len(seeds) == 1:
+        return f"Same problem, same simulator, {format_time(budgets.pop())} each, seed {seeds.pop()}. "
+    return "Same problem, same simulator. "
+
+
+def _comparison_row(comparison: Comparison, row: ComparisonRow, longest: float) -> dict[str, Any]:
+    value = comparison.value(row)
+    capacity = row.plan.cluster.memory_bytes.tolist() if row.plan else []
+    fullest = max((p / c for p, c in zip(row.peak_memory_bytes, capacity, strict=True)), default=None)
+    none = "–"
+    return {
+        "planner": row.planner,
+        "status": row.status,
+        "reason": row.reason,
+        "best": row is comparison.best,
+        "value": format_time(value) if value is not None else "",
+        "width": f"{100 * (value or 0.0) / longest:.2f}",
+        "iteration": format_time(row.iteration_time_s) if row.iteration_time_s is not None else none,
+        "bottleneck": format_time(row.bottleneck_s) if row.bottleneck_s is not None else none,
+        "speedup": f"{row.speedup_over_data_parallel:.2f}×" if row.speedup_over_data_parallel is not None else none,
+        "gap": f"{row.gap:.1%}" if row.gap is not None else none,
+        "planned": format_time(row.planning_time_s),
+        "memory": f"{fullest:.0%}" if fullest is not None else none,
+        "breakdown": [describe_part(name, amount) for name, amount in row.breakdown.items()],
+    }
+
+
+def _provenance(plan: Plan) -> list[tuple[str, str]]:
+    p = plan.provenance
+    budget = f", budget {format_time(p.budget_s)}" if p.budget_s is not None else ""
+    out = [
+        ("Planner", f"{p.planner}, seed {p.seed}{budget}"),
+        ("DRL-PP", p.version or "unknown version"),
+        ("Model", plan.graph.source or f"{plan.graph.name} (generated)"),
+        ("Graph", f"{plan.graph.num_ops:,} ops, SHA-256 {plan.graph.hash[:16]}…"),
+        ("Training", f"{plan.num_microbatches} micro-batches per step, optimizer {plan.training.optimizer}"),
+        ("Schedule", plan.schedule_name),
+    ]
+    return out + [(name.replace("_", " ").capitalize(), text) for name, text in p.notes.items()]
+
+
+def _commands(plan: Plan) -> list[dict[str, str]]:
+    p = plan.provenance
+    make = ["drlpp", "plan", plan.graph.source or "GRAPH.json", "--cluster", plan.cluster.name, "--planner", p.planner]
+    make += ["--num-microbatches", str(plan.num_microbatches), "--seed", str(p.seed)]
+    if p.budget_s is not None:
+        make += ["--budget", f"{p.budget_s:g}"]
+    make += ["-o", "plan.json"]
+    return [
+        {"what": "Make it again:", "command": shlex.join(make)},
+        {
+            "what": "Check it, and write a trace for ui.perfetto.dev:",
+            "command": "drlpp validate plan.json\ndrlpp simulate plan.json --trace trace.json",
+        },
+        {
+            "what": "Train with it here, and compare the result with training on one device:",
+            "command": "drlpp run plan.json --steps 10 --verify",
+        },
+        {"what": "Hand it to another engine:", "command": "drlpp export plan.json --to torchtitan -o model_parts.toml"},
+    ]
+
+
+def save_page(page: str, path: Path) -> None:
+    """Writes the page, atomically."""
+    write_atomically(path, page)

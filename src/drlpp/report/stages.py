@@ -1,0 +1,110 @@
+"""What people want to know of each stage of a plan, in one row: ops, modules, devices, time and memory."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from drlpp.plan import Plan
+from drlpp.plan.modules import StageModules, stage_modules, summarize_modules
+from drlpp.problem import PlanningProblem
+
+_NAMED_OPS = 40
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """One stage.
+
+    Attributes:
+        index: of the stage.
+        num_ops: ops of the graph in it.
+        modules: the modules it covers, for people; ``part of ...`` for modules that several stages share;
+            names of ops where the graph has no modules.
+        devices: ids of its replicas.
+        device_types: names of their types, each once.
+        forward_s, backward_s: seconds per micro-batch on its slowest device (backward with recomputation if any).
+        time_share: its part of the seconds of all stages per micro-batch, replicas counted (they share the work).
+        param_bytes: parameters.
+        activation_bytes: kept per micro-batch in flight.
+        in_flight: largest number of micro-batches between forward and backward on one of its devices.
+        memory_bytes: parameters, gradients, optimizer state and activations in flight, on one of its devices.
+        recompute: the forward pass is run again before the backward pass.
+    """
+
+    index: int
+    num_ops: int
+    modules: str
+    devices: tuple[int, ...]
+    device_types: tuple[str, ...]
+    forward_s: float
+    backward_s: float
+    time_share: float
+    param_bytes: float
+    activation_bytes: float
+    in_flight: int
+    memory_bytes: float
+    recompute: bool
+
+    @property
+    def device_text(self) -> str:
+        """``v100 #2, #3``."""
+        return f"{'/'.join(self.device_types)} {', '.join(f'#{d}' for d in self.devices)}"
+
+
+def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
+    """The rows of all stages of a legal plan. Raises PlanError if the partition is not legal."""
+    costs = PlanningProblem(plan.graph, plan.cluster, plan.training).stage_costs(plan.stage_of_op, plan.num_stages)
+    covers = stage_modules(plan)
+    in_flight = [max(_in_flight(plan, stage.index, d) for d in stage.devices) for stage in plan.stages]
+    forward, backward = [], []
+    for s in plan.stages:
+        devices = list(s.devices)
+        forward.append(float(costs.forward_s[s.index, devices].max()))
+        again = costs.forward_s[s.index, devices] if s.recompute else 0.0
+        backward.append(float((costs.backward_s[s.index, devices] + again).max()))
+    loads = [(f + b) / len(s.devices) for f, b, s in zip(forward, backward, plan.stages, strict=True)]
+    total = sum(loads) or 1.0
+    rows = []
+    for s in plan.stages:
+        i = s.index
+        activation = float(costs.graph.activation_bytes[i])
+        held = float(costs.graph.boundary_bytes[i]) if s.recompute else activation
+        extra = activation - held if s.recompute else 0.0
+        rows.append(
+            StageRow(
+                index=i,
+                num_ops=len(s.ops),
+                modules=_describe(covers[i], s.ops),
+                devices=s.devices,
+                device_types=tuple(dict.fromkeys(plan.cluster.devices[d].type.name for d in s.devices)),
+                forward_s=forward[i],
+                backward_s=backward[i],
+                time_share=loads[i] / total,
+                param_bytes=float(costs.graph.param_bytes[i]),
+                activation_bytes=held,
+                in_flight=in_flight[i],
+                memory_bytes=float(costs.resident_bytes[i]) + in_flight[i] * held + extra,
+                recompute=s.recompute,
+            )
+        )
+    return tuple(rows)
+
+
+def _in_flight(plan: Plan, stage: int, device: int) -> int:
+    now = most = 0
+    for action in plan.schedule.get(device, ()):
+        if action.stage == stage:
+            now += {"F": 1, "I": 0}.get(action.kind, -1)
+            most = max(most, now)
+    return most
+
+
+def _describe(modules: StageModules, ops: tuple[str, ...]) -> str:
+    """Modules where the graph has them, else names of ops."""
+    parts = [summarize_modules(modules.whole)] if modules.whole else []
+    if modules.split:
+        parts.append(f"part of {summarize_modules(modules.split)}")
+    if not parts:
+        names = summarize_modules(ops[:_NAMED_OPS])
+        parts.append(f"{names} and {len(ops) - _NAMED_OPS} more ops" if len(ops) > _NAMED_OPS else names)
+    return "; ".join(parts)

@@ -1,0 +1,112 @@
+"""Tables for the terminal: a comparison, a plan, a simulation."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from drlpp.plan import Plan, Prediction
+from drlpp.report.comparison import Bound, Comparison
+from drlpp.report.stages import stage_rows
+from drlpp.report.wording import describe_part, format_count, gap_to
+from drlpp.units import format_bytes, format_time
+
+_NONE = "-"
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """One row per planner, failures with their reason; the best one is bold."""
+    p = comparison.problem
+    bound = f"lower bound {format_time(comparison.lower_bound_s)} ({comparison.bound_kind})"
+    steady = p.objective == "steady-state"
+    table = Table(
+        title=f"{p.model} on {p.cluster}: {p.num_devices} devices, {p.num_microbatches} micro-batches",
+        caption=f"gap: {'bottleneck' if steady else 'iteration time'} against the {bound}",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("planner")
+    for name in ("iteration", "bottleneck", "vs data par.", "gap", "fullest memory", "planned in"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status")
+    for row in comparison.rows:
+        details = [describe_part(name, amount) for name, amount in row.breakdown.items()]
+        status = Text(row.status, style="" if row.status == "ok" else "red")
+        if row.reason:
+            status.append(f": {row.reason}")
+        if details:
+            status.append(f" ({', '.join(details)})", style="dim")
+        table.add_row(
+            Text(row.planner),
+            format_time(row.iteration_time_s) if row.iteration_time_s is not None else _NONE,
+            format_time(row.bottleneck_s) if row.bottleneck_s is not None else _NONE,
+            f"{row.speedup_over_data_parallel:.2f}x" if row.speedup_over_data_parallel is not None else _NONE,
+            f"{row.gap:.1%}" if row.gap is not None else _NONE,
+            _fullest(row.plan, row.peak_memory_bytes),
+            format_time(row.planning_time_s),
+            status,
+            style="bold" if row is comparison.best else "",
+        )
+    return table
+
+
+def plan_tables(plan: Plan, bound: Bound | None = None) -> list[RenderableType]:
+    """The headline numbers of a plan with its prediction, and its stages."""
+    tables: list[RenderableType] = []
+    if plan.prediction is not None:
+        tables.append(_headline(plan, plan.prediction, bound))
+    tables.append(stage_table(plan))
+    return tables
+
+
+def stage_table(plan: Plan) -> Table:
+    """One row per stage: ops, modules, devices, time, memory."""
+    table = Table(title="stages", title_justify="left")
+    table.add_column("stage", justify="right")
+    table.add_column("modules", ratio=1)
+    table.add_column("devices")
+    for name in ("ops", "forward", "backward", "share", "parameters", "in flight", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in stage_rows(plan):
+        table.add_row(
+            str(row.index),
+            Text(row.modules + (" (recomputes)" if row.recompute else "")),
+            Text(row.device_text),
+            f"{row.num_ops:,}",
+            format_time(row.forward_s),
+            format_time(row.backward_s),
+            f"{row.time_share:.0%}",
+            format_bytes(row.param_bytes),
+            str(row.in_flight),
+            format_bytes(row.memory_bytes),
+        )
+    return table
+
+
+def _headline(plan: Plan, prediction: Prediction, bound: Bound | None) -> Table:
+    table = Table(
+        title=f"{plan.graph.name} on {plan.cluster.name}, by {plan.provenance.planner}",
+        title_justify="left",
+        show_header=False,
+    )
+    table.add_column()
+    table.add_column()
+    samples = plan.num_microbatches * plan.graph.samples_per_microbatch
+    table.add_row("iteration time", f"{format_time(prediction.iteration_time_s)} for {samples:,} samples")
+    table.add_row("throughput", f"{format_count(prediction.throughput_samples_per_s)} samples/s")
+    table.add_row("bottleneck", f"{format_time(prediction.bottleneck_s)} per micro-batch on the most loaded device")
+    if bound is not None and bound.value_s > 0:
+        gap = gap_to(bound.value_s, prediction.iteration_time_s)
+        table.add_row("lower bound", f"{format_time(bound.value_s)} ({bound.kind}): gap {gap:.1%}")
+    table.add_row("schedule", f"{plan.schedule_name}, {plan.num_microbatches} micro-batches")
+    table.add_row("fullest memory", _fullest(plan, prediction.peak_memory_bytes))
+    return table
+
+
+def _fullest(plan: Plan | None, peak_memory_bytes: tuple[float, ...]) -> str:
+    if plan is None or not peak_memory_bytes:
+        return _NONE
+    shares = [p / c for p, c in zip(peak_memory_bytes, plan.cluster.memory_bytes.tolist(), strict=True)]
+    device = max(range(len(shares)), key=shares.__getitem__)
+    return f"{shares[device]:.0%} of #{device}"

@@ -1,0 +1,22 @@
+"""How the reports print counts and the parts of a planner's result."""
+
+from __future__ import annotations
+
+from drlpp.units import format_time
+
+
+def format_count(value: float) -> str:
+    """``2810.4`` -> ``'2,810'``; three digits below 100."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def describe_part(name: str, amount: float) -> str:
+    """``policy_s, 0.19`` -> ``'policy: 190 ms'``; names without a unit are counts."""
+    if name.endswith("_s"):
+        return f"{name.removesuffix('_s').replace('_', ' ')}: {format_time(amount)}"
+    return f"{name.replace('_', ' ')}: {format_count(amount)}"
+
+
+def gap_to(lower_bound_s: float, value_s: float) -> float:
+    """How far a value is above a lower bound, relative to the bound."""
+    return (value_s - lower_bound_s) / lower_bound_s
