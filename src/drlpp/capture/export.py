@@ -142,9 +142,7 @@ def export_module(
             f"the module has {len(placeholders)} inputs where the example has {len(leaves)}: give every input in the "
             "example, as tensors, tuples, lists and dicts"
         )
-    inputs = {
-        tidy.copy_of[n].name: leaf for n, leaf in zip(placeholders, leaves, strict=True) if n in tidy.copy_of
-    }
+    inputs = {tidy.copy_of[n].name: leaf for n, leaf in zip(placeholders, leaves, strict=True) if n in tidy.copy_of}
     return ExportedModel(
         module=tidy.module,
         example_inputs=inputs,

@@ -73,9 +73,7 @@ def _create(spec: str, name: str, arguments: dict[str, Any], image_size: int | N
     raise CaptureError(f"{spec!r}: timm cannot build it: check the options")
 
 
-def _input_size(
-    module: torch.nn.Module, arguments: dict[str, Any], image_size: int | None
-) -> tuple[int, int, int]:
+def _input_size(module: torch.nn.Module, arguments: dict[str, Any], image_size: int | None) -> tuple[int, int, int]:
     config: Any = getattr(module, "pretrained_cfg", None) or {}
     channels, height, width = config.get("input_size") or (3, 224, 224)
     channels = arguments.get("in_chans", channels)

@@ -77,9 +77,7 @@ def _with_fused_attention(call: Call) -> Call:
 
 def _count(call: Call) -> CallWork:
     leaves = [_fake(spec) for spec in call.tensors]
-    values = tuple(
-        leaf.clone() if spec.changed else leaf for leaf, spec in zip(leaves, call.tensors, strict=True)
-    )
+    values = tuple(leaf.clone() if spec.changed else leaf for leaf, spec in zip(leaves, call.tensors, strict=True))
     kept: list[torch.Tensor] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -120,7 +118,9 @@ def _saved(
     kept: Sequence[torch.Tensor], values: Sequence[torch.Tensor], results: Sequence[torch.Tensor]
 ) -> tuple[Saved, ...]:
     found: dict[int, Saved] = {}
-    places: dict[int, tuple[Literal["argument", "result"], int]] = {_storage(r): ("result", i) for i, r in enumerate(results)}
+    places: dict[int, tuple[Literal["argument", "result"], int]] = {
+        _storage(r): ("result", i) for i, r in enumerate(results)
+    }
     places |= {_storage(v): ("argument", i) for i, v in enumerate(values)}
     for tensor in kept:
         storage = _storage(tensor)
@@ -187,13 +187,53 @@ class _KernelCounter(TorchDispatchMode):
         return out
 
 
-_FREE = {aten.detach, aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.alias}
-_PARTIAL_READERS = {aten.embedding, aten.index_select, aten.gather, aten.index, aten.slice_backward, aten.select_backward}
+_FREE = {
+    aten.detach,
+    aten.empty,
+    aten.empty_like,
+    aten.empty_strided,
+    aten.new_empty,
+    aten.new_empty_strided,
+    aten.alias,
+}
+_PARTIAL_READERS = {
+    aten.embedding,
+    aten.index_select,
+    aten.gather,
+    aten.index,
+    aten.slice_backward,
+    aten.select_backward,
+}
 _COPIES = {
-    aten.clone, aten.copy_, aten._to_copy, aten.zeros, aten.ones, aten.full, aten.fill_, aten.zero_, aten.cat,
-    aten.stack, aten.embedding, aten.index_select, aten.gather, aten.index, aten.constant_pad_nd, aten.zeros_like,
-    aten.ones_like, aten.full_like, aten.slice_backward, aten.select_backward, aten._unsafe_view, aten.arange,
-    aten.new_zeros, aten.new_full, aten.new_ones, aten.expand_copy, aten.repeat, aten.roll, aten.flip,
+    aten.clone,
+    aten.copy_,
+    aten._to_copy,
+    aten.zeros,
+    aten.ones,
+    aten.full,
+    aten.fill_,
+    aten.zero_,
+    aten.cat,
+    aten.stack,
+    aten.embedding,
+    aten.index_select,
+    aten.gather,
+    aten.index,
+    aten.constant_pad_nd,
+    aten.zeros_like,
+    aten.ones_like,
+    aten.full_like,
+    aten.slice_backward,
+    aten.select_backward,
+    aten._unsafe_view,
+    aten.arange,
+    aten.new_zeros,
+    aten.new_full,
+    aten.new_ones,
+    aten.expand_copy,
+    aten.repeat,
+    aten.roll,
+    aten.flip,
 }
 
 
@@ -216,7 +256,6 @@ def _rnn_layer_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, out_val: An
 
 def _rnn_layer_backward_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, **kwargs: Any) -> float:
     return 2.0 * _rnn_layer_flop(x, w_input, w_hidden)
-
 
 
 _FORMULAS: dict[Any, Any] = {

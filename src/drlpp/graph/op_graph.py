@@ -117,6 +117,22 @@ class Edge:
         return self.dst if self.phase == "forward" else self.src
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReaderTable:
+    """Which ops use which items (parameters, or tensors kept for backward), as arrays.
+
+    Attributes:
+        reader, item: ``[num_pairs]`` index of an op, and of an item that it uses.
+        bytes: ``[num_items]`` sizes.
+        position: name of an item -> its index.
+    """
+
+    reader: NDArray[np.int64]
+    item: NDArray[np.int64]
+    bytes: NDArray[np.float64]
+    position: Mapping[str, int]
+
+
 @dataclasses.dataclass(frozen=True)
 class OpGraph:
     """An operator graph; its ops are in a topological order.
@@ -232,6 +248,21 @@ class OpGraph:
         """``[num_ops]`` bytes each op keeps for backward; a shared tensor counts at its first keeper."""
         return _first_owner_sizes(self.ops, "saved", self.tensor_bytes)
 
+    @functools.cached_property
+    def edge_ends(self) -> NDArray[np.int64]:
+        """``[num_edges, 2]`` op indices of source and destination of each edge."""
+        return np.array([(self.index[e.src], self.index[e.dst]) for e in self.edges], dtype=np.int64).reshape(-1, 2)
+
+    @functools.cached_property
+    def tensor_table(self) -> ReaderTable:
+        """Which ops keep which tensors for the backward pass."""
+        return _reader_table(self.ops, "saved", self.tensor_bytes)
+
+    @functools.cached_property
+    def param_table(self) -> ReaderTable:
+        """Which ops read which parameters."""
+        return _reader_table(self.ops, "params", self.param_bytes)
+
     @property
     def has_transfer_times(self) -> bool:
         """The edges carry their own transfer times (dnn-partitioning), so links of the cluster do not matter."""
@@ -260,3 +291,10 @@ def _first_owner_sizes(ops: Sequence[Op], attribute: str, sizes: Mapping[str, fl
                 seen.add(key)
                 out[i] += sizes[key]
     return out
+
+
+def _reader_table(ops: Sequence[Op], attribute: str, sizes: Mapping[str, float]) -> ReaderTable:
+    position = {key: k for k, key in enumerate(sizes)}
+    pairs = [(i, position[key]) for i, op in enumerate(ops) for key in getattr(op, attribute)]
+    table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return ReaderTable(table[:, 0], table[:, 1], np.array(list(sizes.values()), dtype=np.float64), position)

@@ -86,66 +86,69 @@ def check_partition(graph: OpGraph, stage_of_op: NDArray[np.int64], num_stages: 
 def stage_graph(graph: OpGraph, stage_of_op: NDArray[np.int64], num_stages: int) -> StageGraph:
     """Derives the stage graph from ``[num_ops]`` stage indices. Raises PlanError if the partition is not legal."""
     check_partition(graph, stage_of_op, num_stages)
-    index = graph.index
-    stages = stage_of_op.tolist()
+    messages = tuple(_messages(graph, stage_of_op))
+    tensors, params = graph.tensor_table, graph.param_table
 
+    held = stage_of_op[tensors.reader] * len(tensors.bytes) + tensors.item
+    sent, received = [], []
+    for m in messages:
+        if m.phase == "forward":
+            items = [tensors.position[t] for t in m.tensors]
+            sent += [m.src * len(tensors.bytes) + t for t in items]
+            received += [d * len(tensors.bytes) + t for d in m.dsts for t in items]
+    boundary = np.array(received, dtype=np.int64)
+    held = np.concatenate([held, np.array(sent, dtype=np.int64), boundary])
+
+    read = np.unique(stage_of_op[params.reader] * len(params.bytes) + params.item)
+    readers = np.bincount(read % len(params.bytes), minlength=len(params.bytes)) if len(read) else np.zeros(0)
+    tied: dict[tuple[int, ...], float] = defaultdict(float)
+    for p in np.flatnonzero(readers > 1).tolist():
+        where = read[read % len(params.bytes) == p] // len(params.bytes)
+        tied[tuple(where.tolist())] += float(params.bytes[p])
+    return StageGraph(
+        num_stages=num_stages,
+        messages=messages,
+        param_bytes=_sum_by_stage(read, params.bytes, num_stages),
+        activation_bytes=_sum_by_stage(np.unique(held), tensors.bytes, num_stages),
+        boundary_bytes=_sum_by_stage(np.unique(boundary), tensors.bytes, num_stages),
+        tied=tuple(sorted(tied.items())),
+    )
+
+
+def _messages(graph: OpGraph, stage_of_op: NDArray[np.int64]) -> list[Message]:
     consumers: dict[_Key, set[int]] = defaultdict(set)
     gradient: dict[_Key, bool] = defaultdict(bool)
     seconds: dict[_Key, float | None] = {}
-    for e in graph.edges:
-        a, b = stages[index[e.src]], stages[index[e.dst]]
-        if a != b:
-            key = (a, e.tensor, e.phase)
-            consumers[key].add(b)
-            gradient[key] |= e.requires_grad
-            seconds[key] = e.transfer_s
+    sources, destinations = stage_of_op[graph.edge_ends[:, 0]], stage_of_op[graph.edge_ends[:, 1]]
+    for k in np.flatnonzero(sources != destinations).tolist():
+        e = graph.edges[k]
+        key = (int(sources[k]), e.tensor, e.phase)
+        consumers[key].add(int(destinations[k]))
+        gradient[key] |= e.requires_grad
+        seconds[key] = e.transfer_s
 
     bundles: dict[tuple[int, tuple[int, ...], Phase, bool, bool], list[str]] = defaultdict(list)
     for key, dsts in consumers.items():
         a, tensor, phase = key
         bundles[a, tuple(sorted(dsts)), phase, gradient[key], seconds[key] is not None].append(tensor)
     messages = []
-    for (a, dsts_, phase, grad, timed), tensors in sorted(bundles.items()):
-        total = sum(graph.tensor_bytes[t] for t in tensors)
-        time = sum(seconds[a, t, phase] or 0.0 for t in tensors) if timed else None
+    for (a, dsts_, phase, grad, timed), names in sorted(bundles.items()):
         messages.append(
             Message(
                 src=a,
                 dsts=dsts_,
                 phase=phase,
                 requires_grad=grad,
-                bytes=total,
-                tensors=tuple(tensors),
-                transfer_s=time,
+                bytes=sum(graph.tensor_bytes[t] for t in names),
+                tensors=tuple(names),
+                transfer_s=sum(seconds[a, t, phase] or 0.0 for t in names) if timed else None,
             )
         )
+    return messages
 
-    held: list[set[str]] = [set() for _ in range(num_stages)]
-    received: list[set[str]] = [set() for _ in range(num_stages)]
-    readers: dict[str, set[int]] = defaultdict(set)
-    for op, s in zip(graph.ops, stages, strict=True):
-        held[s].update(op.saved)
-        for p in op.params:
-            readers[p].add(s)
-    for m in messages:
-        if m.phase == "forward":
-            held[m.src].update(m.tensors)
-            for d in m.dsts:
-                received[d].update(m.tensors)
-                held[d].update(m.tensors)
-    params = np.zeros(num_stages)
-    tied: dict[tuple[int, ...], float] = defaultdict(float)
-    for p, where in readers.items():
-        for s in where:
-            params[s] += graph.param_bytes[p]
-        if len(where) > 1:
-            tied[tuple(sorted(where))] += graph.param_bytes[p]
-    size = graph.tensor_bytes
-    return StageGraph(
-        num_stages=num_stages,
-        messages=tuple(messages),
-        param_bytes=params,
-        activation_bytes=np.array([sum(size[t] for t in sorted(held[s])) for s in range(num_stages)]),
-        boundary_bytes=np.array([sum(size[t] for t in sorted(received[s])) for s in range(num_stages)]),
-        tied=tuple(sorted(tied.items())),
-    )
+
+def _sum_by_stage(pairs: NDArray[np.int64], sizes: NDArray[np.float64], num_stages: int) -> NDArray[np.float64]:
+    """``[S]`` sums of sizes over distinct pairs, each ``stage * len(sizes) + item``."""
+    if not len(pairs):
+        return np.zeros(num_stages)
+    return np.asarray(np.bincount(pairs // len(sizes), sizes[pairs % len(sizes)], num_stages), dtype=np.float64)
