@@ -13,10 +13,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import io
 import logging
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -175,7 +177,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -192,6 +194,14 @@ def _canonical_names(wrapped: _WithLoss) -> dict[str, str]:
     return out
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Mode:
+    """Whether gradients are recorded, and the arguments of the autocast region, if any."""
+
+    grad: bool
+    autocast: tuple[Any, ...] | None
+
+
 class _Tidied:
     """Copies an exported graph into a plain one (see the module's docstring)."""
 
@@ -204,51 +214,95 @@ class _Tidied:
         self._root = torch.nn.Module()
         self._graph = fx.Graph()
         self._attributes: dict[str, fx.Node] = {}
-        grad, autocasts = True, []
-        for node in raw.graph.nodes:
-            if node.op == "placeholder":
-                if node.users and isinstance(node.meta.get("val"), torch.Tensor):
-                    self._copy(node)
-            elif node.op == "get_attr":
-                self._attribute(node)
-            elif node.op == "output":
-                (result,) = torch.utils._pytree.tree_leaves(node.args[0])
-                self.loss = self.copy_of[result].name
-                self._graph.output(self.copy_of[result])
-            elif node.target is torch._C._set_grad_enabled:
-                grad = bool(node.args[0])
-            elif node.target is torch.amp.autocast_mode._enter_autocast:
-                autocasts.append(node)
-            elif node.target is torch.amp.autocast_mode._exit_autocast:
-                autocasts.remove(node.args[0])
-            elif str(getattr(node.target, "overloadpacket", "")) not in _DROPPED:
-                copied = self._copy(node)
-                if not grad:
-                    self.no_grad.add(copied.name)
-                if autocasts and autocasts[-1].args[2]:
-                    self.autocast[copied.name] = tuple(autocasts[-1].args)
+        self._outputs_of: dict[Any, list[fx.Node]] = {}
+        result = self._walk(raw, raw.graph, _Mode(grad=True, autocast=None))
+        self.loss = result[0].name
+        self._graph.output(result[0])
         self._graph.eliminate_dead_code()
         kept = {n.name for n in self._graph.nodes}
         self.no_grad &= kept
         self.autocast = {k: v for k, v in self.autocast.items() if k in kept}
         self.module = fx.GraphModule(self._root, self._graph, class_name="CapturedModule")
 
-    def _copy(self, node: fx.Node) -> fx.Node:
+    def _walk(self, owner: fx.GraphModule, graph: fx.Graph, mode: _Mode) -> list[fx.Node]:
+        """Copies the nodes of a graph (the exported one, or that of a region with its own mode); returns its outputs.
+
+        The placeholders of a region's graph are in `copy_of` already.
+        """
+        regions = []
+        for node in graph.nodes:
+            target = str(getattr(node.target, "overloadpacket", getattr(node.target, "__name__", "")))
+            if node.op == "placeholder":
+                if graph is self._raw.graph and node.users and isinstance(node.meta.get("val"), torch.Tensor):
+                    self._copy(node, mode)
+            elif node.op == "get_attr":
+                self._attribute(owner, node)
+            elif node.op == "output":
+                return [self._of(n) for n in torch.utils._pytree.tree_leaves(node.args[0])]
+            elif node.target is torch._C._set_grad_enabled:
+                mode = dataclasses.replace(mode, grad=bool(node.args[0]))
+            elif target == "_enter_autocast":
+                regions.append(mode)
+                mode = dataclasses.replace(mode, autocast=tuple(node.args))
+            elif target == "_exit_autocast":
+                mode = dataclasses.replace(mode, autocast=regions.pop().autocast)
+            elif target == "wrap_with_set_grad_enabled":
+                self._region(owner, node, dataclasses.replace(mode, grad=bool(node.args[0])), num_settings=1)
+            elif target == "wrap_with_autocast":
+                self._region(owner, node, dataclasses.replace(mode, autocast=tuple(node.args[:4])), num_settings=4)
+            elif node.target is operator.getitem and node.args[0] in self._outputs_of:
+                self.copy_of[node] = self._outputs_of[node.args[0]][node.args[1]]
+            elif target not in _DROPPED:
+                self._copy(node, mode)
+        raise CaptureError("the exported graph has no output: this is an error of torch.export")
+
+    def _region(self, owner: fx.GraphModule, node: fx.Node, mode: _Mode, num_settings: int) -> None:
+        """Copies the graph of a region in the place of the call of it."""
+        inner = _get(owner, str(node.args[num_settings].target))
+        inputs = [n for n in inner.graph.nodes if n.op == "placeholder"]
+        for placeholder, given in zip(inputs, node.args[num_settings + 1 :], strict=True):
+            self.copy_of[placeholder] = self._of(given)
+        self._outputs_of[node] = self._walk(inner, inner.graph, mode)
+
+    def _of(self, node: Any) -> fx.Node:
+        if isinstance(node, fx.Node):
+            return self.copy_of[node]
+        raise CaptureError(f"the exported graph passes {node!r} where a tensor is expected: the loss must be a tensor")
+
+    def _copy(self, node: fx.Node, mode: _Mode) -> None:
         copied = self._graph.node_copy(node, lambda n: self.copy_of[n])
         if node.op == "placeholder":
             copied.args = ()
+        elif isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise CaptureError(
+                f"module {module_path(node)!r} uses torch's {node.target} (control flow inside the graph), which cannot "
+                "be cut: write it with plain tensor operators"
+            )
+        if not mode.grad:
+            self.no_grad.add(copied.name)
+        if mode.autocast is not None and mode.autocast[2]:
+            self.autocast[copied.name] = mode.autocast
         self.copy_of[node] = copied
-        return copied
 
-    def _attribute(self, node: fx.Node) -> None:
+    def _attribute(self, owner: fx.GraphModule, node: fx.Node) -> None:
+        value = _get(owner, str(node.target))
+        if isinstance(value, fx.GraphModule):
+            return
         target = str(node.target)
         name = self._canonical.get(target, target.removeprefix(f"{_MODEL}."))
         if name not in self._attributes:
-            _set(self._root, name, _get(self._raw, target))
+            _set(self._root, name, value)
             new = self._graph.get_attr(name)
             new.meta = dict(node.meta)
             self._attributes[name] = new
         self.copy_of[node] = self._attributes[name]
+
+
+def module_path(node: fx.Node) -> str:
+    """Dotted path, in the user's module, of the module that an fx node was traced in."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return str(path).removeprefix(_MODEL).removeprefix(".")
 
 
 def _get(root: torch.nn.Module, path: str) -> Any:

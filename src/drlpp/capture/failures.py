@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import traceback
 from pathlib import Path
 
@@ -38,17 +39,15 @@ def capture_error(error: BaseException, model: torch.nn.Module) -> CaptureError:
 
 
 def _where(error: BaseException, model: torch.nn.Module) -> tuple[str, str]:
-    """(path of the innermost module that was running, ``file:line `code```) of an exception."""
+    """Path of the innermost module that was running, and the line of its code (file:line `code`)."""
     path_of = {id(m): name for name, m in model.named_modules()}
+    torch_root, own_root = str(Path(torch.__file__).parent), str(Path(__file__).parent)
     module, place = "", "an unknown place"
-    torch_root = str(Path(torch.__file__).parent)
     for frame, line in traceback.walk_tb(error.__traceback__):
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, torch.nn.Module):
-            module = path_of.get(id(owner), module)
         file = frame.f_code.co_filename
-        if not file.startswith((torch_root, str(Path(__file__).parent))):
-            code = traceback.extract_tb(error.__traceback__, limit=None)
-            source = next((f.line for f in code if f.filename == file and f.lineno == line), "")
-            place = f"{Path(file).name}:{line} `{(source or '').strip()}`"
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, torch.nn.Module) and id(owner) in path_of:
+            module = path_of[id(owner)] or module
+        if isinstance(owner, torch.nn.Module) and not file.startswith((torch_root, own_root)):
+            place = f"{Path(file).name}:{line} `{linecache.getline(file, line).strip()}`"
     return module, place

@@ -16,7 +16,7 @@ from torch import fx
 from torch.utils._pytree import tree_leaves
 
 from drlpp.capture.calls import Call, call_of, distinct_bytes, is_getitem, kind_of
-from drlpp.capture.export import ExportedModel
+from drlpp.capture.export import ExportedModel, module_path
 from drlpp.capture.groups import group_nodes, is_op
 from drlpp.capture.work import CallWork, count_work
 from drlpp.errors import CaptureError
@@ -145,13 +145,6 @@ def _results(
         if spec.changed and any(r.requires_grad for r in work.results):
             values[source] = (dataclasses.replace(values[source][0], requires_grad=True),)
     return tuple(out)
-
-
-def module_path(node: fx.Node) -> str:
-    """Dotted path, in the user's module, of the module that an fx node was traced in."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = next(reversed(stack.values()))[0] if stack else ""
-    return str(path).removeprefix("model").removeprefix(".")
 
 
 def build_graph(exported: ExportedModel, *, name: str, source: str) -> tuple[OpGraph, dict[str, str]]:

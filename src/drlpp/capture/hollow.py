@@ -5,17 +5,19 @@ them, so that a model of any size is built in the memory of its largest single p
 without touching it). Buffers keep their values, so constructors that compute with them still work. In contrast to the
 meta device, the exported graph is the same as that of the real model: the device of every tensor is the same.
 
-Left out: constructors that read values of parameters (they fail on fake tensors; build such a model with values).
+Left out: constructors that decide by the values of parameters (they read zeros).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 
@@ -43,9 +45,19 @@ def hollow_parameters() -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(make_fake)
     try:
-        yield
+        with _ZeroForUnknown():
+            yield
     finally:
         handle.remove()
+
+
+class _ZeroForUnknown(TorchDispatchMode):
+    """Answers zero (or False) where a constructor asks for the value of an element of a fake tensor."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return torch.zeros((), dtype=args[0].dtype).item()
+        return func(*args, **(kwargs or {}))
 
 
 def is_hollow(tensor: torch.Tensor) -> bool:

@@ -17,7 +17,7 @@ import torch
 from drlpp.capture.hollow import hollow_parameters
 from drlpp.errors import CaptureError
 
-Options = Mapping[str, str]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +130,22 @@ def parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def parse_dtype(spec: str, options: dict[str, str]) -> torch.dtype | None:
+    """Removes `dtype` from the options; None if it is not there. Raises CaptureError."""
+    text = options.pop("dtype", None)
+    if text is None:
+        return None
+    if text not in _DTYPES:
+        raise CaptureError(f"{spec!r}: option dtype is {text!r}: use one of {', '.join(_DTYPES)}")
+    return _DTYPES[text]
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception, on one line and not longer than 200 characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

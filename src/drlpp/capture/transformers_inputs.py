@@ -1,0 +1,184 @@
+"""Example inputs for models of the transformers package, from the arguments of their `forward` and their configuration.
+
+Token ids, images and audio are random; attention masks are left out (all ones is the default, and masks make some
+models look at their values). Classes with a known kind of label get labels, so that their output has a loss; for the
+others the loss is `first_output_loss`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from drlpp.errors import CaptureError
+
+NUM_CHOICES = 2
+AUDIO_SAMPLES = 16_000
+_ID_LABELS = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining")
+_SAMPLE_LABELS = (
+    "ForSequenceClassification",
+    "ForImageClassification",
+    "ForVideoClassification",
+    "ForNextSentencePrediction",
+)
+
+
+def first_output_loss(output: Any) -> torch.Tensor:
+    """Mean square of the model's first floating-point output: a stand-in loss for classes that define none."""
+    values = list(output.values()) if isinstance(output, Mapping) else list(output)
+    tensors = [t for t in torch.utils._pytree.tree_leaves(values) if isinstance(t, torch.Tensor)]
+    trained = [t for t in tensors if t.is_floating_point() and t.requires_grad]
+    if not trained:
+        raise CaptureError("the model's output has no tensor with a gradient: write a loss_fn for it")
+    return trained[0].float().square().mean()
+
+
+def example_inputs(
+    module: torch.nn.Module, batch_size: int, seq_len: int, dtype: torch.dtype | None
+) -> tuple[dict[str, Any], bool]:
+    """Keyword arguments for one micro-batch, and whether the output will have a loss.
+
+    Raises:
+        CaptureError: the main input of the model is of an unknown kind.
+    """
+    maker = _Maker(module, batch_size, seq_len)
+    inputs: dict[str, Any] = maker.inputs()
+    labels = maker.labels(inputs)
+    inputs |= labels
+    if dtype is not None:
+        inputs = {k: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in inputs.items()}
+    return inputs, bool(labels)
+
+
+class _Maker:
+    def __init__(self, module: Any, batch_size: int, seq_len: int) -> None:
+        self._config = module.config
+        self._class = type(module).__name__
+        self._main = module.main_input_name
+        self._arguments = inspect.signature(module.forward).parameters
+        self._batch = batch_size
+        limit = self._get("max_position_embeddings", "n_positions", "max_seq_len", default=seq_len)
+        self._seq = min(seq_len, limit if isinstance(limit, int) and limit > 2 else seq_len)
+
+    def _get(self, *keys: str, default: Any = None) -> Any:
+        """The first of the fields that the configuration, or a configuration in it, has."""
+        parts = [self._config]
+        for name in ("text_config", "decoder", "vision_config", "audio_config", "encoder"):
+            part = getattr(self._config, name, None)
+            if part is not None and not isinstance(part, (str, dict)):
+                parts.append(part)
+        for part in parts:
+            for key in keys:
+                value = getattr(part, key, None)
+                if value is not None:
+                    return value
+        return default
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        out: dict[str, torch.Tensor] = {}
+        if self._main == "input_ids" or ("input_ids" in self._arguments and "pixel_values" in self._arguments):
+            out["input_ids"] = self._ids()
+            if "ForMultipleChoice" in self._class:
+                out["input_ids"] = torch.stack([out["input_ids"], self._ids()], dim=1)
+            if "decoder_input_ids" in self._arguments and not self._makes_decoder_ids():
+                out["decoder_input_ids"] = self._ids()
+        if self._main == "pixel_values" or "pixel_values" in self._arguments:
+            out["pixel_values"] = self._images()
+        if self._main == "input_values":
+            out["input_values"] = self._audio()
+        if self._main == "input_features":
+            out["input_features"] = self._audio_features()
+            if "decoder_input_ids" in self._arguments and not self._makes_decoder_ids():
+                out["decoder_input_ids"] = self._ids()
+        if "bbox" in self._arguments:
+            out["bbox"] = self._boxes()
+        if "bool_masked_pos" in self._arguments and "ForMaskedImageModeling" in self._class:
+            out["bool_masked_pos"] = self._masked_patches()
+        if not out:
+            raise CaptureError(
+                f"{self._class} takes {self._main!r}, of which no example can be made: write a function that returns "
+                "the model and its inputs, and name it as path/to/file.py:callable"
+            )
+        return out
+
+    def _makes_decoder_ids(self) -> bool:
+        return self._class.endswith("ForConditionalGeneration") and "labels" in self._arguments
+
+    def _vocabulary(self) -> int:
+        size = self._get("vocab_size", default=1000)
+        return int(size[0] if isinstance(size, (list, tuple)) else size)
+
+    def _ids(self) -> torch.Tensor:
+        """Token ids ``[N, S]`` that avoid the first and last few, which are special tokens in most vocabularies."""
+        size = self._vocabulary()
+        low, high = (4, size - 4) if size > 16 else (0, size)
+        return torch.randint(low, high, (self._batch, self._seq))
+
+    def _image_shape(self) -> tuple[int, int, int]:
+        size = self._get("image_size", "input_size", default=224)
+        if isinstance(size, dict):
+            size = (size["height"], size["width"]) if "height" in size else next(iter(size.values()))
+        height, width = (size, size) if isinstance(size, int) else (int(size[-2]), int(size[-1]))
+        channels = self._get("num_channels", "in_channels", default=3)
+        return int(channels), height, width
+
+    def _images(self) -> torch.Tensor:
+        frames = self._get("num_frames")
+        shape = self._image_shape()
+        if frames is not None and ("Video" in self._class or "Former" in self._class or "Vivit" in self._class):
+            return torch.randn(self._batch, int(frames), *shape)
+        return torch.randn(self._batch, *shape)
+
+    def _audio(self) -> torch.Tensor:
+        """Raw audio ``[N, samples]``, or a spectrogram ``[N, frames, bins]`` for models with `num_mel_bins`."""
+        bins, frames = self._get("num_mel_bins"), self._get("max_length")
+        if bins is not None and frames is not None and "patch_size" in vars(self._config):
+            return torch.randn(self._batch, int(frames), int(bins))
+        return torch.randn(self._batch, AUDIO_SAMPLES)
+
+    def _audio_features(self) -> torch.Tensor:
+        bins = int(self._get("num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", default=80))
+        positions = self._get("max_source_positions")
+        if positions is not None and "Whisper" in self._class:
+            return torch.randn(self._batch, bins, 2 * int(positions))
+        return torch.randn(self._batch, 4 * self._seq, bins)
+
+    def _boxes(self) -> torch.Tensor:
+        """Boxes ``[N, S, 4]`` (left, top, right, bottom) on a page of 1,000 x 1,000."""
+        corners = torch.randint(0, 500, (self._batch, self._seq, 2))
+        return torch.cat([corners, corners + torch.randint(1, 500, corners.shape)], dim=-1)
+
+    def _masked_patches(self) -> torch.Tensor:
+        _, height, width = self._image_shape()
+        patch = self._get("patch_size", default=16)
+        count = (height // int(patch)) * (width // int(patch))
+        return torch.rand(self._batch, count) < 0.4
+
+    def labels(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Labels of the kind that the class expects; empty if that is not known."""
+        name, has = self._class, self._arguments
+        if "ForQuestionAnswering" in name and "start_positions" in has:
+            return {k: torch.randint(0, self._seq, (self._batch,)) for k in ("start_positions", "end_positions")}
+        if "return_loss" in has and "pixel_values" in inputs and "input_ids" in inputs:
+            return {"return_loss": True}
+        if "labels" not in has:
+            return {}
+        num_labels = int(getattr(self._config, "num_labels", 2))
+        if name.endswith(_SAMPLE_LABELS):
+            self._config.problem_type = "single_label_classification"
+            return {"labels": torch.randint(0, num_labels, (self._batch,))}
+        if name.endswith("ForMultipleChoice"):
+            return {"labels": torch.randint(0, NUM_CHOICES, (self._batch,))}
+        if name.endswith("ForTokenClassification"):
+            return {"labels": torch.randint(0, num_labels, (self._batch, self._seq))}
+        if name.endswith(_ID_LABELS) and ("input_ids" in inputs or "input_features" in inputs):
+            labels = {"labels": self._ids()}
+            if "next_sentence_label" in has:
+                labels["next_sentence_label"] = torch.randint(0, 2, (self._batch,))
+            return labels
+        if name.endswith("ForSemanticSegmentation"):
+            return {"labels": torch.randint(0, num_labels, (self._batch, *self._image_shape()[1:]))}
+        return {}
