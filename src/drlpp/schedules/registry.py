@@ -9,6 +9,7 @@ from drlpp.cost import StageCosts
 from drlpp.errors import ScheduleError
 from drlpp.plan import Schedule
 from drlpp.schedules.gradients import Devices
+from drlpp.schedules.list_scheduler import list_schedule, split_list_schedule
 from drlpp.schedules.orders import FlatSchedule, to_schedule
 from drlpp.schedules.placed import PlacedStages, place_stages
 from drlpp.schedules.waves import eager_one_f_one_b, gpipe, one_f_one_b
@@ -19,6 +20,8 @@ SCHEDULES: Mapping[str, Generator] = {
     "1f1b": one_f_one_b,
     "eager-1f1b": eager_one_f_one_b,
     "gpipe": gpipe,
+    "list": list_schedule,
+    "split-list": split_list_schedule,
 }
 """Name -> generator."""
 

@@ -1,0 +1,350 @@
+"""A list scheduler: a schedule for any DAG of stages, any placement and unequal devices, within the memory.
+
+It simulates the iteration (with the links of the cluster) and lets every device that becomes free start, among the
+actions whose inputs are there, the most urgent one. Urgency is a due date in a periodic schedule of period P, the load
+of the busiest device: the forward pass of stage s on micro-batch m is due at ``m P`` less the time from its start to
+the end of the pipeline, its backward pass at ``m P`` plus the time back from there. On a uniform chain this gives 1F1B.
+
+How far a stage may run ahead is limited twice: by `slack` times the micro-batches that fill the way from the stage to
+the end and back, and by the memory. Memory is reserved for a micro-batch on all of a device's stages before the first
+of them starts, in order of the micro-batches; so the oldest one can always finish and nothing deadlocks.
+
+With `split` the backward pass is two actions, and W runs when nothing else can: this fills bubbles (as the zero-bubble
+schedules of Qi et al., ICLR 2024, do on chains).
+
+Left out: gradient all-reduces and the optimizer step. Micro-batches of one stage keep their order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from drlpp.schedules.events import pop, push, transfer
+from drlpp.schedules.orders import FlatSchedule
+from drlpp.schedules.placed import PlacedStages
+
+SLACKS = (1.0, 1.5, 2.5, math.inf)
+"""Values of `slack` that `list_schedule` tries."""
+
+
+def list_schedule(placed: PlacedStages) -> FlatSchedule:
+    """The best list schedule with whole backward passes over `SLACKS`."""
+    return _best(placed, split=False)
+
+
+def split_list_schedule(placed: PlacedStages) -> FlatSchedule:
+    """The best list schedule with separate input and weight gradients over `SLACKS`."""
+    return _best(placed, split=True)
+
+
+def _best(placed: PlacedStages, *, split: bool) -> FlatSchedule:
+    found: list[tuple[float, FlatSchedule]] = []
+    for slack in SLACKS:
+        time, limited, *arrays = _list_schedule(placed, slack, split)
+        found.append((time, FlatSchedule(*arrays)))
+        if not limited:  # more slack changes nothing
+            break
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+@numba.njit(cache=True)
+def _path_s(p, message, src, dst):  # type: ignore[no-untyped-def]
+    """Seconds of a message between the first replicas of two stages on an idle network."""
+    a, b = p.slot_device[p.slot_off[src]], p.slot_device[p.slot_off[dst]]
+    if a == b:
+        return 0.0
+    if p.message_s[message] >= 0.0:
+        return p.message_s[message]
+    h, g = p.host[a], p.host[b]
+    if h == g:
+        return p.link_latency_s[h] + p.message_bytes[message] / p.link_bandwidth[h]
+    bandwidth = min(p.port_bandwidth[h], p.port_bandwidth[g])
+    return p.port_latency_s[h] + p.port_latency_s[g] + p.message_bytes[message] / bandwidth
+
+
+@numba.njit(cache=True)
+def _due_dates(p):  # type: ignore[no-untyped-def]
+    """The period, and per stage the time from F to the end of the pipeline and from there back to B."""
+    num_stages = len(p.slot_off) - 1
+    load = np.zeros(len(p.used))
+    forward = np.zeros(num_stages)
+    backward = np.zeros(num_stages)
+    for s in range(num_stages):
+        replicas = p.slot_off[s + 1] - p.slot_off[s]
+        for i in range(p.slot_off[s], p.slot_off[s + 1]):
+            load[p.slot_device[i]] += (p.forward_s[i] + p.backward_s[i]) / replicas
+            forward[s] = max(forward[s], p.forward_s[i])
+            backward[s] = max(backward[s], p.backward_s[i])
+    down = np.zeros(num_stages)
+    back = np.zeros(num_stages)
+    for s in range(num_stages - 1, -1, -1):
+        for k in range(p.message_off[s], p.message_off[s + 1]):
+            if not p.message_backward[k]:
+                for j in range(p.dst_off[k], p.dst_off[k + 1]):
+                    t = p.dst[j]
+                    seconds = _path_s(p, k, s, t)
+                    down[s] = max(down[s], seconds + down[t])
+                    if p.message_grad[k]:
+                        back[s] = max(back[s], seconds + backward[t] + back[t])
+        down[s] += forward[s]
+        for k in range(p.message_off[s], p.message_off[s + 1]):
+            if p.message_backward[k]:
+                for j in range(p.dst_off[k], p.dst_off[k + 1]):
+                    t = p.dst[j]
+                    back[t] = max(back[t], _path_s(p, k, s, t) + backward[s] + back[s])
+    return load.max(), down, back, backward
+
+
+@numba.njit(cache=True)
+def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
+    """Returns when the last action ends, whether `slack` ever held a micro-batch back, and the `FlatSchedule`."""
+    num_mb = p.num_microbatches
+    num_stages = len(p.slot_off) - 1
+    num_slots = len(p.slot_device)
+    num_devices = len(p.used)
+    kinds = 3 if split else 2
+    total = num_stages * num_mb * kinds
+    period, down, back, backward = _due_dates(p)
+
+    # per slot: its stage, its micro-batches, and how many have had their F, backward and W started
+    slot_stage = np.empty(num_slots, dtype=np.int64)
+    slot_first = np.empty(num_slots, dtype=np.int64)
+    count = np.empty(num_slots, dtype=np.int64)
+    limit = np.empty(num_slots, dtype=np.int64)
+    started = np.zeros((3, num_slots), dtype=np.int64)
+    device_off = np.zeros(num_devices + 1, dtype=np.int64)
+    offset = np.zeros(num_devices + 1, dtype=np.int64)
+    for s in range(num_stages):
+        replicas = p.slot_off[s + 1] - p.slot_off[s]
+        for i in range(p.slot_off[s], p.slot_off[s + 1]):
+            slot_stage[i] = s
+            slot_first[i] = i - p.slot_off[s]
+            count[i] = max(0, (num_mb - slot_first[i] + replicas - 1) // replicas)
+            in_flight = slack * (down[s] + back[s] + backward[s]) / (period * replicas) if period > 0.0 else 1.0
+            limit[i] = num_mb if in_flight >= num_mb else max(1, math.ceil(in_flight - 1e-6))
+            device_off[p.slot_device[i] + 1] += 1
+            offset[p.slot_device[i] + 1] += count[i] * kinds
+    for d in range(num_devices):
+        device_off[d + 1] += device_off[d]
+        offset[d + 1] += offset[d]
+    device_slot = np.empty(num_slots, dtype=np.int64)
+    fill = device_off[:-1].copy()
+    for i in range(num_slots):
+        d = p.slot_device[i]
+        device_slot[fill[d]] = i
+        fill[d] += 1
+
+    # memory: reserved for the micro-batches before `admitted` on every device
+    capacity = p.memory_bytes - p.resident_bytes
+    if not split:
+        for d in range(num_devices):
+            again = 0.0
+            for r in range(device_off[d], device_off[d + 1]):
+                again = max(again, p.again_bytes[slot_stage[device_slot[r]]])
+            capacity[d] -= again
+    reserved = np.zeros(num_devices)
+    admitted = np.zeros(num_devices, dtype=np.int64)
+    outstanding = np.zeros(num_devices, dtype=np.int64)
+
+    missing = np.empty((2, num_stages * num_mb), dtype=np.int32)
+    ready = np.zeros((2, num_stages * num_mb))
+    for s in range(num_stages):
+        missing[0, s * num_mb : (s + 1) * num_mb] = p.forward_inputs[s]
+        missing[1, s * num_mb : (s + 1) * num_mb] = p.backward_inputs[s]
+    consumers = np.zeros(len(p.dst) * num_mb, dtype=np.int32)
+    channel_free = np.zeros(num_devices * p.channel_width)
+    out_free = np.zeros(len(p.port_bandwidth))
+    in_free = np.zeros(len(p.port_bandwidth))
+    stamp = np.zeros(num_devices, dtype=np.int64)
+    leader = np.zeros(num_devices, dtype=np.int64)
+    arrival = np.zeros(num_devices)
+    counter = 0
+
+    # events: the end of a device's action, or an arrival that may let an idle device start one
+    max_events = total + num_devices + 2 * len(p.dst) * num_mb
+    when = np.zeros(max_events)
+    event_device = np.zeros(max_events, dtype=np.int64)
+    heap = np.empty(max_events, dtype=np.int64)
+    num_events, size = 0, 0
+    running_slot = np.full(num_devices, -1, dtype=np.int64)
+    running_kind = np.zeros(num_devices, dtype=np.int64)
+    running_m = np.zeros(num_devices, dtype=np.int64)
+    running_event = np.full(num_devices, -1, dtype=np.int64)
+    running_end = np.zeros(num_devices)
+    fill = offset[:-1].copy()
+    out_stage = np.empty(total, dtype=np.int32)
+    out_kind = np.empty(total, dtype=np.int8)
+    out_m = np.empty(total, dtype=np.int32)
+    limited = False
+    last = 0.0
+
+    for d in range(num_devices):
+        event_device[num_events] = d
+        size = push(heap, size, when, num_events)
+        num_events += 1
+    while size > 0:
+        event = pop(heap, size, when)
+        size -= 1
+        now = when[event]
+        d = event_device[event]
+        if running_event[d] >= 0:
+            if running_event[d] != event:
+                continue  # an arrival while the device computes
+            # the action ends: send its messages
+            slot, kind, m = running_slot[d], running_kind[d], running_m[d]
+            s = slot_stage[slot]
+            running_event[d] = -1
+            last = max(last, now)
+            if kind == kinds - 1:
+                reserved[d] -= p.held_bytes[s] + (p.again_bytes[s] if split else 0.0)
+                outstanding[d] -= 1
+            if kind < 2:
+                for k in range(p.message_off[s], p.message_off[s + 1]):
+                    if p.message_backward[k] != kind:
+                        continue
+                    counter += 1
+                    receivers = 0
+                    for j in range(p.dst_off[k], p.dst_off[k + 1]):
+                        t = p.dst[j]
+                        q = p.slot_device[p.slot_off[t] + m % (p.slot_off[t + 1] - p.slot_off[t])]
+                        if stamp[q] != counter:
+                            stamp[q] = counter
+                            leader[q] = j
+                            receivers += 1
+                            arrival[q] = now if q == d else transfer(p, channel_free, out_free, in_free, d, q, k, now)
+                        consumers[leader[q] * num_mb + m] += 1
+                        to = t * num_mb + m
+                        ready[kind, to] = max(ready[kind, to], arrival[q])
+                        missing[kind, to] -= 1
+                        if (
+                            missing[kind, to] == 0
+                            and (q != d or ready[kind, to] > now)
+                            and (running_event[q] < 0 or running_end[q] < ready[kind, to])
+                        ):
+                            when[num_events] = ready[kind, to]
+                            event_device[num_events] = q
+                            size = push(heap, size, when, num_events)
+                            num_events += 1
+                    if p.message_grad[k]:
+                        missing[1, s * num_mb + m] += receivers
+            if kind == 1:
+                for r in range(p.returns_off[s], p.returns_off[s + 1]):
+                    k = p.returns[r]
+                    j = p.dst_off[k]
+                    while True:
+                        t = p.dst[j]
+                        if p.slot_device[p.slot_off[t] + m % (p.slot_off[t + 1] - p.slot_off[t])] == d:
+                            break
+                        j += 1
+                    consumers[j * num_mb + m] -= 1
+                    if consumers[j * num_mb + m] == 0:
+                        t = p.message_src[k]
+                        q = p.slot_device[p.slot_off[t] + m % (p.slot_off[t + 1] - p.slot_off[t])]
+                        back_at = now if q == d else transfer(p, channel_free, out_free, in_free, d, q, k, now)
+                        to = t * num_mb + m
+                        ready[1, to] = max(ready[1, to], back_at)
+                        missing[1, to] -= 1
+                        if (
+                            missing[1, to] == 0
+                            and (q != d or ready[1, to] > now)
+                            and (running_event[q] < 0 or running_end[q] < ready[1, to])
+                        ):
+                            when[num_events] = ready[1, to]
+                            event_device[num_events] = q
+                            size = push(heap, size, when, num_events)
+                            num_events += 1
+
+        # choose what the device does next
+        best_key, best_slot, best_kind = math.inf, -1, 0
+        for r in range(device_off[d], device_off[d + 1]):
+            slot = device_slot[r]
+            s = slot_stage[slot]
+            replicas = p.slot_off[s + 1] - p.slot_off[s]
+            i = started[1, slot]
+            if i < started[0, slot]:
+                m = slot_first[slot] + replicas * i
+                at = s * num_mb + m
+                key = m * period + back[s]
+                if missing[1, at] == 0 and ready[1, at] <= now and key < best_key:
+                    best_key, best_slot, best_kind = key, slot, 1
+            i = started[0, slot]
+            if i < count[slot]:
+                m = slot_first[slot] + replicas * i
+                at = s * num_mb + m
+                key = m * period - down[s]
+                if missing[0, at] == 0 and ready[0, at] <= now and key < best_key:
+                    if i - started[kinds - 1, slot] >= limit[slot]:
+                        limited = True
+                    elif m < admitted[d] or _fits(
+                        p, split, d, m, admitted, outstanding, reserved, capacity, device_off, device_slot, slot_stage
+                    ):
+                        best_key, best_slot, best_kind = key, slot, 0
+        if best_slot < 0 and split:
+            for r in range(device_off[d], device_off[d + 1]):
+                slot = device_slot[r]
+                i = started[2, slot]
+                if i < started[1, slot]:
+                    s = slot_stage[slot]
+                    key = (slot_first[slot] + (p.slot_off[s + 1] - p.slot_off[s]) * i) * period + back[s]
+                    if key < best_key:
+                        best_key, best_slot, best_kind = key, slot, 2
+        if best_slot < 0:
+            continue
+        slot = best_slot
+        s = slot_stage[slot]
+        m = slot_first[slot] + (p.slot_off[s + 1] - p.slot_off[s]) * started[best_kind, slot]
+        started[best_kind, slot] += 1
+        if best_kind == 0:
+            seconds = p.forward_s[slot]
+            while admitted[d] <= m:
+                size_m, stages_m = _need(p, split, d, admitted[d], device_off, device_slot, slot_stage)
+                reserved[d] += size_m
+                outstanding[d] += stages_m
+                admitted[d] += 1
+        elif best_kind == 2:
+            seconds = p.weight_grad_s[slot]
+        elif split:
+            seconds = p.input_grad_s[slot]
+        else:
+            seconds = p.backward_s[slot]
+        out_stage[fill[d]] = s
+        out_kind[fill[d]] = (best_kind + 1 if split else best_kind) if best_kind else 0
+        out_m[fill[d]] = m
+        fill[d] += 1
+        running_slot[d], running_kind[d], running_m[d] = slot, best_kind, m
+        running_event[d] = num_events
+        running_end[d] = now + seconds
+        when[num_events] = now + seconds
+        event_device[num_events] = d
+        size = push(heap, size, when, num_events)
+        num_events += 1
+    return last, limited, offset, out_stage, out_kind, out_m
+
+
+@numba.njit(cache=True)
+def _need(p, split, device, microbatch, device_off, device_slot, slot_stage):  # type: ignore[no-untyped-def]
+    """Bytes that a micro-batch needs on a device for all of its stages there, and the number of these stages."""
+    size, stages = 0.0, 0
+    for r in range(device_off[device], device_off[device + 1]):
+        slot = device_slot[r]
+        s = slot_stage[slot]
+        if microbatch % (p.slot_off[s + 1] - p.slot_off[s]) == slot - p.slot_off[s]:
+            size += p.held_bytes[s] + (p.again_bytes[s] if split else 0.0)
+            stages += 1
+    return size, stages
+
+
+@numba.njit(cache=True)
+def _fits(p, split, device, microbatch, admitted, outstanding, reserved, capacity, device_off, device_slot, slot_stage):  # type: ignore[no-untyped-def]
+    """Whether all micro-batches up to `microbatch` can be admitted; one always can be if nothing else is there."""
+    size, stages = 0.0, outstanding[device]
+    for m in range(admitted[device], microbatch + 1):
+        size_m, stages_m = _need(p, split, device, m, device_off, device_slot, slot_stage)
+        if stages_m and stages and reserved[device] + size + size_m > capacity[device]:
+            return False
+        size += size_m
+        stages += stages_m
+    return True
