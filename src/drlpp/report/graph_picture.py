@@ -14,7 +14,7 @@ from drlpp.units import format_bytes, format_time
 MAX_EDGES = 200
 """Edges that the picture shows; of more, those with the most bytes."""
 _NUM_COLORS = 8
-_LINE_CHARACTERS = 30
+_LINE_CHARACTERS = 27
 _LEAST_SCALE = 0.75
 
 
@@ -83,7 +83,7 @@ def _box(row: StageRow, x: float, y: float) -> dict[str, Any]:
     ops = f"{row.num_ops} op{'s' if row.num_ops != 1 else ''}"
     lines = [
         {"y": 20, "cls": "title", "text": f"Stage {row.index} · {_shorten(row.device_text, 20)}"},
-        {"y": 37, "cls": "", "text": _shorten(row.modules)},
+        {"y": 37, "cls": "", "text": _first_and_last(row.modules)},
         {"y": 53, "cls": "dim", "text": f"{ops} · F {format_time(row.forward_s)} · B {format_time(row.backward_s)}"},
         {"y": 68, "cls": "dim", "text": f"{format_bytes(row.memory_bytes)} · {format_bytes(row.param_bytes)} params"},
     ]
@@ -97,6 +97,15 @@ def _box(row: StageRow, x: float, y: float) -> dict[str, Any]:
         ],
         "title": f"stage {row.index}: {row.modules}; {row.device_text}",
     }
+
+
+def _first_and_last(modules: str) -> str:
+    """What fits on a line of ``a, b, c; part of d``: all of it, or its first and its last part."""
+    if len(modules) <= _LINE_CHARACTERS:
+        return modules
+    parts = modules.split("; part of ")[0].split(", ")
+    half = _LINE_CHARACTERS // 2 - 1
+    return f"{_shorten(parts[0], half)} … {_shorten(parts[-1], half)}" if len(parts) > 1 else _shorten(parts[0])
 
 
 def _shorten(text: str, limit: int = _LINE_CHARACTERS) -> str:

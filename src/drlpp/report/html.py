@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 
+from drlpp.errors import InputError
 from drlpp.files import write_atomically
 from drlpp.plan import Plan, Prediction, Trace
 from drlpp.report.charts import CurvePoint, curve_chart, history_chart
@@ -23,6 +24,7 @@ from drlpp.report.headline import cluster_text, problems, tiles, words
 from drlpp.report.stages import StageRow, stage_rows
 from drlpp.report.timeline import pack, timeline_data
 from drlpp.report.wording import describe_part
+from drlpp.sim import Simulation, simulate
 from drlpp.units import format_bytes, format_time
 
 _KIND_LABELS = {
@@ -37,17 +39,48 @@ _KIND_LABELS = {
 }
 
 
-def render_report(
+def write_report(
     plan: Plan,
-    prediction: Prediction,
-    trace: Trace,
+    path: Path,
+    *,
+    comparison: Comparison | None = None,
+    curve: Sequence[CurvePoint] = (),
+    measured: Trace | None = None,
+    lower_bound_s: float | None = None,
+) -> None:
+    """Simulates a plan and writes its page, atomically.
+
+    Args:
+        comparison: other planners on the same problem.
+        curve: the learning of the agent, iteration by iteration.
+        measured: a trace of a real run of the plan, drawn beside the predicted one.
+        lower_bound_s: of the iteration time; that of `comparison` if None.
+
+    Raises:
+        PlanError, ScheduleError: the plan is not legal.
+        InputError: `path` cannot be written, or `measured` is of another cluster.
+    """
+    page = render_report(
+        simulate(plan), comparison=comparison, curve=curve, measured=measured, lower_bound_s=lower_bound_s
+    )
+    write_atomically(path, page)
+
+
+def render_report(
+    simulation: Simulation,
     *,
     comparison: Comparison | None = None,
     curve: Sequence[CurvePoint] = (),
     measured: Trace | None = None,
     lower_bound_s: float | None = None,
 ) -> str:
-    """The page as text. See `write_report`; `prediction` and `trace` are what the simulator says of the plan."""
+    """The page as text; see `write_report`."""
+    plan, prediction, trace = simulation.plan, simulation.prediction, simulation.trace
+    if measured is not None and measured.num_devices != trace.num_devices:
+        raise InputError(
+            f"the measured trace has {measured.num_devices} devices and the plan {trace.num_devices}: "
+            "give a trace of a run of this plan"
+        )
     traces = [trace] if measured is None else [trace, measured]
     data = timeline_data(traces, plan.cluster)
     rows = stage_rows(plan)
@@ -197,8 +230,3 @@ def _commands(plan: Plan) -> list[dict[str, str]]:
         },
         {"what": "Hand it to another engine:", "command": "drlpp export plan.json --to torchtitan -o model_parts.toml"},
     ]
-
-
-def save_page(page: str, path: Path) -> None:
-    """Writes the page, atomically."""
-    write_atomically(path, page)

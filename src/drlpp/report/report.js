@@ -137,6 +137,7 @@ function timeline(data) {
       g.fillStyle = palette.soft; g.fillRect(gutter(), y, width - gutter(), barHeight);
       label(g, lane.device, lane.source, y, barHeight);
       g.font = `${barHeight >= 16 ? 12 : 9}px ${FONT}`;
+      if (!lane.compute.events.length) { g.fillStyle = palette.muted; g.textAlign = "left"; g.fillText("not used", gutter() + 8, y + barHeight / 2 + 0.5); }
       bars(g, lane.compute, y, barHeight, width, barHeight >= 10);
       bars(g, lane.transfer, y + barHeight + 1, thinHeight, width, false);
     });
@@ -174,7 +175,7 @@ function timeline(data) {
       label(g, curve.device, curve.source, top, rowHeight);
       g.font = "12px " + FONT; g.textAlign = "left"; g.fillStyle = over ? palette.bad : palette.muted;
       const share = Math.round(peak / capacity * 100);
-      g.fillText(over ? `needs ${bytes(peak)} of ${bytes(capacity)}: ${bytes(peak - capacity)} too much`
+      g.fillText(!peak ? "not used" : over ? `needs ${bytes(peak)} of ${bytes(capacity)}: ${bytes(peak - capacity)} too much`
         : `peak ${bytes(peak)} of ${bytes(capacity)} (${share < 1 ? "<1" : share} %)` + (small && peak && width > 520 ? ", line not to scale" : ""), gutter(), top - 8);
     });
   }

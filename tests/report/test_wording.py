@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+
+from drlpp.report.wording import describe_part, format_count, gap_to
+
+
+def test_counts():
+    assert format_count(2810.4) == "2,810"
+    assert format_count(42.26) == "42.3"
+
+
+def test_parts_of_a_result():
+    assert describe_part("policy_s", 0.19) == "policy: 190 ms"
+    assert describe_part("num_samples", 12345.0) == "num samples: 12,345"
+
+
+def test_gap():
+    assert gap_to(2.0, 2.5) == pytest.approx(0.25)
