@@ -1,0 +1,34 @@
+"""Data parallelism: every device runs the whole model on its share of the micro-batches.
+
+The plan with one stage on all devices. Nothing is searched; where the model does not fit a device it is infeasible.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from drlpp.plan.assignment import Assignment
+from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
+from drlpp.planners.search import Search
+from drlpp.problem import PlanningProblem
+
+
+def data_parallel_assignment(problem: PlanningProblem) -> Assignment:
+    """One stage on all devices."""
+    return Assignment(
+        np.zeros(problem.graph.num_ops, dtype=np.int64), (tuple(range(problem.cluster.num_devices)),)
+    )
+
+
+class DataParallel:
+    """The whole model on every device."""
+
+    name = "data-parallel"
+    summary = "one stage, replicated on all devices"
+
+    def solve(
+        self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
+    ) -> PlanResult:
+        search = Search(self.name, problem, budget, seed, progress)
+        search.offer(data_parallel_assignment(problem))
+        return search.result()
