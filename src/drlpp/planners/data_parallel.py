@@ -29,6 +29,15 @@ class DataParallel:
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
+        if not problem.may_replicate and problem.cluster.num_devices > 1:
+            return PlanResult(
+                planner=self.name,
+                status="failed",
+                plan=None,
+                planning_time_s=budget.elapsed_s,
+                reason="the graph carries transfer times and no parameter sizes, so the cost of exchanging gradients is "
+                "not known: use a planner that does not replicate",
+            )
         search = Search(self.name, problem, budget, seed, progress)
         search.offer(data_parallel_assignment(problem))
         return search.result()

@@ -58,6 +58,27 @@ def device_orders(
     return out
 
 
+def folded(order: tuple[int, ...], depth: int) -> tuple[tuple[int, ...], ...]:
+    """Places of `depth` devices: the order is cut in `depth` equal parts, which run as equal pipelines side by side."""
+    length = len(order) // depth
+    return tuple(tuple(order[k * length + i] for k in range(depth)) for i in range(length))
+
+
+def fold_depths(cluster: Cluster, order: tuple[int, ...]) -> list[int]:
+    """Depths at which all parts of the folded order are alike (same types, and hosts in the same places)."""
+    kinds = [(int(cluster.type_index[d]), cluster.hosts[int(cluster.host_index[d])].link) for d in order]
+    depths = []
+    for depth in range(2, len(order)):
+        if len(order) % depth:
+            continue
+        length = len(order) // depth
+        parts = range(0, len(order), length)
+        hosts = [_pattern(tuple(int(cluster.host_index[d]) for d in order[a : a + length])) for a in parts]
+        if len({tuple(kinds[a : a + length]) for a in parts}) == 1 and len(set(hosts)) == 1:
+            depths.append(depth)
+    return depths
+
+
 def _blocks(cluster: Cluster) -> list[tuple[int, ...]]:
     """Runs of devices of one type on one host."""
     keys = [(int(h), int(t)) for h, t in zip(cluster.host_index, cluster.type_index, strict=True)]

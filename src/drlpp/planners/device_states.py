@@ -1,7 +1,7 @@
 """Which devices the last stages may take: the second dimension of the dynamic programs over splits.
 
 A *device state* says which devices the stages from some split to the end of the model use. `in_order` takes the last k
-devices of one order of the devices; `by_class` the number of devices taken of each type, so that the order of types along
+places of one order of the devices; `by_class` the number of devices taken of each type, so that the order of types along
 the pipeline is part of the search. A *step* adds one stage in front: on r devices (replicas), or on none (r = 0: devices
 stay idle).
 """
@@ -34,6 +34,7 @@ class DeviceStates:
         step_ptr: ``[Q + 1]`` steps that lead to each state.
         rest: ``[E]`` state of the stages after this one.
         replicas, type_index, speed: ``[E]``; `type_index` of the slowest replica, `speed` optimistic.
+        share: ``[E]`` part of the micro-batches that a replica runs.
         seconds_in, seconds_out: ``[E]`` per unit of amount received from before and sent to behind.
         latency_in_s, latency_out_s: ``[E]`` of one message.
         sync_s, sync_s_per_byte: ``[E]`` of the gradient all-reduce, per micro-batch.
@@ -51,6 +52,7 @@ class DeviceStates:
     replicas: NDArray[np.int64]
     type_index: NDArray[np.int64]
     speed: NDArray[np.float64]
+    share: NDArray[np.float64]
     seconds_in: NDArray[np.float64]
     seconds_out: NDArray[np.float64]
     latency_in_s: NDArray[np.float64]
@@ -75,6 +77,7 @@ class _Step:
     replicas: int
     type_index: int
     speed: float
+    share: float
     seconds_in: float
     seconds_out: float
     latency_in_s: float
@@ -115,6 +118,18 @@ class AllReduceTable:
         return self._known[key]
 
 
+def microbatch_share(problem: PlanningProblem, replicas: int) -> float:
+    """Part of a step's micro-batches that the busiest of some replicas runs; on average, for the steady state."""
+    if problem.objective == "steady-state":
+        return 1.0 / replicas
+    return -(-problem.training.num_microbatches // replicas) / problem.training.num_microbatches
+
+
+def replica_choices(problem: PlanningProblem, num_places: int) -> tuple[int, ...]:
+    """Numbers of places that a stage may take: those of `replica_counts`, or one where stages may not be replicated."""
+    return replica_counts(num_places) if problem.may_replicate else (1,)
+
+
 def replica_counts(num_devices: int) -> tuple[int, ...]:
     """Numbers of replicas worth trying: all, or powers of two and the whole on many devices."""
     if num_devices <= MANY_DEVICES:
@@ -126,60 +141,66 @@ def replica_counts(num_devices: int) -> tuple[int, ...]:
 def in_order(
     problem: PlanningProblem,
     arrays: OpArrays,
-    order: Sequence[int],
+    order: Sequence[tuple[int, ...]],
     replicas: Sequence[int],
     *,
+    reach: int = 1,
     recompute: bool = False,
-    sync_every_microbatch: bool = False,
 ) -> DeviceStates:
-    """States "the last k devices of `order`"; stages take neighbours in that order.
+    """States "the last k places of `order`"; a stage takes neighbouring places.
 
     Args:
-        replicas: numbers of replicas that a stage may have.
+        order: places; each holds the same number d of devices, which replicate what is there. Micro-batch m uses device
+            m mod d of every place, so transfers stay between devices of equal index.
+        replicas: numbers of places that a stage may take.
+        reach: how many places before and behind a stage its transfers are averaged over (the program does not know how
+            many replicas the neighbouring stages have).
         recompute: let each stage choose to run its forward pass again.
-        sync_every_microbatch: charge the whole all-reduce to each micro-batch.
     """
     cluster = problem.cluster
-    total = len(order)
+    total, depth = len(order), len(order[0])
     reduce_s = AllReduceTable(cluster)
     speeds = relative_speeds(arrays)
     types = cluster.type_index
     slowness = arrays.total_s.sum(axis=1)
-    share = 1.0 if sync_every_microbatch else 1.0 / problem.training.num_microbatches
+    num_microbatches = problem.training.num_microbatches
+    place_speed = [depth * max(float(speeds[types[d]]) for d in place) for place in order]
     steps: list[list[_Step]] = [[] for _ in range(total + 1)]
     for r in sorted(set(replicas)):
         if r > total:
             continue
         stride = r if total > MANY_DEVICES else 1
         for position in range(0, total - r + 1, stride):
-            devices = tuple(order[position : position + r])
+            behind, left = position + r, total - position
+            places = order[position:behind]
+            devices = tuple(d for place in places for d in place)
             worst = max(devices, key=lambda d: (slowness[types[d]], d))
             constant, per_byte = reduce_s(devices)
-            inward = _mean_path(cluster, arrays, order[position - 1] if position else None, devices)
-            behind = position + r
-            outward = _mean_path(cluster, arrays, order[behind] if behind < total else None, devices)
-            left = total - position
+            seconds_in, latency_in = _mean_path(cluster, arrays, order[max(0, position - reach) : position], places)
+            seconds_out, latency_out = _mean_path(cluster, arrays, order[behind : behind + reach], places)
+            number = r * depth
             base = _Step(
                 rest=total - behind,
-                replicas=r,
+                replicas=number,
                 type_index=int(types[worst]),
                 speed=float(speeds[types[worst]]),
-                seconds_in=inward[0],
-                latency_in_s=inward[1],
-                seconds_out=outward[0],
-                latency_out_s=outward[1],
-                sync_s=constant * share,
-                sync_s_per_byte=per_byte * share,
+                share=microbatch_share(problem, number),
+                seconds_in=seconds_in,
+                latency_in_s=latency_in,
+                seconds_out=seconds_out,
+                latency_out_s=latency_out,
+                sync_s=constant / num_microbatches,
+                sync_s_per_byte=per_byte / num_microbatches,
                 memory_bytes=min(float(cluster.memory_bytes[d]) for d in devices),
-                in_flight=min(-(-problem.training.num_microbatches // r), -(-left // r)),
+                in_flight=min(-(-num_microbatches // number), -(-left // r)),
                 recompute=False,
                 devices=devices,
-                taken=(0, r),
+                taken=(0, number),
             )
             steps[left].append(base)
             if recompute:
                 steps[left].append(dataclasses.replace(base, recompute=True))
-    capacity = np.concatenate(([0.0], np.cumsum([speeds[types[d]] for d in reversed(order)])))
+    capacity = np.concatenate(([0.0], np.cumsum(place_speed[::-1])))
     for k in range(1, total + 1):
         steps[k].append(_idle(k - 1))
     return _pack(capacity, steps, ())
@@ -202,7 +223,7 @@ def by_class(problem: PlanningProblem, arrays: OpArrays, replicas: Sequence[int]
     speeds = relative_speeds(arrays)
     counts = sorted(itertools.product(*(range(x) for x in shape)), key=lambda c: (sum(c), c))
     number = {c: q for q, c in enumerate(counts)}
-    share = 1.0 / problem.training.num_microbatches
+    num_microbatches = problem.training.num_microbatches
     seconds, latency = _cluster_path(cluster, arrays)
     capacity = np.zeros(len(counts))
     steps: list[list[_Step]] = [[] for _ in counts]
@@ -219,14 +240,15 @@ def by_class(problem: PlanningProblem, arrays: OpArrays, replicas: Sequence[int]
                         replicas=r,
                         type_index=type_index,
                         speed=float(speeds[type_index]),
+                        share=microbatch_share(problem, r),
                         seconds_in=seconds,
                         latency_in_s=latency,
                         seconds_out=seconds,
                         latency_out_s=latency,
-                        sync_s=constant * share,
-                        sync_s_per_byte=per_byte * share,
+                        sync_s=constant / num_microbatches,
+                        sync_s_per_byte=per_byte / num_microbatches,
                         memory_bytes=float(cluster.memory_bytes[pool[0]]),
-                        in_flight=min(-(-problem.training.num_microbatches // r), -(-sum(count) // r)),
+                        in_flight=min(-(-num_microbatches // r), -(-sum(count) // r)),
                         recompute=False,
                         devices=(),
                         taken=(c, r),
@@ -238,7 +260,7 @@ def by_class(problem: PlanningProblem, arrays: OpArrays, replicas: Sequence[int]
 
 
 def _idle(rest: int) -> _Step:
-    return _Step(rest, 0, 0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, False, (), (0, 0))
+    return _Step(rest, 0, 0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, False, (), (0, 0))
 
 
 def _pack(
@@ -257,6 +279,7 @@ def _pack(
         replicas=column("replicas", np.int64),
         type_index=column("type_index", np.int64),
         speed=column("speed"),
+        share=column("share"),
         seconds_in=column("seconds_in"),
         seconds_out=column("seconds_out"),
         latency_in_s=column("latency_in_s"),
@@ -273,15 +296,20 @@ def _pack(
 
 
 def _mean_path(
-    cluster: Cluster, arrays: OpArrays, other: int | None, devices: Sequence[int]
+    cluster: Cluster, arrays: OpArrays, others: Sequence[tuple[int, ...]], places: Sequence[tuple[int, ...]]
 ) -> tuple[float, float]:
-    """(seconds per unit of amount, latency) between a neighbour and the mean replica."""
+    """(seconds per unit of amount, latency) of the replica that is worst off, to the mean of the `others`."""
     if arrays.timed:
         return 1.0, 0.0
-    if other is None:
+    if not others:
         return 0.0, 0.0
-    mine = list(devices)
-    return float(np.mean(1.0 / cluster.bandwidth[other, mine])), float(np.mean(cluster.latency_s[other, mine]))
+    seconds, latency = 0.0, 0.0
+    for k in range(len(places[0])):
+        mine, theirs = [p[k] for p in places], [p[k] for p in others]
+        grid = np.ix_(mine, theirs)
+        seconds = max(seconds, float((1.0 / cluster.bandwidth[grid]).mean(axis=1).max()))
+        latency = max(latency, float(cluster.latency_s[grid].mean(axis=1).max()))
+    return seconds, latency
 
 
 def _cluster_path(cluster: Cluster, arrays: OpArrays) -> tuple[float, float]:

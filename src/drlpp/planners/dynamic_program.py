@@ -22,7 +22,7 @@ import numpy as np
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.data_parallel import data_parallel_assignment
 from drlpp.planners.device_orders import device_orders, fold_depths, folded
-from drlpp.planners.device_states import DeviceStates, by_class, in_order, replica_counts
+from drlpp.planners.device_states import DeviceStates, by_class, in_order, replica_choices
 from drlpp.planners.downsets import all_downsets
 from drlpp.planners.op_arrays import OpArrays, op_arrays
 from drlpp.planners.op_orders import op_orders
@@ -71,10 +71,10 @@ def device_choices(
         yield in_order(problem, arrays, folded(order, 1), replicas)
         if far:
             yield in_order(problem, arrays, folded(order, 1), replicas, reach=len(order))
-        if far and number == 0:
+        if number == 0 and problem.may_replicate:
             for depth in fold_depths(cluster, order)[:MAX_FOLDS]:
                 places = folded(order, depth)
-                yield in_order(problem, arrays, places, replica_counts(len(places)))
+                yield in_order(problem, arrays, places, replica_choices(problem, len(places)))
     if len(set(cluster.type_index.tolist())) > 1:
         states = by_class(problem, arrays, replicas, MAX_TYPE_STATES)
         if states is not None:
@@ -91,28 +91,36 @@ class DynamicProgram:
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
         search = Search(self.name, problem, budget, seed, progress)
-        search.offer(data_parallel_assignment(problem))
+        if problem.may_replicate:
+            search.offer(data_parallel_assignment(problem))
         run_dynamic_program(search, np.random.default_rng(seed))
         return search.result()
 
 
 def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
     """Offers the program's solutions to a search until all are made or the budget is spent."""
+    arrays = op_arrays(search.problem)
+    for model in split_models(search.problem, arrays, rng):
+        offer_splits(search, arrays, model, rng)
+        if search.budget.spent:
+            return
+
+
+def offer_splits(search: Search, arrays: OpArrays, model: SplitModel, rng: np.random.Generator) -> None:
+    """Offers the best splits of one model on all device states."""
     problem = search.problem
-    arrays = op_arrays(problem)
     offer = _offer_steady if problem.objective == "steady-state" else _offer_iteration
-    for model in split_models(problem, arrays, rng):
-        for replicas in _replica_sets(problem):
-            for states in device_choices(problem, arrays, rng, replicas):
-                offer(search, model, states)
-                if search.budget.spent:
-                    return
+    for replicas in _replica_sets(problem):
+        for states in device_choices(problem, arrays, rng, replicas):
+            offer(search, model, states)
+            if search.budget.spent:
+                return
 
 
 def _replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
     total = problem.cluster.num_devices
-    free = replica_counts(total)
-    if problem.objective == "steady-state" or total == 1:
+    free = replica_choices(problem, total)
+    if problem.objective == "steady-state" or free == (1,):
         return [free]
     equal = [r for r in free if 1 < r < total and total % r == 0]
     return [free, (1,), *((r,) for r in equal[:3])]

@@ -115,12 +115,16 @@ class PipelinePlan:
     stages: tuple[tuple[int, int, tuple[int, ...]], ...]
 
 
-def optimal_pipeline(costs: CutCosts, levels: Sequence[Level], gradient_share: float = 1.0) -> PipelinePlan:
+def optimal_pipeline(
+    costs: CutCosts, levels: Sequence[Level], gradient_share: float = 1.0, replicate: bool = True
+) -> PipelinePlan:
     """The hierarchical dynamic program.
 
     Args:
         levels: innermost first.
         gradient_share: part of the gradient exchange that each mini-batch is charged (1 as in the paper).
+        replicate: stages may run on several machines; if not, there are as many stages as machines (and the time is
+            infinite where the graph has too few states for that).
     """
     count = costs.states.num_states
     stage_s = np.where(costs.contained, costs.seconds[None, :] - costs.seconds[:, None], np.inf)
@@ -138,13 +142,17 @@ def optimal_pipeline(costs: CutCosts, levels: Sequence[Level], gradient_share: f
             level.bandwidth,
             within,
             1 if final else count,
-            np.array(replica_counts(level.machines), dtype=np.int64),
+            np.array(replica_counts(level.machines) if replicate else (1,), dtype=np.int64),
+            replicate,
         )
         tables.append(table)
         stage_s = np.where(costs.contained, table[0][:, :, -1], np.inf)
         within = level.machines
+    time_s = float(tables[-1][0][0, count - 1, -1])
+    if not math.isfinite(time_s):
+        return PipelinePlan(time_s, ())
     stages = _unfold(tables, [level.machines for level in levels], 0, count - 1, len(levels) - 1)
-    return PipelinePlan(float(tables[-1][0][0, count - 1, -1]), tuple(stages))
+    return PipelinePlan(time_s, tuple(stages))
 
 
 _Table = tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]
@@ -185,6 +193,7 @@ def _level_table(
     within: int,
     num_starts: int,
     replica_options: NDArray[np.int64],
+    replicate: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
     count = stage_s.shape[0]
     best = np.full((num_starts, count, machines), np.inf)
@@ -194,7 +203,7 @@ def _level_table(
         for j in range(start + 1, count):
             if not contained[start, j]:
                 continue
-            for m in range(1, machines + 1):
+            for m in range(1, machines + 1 if replicate else 2):
                 sync = 4.0 * (m - 1) * params[start, j] / (bandwidth * m) / within
                 best[start, j, m - 1] = (stage_s[start, j] + sync) / m
                 replicas[start, j, m - 1] = m
@@ -273,7 +282,18 @@ def mean_seconds(problem: PlanningProblem) -> NDArray[np.float64]:
 
 
 def output_bytes(graph: OpGraph) -> NDArray[np.float64]:
-    """``[num_ops]`` bytes of what each op hands on: its tensors on edges, or all its outputs if it has none."""
+    """``[num_ops]`` bytes of what each op hands on: its tensors on edges, or all its outputs if it has none.
+
+    Where edges carry transfer times: half of the seconds, since the program charges each cut twice.
+    """
+    if graph.has_transfer_times:
+        seconds: dict[tuple[int, str], float] = {}
+        for e in graph.edges:
+            seconds[graph.index[e.before], e.tensor] = e.transfer_s or 0.0
+        out = np.zeros(graph.num_ops)
+        for (op, _), s in seconds.items():
+            out[op] += s / 2
+        return out
     names: list[set[str]] = [set() for _ in graph.ops]
     for e in graph.edges:
         names[graph.index[e.src]].add(e.tensor)
@@ -371,11 +391,26 @@ class PipeDream:
     ) -> PlanResult:
         search = Search(self.name, problem, budget, seed, progress)
         levels = cluster_levels(problem.cluster)
+        if not problem.may_replicate:
+            levels = (Level(problem.cluster.num_devices, 1.0),)
         reduced, costs = pipedream_cuts(problem, levels, min(MAX_STEPS, STEPS_PER_SECOND * budget.left_s))
         devices = tuple(range(problem.cluster.num_devices))
-        paper = optimal_pipeline(costs, levels)
+        paper = self._best_pipeline(costs, levels, 1.0, problem.may_replicate)
         search.offer(plan_to_assignment(problem, reduced, costs.states, paper, devices))
-        if not budget.spent and problem.training.num_microbatches > 1:
+        if not budget.spent and problem.may_replicate and problem.training.num_microbatches > 1:
             amortised = optimal_pipeline(costs, levels, 1.0 / problem.training.num_microbatches)
             search.offer(plan_to_assignment(problem, reduced, costs.states, amortised, devices))
         return search.result({"pipedream_time_s": paper.time_s, "cut_states": float(costs.states.num_states)})
+
+    @staticmethod
+    def _best_pipeline(
+        costs: CutCosts, levels: tuple[Level, ...], gradient_share: float, replicate: bool
+    ) -> PipelinePlan:
+        """As many machines as there are, or as many as there are stages to make where none may be replicated."""
+        if not replicate:
+            levels = (Level(min(levels[0].machines, costs.states.num_states - 1), levels[0].bandwidth),)
+        while True:
+            plan = optimal_pipeline(costs, levels, gradient_share, replicate)
+            if math.isfinite(plan.time_s) or levels[0].machines == 1:
+                return plan
+            levels = (Level(levels[0].machines - 1, levels[0].bandwidth),)

@@ -29,7 +29,7 @@ def random_assignment(
     labels = np.zeros(graph.num_ops, dtype=np.int64)
     labels[order] = np.searchsorted(cuts, np.arange(graph.num_ops), side="right")
     chosen = devices if devices is not None else tuple(int(d) for d in rng.permutation(total))
-    used = int(rng.integers(num_stages, total + 1))
+    used = int(rng.integers(num_stages, total + 1)) if problem.may_replicate else num_stages
     ends = np.sort(rng.choice(used - 1, num_stages - 1, replace=False)) + 1 if num_stages > 1 else []
     parts = np.split(np.array(chosen[:used]), ends)
     return Assignment(labels, tuple(tuple(int(d) for d in p) for p in parts))

@@ -11,6 +11,7 @@ from drlpp.planners.data_parallel import DataParallel
 from drlpp.planners.dynamic_program import DynamicProgram
 from drlpp.planners.greedy import Greedy
 from drlpp.planners.pipedream import PipeDream
+from drlpp.planners.pipedream_contracted import PipeDreamContracted
 from drlpp.planners.random_plans import RandomPlans
 from drlpp.planners.uniform import Uniform
 
@@ -20,6 +21,7 @@ PLANNERS: dict[str, Callable[[], Planner]] = {
     RandomPlans.name: RandomPlans,
     Greedy.name: Greedy,
     PipeDream.name: PipeDream,
+    PipeDreamContracted.name: PipeDreamContracted,
     DynamicProgram.name: DynamicProgram,
 }
 """Name -> maker of the planner."""

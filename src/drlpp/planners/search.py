@@ -46,19 +46,26 @@ class Search:
         self.best_value = math.inf
         self.history: list[tuple[float, float]] = []
         self.num_offers = 0
+        self.last_feasible = False
         self._nearest: Evaluation | None = None
-        self._seen: dict[bytes, float] = {}
+        self._seen: dict[bytes, tuple[float, bool]] = {}
 
     def offer(self, assignment: Assignment) -> float:
-        """Evaluates an assignment and keeps it if it is the best. Returns its value in seconds, inf if infeasible."""
+        """Evaluates an assignment and keeps it if it is the best that fits.
+
+        Returns:
+            Its objective in seconds; `infeasible` (many times that) if it exceeds the memory of a device. `last_feasible` says which.
+        """
         key = assignment_key(assignment)
         if key in self._seen:
-            return self._seen[key]
+            value, self.last_feasible = self._seen[key]
+            return value
         self.num_offers += 1
         evaluation = self.evaluator.evaluate(assignment)
-        value = evaluation.score(self.problem.objective) if evaluation.feasible else math.inf
-        self._seen[key] = value
-        if value < self.best_value:
+        value = evaluation.score(self.problem.objective)
+        self.last_feasible = evaluation.feasible
+        self._seen[key] = value, evaluation.feasible
+        if evaluation.feasible and value < self.best_value:
             self.best, self.best_value = assignment, value
             self.history.append((self.budget.elapsed_s, value))
             self.progress(self.planner, self.fraction, value)

@@ -2,8 +2,8 @@
 
 ``best[q, i]`` is the value of the ops after state i on the devices of device state q, over all ways to split them.
 Stages are added in front, so a stage knows how many devices come behind it, and with them how many micro-batches it
-keeps in memory under 1F1B. Two values: the largest load of a stage (`bottleneck`), and the sum of loads where none may
-exceed a limit (`fill`), which is what the first micro-batch waits for.
+keeps in memory under 1F1B. Two values: the largest load of a stage (`bottleneck`), and the time that one micro-batch takes
+through all stages where no load may exceed a limit (`fill`), which is what a step adds to its busiest device.
 
 States that cannot be part of a solution below the limit are skipped: the ops behind a split must fit the devices behind it,
 and those before it the rest. The limit starts near the lower bound and grows until a solution exists.
@@ -33,7 +33,7 @@ class Split:
     """A solution: the model's stages from first to last, and its value in seconds.
 
     Attributes:
-        value_s: largest load, or sum of loads.
+        value_s: largest load, or time of one micro-batch through all stages.
         stages: per stage (state before, state after, step).
     """
 
@@ -78,6 +78,7 @@ def solve_split(
             devices.replicas,
             devices.type_index,
             devices.speed,
+            devices.share,
             devices.seconds_in * transfer_weight,
             devices.seconds_out * transfer_weight,
             devices.latency_in_s * transfer_weight,
@@ -152,6 +153,7 @@ def _fill_table(  # noqa: PLR0913
     replicas: NDArray[np.int64],
     type_index: NDArray[np.int64],
     speed: NDArray[np.float64],
+    share: NDArray[np.float64],
     seconds_in: NDArray[np.float64],
     seconds_out: NDArray[np.float64],
     latency_in_s: NDArray[np.float64],
@@ -184,7 +186,7 @@ def _fill_table(  # noqa: PLR0913
                         chosen[q, i] = e
                 continue
             t = type_index[e]
-            window = r * speed[e] * limit + slack
+            window = speed[e] / share[e] * limit + slack
             for i in range(last):
                 if work_s[last] - work_s[i] > behind:
                     continue
@@ -215,13 +217,13 @@ def _fill_table(  # noqa: PLR0913
                     if out > 0:
                         seconds += 2 * latency_out_s[e]
                     params = param_bytes[j] - param_bytes[i]
-                    load = seconds / r
+                    load = seconds * share[e]
                     if r > 1 and params > 0:
                         load += sync_s[e] + sync_s_per_byte[e] * params
                     if load > limit:
                         continue
                     if as_sum:
-                        candidate = tail + load * r if r > 1 else tail + load
+                        candidate = tail + seconds
                     else:
                         candidate = max(tail, load)
                     if candidate < best_value:

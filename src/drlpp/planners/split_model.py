@@ -77,8 +77,8 @@ def along_order(
 def over_downsets(arrays: OpArrays, masks: NDArray[np.bool_]) -> SplitModel:
     """All given downsets ``[P, N]`` (among them the empty one and the full one)."""
     work = masks @ arrays.total_s.min(axis=0)
-    by_size = np.lexsort((masks.sum(axis=1), work))
-    members = masks[by_size]
+    tie_break = 1e-13 * work.max() + 1e-300  # a superset comes later, whatever the rounding of the sums
+    members = masks[np.argsort(work + tie_break * masks.sum(axis=1), kind="stable")]
     received, sent = _downset_costs(
         members, arrays.value_src, arrays.consumer_ptr, arrays.consumer_op, arrays.value_amount
     )
