@@ -119,19 +119,20 @@ def prefix_states(predecessors: Sequence[Sequence[int]], limit: int) -> CutState
 
 
 def path_states(predecessors: Sequence[Sequence[int]]) -> CutStates:
-    """Only the cuts after ops that are comparable with all others: the path that is left when branches are contracted."""
-    n = len(predecessors)
+    """Only the cuts that every path crosses in one op: the path that is left when branches are contracted.
+
+    After the cut, no op but the last one before it is used.
+    """
     walk = _Walk(predecessors)
-    num_descendants = [0] * n
-    for mask in walk.ancestors:
-        for p in bits(mask):
-            num_descendants[p] += 1
-    full = (1 << n) - 1
-    masks = [
-        walk.ancestors[i] | (1 << i)
-        for i in range(n)
-        if walk.ancestors[i].bit_count() + num_descendants[i] == n - 1
-    ]
+    full = (1 << len(predecessors)) - 1
+    masks = []
+    for i, ancestors in enumerate(walk.ancestors):
+        inside = ancestors | (1 << i)
+        outside = full & ~inside
+        if all(not any(outside >> q & 1 for q in walk.successors[p]) for p in bits(ancestors)) and all(
+            walk.ancestors[q] >> i & 1 for q in bits(outside)
+        ):
+            masks.append(inside)
     if full not in masks:
         masks.append(full)
     masks.sort(key=int.bit_count)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 
 from drlpp.errors import InputError
+from drlpp.planners.annealing import Annealing
 from drlpp.planners.base import Planner
 from drlpp.planners.data_parallel import DataParallel
 from drlpp.planners.dynamic_program import DynamicProgram
@@ -23,6 +24,7 @@ PLANNERS: dict[str, Callable[[], Planner]] = {
     PipeDream.name: PipeDream,
     PipeDreamContracted.name: PipeDreamContracted,
     DynamicProgram.name: DynamicProgram,
+    Annealing.name: Annealing,
 }
 """Name -> maker of the planner."""
 

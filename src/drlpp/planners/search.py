@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from drlpp import __version__, units
 from drlpp.plan import Provenance
@@ -15,8 +14,11 @@ from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 
 
+POOL_SIZE = 12
+
+
 class Search:
-    """One run of a planner: offers are evaluated, the best feasible one is kept.
+    """One run of a planner: offers are evaluated, the best feasible one is kept, and a pool of the best to go on from.
 
     Args:
         planner: name of the planner.
@@ -47,6 +49,7 @@ class Search:
         self.history: list[tuple[float, float]] = []
         self.num_offers = 0
         self.last_feasible = False
+        self.pool: list[tuple[float, Assignment]] = []
         self._nearest: Evaluation | None = None
         self._seen: dict[bytes, tuple[float, bool]] = {}
 
@@ -65,6 +68,9 @@ class Search:
         value = evaluation.score(self.problem.objective)
         self.last_feasible = evaluation.feasible
         self._seen[key] = value, evaluation.feasible
+        self.pool.append((value, assignment))
+        if len(self.pool) > 2 * POOL_SIZE:
+            self.pool = sorted(self.pool, key=lambda x: x[0])[:POOL_SIZE]
         if evaluation.feasible and value < self.best_value:
             self.best, self.best_value = assignment, value
             self.history.append((self.budget.elapsed_s, value))
@@ -113,15 +119,3 @@ class Search:
 def assignment_key(assignment: Assignment) -> bytes:
     """Equal for equal assignments."""
     return assignment.stage_of_op.tobytes() + repr((assignment.devices, assignment.recompute)).encode()
-
-
-def monotone_labels(
-    labels: NDArray[np.int64], predecessors: list[list[int]] | tuple[tuple[int, ...], ...]
-) -> NDArray[np.int64]:
-    """Raises labels until no op is before one of its predecessors; legal labels stay as they are."""
-    out = labels.copy()
-    for i, before in enumerate(predecessors):
-        for p in before:
-            if out[p] > out[i]:
-                out[i] = out[p]
-    return out
