@@ -67,6 +67,15 @@ class PlanningProblem:
         """Seconds of every op on every device type."""
         return op_times(self.graph, self.cluster)
 
+    @property
+    def may_replicate(self) -> bool:
+        """Stages may run on several devices. Not so where the graph's edges carry transfer times (dnn-partitioning).
+
+        Such files say nothing of parameters, so the gradient exchange would look free, and their objective gives each
+        op one device.
+        """
+        return not self.graph.has_transfer_times
+
     def stage_costs(self, stage_of_op: NDArray[np.int64], num_stages: int) -> StageCosts:
         """Costs of the stages of a partition. Raises PlanError if it is not legal."""
         stages = stage_graph(self.graph, stage_of_op, num_stages)

@@ -1,0 +1,190 @@
+"""Optimal split in consecutive stages by dynamic programming, for unequal devices and with replication.
+
+The program (`split_dp`) is exact over all splits of one topological order, or over all downsets of the graph where these
+are few (`MAX_DOWNSETS`): then no partition whose stages follow one another in a chain is better. Source: the "linearise and DP" and
+the dynamic program over ideals of Tarnawski et al., "Efficient Algorithms for Device Placement of DNN Graph Operators" (NeurIPS 2020).
+
+What differs: devices may be unequal, and their order along the pipeline is searched: exactly by type, where the counts of types
+allow (`MAX_TYPE_STATES`), and over the orders of the groups of like devices on a host; stages may be replicated as in PipeDream,
+with the gradient exchange of a step spread over its micro-batches; several topological orders are tried.
+
+For the objective iteration-time the program's optimum is not the simulator's. So it makes candidates (optimal bottleneck with
+and without replication, with equal replication, and shortest fill at bottlenecks a little above the optimum), and the
+simulation picks the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
+from drlpp.planners.data_parallel import data_parallel_assignment
+from drlpp.planners.device_orders import device_orders, fold_depths, folded
+from drlpp.planners.device_states import DeviceStates, by_class, in_order, replica_choices
+from drlpp.planners.downsets import all_downsets
+from drlpp.planners.op_arrays import OpArrays, op_arrays
+from drlpp.planners.op_orders import op_orders
+from drlpp.planners.search import Search
+from drlpp.planners.split_dp import Split, solve_split, to_assignment
+from drlpp.planners.split_model import SplitModel, along_order, over_downsets
+from drlpp.problem import PlanningProblem
+
+MAX_DOWNSETS = 2000
+MAX_TYPE_STATES = 512
+MAX_OP_ORDERS = 4
+MAX_DEVICE_ORDERS = 6
+MAX_FOLDS = 4
+MAX_POSITIONS_MANY_DEVICES = 512
+FILL_SLACKS = (1.0, 1.03, 1.1, 1.25, 1.6, 2.5)
+MEMORY_SHARES = (1.0, 0.85, 0.7, 0.5)
+"""The program's memory is an estimate: where the evaluator disagrees, it tries again with less."""
+
+
+def split_models(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator) -> Iterator[SplitModel]:
+    """All downsets where they are few, else one model per topological order."""
+    graph = problem.graph
+    masks = all_downsets(graph.predecessors, MAX_DOWNSETS)
+    if masks is not None:
+        yield over_downsets(arrays, masks)
+        return
+    many = problem.cluster.num_devices > 128
+    for number, order in enumerate(op_orders(graph, rng)):
+        if number == MAX_OP_ORDERS:
+            return
+        yield along_order(arrays, order, MAX_POSITIONS_MANY_DEVICES) if many else along_order(arrays, order)
+
+
+def device_choices(
+    problem: PlanningProblem,
+    arrays: OpArrays,
+    rng: np.random.Generator,
+    replicas: tuple[int, ...],
+    max_orders: int = MAX_DEVICE_ORDERS,
+) -> Iterator[DeviceStates]:
+    """Device states to plan with: orders of the groups of devices, equal pipelines side by side, types in any order."""
+    cluster = problem.cluster
+    slowness = arrays.total_s.sum(axis=1)
+    far = not arrays.timed and len(cluster.hosts) > 1
+    for number, order in enumerate(device_orders(cluster, slowness, max_orders, rng)):
+        yield in_order(problem, arrays, folded(order, 1), replicas)
+        if far:
+            yield in_order(problem, arrays, folded(order, 1), replicas, reach=len(order))
+        if number == 0 and problem.may_replicate:
+            for depth in fold_depths(cluster, order)[:MAX_FOLDS]:
+                places = folded(order, depth)
+                yield in_order(problem, arrays, places, replica_choices(problem, len(places)))
+    if len(set(cluster.type_index.tolist())) > 1:
+        states = by_class(problem, arrays, replicas, MAX_TYPE_STATES)
+        if states is not None:
+            yield states
+
+
+class DynamicProgram:
+    """Optimal consecutive stages, over orders of ops and devices."""
+
+    name = "dp"
+    summary = "optimal split in consecutive stages, with replication, for unequal devices"
+
+    def solve(
+        self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
+    ) -> PlanResult:
+        search = Search(self.name, problem, budget, seed, progress)
+        if problem.may_replicate:
+            search.offer(data_parallel_assignment(problem))
+        run_dynamic_program(search, np.random.default_rng(seed))
+        return search.result()
+
+
+def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
+    """Offers the program's solutions to a search until all are made or the budget is spent."""
+    arrays = op_arrays(search.problem)
+    for model in split_models(search.problem, arrays, rng):
+        offer_splits(search, arrays, model, rng)
+        if search.budget.spent:
+            return
+
+
+def offer_splits(search: Search, arrays: OpArrays, model: SplitModel, rng: np.random.Generator) -> None:
+    """Offers the best splits of one model on all device states."""
+    problem = search.problem
+    offer = _offer_steady if problem.objective == "steady-state" else _offer_iteration
+    for replicas in _replica_sets(problem):
+        for states in device_choices(problem, arrays, rng, replicas):
+            offer(search, model, states)
+            if search.budget.spent:
+                return
+
+
+def _replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
+    total = problem.cluster.num_devices
+    free = replica_choices(problem, total)
+    if problem.objective == "steady-state" or free == (1,):
+        return [free]
+    equal = [r for r in free if 1 < r < total and total % r == 0]
+    return [free, (1,), *((r,) for r in equal[:3])]
+
+
+def _offer_steady(search: Search, model: SplitModel, states: DeviceStates) -> None:
+    """The optimal bottleneck."""
+
+    def solve(memory_share: float) -> Split | None:
+        return solve_split(
+            model,
+            states,
+            resident_per_param_byte=search.problem.training.bytes_per_param_byte,
+            limit_s=search.best_value,
+            memory_share=memory_share,
+            budget=search.budget,
+        )
+
+    _offer_until_it_fits(search, model, states, solve)
+
+
+def _offer_iteration(search: Search, model: SplitModel, states: DeviceStates) -> None:
+    """The optimal bottleneck, then the shortest fill at bottlenecks that are not much worse."""
+    resident = search.problem.training.bytes_per_param_byte
+
+    def best_bottleneck(memory_share: float) -> Split | None:
+        return solve_split(
+            model, states, resident_per_param_byte=resident, memory_share=memory_share, budget=search.budget
+        )
+
+    base = _offer_until_it_fits(search, model, states, best_bottleneck)
+    if base is None:
+        return
+    limit = search.best_value / search.problem.training.num_microbatches  # a larger load alone takes longer
+    for slack in FILL_SLACKS:
+        if search.budget.spent or base.value_s * slack > limit:
+            return
+
+        def shortest_fill(memory_share: float, bound: float = base.value_s * slack) -> Split | None:
+            return solve_split(
+                model,
+                states,
+                resident_per_param_byte=resident,
+                value="fill",
+                limit_s=bound * (1 + 1e-9),
+                memory_share=memory_share,
+                budget=search.budget,
+            )
+
+        _offer_until_it_fits(search, model, states, shortest_fill)
+
+
+def _offer_until_it_fits(
+    search: Search, model: SplitModel, states: DeviceStates, solve: Callable[[float], Split | None]
+) -> Split | None:
+    """Solves with less and less memory until the evaluator agrees that the plan fits; returns the last solution."""
+    split = None
+    for share in MEMORY_SHARES:
+        found = solve(share)
+        if found is None:
+            return split
+        split = found
+        if search.offer(to_assignment(model, states, found)) is not None and search.last_feasible:
+            return split
+        if search.budget.spent:
+            return split
+    return split

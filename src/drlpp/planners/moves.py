@@ -1,0 +1,148 @@
+"""Changes of an assignment that keep it legal: ops over a boundary, devices between stages, stages split and merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drlpp.plan.assignment import Assignment
+from drlpp.problem import PlanningProblem
+
+Move = Callable[[PlanningProblem, Assignment, np.random.Generator], Assignment | None]
+"""A random change; None where it does not apply."""
+
+
+def shift_boundary(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
+    """Moves some ops from one stage to a neighbour, those next to the boundary first."""
+    if start.num_stages < 2:
+        return None
+    s = int(rng.integers(start.num_stages - 1))
+    forward = bool(rng.random() < 0.5)
+    origin, target = (s, s + 1) if forward else (s + 1, s)
+    labels = start.stage_of_op.copy()
+    inside = np.flatnonzero(labels == origin)
+    most = max(1, len(inside) // 4)
+    wanted = min(len(inside) - 1, int(np.exp(rng.random() * np.log(most + 1))))
+    if wanted < 1:
+        return None
+    around = problem.graph.successors if forward else problem.graph.predecessors
+    moved = 0
+    for i in (inside[::-1] if forward else inside).tolist():
+        if all((labels[j] >= target) if forward else (labels[j] <= target) for j in around[i]):
+            if rng.random() < 0.15:
+                continue
+            labels[i] = target
+            moved += 1
+            if moved == wanted:
+                break
+    return Assignment(labels, start.devices, start.recompute) if moved else None
+
+
+def swap_devices(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
+    """Exchanges one device of a stage with one of another stage, or with one that is idle; or two whole stages."""
+    total = problem.cluster.num_devices
+    if start.num_stages < 2 and len(start.devices[0]) == total:
+        return None
+    placed = [list(d) for d in start.devices]
+    if start.num_stages > 1 and rng.random() < 0.4:
+        a, b = (int(x) for x in rng.choice(start.num_stages, 2, replace=False))
+        if set(placed[a]) & set(placed[b]):
+            return None
+        placed[a], placed[b] = placed[b], placed[a]
+        return Assignment(start.stage_of_op, tuple(tuple(d) for d in placed), start.recompute)
+    d, e = int(rng.integers(total)), int(rng.integers(total))
+    if d == e:
+        return None
+    swap = {d: e, e: d}
+    return Assignment(
+        start.stage_of_op, tuple(tuple(swap.get(x, x) for x in group) for group in placed), start.recompute
+    )
+
+
+def move_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
+    """Takes a replica from a stage that has several, or an idle device, and gives it to another stage."""
+    if not problem.may_replicate:
+        return None
+    used = {d for group in start.devices for d in group}
+    idle = [d for d in range(problem.cluster.num_devices) if d not in used]
+    placed = [list(d) for d in start.devices]
+    target = int(rng.integers(start.num_stages))
+    givers = [s for s in range(start.num_stages) if s != target and len(placed[s]) > 1]
+    if idle and (not givers or rng.random() < 0.5):
+        device = int(rng.choice(idle))
+    elif givers:
+        giver = int(rng.choice(givers))
+        device = placed[giver].pop(int(rng.integers(len(placed[giver]))))
+    else:
+        return None
+    if device in placed[target]:
+        return None
+    placed[target].insert(int(rng.integers(len(placed[target]) + 1)), device)
+    return Assignment(start.stage_of_op, tuple(tuple(d) for d in placed), start.recompute)
+
+
+def split_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
+    """Cuts a stage in two along the order of the ops and gives each a part of the replicas, or one an idle device."""
+    used = {d for group in start.devices for d in group}
+    idle = [d for d in range(problem.cluster.num_devices) if d not in used]
+    sizes = np.bincount(start.stage_of_op, minlength=start.num_stages)
+    choices = [s for s in range(start.num_stages) if sizes[s] > 1 and (idle or len(start.devices[s]) > 1)]
+    if not choices:
+        return None
+    s = int(rng.choice(choices))
+    group = list(start.devices[s])
+    if len(group) > 1:
+        keep = int(rng.integers(1, len(group)))
+        first, second = tuple(group[:keep]), tuple(group[keep:])
+        part = keep / len(group)
+    else:
+        first, second, part = tuple(group), (int(rng.choice(idle)),), 0.5
+    if rng.random() < 0.5:
+        first, second, part = second, first, 1.0 - part
+    inside = np.flatnonzero(start.stage_of_op == s)
+    share = np.cumsum(problem.times.total_s[0, inside] + 1e-12)
+    tail = inside[share > share[-1] * part]
+    if len(tail) in (0, len(inside)):
+        tail = inside[len(inside) // 2 :]
+    labels = start.stage_of_op + (start.stage_of_op > s)
+    labels[tail] = s + 1
+    devices = (*start.devices[:s], first, second, *start.devices[s + 1 :])
+    recompute = (*start.recompute[: s + 1], *start.recompute[s:])
+    return Assignment(labels, devices, recompute)
+
+
+def merge_stages(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
+    """Joins two consecutive stages on the devices of both, or of one where stages may not be replicated."""
+    if start.num_stages < 2:
+        return None
+    s = int(rng.integers(start.num_stages - 1))
+    both = tuple(dict.fromkeys(start.devices[s] + start.devices[s + 1]))
+    devices = (*start.devices[:s], both if problem.may_replicate else start.devices[s], *start.devices[s + 2 :])
+    labels = start.stage_of_op - (start.stage_of_op > s)
+    return Assignment(labels, devices, (*start.recompute[: s + 1], *start.recompute[s + 2 :]))
+
+
+def toggle_recompute(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
+    """Switches recomputation of one stage."""
+    flags = list(start.recompute)
+    s = int(rng.integers(len(flags)))
+    flags[s] = not flags[s]
+    return Assignment(start.stage_of_op, start.devices, tuple(flags))
+
+
+PLACEMENT_MOVES: tuple[Move, ...] = (swap_devices, move_replica, split_stage, merge_stages)
+
+
+def free_assignment(problem: PlanningProblem, slot_of_op: NDArray[np.int64], devices: list[int]) -> Assignment:
+    """The legal plan of any map from ops to devices: a device's ops form one stage per visit of the data.
+
+    A stage is a pair (number of changes of device on the way to the op, at most; device).
+    """
+    level = np.zeros(problem.graph.num_ops, dtype=np.int64)
+    for i, before in enumerate(problem.graph.predecessors):
+        for p in before:
+            level[i] = max(level[i], level[p] + (slot_of_op[p] != slot_of_op[i]))
+    labels = level * len(devices) + slot_of_op
+    return Assignment.compact(labels, {int(x): (devices[int(x) % len(devices)],) for x in np.unique(labels)})

@@ -1,0 +1,38 @@
+"""All planners by name. The learned planner is a level above and is added by the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from drlpp.errors import InputError
+from drlpp.planners.annealing import Annealing
+from drlpp.planners.base import Planner
+from drlpp.planners.data_parallel import DataParallel
+from drlpp.planners.dynamic_program import DynamicProgram
+from drlpp.planners.greedy import Greedy
+from drlpp.planners.pipedream import PipeDream
+from drlpp.planners.pipedream_contracted import PipeDreamContracted
+from drlpp.planners.random_plans import RandomPlans
+from drlpp.planners.uniform import Uniform
+
+PLANNERS: dict[str, Callable[[], Planner]] = {
+    DataParallel.name: DataParallel,
+    Uniform.name: Uniform,
+    RandomPlans.name: RandomPlans,
+    Greedy.name: Greedy,
+    PipeDream.name: PipeDream,
+    PipeDreamContracted.name: PipeDreamContracted,
+    DynamicProgram.name: DynamicProgram,
+    Annealing.name: Annealing,
+}
+"""Name -> maker of the planner."""
+
+
+def get_planner(name: str) -> Planner:
+    """The planner of a name. Raises InputError with the nearest known name."""
+    if name not in PLANNERS:
+        near = difflib.get_close_matches(name, PLANNERS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"planner {name!r} is not known: {hint}use one of {', '.join(PLANNERS)}")
+    return PLANNERS[name]()

@@ -1,0 +1,121 @@
+"""What every search keeps: the best assignment so far, its history, and how it becomes a result."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from drlpp import __version__, units
+from drlpp.plan import Provenance
+from drlpp.plan.assignment import Assignment
+from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
+from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluation, Evaluator
+
+
+POOL_SIZE = 12
+
+
+class Search:
+    """One run of a planner: offers are evaluated, the best feasible one is kept, and a pool of the best to go on from.
+
+    Args:
+        planner: name of the planner.
+        problem: what is to be planned.
+        budget: the planner's own budget.
+        seed: for the provenance.
+        progress: called at each improvement.
+        evaluator: to share one between planners; else one is made.
+    """
+
+    def __init__(
+        self,
+        planner: str,
+        problem: PlanningProblem,
+        budget: Budget,
+        seed: int,
+        progress: Progress = no_progress,
+        evaluator: Evaluator | None = None,
+    ) -> None:
+        self.planner = planner
+        self.problem = problem
+        self.budget = budget
+        self.seed = seed
+        self.progress = progress
+        self.evaluator = evaluator if evaluator is not None else Evaluator(problem)
+        self.best: Assignment | None = None
+        self.best_value = math.inf
+        self.history: list[tuple[float, float]] = []
+        self.num_offers = 0
+        self.last_feasible = False
+        self.pool: list[tuple[float, Assignment]] = []
+        self._nearest: Evaluation | None = None
+        self._seen: dict[bytes, tuple[float, bool]] = {}
+
+    def offer(self, assignment: Assignment) -> float:
+        """Evaluates an assignment and keeps it if it is the best that fits.
+
+        Returns:
+            Its objective in seconds; `infeasible` (many times that) if it exceeds the memory of a device. `last_feasible` says which.
+        """
+        key = assignment_key(assignment)
+        if key in self._seen:
+            value, self.last_feasible = self._seen[key]
+            return value
+        self.num_offers += 1
+        evaluation = self.evaluator.evaluate(assignment)
+        value = evaluation.score(self.problem.objective)
+        self.last_feasible = evaluation.feasible
+        self._seen[key] = value, evaluation.feasible
+        self.pool.append((value, assignment))
+        if len(self.pool) > 2 * POOL_SIZE:
+            self.pool = sorted(self.pool, key=lambda x: x[0])[:POOL_SIZE]
+        if evaluation.feasible and value < self.best_value:
+            self.best, self.best_value = assignment, value
+            self.history.append((self.budget.elapsed_s, value))
+            self.progress(self.planner, self.fraction, value)
+        elif not evaluation.feasible and (
+            self._nearest is None or evaluation.over_memory_bytes < self._nearest.over_memory_bytes
+        ):
+            self._nearest = evaluation
+        return value
+
+    @property
+    def fraction(self) -> float:
+        """Part of the budget that is used, 0 to 1."""
+        return min(1.0, self.budget.elapsed_s / self.budget.seconds) if self.budget.seconds > 0 else 1.0
+
+    def result(self, breakdown: dict[str, float] | None = None, notes: dict[str, str] | None = None) -> PlanResult:
+        """The best plan found, with its prediction; status ``infeasible`` with the nearest miss if there is none."""
+        common = {"planner": self.planner, "breakdown": breakdown or {}, "history": tuple(self.history)}
+        if self.best is None:
+            return PlanResult(
+                status="infeasible", plan=None, planning_time_s=self.budget.elapsed_s, reason=self._miss(), **common
+            )
+        provenance = Provenance(
+            planner=self.planner,
+            seed=self.seed,
+            budget_s=self.budget.seconds if math.isfinite(self.budget.seconds) else None,
+            version=__version__,
+            notes=notes or {},
+        )
+        plan = self.evaluator.make_plan(self.best, provenance)
+        return PlanResult(status="ok", plan=plan, planning_time_s=self.budget.elapsed_s, **common)
+
+    def _miss(self) -> str:
+        if self._nearest is None:
+            return "no plan was found within the budget: give it more seconds"
+        memory = self.problem.cluster.memory_bytes
+        over = np.asarray(self._nearest.peak_memory_bytes) - memory
+        device = int(np.argmax(over))
+        return (
+            f"no plan that fits the memory was found: the nearest exceeds device {device} "
+            f"({units.format_bytes(float(memory[device]))}) by {units.format_bytes(float(over[device]))}: "
+            "use more or larger devices, a smaller micro-batch, or fewer micro-batches in flight"
+        )
+
+
+def assignment_key(assignment: Assignment) -> bytes:
+    """Equal for equal assignments."""
+    return assignment.stage_of_op.tobytes() + repr((assignment.devices, assignment.recompute)).encode()

@@ -1,0 +1,237 @@
+"""The dynamic program over splits and device states: the core of the planners that cut a model in consecutive stages.
+
+``best[q, i]`` is the value of the ops after state i on the devices of device state q, over all ways to split them.
+Stages are added in front, so a stage knows how many devices come behind it, and with them how many micro-batches it
+keeps in memory under 1F1B. Two values: the largest load of a stage (`bottleneck`), and the time that one micro-batch takes
+through all stages where no load may exceed a limit (`fill`), which is what a step adds to its busiest device.
+
+States that cannot be part of a solution below the limit are skipped: the ops behind a split must fit the devices behind it,
+and those before it the rest. The limit starts near the lower bound and grows until a solution exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from drlpp.plan.assignment import Assignment
+from drlpp.planners.base import Budget
+from drlpp.planners.device_states import DeviceStates
+from drlpp.planners.split_model import SplitModel
+
+Value = Literal["bottleneck", "fill"]
+
+_SLACKS = (0.02, 0.08, 0.2, 0.5, 1.0, 3.0, 10.0, np.inf)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Split:
+    """A solution: the model's stages from first to last, and its value in seconds.
+
+    Attributes:
+        value_s: largest load, or time of one micro-batch through all stages.
+        stages: per stage (state before, state after, step).
+    """
+
+    value_s: float
+    stages: tuple[tuple[int, int, int], ...]
+
+
+def solve_split(
+    model: SplitModel,
+    devices: DeviceStates,
+    *,
+    resident_per_param_byte: float,
+    value: Value = "bottleneck",
+    limit_s: float = np.inf,
+    transfer_weight: float = 1.0,
+    memory_share: float = 1.0,
+    budget: Budget | None = None,
+) -> Split | None:
+    """The best split, or None if there is none within limit, memory and budget.
+
+    Args:
+        resident_per_param_byte: bytes of parameter, gradient and optimizer state per parameter byte.
+        limit_s: no stage may have a larger load.
+        transfer_weight: factor on the seconds of transfers.
+        memory_share: part of each device's memory that a stage may use; inf to ignore memory.
+    """
+    lower = float(model.work_s[-1] / devices.capacity.max())
+    slacks = _SLACKS if value == "bottleneck" and lower > 0 else (np.inf,)
+    for slack in slacks:
+        bound = min(limit_s, lower * (1.0 + slack)) if slack < np.inf else limit_s
+        best, next_state, step = _fill_table(
+            model.work_s,
+            model.total_s,
+            model.forward_s,
+            model.param_bytes,
+            model.saved_bytes,
+            model.received,
+            model.sent,
+            devices.capacity,
+            devices.step_ptr,
+            devices.rest,
+            devices.replicas,
+            devices.type_index,
+            devices.speed,
+            devices.share,
+            devices.seconds_in * transfer_weight,
+            devices.seconds_out * transfer_weight,
+            devices.latency_in_s * transfer_weight,
+            devices.latency_out_s * transfer_weight,
+            devices.sync_s,
+            devices.sync_s_per_byte,
+            devices.memory_bytes * memory_share,
+            devices.in_flight,
+            devices.recompute,
+            resident_per_param_byte,
+            bound,
+            value == "fill",
+        )
+        q = int(np.argmin(best[:, 0]))
+        if np.isfinite(best[q, 0]):
+            return _trace(model, best, next_state, step, q, devices)
+        if bound >= limit_s or (budget is not None and budget.spent):
+            return None
+    return None
+
+
+def _trace(
+    model: SplitModel,
+    best: NDArray[np.float64],
+    next_state: NDArray[np.int32],
+    step: NDArray[np.int32],
+    q: int,
+    devices: DeviceStates,
+) -> Split:
+    value, i = float(best[q, 0]), 0
+    stages = []
+    while i < model.num_states - 1:
+        e, j = int(step[q, i]), int(next_state[q, i])
+        if devices.replicas[e]:
+            stages.append((i, j, e))
+        q, i = int(devices.rest[e]), j
+    return Split(value, tuple(stages))
+
+
+def to_assignment(model: SplitModel, devices: DeviceStates, split: Split) -> Assignment:
+    """The partition and placement of a solution; devices of a class are taken in their order."""
+    stage_of_op = np.zeros(model.members.shape[1], dtype=np.int64)
+    free = [list(pool) for pool in devices.pools]
+    placed: list[tuple[int, ...]] = []
+    for s, (start, stop, step) in enumerate(split.stages):
+        stage_of_op[model.stage_ops(start, stop)] = s
+        if devices.pools:
+            pool, number = devices.taken[step]
+            placed.append(tuple(free[pool][:number]))
+            del free[pool][:number]
+        else:
+            placed.append(devices.devices[step])
+    recompute = tuple(bool(devices.recompute[step]) for _, _, step in split.stages)
+    used, compact = np.unique(stage_of_op, return_inverse=True)
+    return Assignment(
+        compact.astype(np.int64), tuple(placed[int(s)] for s in used), tuple(recompute[int(s)] for s in used)
+    )
+
+
+@njit(cache=True)
+def _fill_table(  # noqa: PLR0913
+    work_s: NDArray[np.float64],
+    total_s: NDArray[np.float64],
+    forward_s: NDArray[np.float64],
+    param_bytes: NDArray[np.float64],
+    saved_bytes: NDArray[np.float64],
+    received: NDArray[np.float64],
+    sent: NDArray[np.float64],
+    capacity: NDArray[np.float64],
+    step_ptr: NDArray[np.int64],
+    rest: NDArray[np.int64],
+    replicas: NDArray[np.int64],
+    type_index: NDArray[np.int64],
+    speed: NDArray[np.float64],
+    share: NDArray[np.float64],
+    seconds_in: NDArray[np.float64],
+    seconds_out: NDArray[np.float64],
+    latency_in_s: NDArray[np.float64],
+    latency_out_s: NDArray[np.float64],
+    sync_s: NDArray[np.float64],
+    sync_s_per_byte: NDArray[np.float64],
+    memory_bytes: NDArray[np.float64],
+    in_flight: NDArray[np.int64],
+    recompute: NDArray[np.bool_],
+    resident: float,
+    limit: float,
+    as_sum: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
+    num_states, last = len(capacity), len(work_s) - 1
+    best = np.full((num_states, last + 1), np.inf)
+    next_state = np.full((num_states, last + 1), -1, dtype=np.int32)
+    chosen = np.full((num_states, last + 1), -1, dtype=np.int32)
+    best[0, last] = 0.0
+    everything = capacity.max()
+    slack = 1e-9 * work_s[last]
+    for q in range(1, num_states):
+        behind, before = capacity[q] * limit + slack, (everything - capacity[q]) * limit + slack
+        for e in range(step_ptr[q], step_ptr[q + 1]):
+            after, r = rest[e], replicas[e]
+            if r == 0:
+                for i in range(last + 1):
+                    if best[after, i] < best[q, i]:
+                        best[q, i] = best[after, i]
+                        next_state[q, i] = i
+                        chosen[q, i] = e
+                continue
+            t = type_index[e]
+            window = speed[e] / share[e] * limit + slack
+            for i in range(last):
+                if work_s[last] - work_s[i] > behind:
+                    continue
+                if work_s[i] > before:
+                    break
+                best_value = best[q, i]
+                for j in range(i + 1, last + 1):
+                    if work_s[j] - work_s[i] > window:
+                        break
+                    tail = best[after, j]
+                    if tail >= best_value:
+                        continue
+                    into = received[i, j]
+                    if into == np.inf:
+                        continue
+                    seconds = total_s[t, j] - total_s[t, i]
+                    kept = saved_bytes[j] - saved_bytes[i]
+                    flying = in_flight[e]
+                    if recompute[e]:
+                        seconds += forward_s[t, j] - forward_s[t, i]
+                        kept, extra = 0.0, kept
+                    else:
+                        extra = 0.0
+                    out = sent[i, j]
+                    seconds += into * seconds_in[e] + out * seconds_out[e]
+                    if into > 0:
+                        seconds += 2 * latency_in_s[e]
+                    if out > 0:
+                        seconds += 2 * latency_out_s[e]
+                    params = param_bytes[j] - param_bytes[i]
+                    load = seconds * share[e]
+                    if r > 1 and params > 0:
+                        load += sync_s[e] + sync_s_per_byte[e] * params
+                    if load > limit:
+                        continue
+                    if as_sum:
+                        candidate = tail + seconds
+                    else:
+                        candidate = max(tail, load)
+                    if candidate < best_value:
+                        boundary = 0.5 * into if seconds_in[e] != 1.0 else 0.0
+                        if params * resident + flying * (kept + boundary) + extra > memory_bytes[e]:
+                            continue
+                        best_value = candidate
+                        best[q, i] = candidate
+                        next_state[q, i] = j
+                        chosen[q, i] = e
+    return best, next_state, chosen
