@@ -1,0 +1,60 @@
+"""Pre-trains the policy that the package ships: ``python benchmarks/agent_pretrain.py FOLDER [--resume]``.
+
+Copy ``checkpoint.safetensors`` without the optimizer into the package with ``--ship``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from drlpp.agent.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
+from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
+from drlpp.files import write_atomically
+from drlpp.graph import graph_from_dict
+
+WEIGHTS = Path(__file__).parents[1] / "src" / "drlpp" / "agent" / "weights"
+
+
+def ship(folder: Path) -> None:
+    """Writes the weights, and beside them the record of the run with its curve, into the package."""
+    policy, record, _ = load_checkpoint(folder / CHECKPOINT)
+    WEIGHTS.mkdir(exist_ok=True)
+    save_checkpoint(WEIGHTS / SHIPPED, policy, record)
+    rows = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    curve = [row for row in rows if "validation_best_reward" in row]
+    write_atomically(WEIGHTS / "policy.json", json.dumps({**record, "curve": curve}, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--iterations", type=int, default=2000)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--graphs", type=Path, help="folder of graph JSON files of captured models")
+    parser.add_argument("--ship", action="store_true", help="only copy the folder's weights into the package")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
+    if args.ship:
+        ship(args.folder)
+        return
+    captured = [graph_from_dict(json.loads(p.read_text())) for p in sorted(args.graphs.glob("*.json"))] if args.graphs else []
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    note = {"command": shlex.join(["python", *sys.argv]), "commit": commit}
+    config = PretrainConfig(seed=args.seed, iterations=args.iterations)
+    stop = args.minutes * 60 if args.minutes else None
+    pretrain(args.folder, config, captured=captured, note=note, resume=args.resume, stop_after_s=stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The policy: encoder, scheduler and partitioner together. It turns a problem into assignments, and decides all of them.
+
+An episode is one assignment: slots first, then the walk, the cuts and the recomputation. Everything emitted is legal
+by construction of the masks; nothing is repaired afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drlpp.agent.decisions import Chooser, Decisions, log_prob_and_entropy
+from drlpp.agent.encoder import GraphEncoder, mlp
+from drlpp.agent.features import ProblemView
+from drlpp.agent.partitioner import Partitions, RecurrentPartitioner
+from drlpp.agent.scheduler import PipelineScheduler
+from drlpp.agent.slots import Slot, slot_devices
+from drlpp.errors import InputError
+from drlpp.plan.assignment import Assignment
+
+PARTS = ("schedule", "order", "cut", "recompute")
+"""Names of the kinds of decisions, in the order of the columns of log-probabilities."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """Shape of the networks.
+
+    Attributes:
+        width: size of embeddings and recurrent states.
+        num_layers: rounds of message passing; 0 leaves the graph out of the encoder.
+        recurrent: the partitioner carries what it walked.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    width: int = 64
+    num_layers: int = 3
+    recurrent: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.num_layers < 0:
+            raise InputError(f"width {self.width} and num_layers {self.num_layers}: must be at least 1 and 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """B episodes on one problem.
+
+    Attributes:
+        decisions: by the names in `PARTS`.
+        log_probs: ``[B, T]`` of all decisions under the weights that made them, parts side by side.
+        values: ``[B]`` expected reward once the slots are known.
+        slots, partitions: what was decided.
+    """
+
+    view: ProblemView
+    decisions: dict[str, Decisions]
+    log_probs: Tensor
+    values: Tensor
+    slots: list[tuple[Slot, ...]]
+    partitions: Partitions
+
+    @property
+    def num_episodes(self) -> int:
+        return self.log_probs.shape[0]
+
+    @property
+    def part_sizes(self) -> list[int]:
+        """Columns of `log_probs` by part."""
+        return [self.decisions[name].choice.shape[1] for name in PARTS]
+
+    def assignments(self) -> list[Assignment]:
+        """The assignment of each episode."""
+        out = []
+        p = self.partitions
+        for b, slots in enumerate(self.slots):
+            labels = np.empty(p.order.shape[1], dtype=np.int64)
+            for s in range(len(slots)):
+                labels[p.order[b, p.cuts[b, s] : p.cuts[b, s + 1]]] = s
+            recompute = tuple(bool(x) for x in p.recompute[b, : len(slots)])
+            out.append(Assignment(labels, slot_devices(slots, self.view.tables), recompute))
+        return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """Recorded episodes under the present weights: ``[B, T]`` log-probabilities and entropies, ``[B]`` values."""
+
+    log_probs: Tensor
+    entropies: Tensor
+    values: Tensor
+
+
+class Policy(nn.Module):
+    """The three parts of the agent, and a value head for the reward that follows once the slots are known.
+
+    The value head reads the other parts' states but does not train them: its error is much larger than the differences
+    between the episodes of one problem, which are what the policy learns from.
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = GraphEncoder(config.width, config.num_layers)
+        self.scheduler = PipelineScheduler(config.width)
+        self.partitioner = RecurrentPartitioner(config.width, config.recurrent)
+        self.value = mlp(2 * config.width, config.width, 1)
+
+    @torch.no_grad()
+    def sample(
+        self, views: Sequence[ProblemView], num_episodes: int, generator: torch.Generator, greedy_first: bool = False
+    ) -> list[Rollout]:
+        """Draws episodes on every problem.
+
+        Args:
+            greedy_first: episode 0 of each problem takes the most probable choices.
+        """
+        return [self._sample(view, num_episodes, Chooser(generator, greedy_first)) for view in views]
+
+    def _sample(self, view: ProblemView, num_episodes: int, choose: Chooser) -> Rollout:
+        encoding = self.encoder(view)
+        schedule, slots = self.scheduler.sample(view, encoding, num_episodes, choose)
+        logits, scheduled = self.scheduler.replay(encoding, schedule)
+        parts, partitions = self.partitioner.sample(view, encoding, slots, scheduled, choose)
+        decisions = {"schedule": schedule, **parts}
+        all_logits = {"schedule": logits, **self.partitioner.replay(encoding, parts, scheduled)}
+        log_probs = torch.cat([log_prob_and_entropy(all_logits[p], decisions[p])[0] for p in PARTS], dim=1)
+        return Rollout(view, decisions, log_probs, self._values(encoding.summary, scheduled), slots, partitions)
+
+    def evaluate(self, view: ProblemView, decisions: dict[str, Decisions]) -> Evaluated:
+        """Log-probabilities, entropies and values of recorded decisions, with gradients."""
+        encoding = self.encoder(view)
+        logits, scheduled = self.scheduler.replay(encoding, decisions["schedule"])
+        all_logits = {"schedule": logits, **self.partitioner.replay(encoding, decisions, scheduled)}
+        pairs = [log_prob_and_entropy(all_logits[p], decisions[p]) for p in PARTS]
+        return Evaluated(
+            torch.cat([p[0] for p in pairs], dim=1),
+            torch.cat([p[1] for p in pairs], dim=1),
+            self._values(encoding.summary, scheduled),
+        )
+
+    def _values(self, summary: Tensor, scheduled: Tensor) -> Tensor:
+        both = torch.cat([summary.expand(scheduled.shape[0], -1), scheduled], dim=-1).detach()
+        return self.value(both).squeeze(-1)  # type: ignore[no-any-return]

@@ -1,0 +1,211 @@
+"""Pre-training: PPO over a stream of drawn problems (`corpus`), with validation on unseen families and clusters.
+
+Everything drawn in iteration i follows from (seed, i), so a run that was stopped and resumed from its checkpoint makes
+the same steps as one that was not. Files in the run's folder: ``checkpoint.safetensors`` (weights, optimizer, record),
+``curve.jsonl`` (one row per iteration), ``events.out.*`` (the same for tensorboard).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from drlpp import __version__
+from drlpp.agent.checkpoint import load_checkpoint, random_policy, restore_optimizer, save_checkpoint
+from drlpp.agent.coarse import coarse_problem
+from drlpp.agent.corpus import CLUSTER_SPLITS, GRAPH_SPLITS, draw_problem
+from drlpp.agent.features import ProblemView, problem_view
+from drlpp.agent.policy import Policy, PolicyConfig
+from drlpp.agent.ppo import Batch, Ppo, PpoConfig
+from drlpp.agent.rollout import Rewarder
+from drlpp.errors import InputError
+from drlpp.files import write_atomically
+from drlpp.graph import OpGraph
+from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluator
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.safetensors"
+_VALIDATION_SEED = 10**6
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """Settings of a pre-training run.
+
+    Attributes:
+        seed: decides everything but wall-clock times.
+        iterations: optimizer iterations in all; the learning rate falls to a tenth over them.
+        problems: drawn per iteration.
+        episodes: per problem.
+        max_groups: largest number of groups that graphs are coarsened to (the size is drawn from a third of it up).
+        validate_every: iterations between validations.
+        validation_problems: drawn once, from the validation split.
+        checkpoint_s: seconds between checkpoints.
+        policy, ppo: the networks and the update.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    seed: int = 0
+    iterations: int = 2000
+    problems: int = 6
+    episodes: int = 32
+    max_groups: int = 96
+    validate_every: int = 50
+    validation_problems: int = 32
+    checkpoint_s: float = 120.0
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+    ppo: PpoConfig = dataclasses.field(
+        default_factory=lambda: PpoConfig(
+            learning_rate=7e-4,
+            epochs=2,
+            minibatches=1,
+            entropy={"schedule": 0.02, "order": 0.002, "cut": 0.003, "recompute": 0.003},
+        )
+    )
+
+    def __post_init__(self) -> None:
+        if min(self.iterations, self.problems, self.validate_every, self.validation_problems) < 1 or self.episodes < 2:
+            raise InputError("iterations, problems, validate_every and validation_problems must be at least 1, episodes 2")
+        if self.max_groups < 6:
+            raise InputError(f"max_groups is {self.max_groups}: it must be at least 6")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    view: ProblemView
+    rewarder: Rewarder
+
+
+def _task(problem: PlanningProblem, max_groups: int) -> _Task:
+    coarse = coarse_problem(problem, max_groups).problem
+    view = problem_view(coarse)
+    evaluator, objective = Evaluator(coarse), problem.objective
+    steps = problem.training.num_microbatches if objective == "iteration-time" else 1
+    rewarder = Rewarder(lambda a: evaluator.evaluate(a).score(objective), view.tables.ideal_s * steps)
+    return _Task(view, rewarder)
+
+
+def pretrain(
+    folder: Path,
+    config: PretrainConfig,
+    *,
+    captured: Sequence[OpGraph] = (),
+    note: Mapping[str, str] | None = None,
+    resume: bool = False,
+    stop_after_s: float | None = None,
+) -> Policy:
+    """Trains a policy on the corpus and leaves checkpoint and curve in a folder.
+
+    Args:
+        folder: made if it does not exist.
+        captured: graphs of real models for the training split.
+        note: goes into the record (command, commit).
+        resume: go on from the folder's checkpoint.
+        stop_after_s: stop, with a checkpoint, when this much time has passed.
+
+    Raises:
+        InputError: there is nothing to resume from, or a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    policy, first, states = random_policy(config.policy, config.seed), 0, {}
+    if resume:
+        policy, record, states = load_checkpoint(folder / CHECKPOINT)
+        first = int(record["iteration"])
+    learner = Ppo(policy, config.ppo)
+    if states:
+        restore_optimizer(learner.optimizer, states)
+    validation = [
+        _task(draw_problem(np.random.default_rng([_VALIDATION_SEED, i]), "validation"), config.max_groups)
+        for i in range(config.validation_problems)
+    ]
+    curve = _read_curve(folder / "curve.jsonl", first)
+    start = saved = time.perf_counter()
+
+    def record_of(iteration: int) -> dict[str, Any]:
+        return {
+            **dict(note or {}),
+            "version": __version__,
+            "config": dataclasses.asdict(config),
+            "splits": {"graphs": dict(GRAPH_SPLITS), "clusters": dict(CLUSTER_SPLITS)},
+            "captured": [g.name for g in captured],
+            "iteration": iteration,
+        }
+
+    def save(iteration: int) -> None:
+        write_atomically(folder / "curve.jsonl", "".join(json.dumps(row) + "\n" for row in curve))
+        save_checkpoint(folder / CHECKPOINT, policy, record_of(iteration), learner.optimizer)
+
+    with SummaryWriter(log_dir=str(folder)) as writer:
+        for iteration in range(first, config.iterations):
+            for group in learner.optimizer.param_groups:
+                group["lr"] = config.ppo.learning_rate * (1.0 - 0.9 * iteration / config.iterations)
+            row = _iterate(learner, config, iteration, captured)
+            row["seconds"] = time.perf_counter() - start
+            if iteration % config.validate_every == 0 or iteration == config.iterations - 1:
+                row |= validate(policy, validation, config.episodes)
+            curve.append(row)
+            for key, value in row.items():
+                writer.add_scalar(key, value, iteration)
+            logger.info("iteration %d: %s", iteration, row)
+            now = time.perf_counter()
+            over = stop_after_s is not None and now - start > stop_after_s
+            if now - saved > config.checkpoint_s or over:
+                save(iteration + 1)
+                saved = now
+            if over:
+                return policy
+    save(config.iterations)
+    return policy
+
+
+def _read_curve(path: Path, rows: int) -> list[dict[str, float]]:
+    if not rows or not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()[:rows]]
+
+
+def _iterate(learner: Ppo, config: PretrainConfig, iteration: int, captured: Sequence[OpGraph]) -> dict[str, float]:
+    rng = np.random.default_rng([config.seed, iteration])
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
+    tasks = []
+    for _ in range(config.problems):
+        problem = draw_problem(rng, "train", captured)
+        tasks.append(_task(problem, int(rng.integers(config.max_groups // 3, config.max_groups + 1))))
+    batches = []
+    for task in tasks:
+        rollout = learner.policy.sample([task.view], config.episodes, generator)[0]
+        batches.append(Batch(rollout, task.rewarder.rewards(task.rewarder.values(rollout))))
+    metrics = learner.update(batches, generator)
+    return {
+        "iteration": float(iteration),
+        "mean_reward": float(np.mean([float(b.rewards.mean()) for b in batches])),
+        "best_reward": float(np.mean([float(b.rewards.max()) for b in batches])),
+        **metrics,
+    }
+
+
+def validate(policy: Policy, tasks: Sequence[_Task], episodes: int) -> dict[str, float]:
+    """Mean over problems of the reward of the greedy episode, of all, and of the best."""
+    generator = torch.Generator().manual_seed(0)
+    rewards = []
+    for task in tasks:
+        rollout = policy.sample([task.view], episodes, generator, greedy_first=True)[0]
+        rewards.append(task.rewarder.rewards(task.rewarder.values(rollout)))
+    return {
+        "validation_greedy_reward": float(np.mean([float(r[0]) for r in rewards])),
+        "validation_mean_reward": float(np.mean([float(r.mean()) for r in rewards])),
+        "validation_best_reward": float(np.mean([float(r.max()) for r in rewards])),
+    }

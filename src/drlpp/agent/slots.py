@@ -1,0 +1,224 @@
+"""The scheduler's decisions as an environment: which devices make up the slots of the pipeline, one after another.
+
+A *slot* is a place for a stage: devices that will run it as replicas. The first decision opens a slot with some
+devices of a class; each further one adds devices of another class to the open slot, opens the next slot, or ends.
+Masks allow only devices that are left, so each device serves at most one slot. Sets of devices over several classes
+have one spelling (classes in ascending order), so that equal plans are equal decisions.
+
+Left out: one device in several slots; the local search may make such plans.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drlpp.agent.features import Profile, log_ratio
+from drlpp.agent.tables import TINY, Floats, Ints, Tables
+
+Bools = NDArray[np.bool_]
+
+MAX_SLOTS = 48
+"""No more slots than this, however many devices there are."""
+NUM_CHOICE_FEATURES = 20
+_FINE_COUNTS = 8
+_COARSE_COUNTS = (10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """The choices of one scheduler decision: the same list at every step, masked.
+
+    Attributes:
+        device_class: ``[N]`` class of the devices; 0 for the choice to end.
+        count: ``[N]`` how many; 0 for the choice to end.
+        joins: ``[N]`` add to the open slot instead of opening one.
+    """
+
+    device_class: Ints
+    count: Ints
+    joins: Bools
+
+    @property
+    def num(self) -> int:
+        return len(self.count)
+
+    @classmethod
+    def of(cls, t: Tables) -> Choices:
+        """End, then every class x count for a new slot, then the same for joining."""
+        pairs = [
+            (c, k)
+            for c, size in enumerate(t.size.tolist())
+            for k in sorted({*range(1, min(size, _FINE_COUNTS) + 1), *(x for x in _COARSE_COUNTS if x < size), size})
+        ]
+        device_class = np.array([0] + [c for c, _ in pairs] * 2)
+        count = np.array([0] + [k for _, k in pairs] * 2)
+        joins = np.array([False] + [False] * len(pairs) + [True] * len(pairs))
+        return cls(device_class, count, joins)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """Devices of one stage: (class, count) pairs with ascending classes."""
+
+    parts: tuple[tuple[int, int], ...]
+
+    @property
+    def replicas(self) -> int:
+        return sum(k for _, k in self.parts)
+
+
+class SlotState:
+    """The state of B scheduler episodes on one problem; `step` makes one decision in each.
+
+    `position` counts shares of the cluster's speed that closed slots take: as the work will be split about in
+    proportion to speed, it says which part of the graph the next slot is likely to get.
+    """
+
+    def __init__(self, t: Tables, profile: Profile, choices: Choices, batch: int) -> None:
+        self._t, self._profile, self._choices = t, profile, choices
+        self._max_slots = min(MAX_SLOTS, t.num_ops, int(t.size.sum()))
+        self._total_speed = float((t.speed * t.size).sum())
+        self.remaining = np.tile(t.size, (batch, 1))
+        self.num_slots = np.zeros(batch, dtype=np.int64)
+        self.closed = np.zeros(batch)
+        self._open_speed = np.full(batch, np.inf)
+        self._open_count = np.zeros(batch, dtype=np.int64)
+        self._open_class = np.full(batch, -1, dtype=np.int64)
+        self._open_hosts = np.zeros(batch, dtype=np.int64)
+        self._before_class = np.full(batch, -1, dtype=np.int64)
+        self.done = np.zeros(batch, dtype=bool)
+        self.parts: list[list[list[tuple[int, int]]]] = [[] for _ in range(batch)]
+
+    def mask(self) -> Bools:
+        """``[B, N]`` legal choices; finished episodes have only the end."""
+        c = self._choices
+        fits = c.count <= self.remaining[:, c.device_class]
+        started = (self.num_slots > 0)[:, None]
+        join_ok = started & (c.device_class > self._open_class[:, None])
+        open_ok = (self.num_slots < self._max_slots)[:, None]
+        legal = fits & np.where(c.joins, join_ok, open_ok)
+        legal[:, 0] = self.num_slots > 0
+        legal[self.done, 1:] = False
+        return np.asarray(legal)
+
+    def share(self) -> Floats:
+        """``[B]`` share of the cluster's speed that the open slot gives."""
+        return self._share(np.where(np.isinf(self._open_speed), 0.0, self._open_speed), self._open_count)
+
+    def _share(self, speed: Floats, count: Ints) -> Floats:
+        m = self._t.microbatches
+        rounds = np.ceil(m / np.maximum(count, 1))
+        return speed * m / np.maximum(rounds, 1.0) / self._total_speed * (count > 0)
+
+    def windows(self) -> tuple[Floats, Floats]:
+        """``[B, N]`` parts of the work, from and to, that the slot of each choice would be likely to get."""
+        c, t = self._choices, self._t
+        after_open = self.closed + self.share()
+        speed = t.speed[c.device_class]
+        alone = self._share(np.broadcast_to(speed, (len(after_open), c.num)), np.broadcast_to(c.count, (len(after_open), c.num)))
+        joined = self._share(np.minimum(speed, self._open_speed[:, None]), c.count + self._open_count[:, None])
+        start = np.where(c.joins, self.closed[:, None], after_open[:, None])
+        end = start + np.where(c.joins, joined, alone)
+        end[:, 0] = 1.0
+        return np.minimum(start, 1.0), np.minimum(end, 1.0)
+
+    def features(self, start: Floats, end: Floats) -> Floats:
+        """``[B, N, NUM_CHOICE_FEATURES]`` of every choice, given its window."""
+        c, t, p = self._choices, self._t, self._profile
+        batch = len(self.closed)
+        shape = (batch, c.num)
+        k = c.device_class
+        count = np.where(c.joins, c.count + self._open_count[:, None], c.count)
+        ending = np.zeros(shape)
+        ending[:, 0] = 1.0
+        real = 1.0 - ending
+        left = np.maximum(1.0 - end, 0.0)
+        share = np.maximum(end - start, 0.0)
+        # the class that a transfer into this slot comes from: the slot before it
+        source = np.where(c.joins, self._before_class[:, None], self._open_class[:, None])
+        has_source = source >= 0
+        live_in = np.interp(start, p.work, p.narrow) * has_source
+        bandwidth = np.where(has_source, t.bandwidth[np.maximum(source, 0), k], 1e30)
+        same_host = has_source & (t.host[np.maximum(source, 0)] == t.host[k])
+        window_params = p.at(p.params, end) - p.at(p.params, start)
+        window_resident = p.at(p.resident, end) - p.at(p.resident, start)
+        window_saved = p.at(p.saved, end) - p.at(p.saved, start)
+        spans_hosts = c.joins & (self._open_hosts[:, None] != t.host[k])
+        reduce_bandwidth = np.where(spans_hosts, t.port_bandwidth[k], t.link_bandwidth[k])
+        reduce_s = 2.0 * np.maximum(count - 1, 0) / np.maximum(count, 1) * window_params / reduce_bandwidth
+        step_s = t.ideal_s * t.microbatches
+        slots_after = 1.0 + left / np.maximum(share, 1e-3)
+        in_flight = np.minimum(np.ceil(slots_after / np.maximum(count, 1)), t.microbatches)
+        waste = np.ceil(t.microbatches / np.maximum(count, 1)) * np.maximum(count, 1) / t.microbatches
+        live_out = np.interp(end, p.work, p.narrow) * (left > 1e-6)
+        columns = [
+            np.broadcast_to(real * ~c.joins, shape),
+            np.broadcast_to(1.0 * c.joins, shape),
+            ending,
+            np.log2(np.maximum(count, 1)) / 3.0 * real,
+            c.count / np.maximum(self.remaining[:, k], 1) * real,
+            np.broadcast_to(c.count / t.size[k] * real, shape),
+            log_ratio(share * float(t.size.sum())) * real,
+            start,
+            end * real,
+            left * real,
+            ending * np.maximum(1.0 - start, 0.0),
+            log_ratio(reduce_s / step_s) * real,
+            log_ratio(live_in / bandwidth / t.ideal_s) * real,
+            log_ratio(live_out / t.port_bandwidth[k] / t.ideal_s) * real,
+            log_ratio(window_resident / t.memory[k]) * real,
+            log_ratio((window_resident + window_saved * in_flight) / t.memory[k]) * real,
+            same_host * real,
+            (waste - 1.0) * real,
+            np.broadcast_to(self.num_slots[:, None] / 8.0, shape),
+            log_ratio(share / np.maximum(self.share()[:, None], 1e-3)) * (self.num_slots[:, None] > 0) * real,
+        ]
+        return np.stack(columns, axis=2)
+
+    def step(self, choice: Ints) -> None:
+        """Makes the chosen decisions; ``[B]`` indices of legal choices."""
+        c, t = self._choices, self._t
+        after_open = self.closed + self.share()
+        for b, i in enumerate(choice.tolist()):
+            if self.done[b]:
+                continue
+            if i == 0:
+                self.done[b] = True
+                continue
+            k, count = int(c.device_class[i]), int(c.count[i])
+            self.remaining[b, k] -= count
+            if c.joins[i]:
+                self.parts[b][-1].append((k, count))
+                self._open_speed[b] = min(self._open_speed[b], t.speed[k])
+                self._open_count[b] += count
+            else:
+                self.parts[b].append([(k, count)])
+                self.num_slots[b] += 1
+                self.closed[b] = after_open[b]
+                self._before_class[b] = self._open_class[b]
+                self._open_speed[b] = t.speed[k]
+                self._open_count[b] = count
+                self._open_hosts[b] = t.host[k]
+            self._open_class[b] = k
+            if not self.remaining[b].any():
+                self.done[b] = True
+
+    def slots(self) -> list[tuple[Slot, ...]]:
+        """The slots of each episode so far."""
+        return [tuple(Slot(tuple(p)) for p in parts) for parts in self.parts]
+
+
+def slot_devices(slots: tuple[Slot, ...], t: Tables) -> tuple[tuple[int, ...], ...]:
+    """Device ids of each slot: devices of a class are handed out in order."""
+    used = [0] * t.num_classes
+    out = []
+    for slot in slots:
+        ids: list[int] = []
+        for k, count in slot.parts:
+            ids += t.class_devices[k][used[k] : used[k] + count]
+            used[k] += count
+        out.append(tuple(ids))
+    return tuple(out)

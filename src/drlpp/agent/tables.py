@@ -1,0 +1,164 @@
+"""The problem as flat arrays: what the policy's features and its cut solver are computed from.
+
+Devices of one type on one host are interchangeable and form a *class*; the policy speaks of classes and counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drlpp.problem import PlanningProblem
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+TINY = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """Arrays of a problem. ``n`` ops, ``C`` device classes, ``Q`` tensors that cross an edge.
+
+    Attributes:
+        class_devices: per class, its device ids in order.
+        time_s: ``[C, n]`` forward and backward seconds per micro-batch.
+        forward_s: ``[C, n]`` forward seconds.
+        resident: ``[n]`` bytes of parameters, gradients and optimizer state.
+        params: ``[n]`` parameter bytes (what replicas all-reduce).
+        saved: ``[n]`` bytes kept for the backward pass per micro-batch.
+        tensor_ptr, tensor_ops: ``[Q + 1]``, flat: ops that a tensor joins, the first one before the others.
+        tensor_bytes: ``[Q]`` bytes (where the graph gives transfer times: such that `bandwidth` leads to them).
+        op_tensor_ptr, op_tensors: ``[n + 1]``, flat: tensors that an op is joined to.
+        succ_ptr, succ: ``[n + 1]``, flat: successors of each op.
+        num_pred: ``[n]`` number of predecessors.
+        speed: ``[C]`` micro-batches of the whole graph per second on one device.
+        size: ``[C]`` devices.
+        host: ``[C]`` host index.
+        memory: ``[C]`` bytes of one device.
+        bandwidth, latency_s: ``[C, C]`` between devices of two classes (on the diagonal: two devices of the class).
+        port_bandwidth: ``[C]`` bytes per second of the host's network port (1e30 if there is none).
+        link_bandwidth: ``[C]`` bytes per second of the host's internal link (1e30 if there is none).
+        microbatches: per step.
+        ideal_s: seconds per micro-batch if all devices shared the work perfectly.
+    """
+
+    class_devices: tuple[tuple[int, ...], ...]
+    time_s: Floats
+    forward_s: Floats
+    resident: Floats
+    params: Floats
+    saved: Floats
+    tensor_ptr: Ints
+    tensor_ops: Ints
+    tensor_bytes: Floats
+    op_tensor_ptr: Ints
+    op_tensors: Ints
+    succ_ptr: Ints
+    succ: Ints
+    num_pred: Ints
+    speed: Floats
+    size: Ints
+    host: Ints
+    memory: Floats
+    bandwidth: Floats
+    latency_s: Floats
+    port_bandwidth: Floats
+    link_bandwidth: Floats
+    microbatches: int
+    ideal_s: float
+
+    @property
+    def num_ops(self) -> int:
+        return len(self.params)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.size)
+
+    def live_bytes(self, order: Ints) -> Floats:
+        """``[n + 1]`` bytes that cross a cut before position i of an order."""
+        position = np.empty(self.num_ops, dtype=np.int64)
+        position[order] = np.arange(self.num_ops)
+        steps = np.zeros(self.num_ops + 2)
+        if len(self.tensor_bytes):
+            where = position[self.tensor_ops]
+            first = np.minimum.reduceat(where, self.tensor_ptr[:-1])
+            last = np.maximum.reduceat(where, self.tensor_ptr[:-1])
+            np.add.at(steps, first + 1, self.tensor_bytes)
+            np.add.at(steps, last + 1, -self.tensor_bytes)
+        return np.maximum(np.cumsum(steps)[: self.num_ops + 1], 0.0)
+
+
+def build_tables(problem: PlanningProblem) -> Tables:
+    """Derives the arrays of a problem."""
+    graph, cluster, times = problem.graph, problem.cluster, problem.times
+    keys = list(zip(cluster.host_index.tolist(), cluster.type_index.tolist(), strict=True))
+    classes = list(dict.fromkeys(keys))
+    members = tuple(tuple(d for d, k in enumerate(keys) if k == c) for c in classes)
+    first = np.array([m[0] for m in members])
+    second = np.array([m[min(1, len(m) - 1)] for m in members])
+    bandwidth, latency = cluster.bandwidth[np.ix_(first, first)], cluster.latency_s[np.ix_(first, first)]
+    np.fill_diagonal(bandwidth, cluster.bandwidth[first, second])
+    np.fill_diagonal(latency, cluster.latency_s[first, second])
+    if graph.has_transfer_times:
+        bandwidth[:], latency[:] = bandwidth.min(), 0.0
+    types = cluster.type_index[first]
+    time_s = times.total_s[types]
+    speed = 1.0 / np.maximum(time_s.sum(axis=1), TINY)
+    size = np.array([len(m) for m in members])
+    hosts = [cluster.hosts[h] for h, _ in classes]
+
+    tensors: dict[tuple[str, str, str], list[int]] = {}
+    seconds: dict[tuple[str, str, str], float | None] = {}
+    for e in graph.edges:
+        ends = tensors.setdefault((e.src, e.tensor, e.phase), [graph.index[e.src]])
+        ends.append(graph.index[e.dst])
+        seconds[e.src, e.tensor, e.phase] = e.transfer_s
+    joined: list[list[int]] = [[] for _ in graph.ops]
+    for q, ends in enumerate(tensors.values()):
+        ends[:] = sorted(set(ends))
+        for i in ends:
+            joined[i].append(q)
+
+    return Tables(
+        class_devices=members,
+        time_s=np.ascontiguousarray(time_s),
+        forward_s=np.ascontiguousarray(times.forward_s[types]),
+        resident=graph.op_param_bytes * problem.training.bytes_per_param_byte,
+        params=graph.op_param_bytes,
+        saved=graph.op_saved_bytes,
+        tensor_ptr=_pointers(list(tensors.values())),
+        tensor_ops=_flat(list(tensors.values())),
+        tensor_bytes=np.array([_size(graph.tensor_bytes[k[1]], seconds[k], bandwidth.min()) for k in tensors]),
+        op_tensor_ptr=_pointers(joined),
+        op_tensors=_flat(joined),
+        succ_ptr=_pointers(graph.successors),
+        succ=_flat(graph.successors),
+        num_pred=np.array([len(p) for p in graph.predecessors]),
+        speed=speed,
+        size=size,
+        host=cluster.host_index[first],
+        memory=cluster.memory_bytes[first],
+        bandwidth=bandwidth,
+        latency_s=latency,
+        port_bandwidth=np.array([h.network.bandwidth if h.network else 1e30 for h in hosts]),
+        link_bandwidth=np.array([h.link.bandwidth if h.link else 1e30 for h in hosts]),
+        microbatches=problem.training.num_microbatches,
+        ideal_s=float(1.0 / (speed * size).sum()),
+    )
+
+
+def _size(num_bytes: float, transfer_s: float | None, bandwidth: float) -> float:
+    return num_bytes if transfer_s is None else transfer_s * bandwidth
+
+
+def _pointers(lists: Sequence[Sequence[int]]) -> Ints:
+    return np.concatenate([[0], np.cumsum([len(x) for x in lists])]).astype(np.int64)
+
+
+def _flat(lists: Sequence[Sequence[int]]) -> Ints:
+    return np.array([i for x in lists for i in x], dtype=np.int64)

@@ -1,0 +1,101 @@
+"""Training on one problem: sample, evaluate, update, and again, until the iterations or the budget are used up."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from drlpp.agent.features import ProblemView
+from drlpp.agent.policy import Policy
+from drlpp.agent.ppo import Batch, Ppo, PpoConfig
+from drlpp.agent.rollout import Rewarder
+from drlpp.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Settings of training on one problem.
+
+    Attributes:
+        episodes: per iteration.
+        iterations: at most this many; None for no limit but the budget.
+        ppo: settings of the update.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    episodes: int = 64
+    iterations: int | None = None
+    ppo: PpoConfig = dataclasses.field(default_factory=PpoConfig)
+
+    def __post_init__(self) -> None:
+        if self.episodes < 2:
+            raise InputError(f"episodes is {self.episodes}: the baseline needs at least 2")
+
+
+@dataclasses.dataclass
+class Clock:
+    """Seconds spent, by activity."""
+
+    sampling_s: float = 0.0
+    evaluation_s: float = 0.0
+    learning_s: float = 0.0
+
+
+Iteration = Mapping[str, float]
+OnIteration = Callable[[Iteration], bool]
+"""Called after each iteration with its row of the learning curve; returns whether to go on."""
+
+
+def train_on_problem(
+    policy: Policy,
+    view: ProblemView,
+    rewarder: Rewarder,
+    config: TrainConfig,
+    generator: torch.Generator,
+    on_iteration: OnIteration,
+    clock: Clock | None = None,
+) -> list[Iteration]:
+    """Trains a policy on one problem, in place; the rewarder keeps the best assignment.
+
+    Returns:
+        The learning curve: per iteration ``iteration, seconds, mean_reward, best_reward, best_value_s`` and the
+        metrics of `Ppo.update`.
+    """
+    clock = clock if clock is not None else Clock()
+    reference = copy.deepcopy(policy)
+    learner = Ppo(policy, config.ppo)
+    curve: list[Iteration] = []
+    start = time.perf_counter()
+    while config.iterations is None or len(curve) < config.iterations:
+        t0 = time.perf_counter()
+        rollout = policy.sample([view], config.episodes, generator)[0]
+        t1 = time.perf_counter()
+        values = rewarder.values(rollout)
+        rewards = rewarder.rewards(values)
+        t2 = time.perf_counter()
+        with torch.no_grad():
+            before = reference.evaluate(view, rollout.decisions).log_probs
+        metrics = learner.update([Batch(rollout, rewards, before)], generator)
+        t3 = time.perf_counter()
+        clock.sampling_s += t1 - t0
+        clock.evaluation_s += t2 - t1
+        clock.learning_s += t3 - t2
+        row = {
+            "iteration": float(len(curve)),
+            "seconds": t3 - start,
+            "mean_reward": float(rewards.mean()),
+            "best_reward": float(rewards.max()),
+            "best_value_s": float(rewarder.best[0] if rewarder.best else np.inf),
+            **metrics,
+        }
+        curve.append(row)
+        if not on_iteration(row):
+            break
+    return curve

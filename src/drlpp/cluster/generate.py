@@ -1,0 +1,101 @@
+"""Generated clusters: for pre-training and benchmarks. Device types come from the database; links are drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from drlpp.cluster.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cluster.devices import device_preset
+
+_FAMILIES = (
+    ("p100-pcie-16gb", "v100-pcie-16gb", "t4-16gb", "v100-sxm2-32gb"),
+    ("gtx1080ti-11gb", "rtx2080ti-11gb", "rtx3090-24gb", "rtx4090-24gb"),
+    ("v100-sxm2-16gb", "a100-sxm4-40gb", "a100-sxm4-80gb", "h100-sxm5-80gb"),
+    ("t4-16gb", "a10-24gb", "l4-24gb", "l40s-48gb", "a100-pcie-80gb"),
+)
+_LINKS = (6e9, 12e9, 24e9, 50e9, 150e9, 300e9, 450e9)
+_NETWORKS = (0.125e9, 1.25e9, 1.25e9, 3.125e9, 6.25e9, 12.5e9, 25e9, 50e9)
+
+
+def _types(rng: np.random.Generator, number: int) -> list[DeviceType]:
+    """Distinct device types of one family, or one type at drawn speeds."""
+    family = _FAMILIES[rng.integers(len(_FAMILIES))]
+    if rng.random() < 0.3:
+        base = device_preset(str(rng.choice(family)))
+        return [
+            dataclasses.replace(base, name=f"{base.name}-{i}", speed=float(2 ** rng.uniform(-2, 1)), speed_is_given=True)
+            for i in range(number)
+        ]
+    return [device_preset(str(name)) for name in rng.choice(family, size=min(number, len(family)), replace=False)]
+
+
+def _link(rng: np.random.Generator) -> Link:
+    return Link(bandwidth=float(rng.choice(_LINKS)), latency_s=float(rng.choice([5e-6, 1e-5])))
+
+
+def _network(rng: np.random.Generator) -> Link:
+    return Link(bandwidth=float(rng.choice(_NETWORKS)), latency_s=float(rng.choice([5e-6, 3e-5])))
+
+
+def one_host(rng: np.random.Generator) -> Cluster:
+    """2 to 8 equal devices on one host."""
+    (kind,) = _types(rng, 1)
+    size = int(rng.integers(2, 9))
+    return Cluster("one-host", (kind,), (Host(name="h", devices=(kind.name,) * size, link=_link(rng)),))
+
+
+def two_tier(rng: np.random.Generator) -> Cluster:
+    """Equal hosts of equal devices on a network."""
+    (kind,) = _types(rng, 1)
+    link, network, size = _link(rng), _network(rng), int(rng.choice([1, 2, 4, 8]))
+    number = int(rng.integers(2, {1: 9, 2: 9, 4: 9, 8: 5}[size]))
+    hosts = tuple(
+        Host(name=f"h{i}", devices=(kind.name,) * size, link=link, network=network) for i in range(number)
+    )
+    return Cluster("two-tier", (kind,), hosts)
+
+
+def mixed_hosts(rng: np.random.Generator) -> Cluster:
+    """Hosts of equal devices, of a different type from host to host."""
+    types = _types(rng, int(rng.integers(2, 4)))
+    hosts = []
+    for i in range(int(rng.integers(2, 6))):
+        kind = types[i % len(types)] if i < len(types) else types[rng.integers(len(types))]
+        size = int(rng.choice([1, 2, 2, 4, 4, 8]))
+        hosts.append(Host(name=f"h{i}", devices=(kind.name,) * size, link=_link(rng), network=_network(rng)))
+    return Cluster("mixed-hosts", tuple(types), tuple(hosts))
+
+
+def mixed_in_host(rng: np.random.Generator) -> Cluster:
+    """One or two hosts with devices of several types beside each other."""
+    types = _types(rng, int(rng.integers(2, 4)))
+    hosts = []
+    for i in range(int(rng.integers(1, 3))):
+        devices = [t.name for t in types] + [str(rng.choice([t.name for t in types])) for _ in range(rng.integers(0, 5))]
+        hosts.append(Host(name=f"h{i}", devices=tuple(sorted(devices)), link=_link(rng), network=_network(rng)))
+    return Cluster("mixed-in-host", tuple(types), tuple(hosts))
+
+
+def desktops(rng: np.random.Generator) -> Cluster:
+    """Hosts with one or two devices each, of any type, on a slow network."""
+    types = _types(rng, int(rng.integers(2, 4)))
+    network = Link(bandwidth=float(rng.choice([0.125e9, 0.3125e9, 1.25e9])), latency_s=5e-5)
+    hosts = []
+    for i in range(int(rng.integers(2, 7))):
+        kind = types[i % len(types)] if i < len(types) else types[rng.integers(len(types))]
+        size = int(rng.integers(1, 3))
+        hosts.append(Host(name=f"h{i}", devices=(kind.name,) * size, link=_link(rng), network=network))
+    return Cluster("desktops", tuple(types), tuple(hosts))
+
+
+CLUSTER_KINDS: dict[str, Callable[[np.random.Generator], Cluster]] = {
+    "one-host": one_host,
+    "two-tier": two_tier,
+    "mixed-hosts": mixed_hosts,
+    "mixed-in-host": mixed_in_host,
+    "desktops": desktops,
+}
+"""Name -> generator of a cluster of 2 to 40 devices."""
