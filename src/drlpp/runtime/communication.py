@@ -11,6 +11,7 @@ a pair run one after the other, whatever their tags, so both directions share on
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 
@@ -21,6 +22,7 @@ from drlpp.runtime.messages import Slot, Transfer
 
 LOOKAHEAD = 2
 """Actions before its first reader at which a receive is posted."""
+_NEVER = 1 << 60
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,10 +34,19 @@ class TensorSpec:
 
 
 class _Queue:
-    """Transfers between this rank and one other (in one or both directions), in the order in which they are posted."""
+    """Transfers between this rank and one other (in one or both directions), in the order in which they are posted.
 
-    def __init__(self, transfers: Sequence[Transfer]) -> None:
+    Attributes:
+        transfers: in this order.
+        deadline: per transfer, the first action of this rank that needs it or one that is posted after it.
+        next: the first one that is not posted.
+        ready: what can be sent and is not posted.
+    """
+
+    def __init__(self, transfers: Sequence[Transfer], device: int) -> None:
         self.transfers = transfers
+        needed = [t.needed_by if t.dst == device else _NEVER for t in transfers]
+        self.deadline = list(itertools.accumulate(reversed(needed), min))[::-1]
         self.next = 0
         self.ready: dict[int, tuple[torch.Tensor, ...]] = {}
 
@@ -78,7 +89,7 @@ class Channel:
 
     def begin(self) -> None:
         """Starts a step."""
-        self._queues = {key: _Queue(transfers) for key, transfers in self._grouped.items()}
+        self._queues = {key: _Queue(transfers, self._device) for key, transfers in self._grouped.items()}
 
     def post(self, action: int) -> None:
         """Posts the receives of the next actions; `action` is the index of the one that is about to run."""
@@ -122,7 +133,7 @@ class Channel:
                 for k, tensor in enumerate(tensors):
                     work = dist.isend(tensor, self._rank_of[transfer.dst], tag=transfer.tag + k)
                     self._sent.append((_posted(work), tensor))
-            elif transfer.needed_by > horizon and not queue.ready:
+            elif queue.deadline[queue.next] > horizon and not queue.ready:
                 return
             else:
                 buffers = [

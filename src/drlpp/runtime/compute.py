@@ -18,7 +18,7 @@ from drlpp.graph.stages import Message
 from drlpp.runtime.executor import Tensors
 from drlpp.runtime.messages import Slot, StageSlots
 from drlpp.runtime.randomness import RandomContext
-from drlpp.runtime.reduction import SharedBuffers
+from drlpp.runtime.reduction import CombinedBuffers
 from drlpp.runtime.stage_module import StageModule
 
 
@@ -51,7 +51,7 @@ class TorchStage:
         context: of the random ops of this rank.
         microbatch: micro-batch -> its tensors by name.
         report_loss: called with micro-batch and loss where the stage computes it.
-        shared_buffers: of a stage that has replicas and changes buffers.
+        combined_buffers: of a stage that changes buffers and has replicas or runs micro-batches out of order.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TorchStage:
         context: RandomContext,
         microbatch: Callable[[int], Mapping[str, torch.Tensor]],
         report_loss: Callable[[int, torch.Tensor], None],
-        shared_buffers: SharedBuffers | None = None,
+        combined_buffers: CombinedBuffers | None = None,
     ) -> None:
         self.stage = stage
         self._slots = slots
@@ -80,7 +80,7 @@ class TorchStage:
         self._context = context
         self._microbatch = microbatch
         self._report_loss = report_loss
-        self._shared_buffers = shared_buffers
+        self._combined_buffers = combined_buffers
         self._kept: dict[int, _Pass] = {}
         self._parameters = [p for p in stage.module.parameters() if p.requires_grad]
 
@@ -93,7 +93,7 @@ class TorchStage:
             tensor = received[name].detach() if name in received else given[name]
             inputs.append(tensor.requires_grad_() if name in self._with_gradient else tensor)
         kept = _Pass(inputs, (), {})
-        contribution = self._shared_buffers.zeros() if self._shared_buffers else {}
+        contribution = self._combined_buffers.zeros() if self._combined_buffers else {}
         if self._recompute:
             module = self.stage.module
             kept.buffers = {n: (contribution.get(n, module.get_buffer(n))).clone() for n in self.stage.changed}
@@ -101,8 +101,8 @@ class TorchStage:
             outputs = self._run(microbatch, inputs, contribution)
         if not self._recompute:
             kept.outputs = outputs
-        if self._shared_buffers:
-            self._shared_buffers.add(microbatch, contribution)
+        if self._combined_buffers:
+            self._combined_buffers.add(microbatch, contribution)
         self._kept[microbatch] = kept
         by_name = dict(zip(self.stage.outputs, outputs, strict=True))
         if self._loss in by_name:

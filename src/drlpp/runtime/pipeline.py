@@ -32,10 +32,11 @@ from drlpp.runtime.compute import TorchStage
 from drlpp.runtime.executor import Executor, Observer, StageCompute
 from drlpp.runtime.messages import Slot, logical_times, plan_transfers, stage_slots
 from drlpp.runtime.randomness import RandomContext
-from drlpp.runtime.reduction import GradientReducer, Holders, SharedBuffers, holders, new_groups
+from drlpp.runtime.reduction import GradientReducer, Holders, CombinedBuffers, holders, new_groups
 from drlpp.runtime.stage_module import (
     StageModule,
     cut_stage,
+    find_tensor,
     parameter_readers,
     stage_of_node,
     value_messages,
@@ -70,7 +71,7 @@ class Pipeline:
         rank_of = {d: r for r, d in enumerate(devices)}
         rank = dist.get_rank()
         self.device = devices[rank] if rank < len(devices) else None
-        self._torch_device = torch_device
+        self.torch_device = torch_device
         self._context = RandomContext(seed)
         self._aliases = captured.aliases
         self._microbatches: Sequence[Microbatch] = ()
@@ -95,21 +96,24 @@ class Pipeline:
         changing = [holders(plan, [s.index]) for s in plan.stages if len(s.devices) > 1]
         sets = sorted(
             {h for h in (*by_holders, *changing) if len(h) > 1},
-            key=lambda h: (max(times[d, len(plan.schedule[d]) - 1] for d in h), h),
+            key=lambda h: (max(times.get((d, len(plan.schedule.get(d, ())) - 1), (0, 0)) for d in h), h),
         )
         groups = new_groups(sets, rank_of)
-        self._shared_buffers = {
-            s: SharedBuffers(
-                stage.module, _decays(stage), plan.num_microbatches, groups[holders(plan, [s])]
+        self._combined_buffers = {
+            s: CombinedBuffers(
+                stage.module, _decays(stage), plan.num_microbatches, groups.get(holders(plan, [s]))
             )
             for s, stage in self._stages.items()
-            if len(plan.stages[s].devices) > 1 and stage.changed
+            if stage.changed and not _in_order(plan, s)
         }
         last = {
             h: max(
-                i
-                for i, a in enumerate(plan.schedule[self.device])
-                if a.kind in "BW" and any(a.stage in sharing[n] for n in by_holders[h])
+                (
+                    i
+                    for i, a in enumerate(plan.schedule.get(self.device, ()))
+                    if a.kind in "BW" and any(a.stage in sharing[n] for n in by_holders[h])
+                ),
+                default=-1,
             )
             for h in sets
             if self.device in h and by_holders[h]
@@ -133,7 +137,7 @@ class Pipeline:
                     context=self._context,
                     microbatch=lambda m: self._microbatches[m],
                     report_loss=self._losses.__setitem__,
-                    shared_buffers=self._shared_buffers.get(s),
+                    combined_buffers=self._combined_buffers.get(s),
                 )
                 for s, stage in self._stages.items()
             }
@@ -164,18 +168,18 @@ class Pipeline:
         else:
             parts = split_batch(batch, self._example, m)
             self._microbatches = [
-                {n: part[n].to(self._torch_device, non_blocking=True) for n in self._needed} for part in parts
+                {n: part[n].to(self.torch_device, non_blocking=True) for n in self._needed} for part in parts
             ]
         self._losses.clear()
         self._reducer.begin()
         if self._executor is not None:
             self._executor.run()
         self._reducer.finish()
-        for shared in self._shared_buffers.values():
+        for shared in self._combined_buffers.values():
             shared.finish()
         self._microbatches = ()
         self._context.step += 1
-        total = torch.zeros((), dtype=torch.float64, device=self._torch_device)
+        total = torch.zeros((), dtype=torch.float64, device=self.torch_device)
         for loss in self._losses.values():
             total += loss
         dist.all_reduce(total)
@@ -273,7 +277,7 @@ class _Tensors:
     def __call__(self, name: str) -> torch.Tensor:
         if name in self.taken:
             return self.taken[name]
-        own = _lookup(self._module, name)
+        own = find_tensor(self._module, name)
         given = next((self._state_dict[n] for n in (name, *self._names[name]) if n in self._state_dict), None)
         parameter = isinstance(own, nn.Parameter)
         if given is not None:
@@ -291,18 +295,17 @@ class _Tensors:
         return tensor
 
 
-def _lookup(module: nn.Module, name: str) -> torch.Tensor:
-    owner, _, last = name.rpartition(".")
-    tensor = getattr(module.get_submodule(owner), last)
-    if not isinstance(tensor, torch.Tensor):
-        raise PlanError(f"attribute {name!r} of the model is a {type(tensor).__name__}: only tensors can be placed")
-    return tensor
-
-
 def _fitting(name: str, given: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     if given.shape != own.shape:
         raise InputError(f"{name!r} of the state dict has shape {list(given.shape)}: the model's is {list(own.shape)}")
     return given
+
+
+def _in_order(plan: Plan, stage: int) -> bool:
+    """Whether one device runs the forward passes of a stage in the order of the micro-batches."""
+    devices = plan.stages[stage].devices
+    order = [a.microbatch for a in plan.schedule.get(devices[0], ()) if a.stage == stage and a.kind == "F"]
+    return len(devices) == 1 and order == sorted(order)
 
 
 def _decays(stage: StageModule) -> Mapping[str, float]:
@@ -310,8 +313,8 @@ def _decays(stage: StageModule) -> Mapping[str, float]:
     for name, decay in stage.changed.items():
         if decay is None:
             raise PlanError(
-                f"stage {stage.index} has replicas and changes buffer {name!r} in a way that replicas cannot combine "
-                "(batch norm and counters they can): give the stage one device"
+                f"stage {stage.index} has replicas or runs micro-batches out of order, and changes buffer {name!r} in a "
+                "way that cannot be combined (batch norm and counters can): give the stage one device, in order"
             )
         out[name] = decay
     return out

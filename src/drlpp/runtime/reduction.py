@@ -4,9 +4,9 @@ For each set of devices there is one all-reduce per step and element type, start
 backward pass that adds to these gradients, so that it runs beside the rest of the schedule. All ranks start their
 all-reduces in one planned order.
 
-Replicas also share the buffers that the forward pass changes. Only what batch norm and counters do can be combined
-exactly (`SharedBuffers`), and is, in the order of the micro-batches; the statistics then equal those of one device that
-ran the micro-batches one after the other.
+Replicas also share the buffers that the forward pass changes, and a schedule may run micro-batches out of order. Only
+what batch norm and counters do can be combined exactly (`CombinedBuffers`), and is, in the order of the micro-batches;
+the statistics then equal those of one device that ran the micro-batches one after the other.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ class GradientReducer:
             self._start(self._waiting.pop(0))
 
     def finish(self) -> None:
-        """Waits for the all-reduces and stores the sums in `.grad`."""
+        """Starts those that no action started, waits for all, and stores the sums in `.grad`."""
+        while self._waiting:
+            self._start(self._waiting.pop(0))
         for work, flat, parameters in self._started:
             work.wait()
             pieces = flat.split([p.numel() for p in parameters])
@@ -93,8 +95,8 @@ class GradientReducer:
             self._started.append((work, flat, parameters))
 
 
-class SharedBuffers:
-    """The buffers that the replicas of one stage change, on one of them.
+class CombinedBuffers:
+    """The buffers that one stage changes, where it has replicas or runs micro-batches out of order.
 
     The forward pass of each micro-batch runs on zeros, so that what it leaves in a buffer is its own contribution:
     ``alpha * statistic`` for an exponential moving average with decay ``1 - alpha``, the increment for a counter. The
@@ -104,11 +106,11 @@ class SharedBuffers:
         module: of the stage.
         decay: buffer name -> factor by which one micro-batch shrinks it (1 for counters).
         num_microbatches: M.
-        group: of the replicas.
+        group: of the replicas; None if there is one device only.
     """
 
     def __init__(
-        self, module: nn.Module, decay: Mapping[str, float], num_microbatches: int, group: dist.ProcessGroup
+        self, module: nn.Module, decay: Mapping[str, float], num_microbatches: int, group: dist.ProcessGroup | None
     ) -> None:
         self._module = module
         self._decay = decay
@@ -133,7 +135,8 @@ class SharedBuffers:
             buffer = self._module.get_buffer(name)
             total = self._total.pop(name, None)
             total = torch.zeros_like(buffer) if total is None else total.contiguous()
-            dist.all_reduce(total, group=self._group)
+            if self._group is not None:
+                dist.all_reduce(total, group=self._group)
             with torch.no_grad():
                 if buffer.is_floating_point():
                     buffer.mul_(decay**self._num_microbatches)

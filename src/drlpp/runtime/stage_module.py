@@ -103,7 +103,7 @@ def values_with_gradient(captured: CapturedModel) -> frozenset[str]:
     out: set[str] = set()
     for node in captured.module.graph.nodes:
         if node.op == "get_attr":
-            if _attribute(captured.module, str(node.target)).requires_grad:
+            if find_tensor(captured.module, str(node.target)).requires_grad:
                 out.add(node.name)
         elif _computes(node) and node.name not in captured.no_grad:
             value = node.meta.get("val")
@@ -119,7 +119,7 @@ def parameter_readers(captured: CapturedModel, stage_of: Mapping[str, int]) -> M
     return {
         str(node.target): tuple(sorted({stage_of[u.name] for u in node.users if _computes(u)}))
         for node in captured.module.graph.nodes
-        if node.op == "get_attr" and _attribute(captured.module, str(node.target)).requires_grad
+        if node.op == "get_attr" and find_tensor(captured.module, str(node.target)).requires_grad
     }
 
 
@@ -167,6 +167,19 @@ def cut_stage(
     )
 
 
+def find_tensor(module: nn.Module, name: str) -> torch.Tensor:
+    """The parameter, buffer or constant of a captured module.
+
+    Raises:
+        PlanError: it is something else than a tensor.
+    """
+    owner, _, last = name.rpartition(".")
+    value = getattr(module.get_submodule(owner), last)
+    if not isinstance(value, torch.Tensor):
+        raise PlanError(f"attribute {name!r} of the model is a {type(value).__name__}: only tensors can be placed")
+    return value
+
+
 class _Builder:
     """Copies nodes of a captured graph into the graph of a stage."""
 
@@ -200,7 +213,7 @@ class _Builder:
         for source in node.all_input_nodes:
             if source.op == "get_attr" and source not in self._copy_of:
                 name = str(source.target)
-                _set_attribute(self._root, name, self._tensors(name))
+                _set_tensor(self._root, name, self._tensors(name))
                 self._copy_of[source] = self._graph.get_attr(name)
         self._switch_autocast(self._captured.autocast.get(node.name))
         self._switch_gradient(node.name not in self._captured.no_grad)
@@ -242,14 +255,7 @@ def _computes(node: fx.Node) -> bool:
     return node.op not in ("placeholder", "get_attr", "output")
 
 
-def _attribute(module: nn.Module, path: str) -> torch.Tensor:
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value  # type: ignore[no-any-return]
-
-
-def _set_attribute(root: nn.Module, path: str, tensor: torch.Tensor) -> None:
+def _set_tensor(root: nn.Module, path: str, tensor: torch.Tensor) -> None:
     *parents, last = path.split(".")
     for part in parents:
         if not hasattr(root, part):
