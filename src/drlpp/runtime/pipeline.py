@@ -1,0 +1,329 @@
+"""`build`: one rank's part of a plan, ready to train: `Pipeline.step`, `parameters`, `state_dict`.
+
+It fits a training loop that a person has already::
+
+    pipeline = build(captured, plan)
+    optimizer = torch.optim.AdamW(pipeline.parameters())
+    for batch in batches:
+        loss = pipeline.step(batch)
+        optimizer.step()
+        optimizer.zero_grad()
+
+Every rank runs the same lines; it holds the parameters of its own stages only, under the names that they have in the
+model. Rank r runs the r-th of the devices that the plan uses.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from drlpp.capture import CapturedModel
+from drlpp.errors import InputError, PlanError
+from drlpp.graph.stages import Message
+from drlpp.plan import Plan, validate
+from drlpp.runtime.batches import Microbatch, draw, split_batch
+from drlpp.runtime.communication import Channel, TensorSpec
+from drlpp.runtime.compute import TorchStage
+from drlpp.runtime.executor import Executor, Observer, StageCompute
+from drlpp.runtime.messages import Slot, logical_times, plan_transfers, stage_slots
+from drlpp.runtime.randomness import RandomContext
+from drlpp.runtime.reduction import GradientReducer, Holders, CombinedBuffers, holders, new_groups
+from drlpp.runtime.stage_module import (
+    StageModule,
+    cut_stage,
+    find_tensor,
+    parameter_readers,
+    stage_of_node,
+    value_messages,
+    value_spec,
+)
+
+
+def used_devices(plan: Plan) -> tuple[int, ...]:
+    """Devices that run at least one stage, in order: rank r runs the r-th of them."""
+    return tuple(sorted({d for stage in plan.stages for d in stage.devices}))
+
+
+class Pipeline:
+    """The stages of a plan that this rank runs. Made by `build`."""
+
+    def __init__(
+        self,
+        captured: CapturedModel,
+        plan: Plan,
+        *,
+        seed: int,
+        state_dict: Mapping[str, torch.Tensor] | None,
+        torch_device: torch.device,
+        one_queue_per_pair: bool,
+    ) -> None:
+        self.plan = plan
+        devices = used_devices(plan)
+        if len(devices) > dist.get_world_size():
+            raise InputError(
+                f"the plan uses {len(devices)} devices, there are {dist.get_world_size()} processes: start one each"
+            )
+        rank_of = {d: r for r, d in enumerate(devices)}
+        rank = dist.get_rank()
+        self.device = devices[rank] if rank < len(devices) else None
+        self.torch_device = torch_device
+        self._context = RandomContext(seed)
+        self._aliases = captured.aliases
+        self._microbatches: Sequence[Microbatch] = ()
+        self._losses: dict[int, torch.Tensor] = {}
+
+        stage_of = stage_of_node(captured, plan)
+        messages = value_messages(captured, plan, stage_of)
+        transfers = plan_transfers(plan, messages)
+        source = _Tensors(captured, state_dict, torch_device)
+        here = [s.index for s in plan.stages if self.device in s.devices]
+        self._stages = {s: cut_stage(captured, stage_of, s, source, self._context, torch_device) for s in here}
+        self._tensors = source.taken
+        needed = {name for stage in self._stages.values() for name in stage.inputs}
+        self._example = {n: t.to(torch_device) for n, t in captured.example_inputs.items()}
+        self._needed = {n: t for n, t in self._example.items() if n in needed}
+
+        sharing = parameter_readers(captured, stage_of)
+        times = logical_times(plan, transfers)
+        by_holders: dict[Holders, list[str]] = defaultdict(list)
+        for name, stages in sharing.items():
+            by_holders[holders(plan, stages)].append(name)
+        changing = [holders(plan, [s.index]) for s in plan.stages if len(s.devices) > 1]
+        sets = sorted(
+            {h for h in (*by_holders, *changing) if len(h) > 1},
+            key=lambda h: (max(times.get((d, len(plan.schedule.get(d, ())) - 1), (0, 0)) for d in h), h),
+        )
+        groups = new_groups(sets, rank_of)
+        self._combined_buffers = {
+            s: CombinedBuffers(
+                stage.module, _decays(stage), plan.num_microbatches, groups.get(holders(plan, [s]))
+            )
+            for s, stage in self._stages.items()
+            if stage.changed and not _in_order(plan, s)
+        }
+        last = {
+            h: max(
+                (
+                    i
+                    for i, a in enumerate(plan.schedule.get(self.device, ()))
+                    if a.kind in "BW" and any(a.stage in sharing[n] for n in by_holders[h])
+                ),
+                default=-1,
+            )
+            for h in sets
+            if self.device in h and by_holders[h]
+        }
+        self._reducer = GradientReducer(
+            {h: [p for n in by_holders[h] if isinstance(p := self._tensors[n], nn.Parameter)] for h in last},
+            last,
+            groups,
+        )
+        slots = stage_slots(messages, plan.num_stages)
+        self._executor: Executor | None = None
+        if self.device is not None:
+            computes: dict[int, StageCompute] = {
+                s: TorchStage(
+                    stage,
+                    slots[s],
+                    messages,
+                    loss=captured.loss,
+                    num_microbatches=plan.num_microbatches,
+                    recompute=plan.stages[s].recompute,
+                    context=self._context,
+                    microbatch=lambda m: self._microbatches[m],
+                    report_loss=self._losses.__setitem__,
+                    combined_buffers=self._combined_buffers.get(s),
+                )
+                for s, stage in self._stages.items()
+            }
+            channel = Channel(
+                self.device, transfers, _specs(captured, messages), rank_of, torch_device, one_queue_per_pair
+            )
+            self._executor = Executor(
+                plan, self.device, messages, transfers, channel, computes, self._reducer.after_action
+            )
+
+    def step(self, batch: Microbatch | Sequence[Microbatch] | None = None) -> torch.Tensor:
+        """Runs the forward and backward passes of all micro-batches; gradients are added to `.grad` of the parameters.
+
+        Args:
+            batch: tensors by input name, holding all micro-batches along the first dimension, or a list of
+                micro-batches; None draws one from the example inputs (`drlpp.runtime.batches`).
+
+        Returns:
+            The mean loss over the micro-batches, on every rank.
+
+        Raises:
+            InputError: the batch does not fit the plan.
+        """
+        m = self.plan.num_microbatches
+        if batch is None:
+            c = self._context
+            self._microbatches = [draw(self._needed, c.seed, c.step, i) for i in range(m)]
+        else:
+            parts = split_batch(batch, self._example, m)
+            self._microbatches = [
+                {n: part[n].to(self.torch_device, non_blocking=True) for n in self._needed} for part in parts
+            ]
+        self._losses.clear()
+        self._reducer.begin()
+        if self._executor is not None:
+            self._executor.run()
+        self._reducer.finish()
+        for shared in self._combined_buffers.values():
+            shared.finish()
+        self._microbatches = ()
+        self._context.step += 1
+        total = torch.zeros((), dtype=torch.float64, device=self.torch_device)
+        for loss in self._losses.values():
+            total += loss
+        dist.all_reduce(total)
+        return (total / m).float()
+
+    def observe(self, observer: Observer | None) -> None:
+        """Has `observer` called after every action."""
+        if self._executor is not None:
+            self._executor.observe = observer
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters of this rank under the model's names; a tied one under one of them."""
+        for name, tensor in self._tensors.items():
+            if isinstance(tensor, nn.Parameter):
+                yield name, tensor
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of this rank."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers of this rank under all names that they have in the model."""
+        own = {name: tensor.detach() for name, tensor in self._tensors.items()}
+        return own | {alias: own[name] for alias, name in self._aliases.items() if name in own}
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+        """Copies the values of this rank's parameters and buffers from the model's state dict.
+
+        Raises:
+            InputError: a parameter is missing or has another shape.
+        """
+        with torch.no_grad():
+            for name, tensor in self._tensors.items():
+                if name in state_dict:
+                    tensor.copy_(_fitting(name, state_dict[name], tensor))
+                elif isinstance(tensor, nn.Parameter):
+                    raise InputError(f"the state dict has no {name!r}: give the state dict of the whole model")
+
+
+def build(
+    captured: CapturedModel,
+    plan: Plan,
+    *,
+    seed: int = 0,
+    state_dict: Mapping[str, torch.Tensor] | None = None,
+    torch_device: torch.device | None = None,
+    one_queue_per_pair: bool | None = None,
+) -> Pipeline:
+    """Builds this rank's part of a plan. The process group has to be there (`torch.distributed.init_process_group`).
+
+    Args:
+        captured: the model. Captured without values it takes no memory; give `state_dict` then.
+        plan: made for this model.
+        seed: of dropout and of drawn micro-batches.
+        state_dict: initial values, for example a memory-mapped checkpoint of the model: only what this rank holds is
+            read. Without it the values of `captured` are used (and shared with it, where the device is the same).
+        torch_device: where this rank computes; the current GPU with NCCL, else the CPU.
+        one_queue_per_pair: see `Channel`; by default what the backend needs.
+
+    Raises:
+        PlanError, ScheduleError: the plan is not legal, is not for this model, or replicates a stage with a state that
+            cannot be combined.
+        InputError: too few processes, or no values for a parameter.
+    """
+    validate(plan)
+    nccl = "nccl" in dist.get_backend()
+    if torch_device is None:
+        torch_device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+    return Pipeline(
+        captured,
+        plan,
+        seed=seed,
+        state_dict=state_dict,
+        torch_device=torch_device,
+        one_queue_per_pair=nccl if one_queue_per_pair is None else one_queue_per_pair,
+    )
+
+
+class _Tensors:
+    """A `TensorSource`: gives each parameter, buffer or constant once, on the device of this rank."""
+
+    def __init__(
+        self, captured: CapturedModel, state_dict: Mapping[str, torch.Tensor] | None, device: torch.device
+    ) -> None:
+        self.taken: dict[str, torch.Tensor] = {}
+        self._module = captured.module
+        self._has_values = captured.has_values
+        self._state_dict = {} if state_dict is None else state_dict
+        self._names: dict[str, list[str]] = defaultdict(list)
+        for alias, name in captured.aliases.items():
+            self._names[name].append(alias)
+        self._device = device
+
+    def __call__(self, name: str) -> torch.Tensor:
+        if name in self.taken:
+            return self.taken[name]
+        own = find_tensor(self._module, name)
+        given = next((self._state_dict[n] for n in (name, *self._names[name]) if n in self._state_dict), None)
+        parameter = isinstance(own, nn.Parameter)
+        if given is not None:
+            tensor = _fitting(name, given, own).detach().to(self._device, own.dtype, copy=True)
+        elif parameter and not self._has_values:
+            raise InputError(
+                f"parameter {name!r} has no values: capture the model with values, or give a state_dict that has it"
+            )
+        else:
+            tensor = own.detach().to(self._device)
+        if parameter:
+            same = given is None and tensor.data_ptr() == own.data_ptr()
+            tensor = own if same else nn.Parameter(tensor, requires_grad=own.requires_grad)
+        self.taken[name] = tensor
+        return tensor
+
+
+def _fitting(name: str, given: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    if given.shape != own.shape:
+        raise InputError(f"{name!r} of the state dict has shape {list(given.shape)}: the model's is {list(own.shape)}")
+    return given
+
+
+def _in_order(plan: Plan, stage: int) -> bool:
+    """Whether one device runs the forward passes of a stage in the order of the micro-batches."""
+    devices = plan.stages[stage].devices
+    order = [a.microbatch for a in plan.schedule.get(devices[0], ()) if a.stage == stage and a.kind == "F"]
+    return len(devices) == 1 and order == sorted(order)
+
+
+def _decays(stage: StageModule) -> Mapping[str, float]:
+    out = {}
+    for name, decay in stage.changed.items():
+        if decay is None:
+            raise PlanError(
+                f"stage {stage.index} has replicas or runs micro-batches out of order, and changes buffer {name!r} in a "
+                "way that cannot be combined (batch norm and counters can): give the stage one device, in order"
+            )
+        out[name] = decay
+    return out
+
+
+def _specs(captured: CapturedModel, messages: Sequence[Message]) -> Mapping[Slot, tuple[TensorSpec, ...]]:
+    spec = value_spec(captured)
+    return {
+        Slot(i, content): tuple(spec[name] for name in message.tensors)
+        for i, message in enumerate(messages)
+        for content in ("value", "gradient")
+    }

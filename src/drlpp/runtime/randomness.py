@@ -1,0 +1,65 @@
+"""Random numbers that do not depend on the partition.
+
+Every op that draws random numbers (dropout and the like) is seeded on its own, from (seed, step, micro-batch, name of
+the op). So it draws the same numbers whichever rank, stage or order it runs in, in a recomputed forward pass too, and
+in the single-process run that a pipeline is compared with. The generator's state is put back afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+def derived_seed(*parts: object) -> int:
+    """A seed of 63 bits from anything with a stable `repr`; the same on every machine."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class RandomContext:
+    """What the random ops of a rank are seeded by, besides their names.
+
+    Attributes:
+        seed: of the run.
+        step: optimizer steps done.
+        microbatch: the one that is computed now.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.step = 0
+        self.microbatch = 0
+
+
+class SeededOp(nn.Module):
+    """Calls an operator with the generators of the devices seeded for this op, step and micro-batch.
+
+    Args:
+        target: the operator.
+        name: of the op in the source.
+        context: shared by all ops of the rank.
+    """
+
+    def __init__(self, target: Callable[..., Any], name: str, context: RandomContext) -> None:
+        super().__init__()
+        self.target = target
+        self.op_name = name
+        self.context = context
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the operator."""
+        c = self.context
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+            torch.manual_seed(derived_seed(c.seed, c.step, c.microbatch, self.op_name))
+            return self.target(*args, **kwargs)
+
+
+def is_random(node: torch.fx.Node) -> bool:
+    """Whether an op of a captured graph draws random numbers."""
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    return torch.Tag.nondeterministic_seeded in node.target.tags

@@ -1,0 +1,84 @@
+"""The single-process run that a pipeline is compared with: the same model, seed and micro-batches, one after the other.
+
+It runs the whole captured graph as one module, without executor, messages or schedule, and differentiates each loss
+by autograd in the ordinary way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from drlpp.capture import CapturedModel
+from drlpp.runtime.batches import Microbatch, draw
+from drlpp.runtime.optimizers import Optimizer
+from drlpp.runtime.randomness import RandomContext
+from drlpp.runtime.stage_module import cut_stage, find_tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingState:
+    """What training left behind.
+
+    Attributes:
+        losses: per step.
+        gradients: of the last step, before the update, by parameter name.
+        tensors: parameters and buffers after the last update, by name.
+    """
+
+    losses: tuple[float, ...]
+    gradients: Mapping[str, torch.Tensor]
+    tensors: Mapping[str, torch.Tensor]
+
+
+def reference_run(
+    captured: CapturedModel,
+    *,
+    seed: int,
+    num_microbatches: int,
+    steps: int,
+    make_optimizer: Callable[[Sequence[nn.Parameter]], Optimizer],
+    batches: Sequence[Sequence[Microbatch]] | None = None,
+) -> TrainingState:
+    """Trains the model of `captured` (its parameters are changed) on this process's CPU.
+
+    Args:
+        captured: with values.
+        seed: of dropout and of the drawn micro-batches.
+        num_microbatches: per step; the loss of a step is their mean.
+        steps: optimizer steps.
+        make_optimizer: parameters -> optimizer.
+        batches: per step and micro-batch; None draws them as the pipeline does.
+    """
+    context = RandomContext(seed)
+    computing = [n.name for n in captured.module.graph.nodes if n.op == "call_function"]
+    taken: dict[str, torch.Tensor] = {}
+    whole = cut_stage(
+        captured,
+        dict.fromkeys(computing, 0),
+        0,
+        lambda name: taken.setdefault(name, find_tensor(captured.module, name)),
+        context,
+        torch.device("cpu"),
+    )
+    parameters = {name: p for name, p in taken.items() if isinstance(p, nn.Parameter) and p.requires_grad}
+    optimizer = make_optimizer(list(parameters.values()))
+    losses, gradients = [], {}
+    for step in range(steps):
+        context.step = step
+        total = 0.0
+        for m in range(num_microbatches):
+            context.microbatch = m
+            given = draw(captured.example_inputs, seed, step, m) if batches is None else batches[step][m]
+            loss = dict(zip(whole.outputs, whole.module(*(given[n] for n in whole.inputs)), strict=True))[captured.loss]
+            (loss / num_microbatches).backward()
+            total += loss.item()
+        losses.append(total / num_microbatches)
+        if step == steps - 1:
+            gradients = {n: p.grad.clone() for n, p in parameters.items() if p.grad is not None}
+        optimizer.step()
+        optimizer.zero_grad()
+    return TrainingState(tuple(losses), gradients, {n: t.detach().clone() for n, t in taken.items()})

@@ -1,0 +1,213 @@
+"""Trains a plan for some steps in a process group that is there, and reports on it. Every rank calls `train_captured`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import torch
+import torch.distributed as dist
+
+from drlpp.capture import CapturedModel
+from drlpp.errors import InputError
+from drlpp.plan import Plan, Trace
+from drlpp.runtime.clock import clock_offset_s
+from drlpp.runtime.memory import StorageTracker
+from drlpp.runtime.optimizers import optimizer_factory
+from drlpp.runtime.pipeline import build, used_devices
+from drlpp.runtime.recording import Recorder, merge
+from drlpp.runtime.reference import TrainingState, reference_run
+from drlpp.runtime.verify import Verification, compare
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a plan is run.
+
+    Attributes:
+        steps: optimizer steps; the first one warms up, and is left out of the measured time if there are others.
+        verify: compare with single-process training.
+        emulate: wait for the predicted time of each action and message instead of computing.
+        seed: of the initial parameters, the micro-batches and dropout.
+        learning_rate: of the optimizer that the plan names.
+        trace: record the last step.
+        track_memory: account for the memory of tensors on the CPU (this slows the run down).
+        time_scale: emulated seconds per predicted second; None chooses one.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    steps: int = 3
+    verify: bool = False
+    emulate: bool = False
+    seed: int = 0
+    learning_rate: float = 0.01
+    trace: bool = False
+    track_memory: bool = False
+    time_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps is {self.steps}: it must be at least 1")
+        if self.emulate and (self.verify or self.track_memory):
+            raise InputError("an emulated run computes nothing: leave out verify and track_memory")
+        if self.time_scale is not None and not self.time_scale > 0:
+            raise InputError(f"time_scale is {self.time_scale}: it must be positive")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What a run measured.
+
+    Attributes:
+        iteration_times_s: of each step after the first (of the first too if it is the only one): from the first rank
+            that begins to the last that ends. Of an emulated run: divided by the time scale.
+        predicted_s: what the plan says, if it says something.
+        losses: mean loss of each step; empty for an emulated run.
+        verification: the comparison with single-process training, if asked for.
+        peak_memory_bytes: per device of the cluster, 0 where nothing runs: the largest sum of the sizes of all tensors
+            between two actions; empty if it was not tracked.
+        trace: of the last step, if asked for.
+        time_scale: emulated seconds per predicted second; 1 for a real run.
+    """
+
+    iteration_times_s: tuple[float, ...]
+    predicted_s: float | None
+    losses: tuple[float, ...]
+    verification: Verification | None = None
+    peak_memory_bytes: tuple[float, ...] = ()
+    trace: Trace | None = None
+    time_scale: float = 1.0
+
+    @property
+    def iteration_time_s(self) -> float:
+        """The median of the measured steps."""
+        ordered = sorted(self.iteration_times_s)
+        middle = len(ordered) // 2
+        return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _RankResult:
+    """What a rank sends to rank 0: begin and end of each step on rank 0's clock, and the rest of the report."""
+
+    device: int | None
+    spans: list[tuple[float, float]]
+    losses: tuple[float, ...]
+    recorder: Recorder
+    state: TrainingState | None
+    peak_bytes: float
+
+
+def train_captured(
+    captured: CapturedModel, plan: Plan, options: RunOptions, *, one_queue_per_pair: bool | None = None
+) -> RunReport:
+    """Trains the model under the plan. Called on every rank; all return the same report.
+
+    Args:
+        captured: with values; they are changed.
+        plan: made for this model.
+        options: see there (an emulated run does not come here).
+        one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
+
+    Raises:
+        PlanError, ScheduleError, InputError: see `drlpp.runtime.pipeline.build`.
+    """
+    initial = None
+    if options.verify and dist.get_rank() == 0:
+        initial = {n: t.detach().clone() for n, t in _tensors(captured).items()}
+    offset_s = clock_offset_s()
+    tracker = StorageTracker() if options.track_memory else None
+    pipeline = build(captured, plan, seed=options.seed, one_queue_per_pair=one_queue_per_pair)
+    if tracker is not None:
+        tracker.add(dict(pipeline.state_dict()).values())
+    make_optimizer = optimizer_factory(plan.training.optimizer, options.learning_rate)
+    optimizer = make_optimizer(list(pipeline.parameters()))
+    recorder = Recorder(pipeline.device, offset_s)
+    spans: list[tuple[float, float]] = []
+    losses: list[float] = []
+    gradients: dict[str, torch.Tensor] = {}
+    for step in range(options.steps):
+        last = step == options.steps - 1
+        if last and options.trace:
+            pipeline.observe(recorder.action)
+        if last and tracker is not None:
+            tracker.start()
+            pipeline.observe(lambda action, begin, end: tracker.sample())
+        dist.barrier()
+        begin = time.perf_counter()
+        recorder.begin(begin)
+        loss = pipeline.step()
+        if last and options.verify:
+            gradients = {n: p.grad.clone() for n, p in pipeline.named_parameters() if p.grad is not None}
+        update = time.perf_counter()
+        optimizer.step()
+        optimizer.zero_grad()
+        if tracker is not None:
+            tracker.stop()
+        losses.append(loss.item())
+        end = time.perf_counter()
+        recorder.optimizer(update, end)
+        spans.append((begin + offset_s, end + offset_s))
+    state = None
+    if options.verify:
+        held = {n: t.detach().clone().cpu() for n, t in pipeline.state_dict().items() if n not in captured.aliases}
+        state = TrainingState(tuple(losses), {n: g.cpu() for n, g in gradients.items()}, held)
+    peak = float(tracker.peak_bytes) if tracker is not None else 0.0
+    if pipeline.torch_device.type == "cuda":
+        peak = float(torch.cuda.max_memory_allocated())
+    result = _RankResult(pipeline.device, spans, tuple(losses), recorder, state, peak)
+    results: list[_RankResult | None] = [None] * dist.get_world_size()
+    dist.gather_object(result, results if dist.get_rank() == 0 else None)
+    report: list[RunReport | None] = [None]
+    if dist.get_rank() == 0:
+        report[0] = _report(captured, plan, options, [r for r in results if r is not None], initial)
+    dist.broadcast_object_list(report)
+    if report[0] is None:
+        raise RuntimeError("rank 0 sent no report")
+    return report[0]
+
+
+def _report(
+    captured: CapturedModel,
+    plan: Plan,
+    options: RunOptions,
+    results: list[_RankResult],
+    initial: dict[str, torch.Tensor] | None,
+) -> RunReport:
+    verification = None
+    if initial is not None:
+        with torch.no_grad():
+            for name, tensor in _tensors(captured).items():
+                tensor.copy_(initial[name])
+                tensor.grad = None
+        reference = reference_run(
+            captured,
+            seed=options.seed,
+            num_microbatches=plan.num_microbatches,
+            steps=options.steps,
+            make_optimizer=optimizer_factory(plan.training.optimizer, options.learning_rate),
+        )
+        verification = compare(
+            [r.state for r in results if r.state is not None],
+            reference,
+            [n for n, t in reference.tensors.items() if n in set(captured.parameters)],
+            adaptive=plan.training.optimizer == "adamw",
+        )
+    measured = slice(1, None) if options.steps > 1 else slice(None)
+    times = [max(e for _, e in step) - min(b for b, _ in step) for step in zip(*(r.spans for r in results), strict=True)]
+    peaks = {r.device: r.peak_bytes for r in results if r.device is not None}
+    tracked = any(peaks.values())
+    return RunReport(
+        iteration_times_s=tuple(times[measured]),
+        predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
+        losses=results[0].losses,
+        verification=verification,
+        peak_memory_bytes=tuple(peaks.get(d, 0.0) for d in range(plan.cluster.num_devices)) if tracked else (),
+        trace=merge([r.recorder for r in results], plan.cluster.num_devices) if options.trace else None,
+    )
+
+
+def _tensors(captured: CapturedModel) -> dict[str, torch.Tensor]:
+    return dict(captured.module.named_parameters()) | dict(captured.module.named_buffers())

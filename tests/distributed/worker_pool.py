@@ -1,0 +1,68 @@
+"""Processes in one gloo process group that run a function when asked."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_S = 60.0
+
+
+class WorkerPool:
+    """`size` processes; `run` calls a module-level function on all of them with the same arguments."""
+
+    def __init__(self, size: int, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._folder = folder
+        self._pipes: list[Connection] = []
+        self._processes = []
+        self.size = size
+        for rank in range(size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(rank, size, str(folder / "store"), theirs), daemon=True)
+            process.start()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """The results of all ranks. Fails if a rank raises or is not done in time."""
+        for pipe in self._pipes:
+            pipe.send((function, args))
+        results = []
+        for rank, pipe in enumerate(self._pipes):
+            if not pipe.poll(TIMEOUT_S):
+                self.close()
+                raise AssertionError(f"rank {rank} was not done with {function.__name__}{args} in {TIMEOUT_S} s")
+            results.append(pipe.recv())
+        if errors := [f"rank {r}: {e}" for r, (_, e) in enumerate(results) if e]:
+            raise AssertionError("\n".join(errors))
+        return [value for value, _ in results]
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.join()
+
+
+def _work(rank: int, size: int, store: str, pipe: Connection) -> None:
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    from datetime import timedelta
+
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(store, size), rank=rank, world_size=size, timeout=timedelta(seconds=20)
+    )
+    while True:
+        function, args = pipe.recv()
+        try:
+            pipe.send((function(*args), ""))
+        except Exception:  # noqa: BLE001 (handed to the test)
+            pipe.send((None, traceback.format_exc()))
