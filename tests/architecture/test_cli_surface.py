@@ -11,7 +11,7 @@ SURFACE = {
     "simulate": {"--json", "--trace"},
     "validate": set(),
     "run": {"--emulate", "--json", "--learning-rate", "--seed", "--steps", "--trace", "--verify"},
-    "train-policy": {"--hours", "--json", "--output", "--seed"},
+    "train-policy": {"--hours", "--iterations", "--json", "--output", "--resume", "--seed"},
     "capture": {"--output"},
     "profile": {"--cache", "--device-type", "--output", "--repeats"},
     "export": {"--output", "--to"},

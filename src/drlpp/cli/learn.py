@@ -1,0 +1,57 @@
+"""``drlpp train-policy``: pre-train the policy that `drl` starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drlpp.cli import inputs
+from drlpp.cli.terminal import err, print_json, say
+
+_EPILOG = """Examples:
+
+drlpp train-policy -o runs/policy --iterations 2000 --seed 0
+
+drlpp train-policy -o runs/policy --resume --hours 1"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("train-policy", epilog=_EPILOG)(train_policy)
+
+
+def train_policy(
+    folder: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for checkpoint and curves.", show_default=False)
+    ],
+    iterations: Annotated[int, typer.Option("--iterations", help="Optimizer iterations in all.", min=1)] = 2000,
+    hours: Annotated[
+        float | None, typer.Option("--hours", help="Stop after this long, with a checkpoint to resume from.", min=0.0)
+    ] = None,
+    seed: inputs.Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    as_json: inputs.AsJson = False,
+) -> None:
+    """Pre-train the policy with PPO on generated models and clusters; watch with `tensorboard --logdir FOLDER`."""
+    from rich.logging import RichHandler
+
+    from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err(), show_path=False)]
+    )
+    config = PretrainConfig(seed=seed, iterations=iterations)
+    pretrain(
+        folder,
+        config,
+        note={"command": " ".join(["drlpp", *sys.argv[1:]])},
+        resume=resume,
+        stop_after_s=None if hours is None else hours * 3600,
+    )
+    if as_json:
+        print_json({"status": "ok", "checkpoint": str(folder / CHECKPOINT), "config": dataclasses.asdict(config)})
+    say(f"policy written to {folder / CHECKPOINT}")
