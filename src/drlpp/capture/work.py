@@ -7,6 +7,8 @@ kernels), bytes as the tensors that each kernel reads and writes. What autograd 
 The weight gradient includes adding it to the accumulated gradient. Attention is counted in its fused form also where
 dropout would make the CPU fall back to the unfused one, because that is what devices that train run.
 
+A backward pass whose shapes depend on values is taken to cost as much as the forward pass.
+
 Left out: the sum of the gradients of a tensor with several consumers (one addition per further consumer).
 """
 
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -77,9 +79,7 @@ def _with_fused_attention(call: Call) -> Call:
 
 def _count(call: Call) -> CallWork:
     leaves = [_fake(spec) for spec in call.tensors]
-    values = tuple(
-        leaf.clone() if spec.changed else leaf for leaf, spec in zip(leaves, call.tensors, strict=True)
-    )
+    values = tuple(leaf.clone() if spec.changed else leaf for leaf, spec in zip(leaves, call.tensors, strict=True))
     kept: list[torch.Tensor] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -93,7 +93,10 @@ def _count(call: Call) -> CallWork:
     results = [r for r in tree_leaves(returned) if isinstance(r, torch.Tensor)]
     saved = _saved(kept, values, results)
     described = tuple(_result(r, values) for r in results)
-    input_grad, weight_grad = _backward(call.tensors, leaves, results)
+    try:
+        input_grad, weight_grad = _backward(call.tensors, leaves, results)
+    except DynamicOutputShapeException:  # the size of the gradient depends on values (a Boolean mask as an index)
+        input_grad, weight_grad = forward.work, NO_WORK
     return CallWork(forward.work, input_grad, weight_grad, described, saved)
 
 
@@ -120,7 +123,9 @@ def _saved(
     kept: Sequence[torch.Tensor], values: Sequence[torch.Tensor], results: Sequence[torch.Tensor]
 ) -> tuple[Saved, ...]:
     found: dict[int, Saved] = {}
-    places: dict[int, tuple[Literal["argument", "result"], int]] = {_storage(r): ("result", i) for i, r in enumerate(results)}
+    places: dict[int, tuple[Literal["argument", "result"], int]] = {
+        _storage(r): ("result", i) for i, r in enumerate(results)
+    }
     places |= {_storage(v): ("argument", i) for i, v in enumerate(values)}
     for tensor in kept:
         storage = _storage(tensor)
@@ -187,13 +192,53 @@ class _KernelCounter(TorchDispatchMode):
         return out
 
 
-_FREE = {aten.detach, aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.alias}
-_PARTIAL_READERS = {aten.embedding, aten.index_select, aten.gather, aten.index, aten.slice_backward, aten.select_backward}
+_FREE = {
+    aten.detach,
+    aten.empty,
+    aten.empty_like,
+    aten.empty_strided,
+    aten.new_empty,
+    aten.new_empty_strided,
+    aten.alias,
+}
+_PARTIAL_READERS = {
+    aten.embedding,
+    aten.index_select,
+    aten.gather,
+    aten.index,
+    aten.slice_backward,
+    aten.select_backward,
+}
 _COPIES = {
-    aten.clone, aten.copy_, aten._to_copy, aten.zeros, aten.ones, aten.full, aten.fill_, aten.zero_, aten.cat,
-    aten.stack, aten.embedding, aten.index_select, aten.gather, aten.index, aten.constant_pad_nd, aten.zeros_like,
-    aten.ones_like, aten.full_like, aten.slice_backward, aten.select_backward, aten._unsafe_view, aten.arange,
-    aten.new_zeros, aten.new_full, aten.new_ones, aten.expand_copy, aten.repeat, aten.roll, aten.flip,
+    aten.clone,
+    aten.copy_,
+    aten._to_copy,
+    aten.zeros,
+    aten.ones,
+    aten.full,
+    aten.fill_,
+    aten.zero_,
+    aten.cat,
+    aten.stack,
+    aten.embedding,
+    aten.index_select,
+    aten.gather,
+    aten.index,
+    aten.constant_pad_nd,
+    aten.zeros_like,
+    aten.ones_like,
+    aten.full_like,
+    aten.slice_backward,
+    aten.select_backward,
+    aten._unsafe_view,
+    aten.arange,
+    aten.new_zeros,
+    aten.new_full,
+    aten.new_ones,
+    aten.expand_copy,
+    aten.repeat,
+    aten.roll,
+    aten.flip,
 }
 
 
@@ -216,7 +261,6 @@ def _rnn_layer_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, out_val: An
 
 def _rnn_layer_backward_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, **kwargs: Any) -> float:
     return 2.0 * _rnn_layer_flop(x, w_input, w_hidden)
-
 
 
 _FORMULAS: dict[Any, Any] = {
