@@ -78,7 +78,7 @@ TRANSFORMERS = {
     "other": "PatchTSTForPrediction TimeSeriesTransformerForPrediction PerceiverForMaskedLM DecisionTransformerModel",
 }
 
-MORE_OPTIONS = {"TimeSeriesTransformerForPrediction": {"prediction_length": "12"}}
+MORE_OPTIONS = {"TimeSeriesTransformerForPrediction": {"prediction_length": "12", "context_length": "12"}}
 """Fields that a configuration must be given."""
 
 

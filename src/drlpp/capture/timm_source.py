@@ -11,6 +11,7 @@ from drlpp.capture.sources import (
     Example,
     ModelSource,
     default_dtype,
+    mean_square,
     one_line,
     parse_dtype,
     parse_value,

@@ -19,6 +19,7 @@ from drlpp.capture.sources import (
     Example,
     ModelSource,
     default_dtype,
+    mean_square,
     one_line,
     parse_dtype,
     parse_value,
