@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
-from drlpp.capture.export import ExportedModel, LossFunction, export_module
+from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.graph_builder import build_graph
+from drlpp.capture.loss import LossFunction
 from drlpp.capture.sources import ModelSource, as_call
 from drlpp.graph import OpGraph
 

@@ -12,23 +12,23 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 import io
 import logging
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
 from torch import fx
+from torch.distributions import Distribution
 
 from drlpp.capture.failures import capture_error
+from drlpp.capture.loss import LossFunction, ModelWithLoss
 from drlpp.errors import CaptureError
 
-LossFunction = Callable[..., torch.Tensor]
-_MODEL, _CRITERION = "model", "criterion"
+_MODEL = "model"
 _DROPPED = {
     "aten._assert_tensor_metadata",
     "aten._assert_async",
@@ -60,60 +60,6 @@ class ExportedModel:
     aliases: Mapping[str, str]
 
 
-class _WithLoss(torch.nn.Module):
-    """A module and its loss as one module that returns the scalar loss."""
-
-    def __init__(self, model: torch.nn.Module, loss_fn: LossFunction | None) -> None:
-        super().__init__()
-        self.model = model
-        self.criterion = loss_fn
-        self._takes_target = loss_fn is not None and takes_target(loss_fn)
-
-    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        targets = []
-        if self._takes_target:
-            if kwargs:
-                last = next(reversed(kwargs))
-                targets, kwargs = [kwargs[last]], {k: v for k, v in kwargs.items() if k != last}
-            else:
-                *args, target = args  # type: ignore[assignment]
-                targets = [target]
-        output = self.model(*args, **kwargs)
-        if self.criterion is not None:
-            return _scalar(self.criterion(output, *targets), "the loss function")
-        if isinstance(output, torch.Tensor):
-            return _scalar(output, "the module")
-        loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-        if not isinstance(loss, torch.Tensor):
-            raise CaptureError(
-                f"the module returns {type(output).__name__} without a loss: return the scalar loss, an object with "
-                "`.loss`, or give a loss_fn(output)"
-            )
-        return _scalar(loss, "the module")
-
-
-def takes_target(loss_fn: LossFunction) -> bool:
-    """Whether a loss function must be given a second argument: the target, which is the last example input."""
-    function = loss_fn.forward if isinstance(loss_fn, torch.nn.Module) else loss_fn
-    required = [
-        p
-        for p in inspect.signature(function).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    return len(required) > 1
-
-
-def _scalar(loss: object, who: str) -> torch.Tensor:
-    if not isinstance(loss, torch.Tensor):
-        raise CaptureError(f"{who} returns {type(loss).__name__}: the loss must be a tensor with one element")
-    if loss.numel() != 1 or not loss.is_floating_point():
-        raise CaptureError(
-            f"{who} returns a {loss.dtype} tensor of shape {list(loss.shape)}: the loss must have one element; reduce "
-            "it (mean) or give a loss_fn(output)"
-        )
-    return loss.reshape(()) if loss.dim() else loss
-
-
 def export_module(
     model: torch.nn.Module,
     args: Sequence[Any],
@@ -125,10 +71,10 @@ def export_module(
     Raises:
         CaptureError: the module cannot be exported; the message names the construct and the module.
     """
-    wrapped = _WithLoss(model.train(), loss_fn)
+    wrapped = ModelWithLoss(model.train(), loss_fn)
     args, kwargs = _cloned(tuple(args)), _cloned(dict(kwargs))
     try:
-        with _quiet():
+        with _exporting():
             program = torch.export.export(wrapped, args, kwargs, strict=False)
             raw = program.module(check_guards=False)
     except CaptureError:
@@ -171,8 +117,11 @@ def _cloned(tree: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the notices of export, which mean nothing to the user, from the screen."""
+def _exporting() -> Iterator[None]:
+    """Keeps the notices of export, which mean nothing to the user, from the screen, and random distributions from
+    checking the values of their arguments."""
+    validate = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
     logger = logging.getLogger("torch.export")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -182,9 +131,10 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+        Distribution.set_default_validate_args(validate)
 
 
-def _canonical_names(wrapped: _WithLoss) -> dict[str, str]:
+def _canonical_names(wrapped: ModelWithLoss) -> dict[str, str]:
     """Name of every parameter and buffer in the wrapper -> the first name of the same tensor in the user's module."""
     first: dict[int, str] = {}
     out: dict[str, str] = {}

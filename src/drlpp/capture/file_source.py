@@ -9,7 +9,7 @@ from types import ModuleType
 
 import torch
 
-from drlpp.capture.sources import Example, ModelSource, as_call, suggestion
+from drlpp.capture.sources import Example, ModelSource, as_call, one_line, suggestion
 from drlpp.errors import CaptureError
 
 
@@ -45,7 +45,7 @@ def _function(spec: str, file: Path, function: str) -> object:
         raise
     except Exception as error:  # noqa: BLE001 (the user's code may raise anything)
         raise CaptureError(
-            f"{spec!r}: {function}() raises {type(error).__name__}: {' '.join(str(error).split())[:200]}: it must "
+            f"{spec!r}: {function}() raises {type(error).__name__}: {one_line(error)}: it must "
             "return (module, example_inputs) or (module, example_inputs, loss_fn) without arguments"
         ) from error
 
@@ -64,7 +64,7 @@ def _execute(spec: str, file: Path) -> ModuleType:
         line = getattr(error, "lineno", "")
         raise CaptureError(
             f"{spec!r}: {file}{f':{line}' if line else ''} raises {type(error).__name__} when it is imported: "
-            f"{' '.join(str(error).split())[:200]}: it must import without an error"
+            f"{one_line(error)}: it must import without an error"
         ) from error
     finally:
         sys.path.remove(str(file.resolve().parent))

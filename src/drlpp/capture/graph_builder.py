@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,13 +70,16 @@ class NodeCosts:
         return out
 
 
-def node_costs(exported: ExportedModel) -> NodeCosts:
-    """Walks the exported graph once and counts every call (equal calls once).
+def node_costs(module: fx.GraphModule, no_grad: Collection[str]) -> NodeCosts:
+    """Walks an exported graph once and counts every call (equal calls once).
+
+    Args:
+        module: a tidied graph (`drlpp.capture.export`).
+        no_grad: names of the fx nodes that run without gradient recording.
 
     Raises:
         CaptureError: an operator cannot be run on fake tensors.
     """
-    module = exported.module
     params = dict(module.named_parameters())
     counted: dict[str, CallWork] = {}
     calls: dict[fx.Node, Call] = {}
@@ -93,7 +96,7 @@ def node_costs(exported: ExportedModel) -> NodeCosts:
             if is_getitem(node):
                 values[node] = _element(node, values)
                 continue
-            call = _call(node, values, params, exported)
+            call = _call(node, values, params, node.name not in no_grad)
             if call.key not in counted:
                 try:
                     counted[call.key] = count_work(call)
@@ -112,13 +115,13 @@ def _call(
     node: fx.Node,
     values: Mapping[fx.Node, tuple[_Value, ...]],
     params: Mapping[str, torch.nn.Parameter],
-    exported: ExportedModel,
+    grad_enabled: bool,
 ) -> Call:
     return call_of(
         node,
         requires_grad=lambda n: values[n][0].requires_grad,
         is_param=lambda n: n.op == "get_attr" and str(n.target) in params,
-        grad_enabled=node.name not in exported.no_grad,
+        grad_enabled=grad_enabled,
     )
 
 
@@ -153,7 +156,7 @@ def build_graph(exported: ExportedModel, *, name: str, source: str) -> tuple[OpG
     Raises:
         CaptureError: an operator cannot be analysed.
     """
-    costs = node_costs(exported)
+    costs = node_costs(exported.module, exported.no_grad)
     groups = group_nodes(exported.module, exported.autocast, costs.views)
     return _Builder(exported, costs, groups).build(name, source)
 

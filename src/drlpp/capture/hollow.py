@@ -43,12 +43,16 @@ def hollow_parameters() -> Iterator[None]:
         fakes[parameter] = fake
         return fake
 
+    converter = mode.fake_tensor_converter.meta_converter
+    # Strong references for the time being: with a weak one to it, `Module.to` cannot change a fake parameter.
+    memo, converter.tensor_memo = converter.tensor_memo, {}
     handle = register_module_parameter_registration_hook(make_fake)
     try:
         with _ZeroForUnknown():
             yield
     finally:
         handle.remove()
+        converter.tensor_memo = memo
 
 
 class _ZeroForUnknown(TorchDispatchMode):

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import torch
 
 from drlpp.capture.hollow import hollow_parameters
+from drlpp.capture.loss import LossFunction
 from drlpp.errors import CaptureError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -27,14 +28,14 @@ class Example:
     Attributes:
         module: the model.
         args, kwargs: what it is called with; the first dimension of tensors is samples.
-        loss_fn: output (and target, see `drlpp.capture.export.takes_target`) -> scalar loss; None if the module's
+        loss_fn: output (and target, see `drlpp.capture.loss.takes_target`) -> scalar loss; None if the module's
             output is the loss or has one as `.loss`.
     """
 
     module: torch.nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    loss_fn: Callable[..., torch.Tensor] | None
+    loss_fn: LossFunction | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +143,17 @@ def parse_dtype(spec: str, options: dict[str, str]) -> torch.dtype | None:
     return _DTYPES[text]
 
 
+@contextmanager
+def default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
+    """Context in which modules make their parameters in `dtype`."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype or before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def one_line(error: BaseException) -> str:
     """The message of an exception, on one line and not longer than 200 characters."""
     text = " ".join(str(error).split())
@@ -152,6 +164,18 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` for the nearest known names, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f": did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def mean_square(output: Any) -> torch.Tensor:
+    """Mean square of the first floating-point output: a stand-in loss for models that define none. Raises CaptureError
+    if the output has no such tensor with a gradient."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    tensors = [t for t in torch.utils._pytree.tree_leaves(output) if isinstance(t, torch.Tensor)]
+    trained = [t for t in tensors if t.is_floating_point() and t.requires_grad]
+    if not trained:
+        raise CaptureError("the model's output has no tensor with a gradient: write a loss_fn for it")
+    return trained[0].float().square().mean()
 
 
 def as_call(inputs: torch.Tensor | Sequence[Any] | Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,14 +7,25 @@ from typing import Any
 
 import torch
 
-from drlpp.capture.sources import Example, ModelSource, parse_value, suggestion, take_int
+from drlpp.capture.sources import (
+    Example,
+    ModelSource,
+    default_dtype,
+    mean_square,
+    one_line,
+    parse_dtype,
+    parse_value,
+    suggestion,
+    take_int,
+)
 from drlpp.errors import CaptureError
 
 DEFAULT_BATCH_SIZE = 8
 
 
 def timm_source(spec: str, name: str, options: dict[str, str]) -> ModelSource:
-    """The timm model `name`. Options: `batch_size`, `image_size` (also `img_size`), and any of `timm.create_model`.
+    """The timm model `name`; one without a classifier gets the mean square of its features as the loss. Options: `batch_size`, `image_size` (also `img_size`), `dtype`, and any of
+    `timm.create_model`.
 
     Raises:
         CaptureError: timm is not installed, or knows no such model.
@@ -30,15 +41,17 @@ def timm_source(spec: str, name: str, options: dict[str, str]) -> ModelSource:
     image_size = take_int(spec, options, "image_size", 0) if "image_size" in options else None
     if "img_size" in options:
         image_size = take_int(spec, options, "img_size", 0)
+    dtype = parse_dtype(spec, options)
     arguments = {key: parse_value(value) for key, value in options.items()}
 
     def make() -> Example:
-        module = _create(spec, name, arguments, image_size)
+        with default_dtype(dtype):
+            module = _create(spec, name, arguments, image_size)
         channels, height, width = _input_size(module, arguments, image_size)
-        images = torch.randn(batch_size, channels, height, width)
+        images = torch.randn(batch_size, channels, height, width, dtype=dtype)
         num_classes = getattr(module, "num_classes", 0)
         if num_classes < 1:
-            raise CaptureError(f"{spec!r}: the model has {num_classes} classes: a classifier needs num_classes >= 1")
+            return Example(module=module, args=(images,), kwargs={}, loss_fn=mean_square)
         labels = torch.randint(0, num_classes, (batch_size,))
         return Example(module=module, args=(images, labels), kwargs={}, loss_fn=classification_loss)
 
@@ -66,8 +79,7 @@ def _create(spec: str, name: str, arguments: dict[str, Any], image_size: int | N
             raise CaptureError(f"{spec!r}: timm cannot build it: {error}: check the options") from error
         except Exception as error:  # noqa: BLE001 (a constructor may raise anything for a wrong option)
             raise CaptureError(
-                f"{spec!r}: timm cannot build it: {type(error).__name__}: {' '.join(str(error).split())[:200]}: check "
-                "the options"
+                f"{spec!r}: timm cannot build it: {type(error).__name__}: {one_line(error)}: check the options"
             ) from error
         return module
     raise CaptureError(f"{spec!r}: timm cannot build it: check the options")

@@ -2,7 +2,7 @@
 
 Token ids, images and audio are random; attention masks are left out (all ones is the default, and masks make some
 models look at their values). Classes with a known kind of label get labels, so that their output has a loss; for the
-others the loss is `first_output_loss`.
+others the loss is `drlpp.capture.sources.mean_square`.
 """
 
 from __future__ import annotations
@@ -18,22 +18,15 @@ from drlpp.errors import CaptureError
 NUM_CHOICES = 2
 AUDIO_SAMPLES = 16_000
 _ID_LABELS = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining")
+_NEED_ATTENTION_MASK = {"switch_transformers", "longt5"}
+_NEED_DECODER_IDS = {"prophetnet"}
+"""Model types that check the values of decoder ids which they make from labels, but not of given ones."""
 _SAMPLE_LABELS = (
     "ForSequenceClassification",
     "ForImageClassification",
     "ForVideoClassification",
     "ForNextSentencePrediction",
 )
-
-
-def first_output_loss(output: Any) -> torch.Tensor:
-    """Mean square of the model's first floating-point output: a stand-in loss for classes that define none."""
-    values = list(output.values()) if isinstance(output, Mapping) else list(output)
-    tensors = [t for t in torch.utils._pytree.tree_leaves(values) if isinstance(t, torch.Tensor)]
-    trained = [t for t in tensors if t.is_floating_point() and t.requires_grad]
-    if not trained:
-        raise CaptureError("the model's output has no tensor with a gradient: write a loss_fn for it")
-    return trained[0].float().square().mean()
 
 
 def example_inputs(
@@ -49,7 +42,9 @@ def example_inputs(
     labels = maker.labels(inputs)
     inputs |= labels
     if dtype is not None:
-        inputs = {k: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in inputs.items()}
+        inputs = {
+            k: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in inputs.items()
+        }
     return inputs, bool(labels)
 
 
@@ -85,6 +80,8 @@ class _Maker:
                 out["input_ids"] = torch.stack([out["input_ids"], self._ids()], dim=1)
             if "decoder_input_ids" in self._arguments and not self._makes_decoder_ids():
                 out["decoder_input_ids"] = self._ids()
+            if self._config.model_type in _NEED_ATTENTION_MASK:
+                out["attention_mask"] = torch.ones_like(out["input_ids"])
         if self._main == "pixel_values" or "pixel_values" in self._arguments:
             out["pixel_values"] = self._images()
         if self._main == "input_values":
@@ -93,6 +90,10 @@ class _Maker:
             out["input_features"] = self._audio_features()
             if "decoder_input_ids" in self._arguments and not self._makes_decoder_ids():
                 out["decoder_input_ids"] = self._ids()
+        if self._main in _SERIES:
+            out |= _SERIES[self._main](self)
+        if self._main == "inputs":
+            out["inputs"] = self._ids()
         if "bbox" in self._arguments:
             out["bbox"] = self._boxes()
         if "bool_masked_pos" in self._arguments and "ForMaskedImageModeling" in self._class:
@@ -105,6 +106,8 @@ class _Maker:
         return out
 
     def _makes_decoder_ids(self) -> bool:
+        if self._config.model_type in _NEED_DECODER_IDS:
+            return False
         return self._class.endswith("ForConditionalGeneration") and "labels" in self._arguments
 
     def _vocabulary(self) -> int:
@@ -157,11 +160,44 @@ class _Maker:
         count = (height // int(patch)) * (width // int(patch))
         return torch.rand(self._batch, count) < 0.4
 
+    def _series(self) -> dict[str, torch.Tensor]:
+        """Past and future of a time series, with the features that the model asks for."""
+        channels = int(self._get("num_input_channels", "input_size", default=1))
+        past = int(self._get("context_length", default=32)) + max(self._get("lags_sequence", default=[0]))
+        future = int(self._get("prediction_length", default=16))
+
+        def values(length: int, width: int, *, squeeze: bool) -> torch.Tensor:
+            return torch.randn(self._batch, length) if squeeze else torch.randn(self._batch, length, width)
+
+        one = channels == 1 and self._get("num_input_channels") is None
+        out = {"past_values": values(past, channels, squeeze=one)}
+        if "future_values" in self._arguments:
+            out["future_values"] = values(future, channels, squeeze=one)
+        if "past_time_features" in self._arguments:
+            width = int(self._get("num_time_features", default=0))
+            out["past_time_features"] = values(past, width, squeeze=False)
+            out["future_time_features"] = values(future, width, squeeze=False)
+            out["past_observed_mask"] = torch.ones_like(out["past_values"])
+        return out
+
+    def _trajectory(self) -> dict[str, torch.Tensor]:
+        """States, actions and rewards of an episode."""
+        length = min(self._seq, 32)
+        return {
+            "states": torch.randn(self._batch, length, int(self._config.state_dim)),
+            "actions": torch.randn(self._batch, length, int(self._config.act_dim)),
+            "rewards": torch.randn(self._batch, length, 1),
+            "returns_to_go": torch.randn(self._batch, length, 1),
+            "timesteps": torch.arange(length).repeat(self._batch, 1),
+        }
+
     def labels(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Labels of the kind that the class expects; empty if that is not known."""
         name, has = self._class, self._arguments
         if "ForQuestionAnswering" in name and "start_positions" in has:
             return {k: torch.randint(0, self._seq, (self._batch,)) for k in ("start_positions", "end_positions")}
+        if "future_values" in inputs:
+            return {"future_values": inputs["future_values"]}
         if "return_loss" in has and "pixel_values" in inputs and "input_ids" in inputs:
             return {"return_loss": True}
         if "labels" not in has:
@@ -182,3 +218,6 @@ class _Maker:
         if name.endswith("ForSemanticSegmentation"):
             return {"labels": torch.randint(0, num_labels, (self._batch, *self._image_shape()[1:]))}
         return {}
+
+
+_SERIES = {"past_values": _Maker._series, "states": _Maker._trajectory}

@@ -1,8 +1,9 @@
 """Models of the transformers package, with random parameters of a given configuration.
 
 Options of the specification are `batch_size`, `seq_len` and `dtype`; any other is a field of the model's configuration
-(``num_hidden_layers=4``; ``text_config.num_hidden_layers=4`` for a nested one). Layer drop and caches are switched
-off: the one decides by random values which ops run, the other is of no use in training.
+(``num_hidden_layers=4``; ``text_config.num_hidden_layers=4`` for a nested one). Switched off are layer drop (random
+values would decide which ops run), masks drawn outside of the graph (they would be the same in every step) and caches
+(of no use in training).
 """
 
 from __future__ import annotations
@@ -14,8 +15,18 @@ from typing import Any
 
 import torch
 
-from drlpp.capture.sources import Example, ModelSource, one_line, parse_dtype, parse_value, suggestion, take_int
-from drlpp.capture.transformers_inputs import example_inputs, first_output_loss
+from drlpp.capture.sources import (
+    Example,
+    ModelSource,
+    default_dtype,
+    mean_square,
+    one_line,
+    parse_dtype,
+    parse_value,
+    suggestion,
+    take_int,
+)
+from drlpp.capture.transformers_inputs import example_inputs
 from drlpp.errors import CaptureError
 
 DEFAULT_BATCH_SIZE = 4
@@ -25,9 +36,12 @@ _SWITCHED_OFF = {
     "layerdrop": 0.0,
     "encoder_layerdrop": 0.0,
     "decoder_layerdrop": 0.0,
-    "apply_spec_augment": False,
+    "mask_time_prob": 0.0,
+    "mask_feature_prob": 0.0,
     "return_dict": True,
 }
+_FILLED_IN = {"pad_token_id": 0, "decoder_start_token_id": 0, "vocab_size": 32_000}
+"""Values for fields that a configuration leaves open (absent or None) but models need."""
 
 
 def transformers_source(spec: str, name: str, options: dict[str, str]) -> ModelSource:
@@ -46,7 +60,7 @@ def transformers_source(spec: str, name: str, options: dict[str, str]) -> ModelS
         config = _config(spec, model_class, options)
         module = _create(spec, model_class, config, dtype)
         inputs, has_loss = example_inputs(module, batch_size, seq_len, dtype)
-        return Example(module=module, args=(), kwargs=inputs, loss_fn=None if has_loss else first_output_loss)
+        return Example(module=module, args=(), kwargs=inputs, loss_fn=None if has_loss else mean_square)
 
     return ModelSource(spec=spec, name=name, make=make)
 
@@ -80,10 +94,9 @@ def _config(spec: str, model_class: Any, options: Mapping[str, str]) -> Any:
             if hasattr(part, key):
                 with contextlib.suppress(AttributeError, NotImplementedError):
                     setattr(part, key, value)
-    for part in _with_nested(config):
-        for key in ("pad_token_id", "decoder_start_token_id"):
+        for key, value in _FILLED_IN.items():
             if getattr(part, key, None) is None:
-                setattr(part, key, 0)
+                setattr(part, key, value)
     for key, text in options.items():
         _set_option(spec, config, key, text)
     return config
@@ -126,7 +139,7 @@ def _set_option(spec: str, config: Any, key: str, text: str) -> None:
 
 def _create(spec: str, model_class: Any, config: Any, dtype: torch.dtype | None) -> torch.nn.Module:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), default_dtype(dtype):
             warnings.simplefilter("ignore")
             module: torch.nn.Module = model_class(config)
     except Exception as error:  # noqa: BLE001 (a constructor may raise anything for a wrong option)
@@ -134,4 +147,4 @@ def _create(spec: str, model_class: Any, config: Any, dtype: torch.dtype | None)
             f"{spec!r}: {model_class.__name__} cannot be built: {type(error).__name__}: {one_line(error)}: check the "
             "options"
         ) from error
-    return module if dtype is None else module.to(dtype)
+    return module

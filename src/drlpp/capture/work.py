@@ -7,6 +7,8 @@ kernels), bytes as the tensors that each kernel reads and writes. What autograd 
 The weight gradient includes adding it to the accumulated gradient. Attention is counted in its fused form also where
 dropout would make the CPU fall back to the unfused one, because that is what devices that train run.
 
+A backward pass whose shapes depend on values is taken to cost as much as the forward pass.
+
 Left out: the sum of the gradients of a tensor with several consumers (one addition per further consumer).
 """
 
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -91,7 +93,10 @@ def _count(call: Call) -> CallWork:
     results = [r for r in tree_leaves(returned) if isinstance(r, torch.Tensor)]
     saved = _saved(kept, values, results)
     described = tuple(_result(r, values) for r in results)
-    input_grad, weight_grad = _backward(call.tensors, leaves, results)
+    try:
+        input_grad, weight_grad = _backward(call.tensors, leaves, results)
+    except DynamicOutputShapeException:  # the size of the gradient depends on values (a Boolean mask as an index)
+        input_grad, weight_grad = forward.work, NO_WORK
     return CallWork(forward.work, input_grad, weight_grad, described, saved)
 
 

@@ -1,0 +1,282 @@
+"""How many models can be captured: one or two of every timm module and classes of transformers of every family.
+
+Usage::
+
+    python benchmarks/capture_breadth.py [--only timm|transformers] [--verify] [--write] [NAME ...]
+
+Every model is captured without values in a process of its own, in training mode with its loss, at its own width and
+(transformers) two layers per stack. `--verify` captures it with values too, cuts it at random into five stages and
+compares loss and gradients with the plain module. `--write` puts the table into docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import logging
+import math
+import multiprocessing
+import platform
+import re
+import statistics
+import subprocess
+import time
+import warnings
+from collections.abc import Iterable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import transformers
+
+from drlpp.capture import CapturedModel, capture, capture_module, load_model
+from drlpp.capture.interpret import run_stages
+from drlpp.capture.loss import ModelWithLoss
+
+DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- capture-breadth:begin -->", "<!-- capture-breadth:end -->"
+TIME_LIMIT_S = 180
+SEVERAL_MODELS = 20
+"""timm modules with at least so many models give two of them."""
+LAYER_FIELDS = (
+    "num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers",
+    "num_decoder_layers", "num_encoder_layers", "depth",
+)  # fmt: skip
+TRANSFORMERS = {
+    "encoder": """AlbertForMaskedLM BertForPreTraining BertForQuestionAnswering BertForMultipleChoice RobertaForMaskedLM
+        XLMRobertaForTokenClassification DebertaV2ForSequenceClassification DistilBertForQuestionAnswering
+        MPNetForMaskedLM FunnelForMaskedLM ConvBertForMaskedLM NystromformerForMaskedLM FNetForMaskedLM
+        ModernBertForMaskedLM BigBirdForMaskedLM MobileBertForMaskedLM SqueezeBertForMaskedLM RoFormerForMaskedLM
+        EsmForMaskedLM LongformerForMaskedLM CanineForTokenClassification LayoutLMForTokenClassification""",
+    "decoder": """GPT2LMHeadModel GPTNeoXForCausalLM GPTJForCausalLM GPTNeoForCausalLM OPTForCausalLM BloomForCausalLM
+        LlamaForCausalLM MistralForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM Gemma2ForCausalLM PhiForCausalLM
+        Phi3ForCausalLM FalconForCausalLM StableLmForCausalLM CohereForCausalLM Olmo2ForCausalLM XGLMForCausalLM
+        CTRLLMHeadModel XLNetLMHeadModel Starcoder2ForCausalLM GraniteForCausalLM""",
+    "mixture of experts": """MixtralForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM OlmoeForCausalLM
+        DeepseekV3ForCausalLM GraniteMoeForCausalLM GptOssForCausalLM SwitchTransformersForConditionalGeneration""",
+    "state space": """MambaForCausalLM Mamba2ForCausalLM FalconMambaForCausalLM RecurrentGemmaForCausalLM
+        RwkvForCausalLM JambaForCausalLM""",
+    "encoder-decoder": """T5ForConditionalGeneration MT5ForConditionalGeneration BartForConditionalGeneration
+        MBartForConditionalGeneration PegasusForConditionalGeneration MarianMTModel M2M100ForConditionalGeneration
+        LEDForConditionalGeneration BlenderbotSmallForConditionalGeneration LongT5ForConditionalGeneration
+        ProphetNetForConditionalGeneration""",
+    "vision": """ViTForImageClassification DeiTForImageClassification BeitForImageClassification
+        SwinForImageClassification Swinv2ForImageClassification ConvNextForImageClassification
+        ResNetForImageClassification RegNetForImageClassification MobileNetV2ForImageClassification
+        MobileViTForImageClassification EfficientNetForImageClassification SegformerForSemanticSegmentation
+        PoolFormerForImageClassification Dinov2ForImageClassification FocalNetForImageClassification
+        LevitForImageClassification CvtForImageClassification DPTForDepthEstimation ViTMAEForPreTraining
+        VideoMAEForVideoClassification TimesformerForVideoClassification YolosForObjectDetection""",
+    "audio": """Wav2Vec2ForCTC HubertForCTC WavLMForCTC SEWForCTC UniSpeechSatForCTC ASTForAudioClassification
+        WhisperForConditionalGeneration Speech2TextForConditionalGeneration Data2VecAudioForCTC""",
+    "multimodal": """CLIPModel SiglipModel AltCLIPModel ChineseCLIPModel AlignModel GroupViTModel BlipModel
+        ViltForQuestionAnswering LlavaForConditionalGeneration GitForCausalLM BridgeTowerModel FlavaModel""",
+    "other": "PatchTSTForPrediction TimeSeriesTransformerForPrediction PerceiverForMaskedLM DecisionTransformerModel",
+}
+
+MORE_OPTIONS = {"TimeSeriesTransformerForPrediction": {"prediction_length": "12", "context_length": "12"}}
+"""Fields that a configuration must be given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model to capture."""
+
+    family: str
+    name: str
+    spec: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What came of it. `error` is the largest relative difference of loss and gradients, if they were compared."""
+
+    case: Case
+    seconds: float
+    failure: str = ""
+    num_nodes: int = 0
+    num_ops: int = 0
+    error: float | None = None
+
+
+def timm_cases() -> Iterable[Case]:
+    for module in timm.list_modules():
+        models = timm.list_models(module=module)
+        chosen = {models[0], models[-1]} if len(models) >= SEVERAL_MODELS else set(models[:1])
+        for name in sorted(chosen):
+            yield Case("timm", name, f"timm:{name}?batch_size=2")
+
+
+def transformers_cases() -> Iterable[Case]:
+    for family, names in TRANSFORMERS.items():
+        for name in names.split():
+            config = getattr(transformers, name).config_class()
+            options = {"batch_size": "2", **_few_layers("", config), **MORE_OPTIONS.get(name, {})}
+            yield Case(family, name, f"transformers:{name}?{'&'.join(f'{k}={v}' for k, v in options.items())}")
+
+
+def _few_layers(prefix: str, config: Any) -> dict[str, str]:
+    """Options that set the number of layers to two, where it is one number and no other field lists layers."""
+    out: dict[str, str] = {}
+    if any(key in vars(config) for key in ("backbone_out_indices", "layer_types", "layers_block_type")):
+        return out
+    for key in LAYER_FIELDS:
+        if key in vars(config) and type(getattr(config, key)) is int and getattr(config, key) > 2:
+            out[prefix + key] = "2"
+    for key, value in vars(config).items():
+        if isinstance(value, transformers.PreTrainedConfig):
+            out |= _few_layers(f"{prefix}{key}.", value)
+    return out
+
+
+def run_case(case: Case, verify: bool) -> Row:
+    """Captures in a process of its own, with a time limit."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    start = time.perf_counter()
+    process = context.Process(target=_child, args=(case, verify, theirs))
+    process.start()
+    theirs.close()
+    row = Row(case, 0.0, failure=f"no result after {TIME_LIMIT_S} s")
+    try:
+        if ours.poll(TIME_LIMIT_S):
+            row = ours.recv()
+    except EOFError:
+        row = Row(case, time.perf_counter() - start, failure="the process died")
+    process.kill()
+    process.join()
+    return row
+
+
+def _child(case: Case, verify: bool, connection: Connection) -> None:
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    try:
+        captured = capture(load_model(case.spec))
+        seconds = time.perf_counter() - start
+        error = compare(case.spec) if verify else None
+        row = Row(case, seconds, "", len(captured.op_of_node), captured.graph.num_ops, error)
+    except Exception as error:  # a benchmark records every failure
+        row = Row(case, time.perf_counter() - start, failure=f"{type(error).__name__}: {error}")
+    connection.send(row)
+
+
+def compare(spec: str) -> float:
+    """Largest relative difference of loss and gradients between five random stages and the plain module."""
+    example = load_model(spec).build(device="cpu", seed=0)
+    _without_dropout(example.module)
+    plain = ModelWithLoss(copy.deepcopy(example.module).train(), example.loss_fn)
+    loss = plain(*example.args, **example.kwargs)
+    loss.backward()
+    captured = capture_module(example.module, example.args or dict(example.kwargs), example.loss_fn)
+    staged = run_stages(captured, random_partition(captured, 5, np.random.default_rng(0)))
+    params = dict(captured.module.named_parameters())
+    squares = [0.0, 0.0]
+    for name, expected in plain.model.named_parameters():
+        if expected.grad is not None:
+            found = params[captured.aliases.get(name, name)].grad
+            assert found is not None, name
+            squares[0] += float((found - expected.grad).double().square().sum())
+            squares[1] += float(expected.grad.double().square().sum())
+    gradient_error = math.sqrt(squares[0] / squares[1]) if squares[1] else 0.0
+    return max(gradient_error, abs(float(staged) - float(loss.detach())) / max(abs(float(staged)), 1e-12))
+
+
+def random_partition(captured: CapturedModel, num_stages: int, rng: np.random.Generator) -> list[int]:
+    """A random legal partition, with branches in different stages."""
+    graph, stages = captured.graph, []
+    for before in graph.predecessors:
+        start = int(rng.integers(num_stages)) if stages and rng.random() < 0.3 else 0
+        low = max((stages[i] for i in before), default=start)
+        stages.append(min(num_stages - 1, low + int(rng.random() < num_stages / min(graph.num_ops, 60))))
+    return stages
+
+
+def _without_dropout(module: torch.nn.Module) -> None:
+    for m in module.modules():
+        for key, value in vars(m).items():
+            if ("drop" in key or (key == "p" and "rop" in type(m).__name__)) and isinstance(value, float):
+                setattr(m, key, 0.0)
+
+
+def markdown(rows: list[Row]) -> str:
+    """The figures and the list of failures."""
+    lines = [
+        f"torch {torch.__version__}, timm {timm.__version__}, transformers {transformers.__version__}, "
+        f"{platform.machine()}, commit {_commit()}.",
+        "",
+        "| family | models | captured | median s | slowest s | median fx nodes | median ops | largest error |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    families = list(dict.fromkeys(r.case.family for r in rows))
+    for title, chosen in [*((f, [r for r in rows if r.case.family == f]) for f in families), ("all", rows)]:
+        good = [r for r in chosen if not r.failure]
+        errors = [r.error for r in good if r.error is not None]
+        figures = ["-"] * 4
+        if good:
+            figures = [
+                f"{statistics.median(r.seconds for r in good):.1f}",
+                f"{max(r.seconds for r in good):.1f}",
+                f"{statistics.median(r.num_nodes for r in good):.0f}",
+                f"{statistics.median(r.num_ops for r in good):.0f}",
+            ]
+        error = f"{max(errors):.0e} ({len(errors)} compared)" if errors else "-"
+        lines.append(f"| {title} | {len(chosen)} | {len(good)} | {' | '.join(figures)} | {error} |")
+    lines.append("")
+    for r in rows:
+        if r.failure:
+            lines.append(f"- `{r.case.name}` ({r.case.family}): {r.failure}")
+    return "\n".join(lines)
+
+
+def _commit() -> str:
+    out = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return out.stdout.strip() or "unknown"
+
+
+def write_docs(text: str) -> None:
+    """Replaces what stands between the markers in docs/benchmarks.md, or adds it."""
+    old = DOCS.read_text() if DOCS.exists() else "# Benchmarks\n"
+    block = f"{BEGIN}\n{text}\n{END}"
+    if BEGIN in old:
+        new = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, old, flags=re.DOTALL)
+    else:
+        new = f"{old.rstrip()}\n\n## Breadth of the capture\n\n{block}\n"
+    DOCS.parent.mkdir(exist_ok=True)
+    DOCS.write_text(new)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("names", nargs="*", help="only these models")
+    parser.add_argument("--only", choices=["timm", "transformers"])
+    parser.add_argument("--verify", action="store_true", help="compare loss and gradients with the plain module")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    cases = [*timm_cases()] if options.only != "transformers" else []
+    cases += [*transformers_cases()] if options.only != "timm" else []
+    if options.names:
+        cases = [c for c in cases if c.name in options.names]
+    rows = []
+    for case in cases:
+        row = run_case(case, options.verify)
+        rows.append(row)
+        what = row.failure or f"{row.num_nodes} fx nodes, {row.num_ops} ops" + (
+            "" if row.error is None else f", error {row.error:.1e}"
+        )
+        print(f"{'FAILED' if row.failure else 'ok':6} {row.seconds:6.1f} s  {case.spec}  {what}", flush=True)
+    text = markdown(rows)
+    print(text)
+    if options.write:
+        write_docs(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""A model and its loss as one module: what one training step computes on a micro-batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from drlpp.errors import CaptureError
+
+LossFunction = Callable[..., torch.Tensor]
+"""``loss_fn(output)`` or ``loss_fn(output, target)``; see `takes_target`."""
+
+
+class ModelWithLoss(torch.nn.Module):
+    """A module and its loss as one module that returns the scalar loss."""
+
+    def __init__(self, model: torch.nn.Module, loss_fn: LossFunction | None) -> None:
+        super().__init__()
+        self.model = model
+        self.criterion = loss_fn
+        self._takes_target = loss_fn is not None and takes_target(loss_fn)
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        targets = []
+        if self._takes_target:
+            if kwargs:
+                last = next(reversed(kwargs))
+                targets, kwargs = [kwargs[last]], {k: v for k, v in kwargs.items() if k != last}
+            else:
+                *args, target = args  # type: ignore[assignment]
+                targets = [target]
+        output = self.model(*args, **kwargs)
+        if self.criterion is not None:
+            return _scalar(self.criterion(output, *targets), "the loss function")
+        if isinstance(output, torch.Tensor):
+            return _scalar(output, "the module")
+        loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+        if not isinstance(loss, torch.Tensor):
+            raise CaptureError(
+                f"the module returns {type(output).__name__} without a loss: return the scalar loss, an object with "
+                "`.loss`, or give a loss_fn(output)"
+            )
+        return _scalar(loss, "the module")
+
+
+def takes_target(loss_fn: LossFunction) -> bool:
+    """Whether a loss function must be given a second argument: the target, which is the last example input and is then
+    not given to the model."""
+    function = loss_fn.forward if isinstance(loss_fn, torch.nn.Module) else loss_fn
+    required = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(required) > 1
+
+
+def _scalar(loss: object, who: str) -> torch.Tensor:
+    if not isinstance(loss, torch.Tensor):
+        raise CaptureError(f"{who} returns {type(loss).__name__}: the loss must be a tensor with one element")
+    if loss.numel() != 1 or not loss.is_floating_point():
+        raise CaptureError(
+            f"{who} returns a {loss.dtype} tensor of shape {list(loss.shape)}: the loss must have one element; reduce "
+            "it (mean) or give a loss_fn(output)"
+        )
+    return loss.reshape(()) if loss.dim() else loss

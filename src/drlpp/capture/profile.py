@@ -1,0 +1,342 @@
+"""Times of ops, measured on the device at hand.
+
+The captured model is run once, op by op, on its example micro-batch. At every call that is not known yet the call is
+timed alone on the values that it got: forward, then the backward pass for its input gradients, then for all of its
+gradients; the weight gradient is the difference. A time is the median of repeats after a warm-up. Equal calls (same
+operator, shapes, dtypes and arguments) are measured once, and kept in a file from which an interrupted profile goes on.
+
+Calls that are timed alone find their operands in the cache, and memory already allocated. Therefore the whole step is
+timed too, and all times are scaled so that their sum is the time of the whole step; `Profile.scale` says by how much.
+
+Left out: ops that run at the same time on one device, the optimizer, and transfers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils._pytree import tree_leaves, tree_map
+
+from drlpp.capture.calls import Argument, Call, is_getitem
+from drlpp.capture.captured import CapturedModel
+from drlpp.capture.graph_builder import node_costs
+from drlpp.capture.interpret import attribute, run_stages
+from drlpp.errors import CaptureError, InputError
+from drlpp.files import read_text, write_atomically
+from drlpp.graph import REFERENCE, OpGraph, OpTimes
+
+_LOG = logging.getLogger(__name__)
+SCHEMA_VERSION = 1
+SAVE_EVERY_S = 10.0
+USUAL_SCALE = (0.5, 2.0)
+"""Outside of this range the ops timed alone tell little about the step, and a warning is given."""
+
+Progress = Callable[[int, int, str], None]
+"""``progress(calls_done, calls_in_all, kind_of_op)``."""
+Seconds = tuple[float, float, float]
+"""Forward, input gradient, weight gradient."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """A graph with measured times.
+
+    Attributes:
+        graph: the captured graph, every op with times under the asked key.
+        step_s: measured seconds of forward and backward of one micro-batch.
+        sum_of_ops_s: sum of the times of the ops before scaling.
+        num_measured: distinct calls that were measured now (the others were in the cache).
+    """
+
+    graph: OpGraph
+    step_s: float
+    sum_of_ops_s: float
+    num_measured: int
+
+    @property
+    def scale(self) -> float:
+        """Factor that all times were multiplied by, so that their sum is `step_s`."""
+        return self.step_s / self.sum_of_ops_s
+
+
+def profile(
+    captured: CapturedModel,
+    *,
+    device: str = "cpu",
+    key: str = REFERENCE,
+    measured_on: str = "",
+    cache: Path | None = None,
+    repeats: int = 5,
+    progress: Progress | None = None,
+) -> Profile:
+    """Measures every op of a captured model on this machine.
+
+    Args:
+        captured: a model with values (captured on ``cpu``). Its parameters and buffers are left as they are.
+        device: torch device to measure on (``cpu``, ``cuda``).
+        key: under which key of `Op.times` the times are put: a device type of the cluster, or `REFERENCE`.
+        measured_on: with `REFERENCE`, the device type of the database that this machine is, if it is one.
+        cache: JSON file of measured calls; read if it exists, written while measuring.
+        repeats: measurements of which the median is taken.
+        progress: called after every distinct call.
+
+    Raises:
+        CaptureError: the model has no values, or PyTorch has no such device.
+        InputError: the cache is not readable, or `repeats` is below 1.
+    """
+    if not captured.has_values:
+        raise CaptureError(f"{captured.graph.name!r} was captured without values: capture it with device='cpu'")
+    if repeats < 1:
+        raise InputError(f"repeats is {repeats}: it must be at least 1")
+    clock = _Clock(_device(device), repeats)
+    store = _Store(cache, clock.machine)
+    calls = node_costs(captured.module, captured.no_grad).calls
+    buffers = {name: tensor.clone() for name, tensor in captured.module.named_buffers()}
+    num_known = len(store.seconds)
+    try:
+        _measure_calls(captured, calls, store, clock, progress)
+    finally:
+        store.save()
+        _restore(captured.module, buffers)
+    step_s = clock.step(captured)
+    _restore(captured.module, buffers)
+    times = _op_seconds(captured, calls, store)
+    total = sum(sum(t) for t in times.values())
+    scale = step_s / total
+    if not USUAL_SCALE[0] <= scale <= USUAL_SCALE[1]:
+        _LOG.warning("the whole step takes %.2f times the sum of its ops: other load on this machine?", scale)
+    ops = tuple(
+        dataclasses.replace(op, times={**op.times, key: OpTimes(*(s * scale for s in times[op.name]))})
+        for op in captured.graph.ops
+    )
+    graph = dataclasses.replace(captured.graph, ops=ops, measured_on=measured_on or captured.graph.measured_on)
+    return Profile(graph, step_s, total, len(store.seconds) - num_known)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CaptureError(
+            f"device {name!r} cannot be used here: {' '.join(str(error).split())[:150]}: use 'cpu', or 'cuda' on a "
+            "machine with a GPU"
+        ) from error
+    return device
+
+
+def _restore(module: torch.nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in module.named_buffers():
+            tensor.copy_(buffers[name])
+
+
+def _measure_calls(
+    captured: CapturedModel,
+    calls: Mapping[fx.Node, Call],
+    store: _Store,
+    clock: _Clock,
+    progress: Progress | None,
+) -> None:
+    """Runs the model node by node and times the calls that the store does not know."""
+    keys = {node: _digest(call) for node, call in calls.items()}
+    wanted = set(keys.values())
+    missing = wanted - set(store.seconds)
+    if not missing:
+        return
+    last_use = {source: node for node in captured.module.graph.nodes for source in node.all_input_nodes}
+    values: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        for node in captured.module.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = captured.example_inputs[node.name].clone()
+            elif node.op == "get_attr":
+                values[node] = attribute(captured.module, str(node.target))
+            elif node.op == "call_function":
+                call = calls.get(node)
+                if call is not None and keys[node] in missing:
+                    seconds = clock.call(call, [values[s] for s in call.sources])
+                    missing.remove(keys[node])
+                    store.add(keys[node], seconds)
+                    if progress is not None:
+                        progress(len(wanted) - len(missing), len(wanted), str(call.target))
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = node.target(*args, **kwargs)
+            for source in node.all_input_nodes:
+                if last_use[source] is node:
+                    values.pop(source, None)
+
+
+def _op_seconds(captured: CapturedModel, calls: Mapping[fx.Node, Call], store: _Store) -> dict[str, Seconds]:
+    """Op name -> sum of its calls."""
+    out: dict[str, Seconds] = {op.name: (0.0, 0.0, 0.0) for op in captured.graph.ops}
+    for node in captured.module.graph.nodes:
+        if node.op == "call_function" and not is_getitem(node):
+            name = captured.op_of_node[node.name]
+            a, b = out[name], store.seconds[_digest(calls[node])]
+            out[name] = (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+    return out
+
+
+def _digest(call: Call) -> str:
+    return hashlib.sha256(call.key.encode()).hexdigest()[:24]
+
+
+class _Clock:
+    """Times calls and steps on one device."""
+
+    def __init__(self, device: torch.device, repeats: int) -> None:
+        self._device = device
+        self._repeats = repeats
+        self._cuda = device.type == "cuda"
+        name = torch.cuda.get_device_name(device) if self._cuda else f"{platform.machine()} {platform.processor()}"
+        self.machine = f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+    def seconds(self, prepare: Callable[[], Any], run: Callable[[Any], Any]) -> float:
+        """Median seconds of `run(prepare())`, of which only `run` counts."""
+        measured = []
+        for i in range(self._repeats + 1):
+            prepared = prepare()
+            if self._cuda:
+                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                begin.record()
+                run(prepared)
+                end.record()
+                end.synchronize()
+                elapsed = begin.elapsed_time(end) / 1e3
+            else:
+                start = time.perf_counter()
+                run(prepared)
+                elapsed = time.perf_counter() - start
+            if i:  # the first is the warm-up
+                measured.append(elapsed)
+        return statistics.median(measured)
+
+    def call(self, call: Call, given: Sequence[torch.Tensor]) -> Seconds:
+        """Times a call on copies of the tensors it was given."""
+        call = _moved(call, self._device)
+        leaves = []
+        for value, spec in zip(given, call.tensors, strict=True):
+            leaf = value.detach().to(self._device)
+            leaf = leaf.clone() if leaf is value or leaf.data_ptr() == value.data_ptr() else leaf
+            leaves.append(leaf.requires_grad_(spec.requires_grad))
+        inputs = [t for t, s in zip(leaves, call.tensors, strict=True) if s.requires_grad and not s.is_param]
+        params = [t for t, s in zip(leaves, call.tensors, strict=True) if s.requires_grad and s.is_param]
+
+        def prepare() -> tuple[torch.Tensor, ...]:
+            return tuple(t.clone() if s.changed else t for t, s in zip(leaves, call.tensors, strict=True))
+
+        with torch.set_grad_enabled(call.grad_enabled):
+            forward_s = self.seconds(prepare, call.run)
+            results = [t for t in tree_leaves(call.run(prepare())) if isinstance(t, torch.Tensor) and t.requires_grad]
+        if not results:
+            return forward_s, 0.0, 0.0
+        gradients = [torch.ones_like(r) for r in results]
+        for p in params:
+            p.grad = torch.zeros_like(p)
+
+        def clear() -> None:
+            for t in inputs:
+                t.grad = None
+
+        def backward(wanted: list[torch.Tensor]) -> float:
+            return self.seconds(
+                clear,
+                lambda _: torch.autograd.backward(results, gradients, inputs=wanted, retain_graph=True),
+            )
+
+        input_s = backward(inputs) if inputs else 0.0
+        weight_s = max(0.0, backward([*inputs, *params]) - input_s) if params else 0.0
+        return forward_s, input_s, weight_s
+
+    def step(self, captured: CapturedModel) -> float:
+        """Seconds of forward and backward of the whole model, with gradients accumulated."""
+        if self._device.type != "cpu":
+            captured = _moved_model(captured, self._device)
+        parameters = list(captured.module.parameters())
+        before = [p.grad for p in parameters]
+        one_stage = [0] * captured.graph.num_ops
+        try:
+            return self.seconds(lambda: None, lambda _: run_stages(captured, one_stage))
+        finally:
+            for p, grad in zip(parameters, before, strict=True):
+                p.grad = grad
+
+
+def _moved(call: Call, device: torch.device) -> Call:
+    """The call with `device` in the place of the device that the model was captured on."""
+    if device.type == "cpu":
+        return call
+
+    def move(value: Any) -> Any:
+        return device if isinstance(value, torch.device) else value
+
+    args, kwargs = tree_map(move, (call.args, dict(call.kwargs)), is_leaf=lambda v: isinstance(v, Argument))
+    return dataclasses.replace(call, args=args, kwargs=kwargs)
+
+
+def _moved_model(captured: CapturedModel, device: torch.device) -> CapturedModel:
+    """A copy of the model on `device`."""
+    import copy
+
+    module = copy.deepcopy(captured.module).to(device)
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            node.args, node.kwargs = tree_map(
+                lambda v: device if isinstance(v, torch.device) else v, (node.args, dict(node.kwargs))
+            )
+    inputs = {name: tensor.to(device) for name, tensor in captured.example_inputs.items()}
+    return dataclasses.replace(captured, module=module, example_inputs=inputs)
+
+
+class _Store:
+    """Measured calls of one machine, in a JSON file that may hold those of several."""
+
+    def __init__(self, path: Path | None, machine: str) -> None:
+        self._path = path
+        self._machine = machine
+        self._all: dict[str, dict[str, Seconds]] = {}
+        if path is not None and path.exists():
+            self._all = _read(path)
+        self.seconds = self._all.setdefault(machine, {})
+        self._saved_at = time.monotonic()
+
+    def add(self, key: str, seconds: Seconds) -> None:
+        self.seconds[key] = seconds
+        if time.monotonic() - self._saved_at > SAVE_EVERY_S:
+            self.save()
+
+    def save(self) -> None:
+        self._saved_at = time.monotonic()
+        if self._path is not None:
+            write_atomically(self._path, json.dumps({"schema_version": SCHEMA_VERSION, "machines": self._all}) + "\n")
+
+
+def _read(path: Path) -> dict[str, dict[str, Seconds]]:
+    try:
+        content = json.loads(read_text(path, "the cache of measured calls"))
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise InputError(
+                f"{path}: schema_version is {content['schema_version']}: this version reads {SCHEMA_VERSION}"
+            )
+        return {
+            machine: {key: (float(f), float(i), float(w)) for key, (f, i, w) in calls.items()}
+            for machine, calls in content["machines"].items()
+        }
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not a cache of measured calls ({type(error).__name__}: {error}): delete it or name another file"
+        ) from error
