@@ -217,7 +217,7 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
 
 
 @no_refcount
-def _loop(
+def _loop(  # type: ignore[no-untyped-def]
     p,
     kinds,
     held,
@@ -254,7 +254,7 @@ def _loop(
     out_stage,
     out_kind,
     out_m,
-):  # type: ignore[no-untyped-def]
+):
     """Handles the events; the arguments are the state that `_list_schedule` sets up."""
     slot_off = p.slot_off
     slot_device = p.slot_device
@@ -434,9 +434,9 @@ def _need(held, slot_off, device, microbatch, device_off, device_slot, slot_stag
 
 
 @no_refcount
-def _fits(
+def _fits(  # type: ignore[no-untyped-def]
     held, slot_off, device, microbatch, admitted, outstanding, reserved, capacity, device_off, device_slot, slot_stage
-):  # type: ignore[no-untyped-def]
+):
     """Whether all micro-batches up to `microbatch` can be admitted; one always can be if nothing else is there."""
     size, stages = 0.0, outstanding[device]
     for m in range(admitted[device], microbatch + 1):

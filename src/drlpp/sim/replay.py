@@ -100,7 +100,7 @@ def _replay(p, flat):  # type: ignore[no-untyped-def]
 
 
 @no_refcount
-def _loop(
+def _loop(  # type: ignore[no-untyped-def]
     p,
     flat,
     missing,
@@ -121,7 +121,7 @@ def _loop(
     leader,
     woken,
     queue,
-):  # type: ignore[no-untyped-def]
+):
     """Handles the events; returns the number of actions that ended, and the time."""
     used = p.used
     slot_off = p.slot_off
@@ -277,9 +277,9 @@ def _loop(
 
 
 @no_refcount
-def _wake(
+def _wake(  # type: ignore[no-untyped-def]
     listed_off, listed_stage, listed_kind, listed_m, position, device, stage, microbatch, phase, woken, num_woken
-):  # type: ignore[no-untyped-def]
+):
     """Notes an idle device if the action that just got its last input is the one that it waits for."""
     i = position[device]
     if i < listed_off[device + 1] and listed_stage[i] == stage and listed_m[i] == microbatch:
