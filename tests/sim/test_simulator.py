@@ -49,6 +49,33 @@ def test_bubble_of_a_uniform_chain(schedule, p, m):
     assert prediction.bubble_fraction == pytest.approx([(p - 1) / (m + p - 1)] * p)
 
 
+@pytest.mark.parametrize(("p", "m"), [(2, 4), (4, 8), (4, 12), (8, 16)])
+def test_zero_bubble_has_a_third_of_the_bubble_of_1f1b(p, m):
+    devices = [(i,) for i in range(p)]
+    work = m * 3e-3
+    bubbles = [
+        simulated(chain_graph(p), one_host(p), devices, m, schedule).prediction.iteration_time_s - work
+        for schedule in ("1f1b", "zero-bubble")
+    ]
+    assert bubbles == pytest.approx([(p - 1) * 3e-3, (p - 1) * 1e-3])
+
+
+@pytest.mark.parametrize(("p", "m"), [(2, 4), (4, 8), (5, 16)])
+def test_zbv_has_no_bubble_between_a_devices_first_and_last_action(p, m):
+    devices = [(min(s, 2 * p - 1 - s),) for s in range(2 * p)]
+    result = simulated(chain_graph(2 * p), one_host(p), devices, m, "zbv")
+    for d in range(p):
+        events = [e for e in result.trace.events if e.device == d and e.stream == "compute"]
+        assert max(e.end_s for e in events) - min(e.start_s for e in events) == pytest.approx(6e-3 * m)
+
+
+@pytest.mark.parametrize(("p", "n", "m"), [(2, 2, 4), (4, 2, 8), (4, 3, 8)])
+def test_interleaving_divides_the_bubble_by_the_stages_per_device(p, n, m):
+    devices = [(s % p,) for s in range(p * n)]
+    result = simulated(chain_graph(p * n), one_host(p), devices, m, "interleaved-1f1b")
+    assert result.prediction.iteration_time_s == pytest.approx((m * n + p - 1) * 3e-3)
+
+
 def test_transfer_time_and_latency():
     graph = chain_graph(2, tensor_bytes=1e6)
     result = simulated(graph, one_host(2, Link(bandwidth=1e9, latency_s=0.5)), [(0,), (1,)], 1)

@@ -7,14 +7,16 @@ schedule of a plan of them.
 from drlpp.schedules.gradients import GradientGroup, gradient_groups, resident_and_optimizer
 from drlpp.schedules.orders import FlatSchedule, from_schedule, to_schedule
 from drlpp.schedules.placed import PlacedStages, place_stages
-from drlpp.schedules.registry import SCHEDULES, make_schedule, schedules_for
+from drlpp.schedules.registry import SCHEDULES, ScheduleKind, generate, make_schedule, schedules_for
 
 __all__ = [
     "SCHEDULES",
     "FlatSchedule",
     "GradientGroup",
     "PlacedStages",
+    "ScheduleKind",
     "from_schedule",
+    "generate",
     "gradient_groups",
     "make_schedule",
     "place_stages",

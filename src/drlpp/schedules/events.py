@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numba
+import numpy as np
+from numpy.typing import NDArray
+
+no_refcount: Any = numba.njit(cache=True, _nrt=False, error_model="numpy")
+"""Compiles a function that allocates nothing: without counting references to arrays, which costs more than the work."""
 
 
-@numba.njit(cache=True)
+@no_refcount
 def push(heap, size, when, event):  # type: ignore[no-untyped-def]
     """Puts `event` (an index into `when`) into the binary heap of `size` events; returns the new size.
 
@@ -23,7 +30,7 @@ def push(heap, size, when, event):  # type: ignore[no-untyped-def]
     return size + 1
 
 
-@numba.njit(cache=True)
+@no_refcount
 def pop(heap, size, when):  # type: ignore[no-untyped-def]
     """Takes the first event out of the heap; returns it. The caller's size is one less from then on."""
     first, last = heap[0], heap[size - 1]
@@ -47,28 +54,67 @@ def pop(heap, size, when):  # type: ignore[no-untyped-def]
     return first
 
 
+class Links(NamedTuple):
+    """Channels and ports: fields of `PlacedStages`, and when each channel and port is free again."""
+
+    host: NDArray[np.int64]
+    local: NDArray[np.int64]
+    channel_width: int
+    link_bandwidth: NDArray[np.float64]
+    link_latency_s: NDArray[np.float64]
+    port_bandwidth: NDArray[np.float64]
+    port_latency_s: NDArray[np.float64]
+    channel_free: NDArray[np.float64]
+    out_free: NDArray[np.float64]
+    in_free: NDArray[np.float64]
+
+
 @numba.njit(cache=True)
-def transfer(p, channel_free, out_free, in_free, src, dst, message, now):  # type: ignore[no-untyped-def]
-    """Requests the transfer of a message between two devices at time `now`; returns when it has arrived.
+def idle_links(p):  # type: ignore[no-untyped-def]
+    """All channels and ports of a `PlacedStages`, free from the start."""
+    num_hosts = len(p.port_bandwidth)
+    return Links(
+        p.host,
+        p.local,
+        p.channel_width,
+        p.link_bandwidth,
+        p.link_latency_s,
+        p.port_bandwidth,
+        p.port_latency_s,
+        np.zeros(len(p.used) * p.channel_width),
+        np.zeros(num_hosts),
+        np.zeros(num_hosts),
+    )
+
+
+@no_refcount
+def transfer(links, src, dst, num_bytes, given_s, now):  # type: ignore[no-untyped-def]
+    """Requests a transfer between two devices at time `now`; returns when it has arrived.
 
     Args:
-        p: the `PlacedStages`.
-        channel_free, out_free, in_free: when channels and the hosts' ports are free again; updated.
+        given_s: seconds where the graph gives them, else negative.
     """
-    given = p.message_s[message]
-    a, b = p.host[src], p.host[dst]
-    if given >= 0.0 or a == b:
-        channel = src * p.channel_width + p.local[dst]
-        start = max(now, channel_free[channel])
-        if given >= 0.0:
-            end = start + given
-            channel_free[channel] = end
+    a, b = links.host[src], links.host[dst]
+    if given_s >= 0.0 or a == b:
+        channel = src * links.channel_width + links.local[dst]
+        start = max(now, links.channel_free[channel])
+        if given_s >= 0.0:
+            end = start + given_s
+            links.channel_free[channel] = end
             return end
-        end = start + p.message_bytes[message] / p.link_bandwidth[a]
-        channel_free[channel] = end
-        return end + p.link_latency_s[a]
-    start = max(now, max(out_free[a], in_free[b]))
-    end = start + p.message_bytes[message] / min(p.port_bandwidth[a], p.port_bandwidth[b])
-    out_free[a] = end
-    in_free[b] = end
-    return end + (p.port_latency_s[a] + p.port_latency_s[b])
+        end = start + num_bytes / links.link_bandwidth[a]
+        links.channel_free[channel] = end
+        return end + links.link_latency_s[a]
+    start = max(now, max(links.out_free[a], links.in_free[b]))
+    end = start + num_bytes / min(links.port_bandwidth[a], links.port_bandwidth[b])
+    links.out_free[a] = end
+    links.in_free[b] = end
+    return end + (links.port_latency_s[a] + links.port_latency_s[b])
+
+
+@no_refcount
+def slot_of(slot_off, stage, microbatch):  # type: ignore[no-untyped-def]
+    """The slot that runs a micro-batch of a stage."""
+    first = slot_off[stage]
+    replicas = slot_off[stage + 1] - first
+    return first if replicas == 1 else first + microbatch % replicas

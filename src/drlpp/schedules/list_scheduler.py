@@ -22,7 +22,7 @@ import math
 import numba
 import numpy as np
 
-from drlpp.schedules.events import pop, push, transfer
+from drlpp.schedules.events import idle_links, no_refcount, pop, push, slot_of, transfer
 from drlpp.schedules.orders import FlatSchedule
 from drlpp.schedules.placed import PlacedStages
 
@@ -75,9 +75,9 @@ def _due_dates(p):  # type: ignore[no-untyped-def]
     for s in range(num_stages):
         replicas = p.slot_off[s + 1] - p.slot_off[s]
         for i in range(p.slot_off[s], p.slot_off[s + 1]):
-            load[p.slot_device[i]] += (p.forward_s[i] + p.backward_s[i]) / replicas
-            forward[s] = max(forward[s], p.forward_s[i])
-            backward[s] = max(backward[s], p.backward_s[i])
+            load[p.slot_device[i]] += (p.action_s[0, i] + p.action_s[1, i]) / replicas
+            forward[s] = max(forward[s], p.action_s[0, i])
+            backward[s] = max(backward[s], p.action_s[1, i])
     down = np.zeros(num_stages)
     back = np.zeros(num_stages)
     for s in range(num_stages - 1, -1, -1):
@@ -105,6 +105,7 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
     num_stages = len(p.slot_off) - 1
     num_slots = len(p.slot_device)
     num_devices = len(p.used)
+    held = p.held_bytes + p.again_bytes if split else p.held_bytes  # by a micro-batch in flight
     kinds = 3 if split else 2
     total = num_stages * num_mb * kinds
     period, down, back, backward = _due_dates(p)
@@ -155,20 +156,16 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
         missing[0, s * num_mb : (s + 1) * num_mb] = p.forward_inputs[s]
         missing[1, s * num_mb : (s + 1) * num_mb] = p.backward_inputs[s]
     consumers = np.zeros(len(p.dst) * num_mb, dtype=np.int32)
-    channel_free = np.zeros(num_devices * p.channel_width)
-    out_free = np.zeros(len(p.port_bandwidth))
-    in_free = np.zeros(len(p.port_bandwidth))
+    links = idle_links(p)
     stamp = np.zeros(num_devices, dtype=np.int64)
     leader = np.zeros(num_devices, dtype=np.int64)
     arrival = np.zeros(num_devices)
-    counter = 0
 
     # events: the end of a device's action, or an arrival that may let an idle device start one
     max_events = total + num_devices + 2 * len(p.dst) * num_mb
     when = np.zeros(max_events)
     event_device = np.zeros(max_events, dtype=np.int64)
     heap = np.empty(max_events, dtype=np.int64)
-    num_events, size = 0, 0
     running_slot = np.full(num_devices, -1, dtype=np.int64)
     running_kind = np.zeros(num_devices, dtype=np.int64)
     running_m = np.zeros(num_devices, dtype=np.int64)
@@ -178,10 +175,105 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
     out_stage = np.empty(total, dtype=np.int32)
     out_kind = np.empty(total, dtype=np.int8)
     out_m = np.empty(total, dtype=np.int32)
-    limited = False
-    last = 0.0
+    last, limited = _loop(
+        p,
+        kinds,
+        held,
+        period,
+        down,
+        back,
+        slot_stage,
+        slot_first,
+        count,
+        limit,
+        started,
+        device_off,
+        device_slot,
+        capacity,
+        reserved,
+        admitted,
+        outstanding,
+        missing,
+        ready,
+        consumers,
+        links,
+        stamp,
+        leader,
+        arrival,
+        when,
+        event_device,
+        heap,
+        running_slot,
+        running_kind,
+        running_m,
+        running_event,
+        running_end,
+        fill,
+        out_stage,
+        out_kind,
+        out_m,
+    )
+    return last, limited, offset, out_stage, out_kind, out_m
 
-    for d in range(num_devices):
+
+@no_refcount
+def _loop(  # type: ignore[no-untyped-def]
+    p,
+    kinds,
+    held,
+    period,
+    down,
+    back,
+    slot_stage,
+    slot_first,
+    count,
+    limit,
+    started,
+    device_off,
+    device_slot,
+    capacity,
+    reserved,
+    admitted,
+    outstanding,
+    missing,
+    ready,
+    consumers,
+    links,
+    stamp,
+    leader,
+    arrival,
+    when,
+    event_device,
+    heap,
+    running_slot,
+    running_kind,
+    running_m,
+    running_event,
+    running_end,
+    fill,
+    out_stage,
+    out_kind,
+    out_m,
+):
+    """Handles the events; the arguments are the state that `_list_schedule` sets up."""
+    slot_off = p.slot_off
+    slot_device = p.slot_device
+    action_s = p.action_s
+    message_off = p.message_off
+    message_backward = p.message_backward
+    message_grad = p.message_grad
+    message_src = p.message_src
+    dst_off = p.dst_off
+    dst = p.dst
+    returns_off = p.returns_off
+    returns = p.returns
+    message_s = p.message_s
+    message_bytes = p.message_bytes
+    num_mb = p.num_microbatches
+    split = kinds == 3
+    counter, num_events, size = 0, 0, 0
+    limited, last = False, 0.0
+    for d in range(len(p.used)):
         event_device[num_events] = d
         size = push(heap, size, when, num_events)
         num_events += 1
@@ -199,22 +291,22 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
             running_event[d] = -1
             last = max(last, now)
             if kind == kinds - 1:
-                reserved[d] -= p.held_bytes[s] + (p.again_bytes[s] if split else 0.0)
+                reserved[d] -= held[s]
                 outstanding[d] -= 1
             if kind < 2:
-                for k in range(p.message_off[s], p.message_off[s + 1]):
-                    if p.message_backward[k] != kind:
+                for k in range(message_off[s], message_off[s + 1]):
+                    if message_backward[k] != kind:
                         continue
                     counter += 1
                     receivers = 0
-                    for j in range(p.dst_off[k], p.dst_off[k + 1]):
-                        t = p.dst[j]
-                        q = p.slot_device[p.slot_off[t] + m % (p.slot_off[t + 1] - p.slot_off[t])]
+                    for j in range(dst_off[k], dst_off[k + 1]):
+                        t = dst[j]
+                        q = slot_device[slot_of(slot_off, t, m)]
                         if stamp[q] != counter:
                             stamp[q] = counter
                             leader[q] = j
                             receivers += 1
-                            arrival[q] = now if q == d else transfer(p, channel_free, out_free, in_free, d, q, k, now)
+                            arrival[q] = now if q == d else transfer(links, d, q, message_bytes[k], message_s[k], now)
                         consumers[leader[q] * num_mb + m] += 1
                         to = t * num_mb + m
                         ready[kind, to] = max(ready[kind, to], arrival[q])
@@ -228,22 +320,22 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
                             event_device[num_events] = q
                             size = push(heap, size, when, num_events)
                             num_events += 1
-                    if p.message_grad[k]:
+                    if message_grad[k]:
                         missing[1, s * num_mb + m] += receivers
             if kind == 1:
-                for r in range(p.returns_off[s], p.returns_off[s + 1]):
-                    k = p.returns[r]
-                    j = p.dst_off[k]
+                for r in range(returns_off[s], returns_off[s + 1]):
+                    k = returns[r]
+                    j = dst_off[k]
                     while True:
-                        t = p.dst[j]
-                        if p.slot_device[p.slot_off[t] + m % (p.slot_off[t + 1] - p.slot_off[t])] == d:
+                        t = dst[j]
+                        if slot_device[slot_of(slot_off, t, m)] == d:
                             break
                         j += 1
                     consumers[j * num_mb + m] -= 1
                     if consumers[j * num_mb + m] == 0:
-                        t = p.message_src[k]
-                        q = p.slot_device[p.slot_off[t] + m % (p.slot_off[t + 1] - p.slot_off[t])]
-                        back_at = now if q == d else transfer(p, channel_free, out_free, in_free, d, q, k, now)
+                        t = message_src[k]
+                        q = slot_device[slot_of(slot_off, t, m)]
+                        back_at = now if q == d else transfer(links, d, q, message_bytes[k], message_s[k], now)
                         to = t * num_mb + m
                         ready[1, to] = max(ready[1, to], back_at)
                         missing[1, to] -= 1
@@ -262,7 +354,7 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
         for r in range(device_off[d], device_off[d + 1]):
             slot = device_slot[r]
             s = slot_stage[slot]
-            replicas = p.slot_off[s + 1] - p.slot_off[s]
+            replicas = slot_off[s + 1] - slot_off[s]
             i = started[1, slot]
             if i < started[0, slot]:
                 m = slot_first[slot] + replicas * i
@@ -279,7 +371,17 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
                     if i - started[kinds - 1, slot] >= limit[slot]:
                         limited = True
                     elif m < admitted[d] or _fits(
-                        p, split, d, m, admitted, outstanding, reserved, capacity, device_off, device_slot, slot_stage
+                        held,
+                        slot_off,
+                        d,
+                        m,
+                        admitted,
+                        outstanding,
+                        reserved,
+                        capacity,
+                        device_off,
+                        device_slot,
+                        slot_stage,
                     ):
                         best_key, best_slot, best_kind = key, slot, 0
         if best_slot < 0 and split:
@@ -288,61 +390,57 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
                 i = started[2, slot]
                 if i < started[1, slot]:
                     s = slot_stage[slot]
-                    key = (slot_first[slot] + (p.slot_off[s + 1] - p.slot_off[s]) * i) * period + back[s]
+                    key = (slot_first[slot] + (slot_off[s + 1] - slot_off[s]) * i) * period + back[s]
                     if key < best_key:
                         best_key, best_slot, best_kind = key, slot, 2
         if best_slot < 0:
             continue
         slot = best_slot
         s = slot_stage[slot]
-        m = slot_first[slot] + (p.slot_off[s + 1] - p.slot_off[s]) * started[best_kind, slot]
+        m = slot_first[slot] + (slot_off[s + 1] - slot_off[s]) * started[best_kind, slot]
         started[best_kind, slot] += 1
         if best_kind == 0:
-            seconds = p.forward_s[slot]
             while admitted[d] <= m:
-                size_m, stages_m = _need(p, split, d, admitted[d], device_off, device_slot, slot_stage)
+                size_m, stages_m = _need(held, slot_off, d, admitted[d], device_off, device_slot, slot_stage)
                 reserved[d] += size_m
                 outstanding[d] += stages_m
                 admitted[d] += 1
-        elif best_kind == 2:
-            seconds = p.weight_grad_s[slot]
-        elif split:
-            seconds = p.input_grad_s[slot]
-        else:
-            seconds = p.backward_s[slot]
+        action = best_kind + 1 if split and best_kind else best_kind
         out_stage[fill[d]] = s
-        out_kind[fill[d]] = (best_kind + 1 if split else best_kind) if best_kind else 0
+        out_kind[fill[d]] = action
         out_m[fill[d]] = m
         fill[d] += 1
         running_slot[d], running_kind[d], running_m[d] = slot, best_kind, m
         running_event[d] = num_events
-        running_end[d] = now + seconds
-        when[num_events] = now + seconds
+        running_end[d] = now + action_s[action, slot]
+        when[num_events] = now + action_s[action, slot]
         event_device[num_events] = d
         size = push(heap, size, when, num_events)
         num_events += 1
-    return last, limited, offset, out_stage, out_kind, out_m
+    return last, limited
 
 
-@numba.njit(cache=True)
-def _need(p, split, device, microbatch, device_off, device_slot, slot_stage):  # type: ignore[no-untyped-def]
+@no_refcount
+def _need(held, slot_off, device, microbatch, device_off, device_slot, slot_stage):  # type: ignore[no-untyped-def]
     """Bytes that a micro-batch needs on a device for all of its stages there, and the number of these stages."""
     size, stages = 0.0, 0
     for r in range(device_off[device], device_off[device + 1]):
         slot = device_slot[r]
         s = slot_stage[slot]
-        if microbatch % (p.slot_off[s + 1] - p.slot_off[s]) == slot - p.slot_off[s]:
-            size += p.held_bytes[s] + (p.again_bytes[s] if split else 0.0)
+        if microbatch % (slot_off[s + 1] - slot_off[s]) == slot - slot_off[s]:
+            size += held[s]
             stages += 1
     return size, stages
 
 
-@numba.njit(cache=True)
-def _fits(p, split, device, microbatch, admitted, outstanding, reserved, capacity, device_off, device_slot, slot_stage):  # type: ignore[no-untyped-def]
+@no_refcount
+def _fits(  # type: ignore[no-untyped-def]
+    held, slot_off, device, microbatch, admitted, outstanding, reserved, capacity, device_off, device_slot, slot_stage
+):
     """Whether all micro-batches up to `microbatch` can be admitted; one always can be if nothing else is there."""
     size, stages = 0.0, outstanding[device]
     for m in range(admitted[device], microbatch + 1):
-        size_m, stages_m = _need(p, split, device, m, device_off, device_slot, slot_stage)
+        size_m, stages_m = _need(held, slot_off, device, m, device_off, device_slot, slot_stage)
         if stages_m and stages and reserved[device] + size + size_m > capacity[device]:
             return False
         size += size_m

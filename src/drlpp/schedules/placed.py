@@ -31,8 +31,8 @@ class PlacedStages(NamedTuple):
         num_microbatches: M.
         used: ``[U]`` device ids of the cluster.
         slot_off, slot_device: ``[S + 1]``, ``[L]`` replicas of each stage.
-        forward_s, backward_s, input_grad_s, weight_grad_s: ``[L]`` seconds of the actions F, B, I, W in each slot;
-            B and I include the second forward pass of a stage that recomputes.
+        action_s: ``[4, L]`` seconds of the actions F, B, I, W in each slot; B and I include the second forward pass of
+            a stage that recomputes.
         held_bytes: ``[S]`` kept from F to the end of the backward pass, per micro-batch.
         again_bytes: ``[S]`` more that the backward pass of a stage that recomputes needs (0 for others).
         resident_bytes, memory_bytes, optimizer_s: ``[U]``.
@@ -56,10 +56,7 @@ class PlacedStages(NamedTuple):
     used: _Ints
     slot_off: _Ints
     slot_device: _Ints
-    forward_s: _Floats
-    backward_s: _Floats
-    input_grad_s: _Floats
-    weight_grad_s: _Floats
+    action_s: _Floats
     held_bytes: _Floats
     again_bytes: _Floats
     resident_bytes: _Floats
@@ -176,10 +173,7 @@ def place_stages(
         used=used,
         slot_off=_offsets(sizes),
         slot_device=np.searchsorted(used, flat),
-        forward_s=forward,
-        backward_s=again + (input_grad + weight_grad),
-        input_grad_s=again + input_grad,
-        weight_grad_s=weight_grad,
+        action_s=np.stack([forward, again + (input_grad + weight_grad), again + input_grad, weight_grad]),
         held_bytes=held,
         again_bytes=graph.activation_bytes - held,
         resident_bytes=resident[used],

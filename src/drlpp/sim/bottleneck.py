@@ -50,7 +50,7 @@ def _loads(p):  # type: ignore[no-untyped-def]
     for s in range(num_stages):
         replicas = p.slot_off[s + 1] - p.slot_off[s]
         for i in range(p.slot_off[s], p.slot_off[s + 1]):
-            load[p.slot_device[i]] += (p.forward_s[i] + p.backward_s[i]) / replicas
+            load[p.slot_device[i]] += (p.action_s[0, i] + p.action_s[1, i]) / replicas
     stamp = np.zeros(len(p.used), dtype=np.int64)
     counter = 0
     for k in range(len(p.message_src)):

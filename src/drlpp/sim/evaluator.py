@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from drlpp.errors import InputError
 from drlpp.plan import Assignment, Plan, Prediction, Provenance, Stage
 from drlpp.problem import Objective, PlanningProblem
-from drlpp.schedules import FlatSchedule, PlacedStages, place_stages, schedules_for, to_schedule
-from drlpp.schedules.registry import generator
+from drlpp.schedules import FlatSchedule, PlacedStages, generate, place_stages, schedules_for, to_schedule
 from drlpp.sim.bottleneck import device_loads
 from drlpp.sim.replay import replay
 
@@ -132,7 +131,7 @@ class Evaluator:
             raise InputError("no schedule is given: name at least one, or None for all that apply")
         results = []
         for name in names:
-            flat = generator(name)(placed)
+            flat = generate(name, placed)
             time, peak = replay(placed, flat)
             over = max(0.0, float((peak - placed.memory_bytes).max()))
             results.append((over, time, name, peak, flat))
@@ -151,6 +150,6 @@ class Evaluator:
         sizes = np.diff(placed.slot_off)
         replica = np.arange(len(placed.slot_device)) - np.repeat(placed.slot_off[:-1], sizes)
         share = -(-(num_microbatches - replica) // np.repeat(sizes, sizes))  # micro-batches of each slot
-        seconds = share.clip(min=0) * (placed.forward_s + placed.backward_s)
+        seconds = share.clip(min=0) * (placed.action_s[0] + placed.action_s[1])
         np.add.at(compute, placed.used[placed.slot_device], seconds)
         return 1.0 - compute / time if time else np.zeros(self._num_devices)

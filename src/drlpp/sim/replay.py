@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import ScheduleError
-from drlpp.schedules.events import pop, push, transfer
+from drlpp.schedules.events import idle_links, no_refcount, pop, push, slot_of, transfer
 from drlpp.schedules.orders import FlatSchedule
 from drlpp.schedules.placed import PlacedStages
 
@@ -39,18 +39,8 @@ def replay(placed: PlacedStages, flat: FlatSchedule) -> Replay:
 
 
 @numba.njit(cache=True)
-def _duration(p, slot, kind):  # type: ignore[no-untyped-def]
-    if kind == 0:
-        return p.forward_s[slot]
-    if kind == 1:
-        return p.backward_s[slot]
-    if kind == 2:
-        return p.input_grad_s[slot]
-    return p.weight_grad_s[slot]
-
-
-@numba.njit(cache=True)
 def _replay(p, flat):  # type: ignore[no-untyped-def]
+    """Sets up the state; returns the number of actions that ended, the time and the peaks."""
     num_mb = p.num_microbatches
     num_stages = len(p.slot_off) - 1
     num_devices = len(p.used)
@@ -69,9 +59,7 @@ def _replay(p, flat):  # type: ignore[no-untyped-def]
         replicas = p.slot_off[s + 1] - p.slot_off[s]
         for i in range(replicas):
             slot_left[p.slot_off[s] + i] = (num_mb - i + replicas - 1) // replicas
-    channel_free = np.zeros(num_devices * p.channel_width)
-    out_free = np.zeros(len(p.port_bandwidth))
-    in_free = np.zeros(len(p.port_bandwidth))
+    links = idle_links(p)
     group_left = p.group_pending.copy()
 
     position = flat.offset[:-1].copy()
@@ -86,8 +74,81 @@ def _replay(p, flat):  # type: ignore[no-untyped-def]
     leader = np.zeros(num_devices, dtype=np.int64)
     woken = np.empty(num_devices + 1, dtype=np.int64)
     queue = np.empty(num_devices + num_groups, dtype=np.int64)
+    done, time = _loop(
+        p,
+        flat,
+        missing,
+        ready,
+        consumers,
+        slot_left,
+        links,
+        group_left,
+        position,
+        when,
+        free,
+        idle,
+        memory,
+        peak,
+        reduced,
+        arrival,
+        stamp,
+        leader,
+        woken,
+        queue,
+    )
+    return done, time, peak
+
+
+@no_refcount
+def _loop(  # type: ignore[no-untyped-def]
+    p,
+    flat,
+    missing,
+    ready,
+    consumers,
+    slot_left,
+    links,
+    group_left,
+    position,
+    when,
+    free,
+    idle,
+    memory,
+    peak,
+    reduced,
+    arrival,
+    stamp,
+    leader,
+    woken,
+    queue,
+):
+    """Handles the events; returns the number of actions that ended, and the time."""
+    used = p.used
+    slot_off = p.slot_off
+    slot_device = p.slot_device
+    held_bytes = p.held_bytes
+    again_bytes = p.again_bytes
+    optimizer_s = p.optimizer_s
+    message_off = p.message_off
+    message_backward = p.message_backward
+    message_grad = p.message_grad
+    message_src = p.message_src
+    dst_off = p.dst_off
+    dst = p.dst
+    returns_off = p.returns_off
+    returns = p.returns
+    ports_shared = p.ports_shared
+    group_s = p.group_s
+    stage_group_off = p.stage_group_off
+    stage_group = p.stage_group
+    message_s = p.message_s
+    message_bytes = p.message_bytes
+    action_s = p.action_s
+    listed_off, listed_stage, listed_kind, listed_m = flat.offset, flat.stage, flat.kind, flat.microbatch
+    num_mb = p.num_microbatches
+    num_devices = len(used)
     size, counter, done = 0, 0, 0
-    ordered = p.ports_shared == 1
+    ordered = ports_shared == 1
 
     num_woken = num_devices
     for d in range(num_devices):
@@ -97,16 +158,15 @@ def _replay(p, flat):  # type: ignore[no-untyped-def]
         for w in range(num_woken):
             d = woken[w]
             i = position[d]
-            if idle[d] and i < flat.offset[d + 1]:
-                s, kind, m = flat.stage[i], flat.kind[i], flat.microbatch[i]
+            if idle[d] and i < listed_off[d + 1]:
+                s, kind, m = listed_stage[i], listed_kind[i], listed_m[i]
                 start = free[d]
                 if kind != 3:
                     phase, at = min(kind, 1), s * num_mb + m
                     if missing[phase, at] > 0:
                         continue
                     start = max(start, ready[phase, at])
-                first = p.slot_off[s]
-                when[d] = start + _duration(p, first + m % (p.slot_off[s + 1] - first), kind)
+                when[d] = start + action_s[kind, slot_of(slot_off, s, m)]
                 idle[d] = False
                 if ordered:
                     size = push(queue, size, when, d)
@@ -119,113 +179,119 @@ def _replay(p, flat):  # type: ignore[no-untyped-def]
         size -= 1
         num_woken = 0
         if event >= num_devices:
-            _all_reduce(p, event - num_devices, when[event], out_free, in_free, reduced)
+            _all_reduce(p, event - num_devices, when[event], links, reduced)
             continue
 
         d = event
         i = position[d]
-        s, kind, m = flat.stage[i], flat.kind[i], flat.microbatch[i]
+        s, kind, m = listed_stage[i], listed_kind[i], listed_m[i]
         end = when[d]
         free[d] = end
         position[d] = i + 1
         idle[d] = True
         done += 1
-        first = p.slot_off[s]
-        slot = first + m % (p.slot_off[s + 1] - first)
+        slot = slot_of(slot_off, s, m)
         woken[0] = d
         num_woken = 1
 
         if kind == 0:
-            memory[d] += p.held_bytes[s]
+            memory[d] += held_bytes[s]
             peak[d] = max(peak[d], memory[d])
         elif kind == 1:
-            peak[d] = max(peak[d], memory[d] + p.again_bytes[s])
-            memory[d] -= p.held_bytes[s]
+            peak[d] = max(peak[d], memory[d] + again_bytes[s])
+            memory[d] -= held_bytes[s]
         elif kind == 2:
-            memory[d] += p.again_bytes[s]
+            memory[d] += again_bytes[s]
             peak[d] = max(peak[d], memory[d])
         else:
-            memory[d] -= p.held_bytes[s] + p.again_bytes[s]
+            memory[d] -= held_bytes[s] + again_bytes[s]
 
         if kind != 3:
             phase = min(kind, 1)
             at = s * num_mb + m
-            for k in range(p.message_off[s], p.message_off[s + 1]):
-                if p.message_backward[k] != phase:
+            for k in range(message_off[s], message_off[s + 1]):
+                if message_backward[k] != phase:
                     continue
                 counter += 1
                 receivers = 0
-                for j in range(p.dst_off[k], p.dst_off[k + 1]):
-                    t = p.dst[j]
-                    base = p.slot_off[t]
-                    q = p.slot_device[base + m % (p.slot_off[t + 1] - base)]
+                for j in range(dst_off[k], dst_off[k + 1]):
+                    t = dst[j]
+                    q = slot_device[slot_of(slot_off, t, m)]
                     if stamp[q] != counter:
                         stamp[q] = counter
                         leader[q] = j
                         receivers += 1
-                        arrival[q] = end if q == d else transfer(p, channel_free, out_free, in_free, d, q, k, end)
+                        arrival[q] = end if q == d else transfer(links, d, q, message_bytes[k], message_s[k], end)
                     consumers[leader[q] * num_mb + m] += 1
                     to = t * num_mb + m
                     ready[phase, to] = max(ready[phase, to], arrival[q])
                     missing[phase, to] -= 1
                     if missing[phase, to] == 0 and idle[q]:
-                        num_woken = _wake(flat, position, q, t, m, phase, woken, num_woken)
-                if p.message_grad[k]:
+                        num_woken = _wake(
+                            listed_off, listed_stage, listed_kind, listed_m, position, q, t, m, phase, woken, num_woken
+                        )
+                if message_grad[k]:
                     missing[1, at] += receivers
             if phase == 1:
-                for r in range(p.returns_off[s], p.returns_off[s + 1]):
-                    k = p.returns[r]
-                    j = p.dst_off[k]
+                for r in range(returns_off[s], returns_off[s + 1]):
+                    k = returns[r]
+                    j = dst_off[k]
                     while True:  # the first receiver on this device counts for all
-                        t = p.dst[j]
-                        base = p.slot_off[t]
-                        if p.slot_device[base + m % (p.slot_off[t + 1] - base)] == d:
+                        t = dst[j]
+                        if slot_device[slot_of(slot_off, t, m)] == d:
                             break
                         j += 1
                     consumers[j * num_mb + m] -= 1
                     if consumers[j * num_mb + m] == 0:
-                        t = p.message_src[k]
-                        base = p.slot_off[t]
-                        q = p.slot_device[base + m % (p.slot_off[t + 1] - base)]
-                        back = end if q == d else transfer(p, channel_free, out_free, in_free, d, q, k, end)
+                        t = message_src[k]
+                        q = slot_device[slot_of(slot_off, t, m)]
+                        back = end if q == d else transfer(links, d, q, message_bytes[k], message_s[k], end)
                         to = t * num_mb + m
                         ready[1, to] = max(ready[1, to], back)
                         missing[1, to] -= 1
                         if missing[1, to] == 0 and idle[q]:
-                            num_woken = _wake(flat, position, q, t, m, 1, woken, num_woken)
+                            num_woken = _wake(
+                                listed_off, listed_stage, listed_kind, listed_m, position, q, t, m, 1, woken, num_woken
+                            )
         if kind == 1 or kind == 3:
             slot_left[slot] -= 1
             if slot_left[slot] == 0:
-                for r in range(p.stage_group_off[s], p.stage_group_off[s + 1]):
-                    g = p.stage_group[r]
+                for r in range(stage_group_off[s], stage_group_off[s + 1]):
+                    g = stage_group[r]
                     group_left[g] -= 1
                     when[num_devices + g] = max(when[num_devices + g], end)
                     if ordered and group_left[g] == 0:
                         size = push(queue, size, when, num_devices + g)
 
-    if not ordered:
-        for g in np.argsort(when[num_devices:], kind="mergesort"):
-            _all_reduce(p, g, when[num_devices + g], out_free, in_free, reduced)
+    if not ordered:  # nothing but all-reduces is left
+        for g in range(len(group_s)):
+            size = push(queue, size, when, num_devices + g)
+        while size > 0:
+            event = pop(queue, size, when)
+            size -= 1
+            _all_reduce(p, event - num_devices, when[event], links, reduced)
     time = 0.0
     for d in range(num_devices):
-        time = max(time, max(free[d], reduced[d]) + p.optimizer_s[d])
-    return done, time, peak
+        time = max(time, max(free[d], reduced[d]) + optimizer_s[d])
+    return done, time
 
 
-@numba.njit(cache=True)
-def _wake(flat, position, device, stage, microbatch, phase, woken, num_woken):  # type: ignore[no-untyped-def]
+@no_refcount
+def _wake(  # type: ignore[no-untyped-def]
+    listed_off, listed_stage, listed_kind, listed_m, position, device, stage, microbatch, phase, woken, num_woken
+):
     """Notes an idle device if the action that just got its last input is the one that it waits for."""
     i = position[device]
-    if i < flat.offset[device + 1] and flat.stage[i] == stage and flat.microbatch[i] == microbatch:
-        kind = flat.kind[i]
+    if i < listed_off[device + 1] and listed_stage[i] == stage and listed_m[i] == microbatch:
+        kind = listed_kind[i]
         if kind != 3 and min(kind, 1) == phase:
             woken[num_woken] = device
             return num_woken + 1
     return num_woken
 
 
-@numba.njit(cache=True)
-def _all_reduce(p, group, now, out_free, in_free, reduced):  # type: ignore[no-untyped-def]
+@no_refcount
+def _all_reduce(p, group, now, links, reduced):  # type: ignore[no-untyped-def]
     """Runs an all-reduce that was requested at `now`; ``reduced`` is when each device's last one ends."""
     start = now
     for i in range(p.group_off[group], p.group_off[group + 1]):
@@ -233,12 +299,12 @@ def _all_reduce(p, group, now, out_free, in_free, reduced):  # type: ignore[no-u
     if p.group_spans[group]:
         for i in range(p.group_host_off[group], p.group_host_off[group + 1]):
             h = p.group_host[i]
-            start = max(start, max(out_free[h], in_free[h]))
+            start = max(start, max(links.out_free[h], links.in_free[h]))
     end = start + p.group_s[group]
     if p.group_spans[group]:
         for i in range(p.group_host_off[group], p.group_host_off[group + 1]):
             h = p.group_host[i]
-            out_free[h] = end
-            in_free[h] = end
+            links.out_free[h] = end
+            links.in_free[h] = end
     for i in range(p.group_off[group], p.group_off[group + 1]):
         reduced[p.group_device[i]] = end

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from chains import cluster_of
+
+from drlpp.graph.synthetic import chain_graph
+from drlpp.problem import PlanningProblem
+from drlpp.schedules import GradientGroup, gradient_groups, resident_and_optimizer
+
+
+def tied_costs():
+    """Three stages with 10 bytes each; stages 0 and 2 share 4 bytes more. SGD: 2 bytes per parameter byte."""
+    graph = chain_graph(3, param_bytes=10.0)
+    ops = tuple(op if op.name == "op1" else dataclasses.replace(op, params=(*op.params, "w")) for op in graph.ops)
+    graph = dataclasses.replace(graph, ops=ops, param_bytes={**graph.param_bytes, "w": 4.0})
+    problem = PlanningProblem.build(graph, cluster_of(4), optimizer="sgd")
+    return problem.stage_costs(np.arange(3), 3)
+
+
+def test_replicas_reduce_their_own_and_tied_parameters_go_over_all_holders():
+    groups = gradient_groups(tied_costs().graph, [(1, 0), (2,), (3,)])
+    assert groups == [GradientGroup((0,), (0, 1), 10.0), GradientGroup((0, 2), (0, 1, 3), 4.0)]
+
+
+def test_no_reduction_on_one_device():
+    assert gradient_groups(tied_costs().graph, [(0,), (1,), (0,)]) == []
+
+
+def test_shared_parameters_are_one_copy_on_a_device():
+    resident, _ = resident_and_optimizer(tied_costs(), [(0,), (1,), (0,)], 4)
+    assert resident.tolist() == pytest.approx([2 * 24.0, 2 * 10.0, 0.0, 0.0])
+    apart, _ = resident_and_optimizer(tied_costs(), [(0,), (1,), (2,)], 4)
+    assert apart.tolist() == pytest.approx([28.0, 20.0, 28.0, 0.0])

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from chains import cluster_of, looped, placed_chain, random_stages, rows
+
+from drlpp.graph import Edge, Op, OpGraph, OpTimes
+from drlpp.problem import PlanningProblem
+from drlpp.schedules import place_stages
+from drlpp.schedules.waves import stage_depths
+
+
+def warm_up(row: list[str]) -> int:
+    """Forward passes before the first backward pass."""
+    return next(i for i, text in enumerate(row) if "F" not in text)
+
+
+def diamond(devices, num_microbatches=8):
+    """0 -> 1 -> 2 -> 4 and 0 -> 3 -> 4."""
+    times = {"reference": OpTimes(1.0, 1.0, 1.0)}
+    ops = tuple(Op(name=f"o{i}", kind="x", times=times) for i in range(5))
+    arcs = [(0, 1), (1, 2), (2, 4), (0, 3), (3, 4)]
+    edges = tuple(Edge(src=f"o{a}", dst=f"o{b}", tensor=f"t{a}") for a, b in arcs)
+    graph = OpGraph(name="diamond", ops=ops, edges=edges, tensor_bytes={f"t{i}": 1.0 for i in range(5)})
+    problem = PlanningProblem.build(graph, cluster_of(6))
+    return place_stages(problem.stage_costs(np.arange(5), 5), problem.cluster, devices, num_microbatches)
+
+
+def test_warm_up_is_the_longest_path_to_the_end():
+    placed = diamond([(0,), (1,), (2,), (3,), (4,)])
+    assert stage_depths(placed).to_sink.tolist() == [4, 3, 2, 2, 1]
+    assert stage_depths(placed).from_source.tolist() == [0, 1, 2, 1, 3]
+    assert [warm_up(row) for row in rows("1f1b", placed).values()] == [4, 3, 2, 2, 1]
+    assert [warm_up(row) for row in rows("eager-1f1b", placed).values()] == [6, 4, 3, 3, 1]
+    assert [warm_up(row) for row in rows("gpipe", placed).values()] == [8] * 5
+
+
+def test_replicas_count_as_devices_on_the_path():
+    placed = diamond([(0,), (1, 5), (2,), (3,), (4,)])
+    assert stage_depths(placed).to_sink.tolist() == [5, 4, 2, 2, 1]
+    schedule = rows("1f1b", placed)
+    assert warm_up(schedule[0]) == 5
+    assert [warm_up(schedule[d]) for d in (1, 5)] == [2, 2]
+
+
+def test_replicas_take_turns():
+    schedule = rows("1f1b", placed_chain([(1, 0)], 4))
+    assert schedule == {0: ["0F1", "0B1", "0F3", "0B3"], 1: ["0F0", "0B0", "0F2", "0B2"]}
+
+
+@pytest.mark.parametrize("name", ["1f1b", "eager-1f1b", "gpipe", "zero-bubble"])
+def test_every_action_runs_once(name):
+    for seed in range(50):
+        placed = random_stages(seed)
+        texts = [text for row in rows(name, placed).values() for text in row]
+        kinds = "FIW" if name == "zero-bubble" else "FB"
+        expected = {
+            f"{s}{kind}{m}"
+            for s in range(len(placed.slot_off) - 1)
+            for kind in kinds
+            for m in range(placed.num_microbatches)
+        }
+        assert len(texts) == len(expected)
+        assert set(texts) == expected
+
+
+def test_split_backward_pass_delays_weights_by_the_devices_before():
+    schedule = rows("zero-bubble", placed_chain(looped(3, 1), 4))
+    assert schedule[0] == ["0F0", "0F1", "0F2", "0I0", "0W0", "0F3", "0I1", "0W1", "0I2", "0W2", "0I3", "0W3"]
+    assert schedule[2] == ["2F0", "2I0", "2F1", "2I1", "2F2", "2I2", "2W0", "2F3", "2I3", "2W1", "2W2", "2W3"]
