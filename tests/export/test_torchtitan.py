@@ -59,7 +59,7 @@ def test_several_stages_on_a_rank_take_their_order_from_the_csv(language_model):
         language_model, ["layers.1", "layers.2", "layers.4"], [(0,), (1,), (0,), (1,)], recompute=(0, 1, 2, 3)
     )
     config = tomllib.loads(torchtitan(looped))
-    assert config["parallelism"]["pipeline_parallel_schedule"] == "Interleaved1F1B"
+    assert config["parallelism"]["pipeline_parallel_schedule"] == "PipelineScheduleMulti"
     assert config["parallelism"]["pipeline_parallel_schedule_csv"] == "schedule.csv"
     assert config["activation_checkpoint"]["mode"] == "full"
 

@@ -1,8 +1,9 @@
 """torchtitan: the ``[parallelism]`` table with ``module_fqns_per_model_part``.
 
 torchtitan copies the whole model for each stage and drops top-level modules, and entries of top-level lists, that the
-stage does not name. A wrapper around the model (for example one that adds the loss) is taken off the names. Source:
-torchtitan/distributed/pipeline_parallel.py (`pipeline_module_split`).
+stage does not name. Releases before 0.3 read the file as it is; for later ones, fill `ParallelismConfig` and
+`TrainingConfig` from its tables (the names are the same). A wrapper around the model (for example one that adds the loss) is taken off the names. Source:
+torchtitan/distributed/pipeline_parallel.py (`_split_module`).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _schedule(plan: Plan, pipeline: Pipeline) -> list[str]:
     if single and plan.schedule_name in _SCHEDULES:
         return [f'pipeline_parallel_schedule = "{_SCHEDULES[plan.schedule_name]}"']
     return [
-        f'pipeline_parallel_schedule = "{"1F1B" if single else "Interleaved1F1B"}"  # the CSV decides the order',
+        f'pipeline_parallel_schedule = "PipelineSchedule{"Single" if single else "Multi"}"',
         'pipeline_parallel_schedule_csv = "schedule.csv"  # drlpp export PLAN --to torch-schedule -o schedule.csv',
     ]
 
