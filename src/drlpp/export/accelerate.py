@@ -1,0 +1,74 @@
+"""Hugging Face accelerate: ``device_map``, module -> device of one host; the longest matching name wins.
+
+accelerate moves activations to where the next module is, so branches are no obstacle; but it runs one module at a time
+and knows neither micro-batches nor schedules. Source: accelerate/utils/modeling.py (`check_device_map`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+
+from drlpp.errors import PlanError
+from drlpp.export.pipelines import RUN_INSTEAD
+from drlpp.plan import Plan
+from drlpp.plan.modules import prefixes
+
+_ENGINE = "accelerate"
+
+
+def accelerate(plan: Plan) -> str:
+    """The device map as JSON.
+
+    Raises:
+        PlanError: a stage is replicated, the devices are on several hosts, the graph names no modules, or a module with
+            parameters of its own runs on two devices.
+    """
+    _check_devices(plan)
+    below: dict[str, set[int]] = defaultdict(set)
+    runs_on: dict[str, set[int]] = defaultdict(set)
+    owner_of_params: set[str] = set()
+    placed: set[str] = set()
+    leaves: dict[str, None] = {}
+    for op, stage in zip(plan.graph.ops, plan.stage_of_op.tolist(), strict=True):
+        device = plan.stages[stage].devices[0]
+        runs_on[op.module].add(device)
+        names = [op.module] if op.module else []
+        for param in op.params:
+            owner_of_params.add(param.rpartition(".")[0])
+            if param not in placed:  # a shared parameter stays with its first reader
+                placed.add(param)
+                names.append(param)
+        for name in names:
+            leaves[name] = None
+            for prefix in prefixes(name):
+                below[prefix].add(device)
+    if not any(runs_on.keys() - {""}):
+        raise PlanError(f"{_ENGINE} places modules, but graph {plan.graph.name!r} names none: capture a PyTorch model")
+    for module, devices in runs_on.items():
+        if module and len(devices) > 1 and module in owner_of_params:
+            raise PlanError(
+                f"{_ENGINE} keeps a module on one device, but {module!r} runs on devices "
+                f"{', '.join(map(str, sorted(devices)))}: {RUN_INSTEAD}"
+            )
+    device_map: dict[str, int] = {}
+    for leaf in leaves:
+        whole = next((p for p in prefixes(leaf) if len(below[p]) == 1), None)
+        if whole is not None:
+            device_map[whole] = next(iter(below[whole]))
+    return json.dumps(device_map, indent=1) + "\n"
+
+
+def _check_devices(plan: Plan) -> None:
+    for stage in plan.stages:
+        if len(stage.devices) > 1:
+            raise PlanError(
+                f"{_ENGINE} has each module on one device, but stage {stage.index} is on devices "
+                f"{', '.join(map(str, stage.devices))} (replicas): {RUN_INSTEAD}"
+            )
+    hosts = sorted({plan.cluster.hosts[plan.cluster.devices[s.devices[0]].host].name for s in plan.stages})
+    if len(hosts) > 1:
+        raise PlanError(
+            f"{_ENGINE} works on one host, but the plan uses hosts {', '.join(hosts)}: plan for one host, or use "
+            "`drlpp run`"
+        )

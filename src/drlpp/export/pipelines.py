@@ -1,0 +1,153 @@
+"""A plan as a plain pipeline: a chain of stages, in equal data-parallel copies. That is what most engines can express.
+
+Tensors that need no gradient (masks, position tables) may skip stages: engines make them anew on every stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from drlpp.errors import PlanError
+from drlpp.plan import Action, Plan
+
+RUN_INSTEAD = "`drlpp run` executes the plan as it is"
+"""The way out for plans that an engine cannot express."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A chain of stages on pipeline ranks.
+
+    Attributes:
+        copies: per data-parallel copy, the device of each pipeline rank. Ranks are numbered by their first stage.
+        rank_of_stage: the pipeline rank of each stage.
+        actions: per pipeline rank, its actions in order; micro-batches are those of one copy, numbered from 0.
+        num_microbatches: per copy and step.
+    """
+
+    copies: tuple[tuple[int, ...], ...]
+    rank_of_stage: tuple[int, ...]
+    actions: tuple[tuple[Action, ...], ...]
+    num_microbatches: int
+
+    @property
+    def num_ranks(self) -> int:
+        return len(self.actions)
+
+    @property
+    def num_stages(self) -> int:
+        return len(self.rank_of_stage)
+
+
+def as_pipeline(plan: Plan, engine: str) -> Pipeline:
+    """The pipeline that a legal plan is.
+
+    Raises:
+        PlanError: the plan has what a plain pipeline has not: a branch or skip connection, unequal replicas, copies
+            that share devices or run in different orders, or backward operators of its own.
+    """
+    _check_chain(plan, engine)
+    replicas = _equal_replicas(plan, engine)
+    copies, rank_of_stage = _copies(plan, replicas, engine)
+    orders = [_actions(plan, devices, copy, replicas) for copy, devices in enumerate(copies)]
+    for copy, order in enumerate(orders[1:], start=1):
+        if order != orders[0]:
+            raise PlanError(
+                f"{engine} runs all data-parallel copies in one order, but devices {list(copies[copy])} have another "
+                f"order than devices {list(copies[0])}: {RUN_INSTEAD}"
+            )
+    return Pipeline(copies, rank_of_stage, orders[0], plan.num_microbatches // replicas)
+
+
+def check_no_tied_parameters(plan: Plan, engine: str) -> None:
+    """Raises PlanError if two stages share a parameter."""
+    if plan.stage_graph.tied:
+        stages, _ = plan.stage_graph.tied[0]
+        raise PlanError(
+            f"{engine} does not sum the gradients of shared parameters, but stages {', '.join(map(str, stages))} share "
+            f"some (tied weights): {RUN_INSTEAD}, or untie them"
+        )
+
+
+def check_looped(pipeline: Pipeline, engine: str) -> None:
+    """Raises PlanError unless stage i is on pipeline rank i modulo the number of ranks."""
+    for stage, rank in enumerate(pipeline.rank_of_stage):
+        if rank != stage % pipeline.num_ranks:
+            raise PlanError(
+                f"{engine} puts stage i on pipeline rank i mod {pipeline.num_ranks}, but stage {stage} is on rank "
+                f"{rank} (device {pipeline.copies[0][rank]}): {RUN_INSTEAD}"
+            )
+    if pipeline.num_stages % pipeline.num_ranks:
+        raise PlanError(
+            f"{engine} wants as many stages on every rank, but {pipeline.num_stages} stages are on "
+            f"{pipeline.num_ranks} ranks: {RUN_INSTEAD}"
+        )
+
+
+def recompute_everywhere(plan: Plan, engine: str) -> bool:
+    """Whether all stages recompute. Raises PlanError if only some do."""
+    flags = {s.recompute for s in plan.stages}
+    if len(flags) > 1:
+        some = [s.index for s in plan.stages if s.recompute]
+        raise PlanError(
+            f"{engine} recomputes in all stages or in none, but the plan in stages {some} only: {RUN_INSTEAD}"
+        )
+    return flags.pop()
+
+
+def _check_chain(plan: Plan, engine: str) -> None:
+    for message in plan.stage_graph.messages:
+        if message.phase == "backward":
+            raise PlanError(
+                f"{engine} derives the backward pass itself, but the graph {plan.graph.name!r} lists its own backward "
+                "operators: plan a captured model instead of this profile"
+            )
+        far = [d for d in message.dsts if d != message.src + 1]
+        if message.requires_grad and far:
+            raise PlanError(
+                f"{engine} sends a stage's output to the next stage only, but stage {message.src} sends "
+                f"{message.tensors[0]!r} to stage {far[0]} (a branch or a skip connection): {RUN_INSTEAD}"
+            )
+
+
+def _equal_replicas(plan: Plan, engine: str) -> int:
+    counts = [len(s.devices) for s in plan.stages]
+    if len(set(counts)) > 1:
+        other = next(i for i, n in enumerate(counts) if n != counts[0])
+        raise PlanError(
+            f"{engine} replicates all stages alike, but stage 0 is on {counts[0]} devices and stage {other} on "
+            f"{counts[other]} (unequal replicas): {RUN_INSTEAD}"
+        )
+    if plan.num_microbatches % counts[0]:
+        raise PlanError(
+            f"{engine} gives each of {counts[0]} data-parallel copies as many micro-batches, but there are "
+            f"{plan.num_microbatches}: plan with a multiple of {counts[0]}"
+        )
+    return counts[0]
+
+
+def _copies(plan: Plan, replicas: int, engine: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+    copies: list[tuple[int, ...]] = []
+    ranks: list[tuple[int, ...]] = []
+    for copy in range(replicas):
+        devices = [s.devices[copy] for s in plan.stages]
+        order = tuple(dict.fromkeys(devices))
+        copies.append(order)
+        ranks.append(tuple(order.index(d) for d in devices))
+    if len({d for devices in copies for d in devices}) < sum(map(len, copies)) or len(set(ranks)) > 1:
+        raise PlanError(
+            f"{engine} keeps data-parallel copies apart, but the copies of this plan are on devices "
+            f"{', '.join(str(list(c)) for c in copies)} and share some or place stages differently: {RUN_INSTEAD}"
+        )
+    return tuple(copies), ranks[0]
+
+
+def _actions(plan: Plan, devices: tuple[int, ...], copy: int, replicas: int) -> tuple[tuple[Action, ...], ...]:
+    return tuple(
+        tuple(
+            Action(a.stage, a.kind, a.microbatch // replicas)
+            for a in plan.schedule[d]
+            if a.microbatch % replicas == copy
+        )
+        for d in devices
+    )
