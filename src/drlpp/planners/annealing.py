@@ -38,9 +38,9 @@ from drlpp.planners.search import Search
 from drlpp.planners.uniform import uniform_assignment
 from drlpp.problem import PlanningProblem
 
-MAX_ROUNDS = 400
+MAX_ROUNDS = 2000
 """Ends the search of small problems, so that their plan does not depend on the speed of the machine."""
-MOVES_PER_OP = 400
+MOVES_PER_OP = 1000
 MAX_MOVES = 400_000
 START_SHARE = 0.4
 """Part of the budget for the planners that give the starts."""
