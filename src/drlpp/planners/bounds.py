@@ -1,21 +1,22 @@
-"""Certified lower bounds: no plan of the problem takes less, whatever its partition, placement, replication and schedule.
+"""Certified lower bounds: no plan of the problem takes less, whatever its partition, placement, replication and
+schedule.
 
 Valid for unequal devices, replicated stages and devices with several stages. For both objectives:
 
-- *work*: each device type t gets a weight y_t; an op costs at least ``min_t y_t time(t, op)`` somewhere, and the devices
-  have ``sum_d y_d`` times the bound to spend. Any weights give a valid bound; the best are searched.
-- *op*: the largest op on its best device. In the steady state r replicas divide its load by r, but then exchange its gradient;
-  in a step the busiest replica runs ceil(M / r) micro-batches, and the exchange comes after its last one.
+- *work*: each device type t gets a weight y_t; an op costs at least ``min_t y_t time(t, op)`` somewhere, and the
+  devices have ``sum_d y_d`` times the bound to spend. Any weights give a valid bound; the best are searched.
+- *op*: the largest op on its best device. In the steady state r replicas divide its load by r, but then exchange its
+  gradient; in a step the busiest replica runs ceil(M / r) micro-batches, and the exchange comes after its last one.
 - *path* (iteration time): one micro-batch runs forward along the longest path of the graph and back.
-- *cuts* (steady state): the ops of the heaviest path fall into runs with the same devices. A run of r replicas puts its time
-  over r and its gradient exchange on each, which must stay below the bound; between two runs the activations have to be
-  moved for a part of the micro-batches that follows from the numbers of replicas. The cheapest way to do that (a dynamic
-  program over the path), with all other ops added, must fit all devices together.
-- *memory*: parameters, gradients and optimizer state that do not fit all devices together, or one op that fits none: no plan
-  exists, and the bound is infinite.
+- *cuts* (steady state): the ops of the heaviest path fall into runs with the same devices. A run of r replicas puts
+  its time over r and its gradient exchange on each, which must stay below the bound; between two runs the activations
+  have to be moved for a part of the micro-batches that follows from the numbers of replicas. The cheapest way to do
+  that (a dynamic program over the path), with all other ops added, must fit all devices together.
+- *memory*: parameters, gradients and optimizer state that do not fit all devices together, or one op that fits none:
+  no plan exists, and the bound is infinite.
 
-Left out, all of it on the safe side: bubbles, latencies, shared ports, optimizer time, recomputation, activation memory, and
-how loads of whole runs pack on devices.
+Left out, all of it on the safe side: bubbles, latencies, shared ports, optimizer time, recomputation, activation
+memory, and how loads of whole runs pack on devices.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def gap(value_s: float, bound: Bound) -> float:
     return (value_s - bound.value_s) / bound.value_s if bound.value_s > 0 else math.inf
 
 
-def lower_bound_s(problem: PlanningProblem, budget: Budget | None = None) -> Bound:
+def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound:
     """The best bound on the problem's objective.
 
     Args:
@@ -110,7 +111,7 @@ def _work_bound(problem: PlanningProblem, arrays: OpArrays) -> tuple[NDArray[np.
 
 
 def exchange_s_per_byte(cluster: Cluster) -> NDArray[np.float64]:
-    """``[D + 1]`` seconds per byte that an all-reduce over r devices takes at least, for r = 0, 1, ... D; not falling."""
+    """``[D + 1]`` seconds per byte that an all-reduce over r = 0, 1, ... D devices takes at least; not falling."""
     sizes = [len(h.devices) for h in cluster.hosts if h.devices]
     largest, hosts, total = max(sizes), len(sizes), cluster.num_devices
     link = max((h.link.bandwidth for h in cluster.hosts if h.link is not None), default=math.inf)
@@ -269,7 +270,7 @@ def _cheapest_apart(
     least: float,
     bound: float,
 ) -> float:
-    """Weighted load of ops that are each alone: the fewest replicas that keep the op below the bound; inf if none do."""
+    """Weighted load of ops taken one by one, each with the fewest replicas that keep it below the bound."""
     total = 0.0
     for i in range(len(weighted)):
         found = False
