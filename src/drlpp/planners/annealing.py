@@ -1,13 +1,14 @@
 """Simulated annealing over stage labels, devices and replication, from the results of the cheap planners.
 
-Source of the method: Kirkpatrick, Gelatt and Vecchi, "Optimization by Simulated Annealing" (Science 1983); the label moves
-with incremental loads are ours (`label_search`).
+Source of the method: Kirkpatrick, Gelatt and Vecchi, "Optimization by Simulated Annealing" (Science 1983); the label
+moves with incremental loads are ours (`label_search`).
 
-Two searches take turns. The *label search* fixes the devices of the stages and anneals the stage of every op on the load of
-the stages, with hundreds of thousands of moves per second; between its runs the devices change (swap, replicas, split and
-merge of stages). For the objective iteration-time a *walk* with the full simulation refines the best plans, with
-moves of several ops over a boundary, of devices, and of recomputation. For the steady state, and without replication, ops may
-also go to any device, which gives plans with several stages per device. Restarts begin at one of the best plans so far.
+Two searches take turns. The *label search* fixes the devices of the stages and anneals the stage of every op on the
+load of the stages, with hundreds of thousands of moves per second; between its runs the devices change (swap,
+replicas, split and merge of stages). For the objective iteration-time a *walk* with the full simulation refines the
+best plans, with moves of several ops over a boundary, of devices, and of recomputation. For the steady state, and
+without replication, ops may also go to any device, which gives plans with several stages per device. Restarts begin
+at one of the best plans so far.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from drlpp.planners.search import Search
 from drlpp.planners.uniform import uniform_assignment
 from drlpp.problem import PlanningProblem
 
-MAX_ROUNDS = 400
+MAX_ROUNDS = 2000
 """Ends the search of small problems, so that their plan does not depend on the speed of the machine."""
-MOVES_PER_OP = 400
+MOVES_PER_OP = 1000
 MAX_MOVES = 400_000
 START_SHARE = 0.4
 """Part of the budget for the planners that give the starts."""

@@ -2,8 +2,8 @@
 
 Source: `optimizer/graph/graph.py` of the PipeDream repository, whose walk this follows: it starts at the first source
 (only), and goes from a state to the one that adds a successor of its augmented antichain with all that the successor
-needs. What a cut after a state costs is the sum of the activations of the *augmented* antichain: the maximal
-ops, and each ancestor p of a maximal op a that has an edge to an op that is neither a nor an ancestor of a (even if that op
+needs. What a cut after a state costs is the sum of the activations of the *augmented* antichain: the maximal ops, and
+each ancestor p of a maximal op a that has an edge to an op that is neither a nor an ancestor of a (even if that op
 lies before the cut too).
 """
 

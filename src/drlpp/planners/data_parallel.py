@@ -15,9 +15,7 @@ from drlpp.problem import PlanningProblem
 
 def data_parallel_assignment(problem: PlanningProblem) -> Assignment:
     """One stage on all devices."""
-    return Assignment(
-        np.zeros(problem.graph.num_ops, dtype=np.int64), (tuple(range(problem.cluster.num_devices)),)
-    )
+    return Assignment(np.zeros(problem.graph.num_ops, dtype=np.int64), (tuple(range(problem.cluster.num_devices)),))
 
 
 class DataParallel:
@@ -35,8 +33,8 @@ class DataParallel:
                 status="failed",
                 plan=None,
                 planning_time_s=budget.elapsed_s,
-                reason="the graph carries transfer times and no parameter sizes, so the cost of exchanging gradients is "
-                "not known: use a planner that does not replicate",
+                reason="the graph carries transfer times and no parameter sizes, so the cost of exchanging gradients "
+                "is not known: use a planner that does not replicate",
             )
         search = Search(self.name, problem, budget, seed, progress)
         search.offer(data_parallel_assignment(problem))

@@ -1,7 +1,7 @@
 """Orders in which a pipeline may visit the devices of a cluster.
 
-Neighbours in the order exchange activations, so devices of one host stay together. Equal groups (same type, number and
-links) are interchangeable, which leaves few orders to try on regular clusters.
+Neighbours in the order exchange activations, so devices of one host stay together. Equal groups (same type, number
+and links) are interchangeable, which leaves few orders to try on regular clusters.
 """
 
 from __future__ import annotations

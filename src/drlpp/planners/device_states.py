@@ -1,9 +1,9 @@
 """Which devices the last stages may take: the second dimension of the dynamic programs over splits.
 
-A *device state* says which devices the stages from some split to the end of the model use. `in_order` takes the last k
-places of one order of the devices; `by_class` the number of devices taken of each type, so that the order of types along
-the pipeline is part of the search. A *step* adds one stage in front: on r devices (replicas), or on none (r = 0: devices
-stay idle).
+A *device state* says which devices the stages from some split to the end of the model use. `in_order` takes the last
+k places of one order of the devices; `by_class` the number of devices taken of each type, so that the order of types
+along the pipeline is part of the search. A *step* adds one stage in front: on r devices (replicas), or on none (r =
+0: devices stay idle).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def relative_speeds(arrays: OpArrays) -> NDArray[np.float64]:
     """``[T]`` best ratio, over the ops, of the fastest type's time to this type's (1 for a type that is fastest)."""
     fastest = arrays.total_s.min(axis=0)
     ratio = np.divide(fastest, arrays.total_s, out=np.zeros_like(arrays.total_s), where=arrays.total_s > 0)
-    return np.maximum(ratio.max(axis=1), 1e-9)
+    return np.asarray(np.maximum(ratio.max(axis=1), 1e-9))
 
 
 class AllReduceTable:
@@ -263,21 +263,22 @@ def _idle(rest: int) -> _Step:
     return _Step(rest, 0, 0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, False, (), (0, 0))
 
 
-def _pack(
-    capacity: NDArray[np.float64], steps: list[list[_Step]], pools: tuple[tuple[int, ...], ...]
-) -> DeviceStates:
+def _pack(capacity: NDArray[np.float64], steps: list[list[_Step]], pools: tuple[tuple[int, ...], ...]) -> DeviceStates:
     flat = [step for group in steps for step in group]
 
-    def column(name: str, kind: type = np.float64) -> NDArray[np.generic]:
-        return np.array([getattr(s, name) for s in flat], dtype=kind)
+    def column(name: str) -> NDArray[np.float64]:
+        return np.array([getattr(s, name) for s in flat], dtype=np.float64)
+
+    def whole(name: str) -> NDArray[np.int64]:
+        return np.array([getattr(s, name) for s in flat], dtype=np.int64)
 
     pointer = np.concatenate(([0], np.cumsum([len(group) for group in steps])))
     return DeviceStates(
         capacity=capacity,
         step_ptr=pointer.astype(np.int64),
-        rest=column("rest", np.int64),
-        replicas=column("replicas", np.int64),
-        type_index=column("type_index", np.int64),
+        rest=whole("rest"),
+        replicas=whole("replicas"),
+        type_index=whole("type_index"),
         speed=column("speed"),
         share=column("share"),
         seconds_in=column("seconds_in"),
@@ -287,8 +288,8 @@ def _pack(
         sync_s=column("sync_s"),
         sync_s_per_byte=column("sync_s_per_byte"),
         memory_bytes=column("memory_bytes"),
-        in_flight=column("in_flight", np.int64),
-        recompute=column("recompute", np.bool_),
+        in_flight=whole("in_flight"),
+        recompute=whole("recompute").astype(np.bool_),
         devices=tuple(s.devices for s in flat),
         taken=tuple(s.taken for s in flat),
         pools=pools,

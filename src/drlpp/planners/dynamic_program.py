@@ -1,16 +1,18 @@
 """Optimal split in consecutive stages by dynamic programming, for unequal devices and with replication.
 
-The program (`split_dp`) is exact over all splits of one topological order, or over all downsets of the graph where these
-are few (`MAX_DOWNSETS`): then no partition whose stages follow one another in a chain is better. Source: the "linearise and DP" and
-the dynamic program over ideals of Tarnawski et al., "Efficient Algorithms for Device Placement of DNN Graph Operators" (NeurIPS 2020).
+The program (`split_dp`) is exact over all splits of one topological order, or over all downsets of the graph where
+these are few (`MAX_DOWNSETS`): then no partition whose stages follow one another in a chain is better. Source: the
+"linearise and DP" and the dynamic program over ideals of Tarnawski et al., "Efficient Algorithms for Device Placement
+of DNN Graph Operators" (NeurIPS 2020).
 
-What differs: devices may be unequal, and their order along the pipeline is searched: exactly by type, where the counts of types
-allow (`MAX_TYPE_STATES`), and over the orders of the groups of like devices on a host; stages may be replicated as in PipeDream,
-with the gradient exchange of a step spread over its micro-batches; several topological orders are tried.
+What differs: devices may be unequal, and their order along the pipeline is searched: exactly by type, where the
+counts of types allow (`MAX_TYPE_STATES`), and over the orders of the groups of like devices on a host; stages may be
+replicated as in PipeDream, with the gradient exchange of a step spread over its micro-batches; several topological
+orders are tried.
 
-For the objective iteration-time the program's optimum is not the simulator's. So it makes candidates (optimal bottleneck with
-and without replication, with equal replication, and shortest fill at bottlenecks a little above the optimum), and the
-simulation picks the best.
+For the objective iteration-time the program's optimum is not the simulator's. So it makes candidates (optimal
+bottleneck with and without replication, with equal replication, and shortest fill at bottlenecks a little above the
+optimum), and the simulation picks the best.
 """
 
 from __future__ import annotations

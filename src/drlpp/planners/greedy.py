@@ -1,10 +1,9 @@
 """Greedy list placement in the manner of HEFT (Topcuoglu, Hariri and Wu, TPDS 2002).
 
-Like HEFT, ops are taken by upward rank (time of the longest path from the op to the end, transfers included) and each goes to
-the device where it is done earliest. What differs: devices are visited in a fixed order and an op may not go before
-the stage of a predecessor, so that the result is a legal pipeline; "done" is measured in the load per micro-batch of a running
-pipeline, since the latency of one micro-batch alone would put a chain on one device; and a cap on the load, found by
-bisection, keeps work for the devices further on.
+Like HEFT, ops are taken by upward rank: the time of the longest path from the op to the end, transfers included. What
+differs: an op may not go before the stage of a predecessor, so that the result is a legal pipeline; and the earliest
+finish of one micro-batch, which would put a chain on one device, is replaced by the load per micro-batch: an op goes
+to the first allowed device, in a fixed order of the devices, whose load stays below a cap that is found by bisection.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def upward_rank(problem: PlanningProblem, arrays: OpArrays) -> NDArray[np.float6
 def greedy_assignment(
     problem: PlanningProblem, order: NDArray[np.int64], devices: tuple[int, ...], cap_s: float
 ) -> Assignment | None:
-    """Places ops in `order` on the first of `devices` that is allowed and stays below `cap_s`; None if one fits nowhere."""
+    """Places ops in `order` on the first of `devices` that is allowed and stays below `cap_s`; None if one cannot."""
     times = problem.times.total_s[problem.cluster.type_index[list(devices)]]
     load = np.zeros(len(devices))
     labels = np.zeros(problem.graph.num_ops, dtype=np.int64)

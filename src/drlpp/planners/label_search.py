@@ -1,12 +1,13 @@
 """Simulated annealing over the slot of every op, with incremental loads: the inner search of `annealing`.
 
-A *slot* is a set of devices that replicate what is in it. Slots have an order, and an op may not be in an earlier slot
-than one of its predecessors; or, if `free`, any op may be in any slot (the plan then has several stages per device). A
-move takes one op to another slot and updates the loads of the slots that its values touch.
+A *slot* is a set of devices that replicate what is in it. Slots have an order, and an op may not be in an earlier
+slot than one of its predecessors; or, if `free`, any op may be in any slot (the plan then has several stages per
+device). A move takes one op to another slot and updates the loads of the slots that its values touch.
 
-The energy is the p-norm of the slots' loads (p = 16), which follows the largest load but also rewards work on the next
-largest ones. Left out against the evaluator: one latency per pair of slots instead of one per message, the mean path between
-replicas instead of the path of each, and memory as an estimate that multiplies the load of slots that exceed it.
+The energy is the p-norm of the slots' loads (p = 16), which follows the largest load but also rewards work on the
+next largest ones. Left out against the evaluator: one latency per pair of slots instead of one per message, the mean
+path between replicas instead of the path of each, and memory as an estimate that multiplies the load of slots that
+exceed it.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def anneal_labels(
         resident_per_param_byte: bytes of parameter, gradient and optimizer state per parameter byte.
         seed: of the moves.
     """
-    return _anneal(
+    best, load = _anneal(
         arrays.param_bytes,
         arrays.saved_bytes,
         arrays.value_src,
@@ -137,6 +138,7 @@ def anneal_labels(
         resident_per_param_byte,
         seed,
     )
+    return best, float(load)
 
 
 def arc_arrays(
@@ -153,7 +155,23 @@ def arc_arrays(
 
 @njit(cache=True)
 def _apply(  # type: ignore[no-untyped-def]
-    v, sign, labels, src, amount, copies, ptr, consumers, timed, send, receive, latency, pair, load, held, stamp, counter
+    v,
+    sign,
+    labels,
+    src,
+    amount,
+    copies,
+    ptr,
+    consumers,
+    timed,
+    send,
+    receive,
+    latency,
+    pair,
+    load,
+    held,
+    stamp,
+    counter,
 ):
     """Adds (or with sign -1 takes away) value v to the loads of the slots that send and receive it."""
     a = labels[src[v]]

@@ -1,8 +1,8 @@
 """The planning problem as flat arrays: what the numeric kernels of the planners work on.
 
-A *value* is what one op sends under one name in one phase; it goes once to each device that consumes it. Left out: which
-parameters and saved tensors several ops share (they count at their first reader), so memory is an estimate here and
-the simulator has the last word.
+A *value* is what one op sends under one name in one phase; it goes once to each device that consumes it. Left out:
+which parameters and saved tensors several ops share (they count at their first reader), so memory is an estimate here
+and the simulator has the last word.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def op_arrays(problem: PlanningProblem) -> OpArrays:
     gradient: dict[tuple[int, str, str], bool] = defaultdict(bool)
     seconds: dict[tuple[int, str, str], float] = {}
     for e in graph.edges:
-        key = (index[e.src], e.tensor, e.phase)
+        key: tuple[int, str, str] = (index[e.src], e.tensor, e.phase)
         consumers[key].add(index[e.dst])
         gradient[key] |= e.requires_grad
         seconds[key] = e.transfer_s or 0.0

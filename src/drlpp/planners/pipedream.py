@@ -1,23 +1,25 @@
 """PipeDream's planner: a hierarchical dynamic program over cuts of the graph with replicated stages.
 
 Source: Narayanan et al., "PipeDream: Generalized Pipeline Parallelism for DNN Training" (SOSP 2019), section 3.1, and
-`optimizer/optimizer_graph_hierarchical.py` of its repository, with activation transfers charged as in the paper. A stage
-of time t and P parameter bytes on r machines with bandwidth b takes the maximum of ``(t + 4 (r-1) P / (b r)) / r`` and of
-its input's and output's ``2 A / (b r)``. Kept are the program's quirks: the first stage is charged no transfers,
-the last none for its output; inside a host-level pipeline the gradient term of the first stage is divided by the number of machines of the
-level below; every machine is used; `Input*` sources and `__getitem__*` sinks do not count.
+`optimizer/optimizer_graph_hierarchical.py` of its repository, with activation transfers charged as in the paper. A
+stage of time t and P parameter bytes on r machines with bandwidth b takes the maximum of ``(t + 4 (r-1) P / (b r)) /
+r`` and of its input's and output's ``2 A / (b r)``. Kept are the program's quirks: the first stage is charged no
+transfers, the last none for its output; inside a host-level pipeline the gradient term of the first stage is divided
+by the number of machines of the level below; every machine is used; `Input*` sources and `__getitem__*` sinks do not
+count.
 
 What differs:
-- Levels come from the cluster: devices of a host (slowest link), then hosts (slowest port). Hosts of unequal size are taken as
-  groups of their greatest common divisor.
-- Like the original it believes all devices equal; here they have the mean speed. Stages are laid on the devices in the order
-  of the hosts, and the evaluator says what the plan really takes.
-- PipeDream sends gradients for every mini-batch; a synchronous step does so once. So a second plan is made with the gradient term
-  divided by the number of micro-batches, and the better of the two is returned. `breakdown` holds what the paper's
-  program says of its own optimum, ``pipedream_time_s``.
+- Levels come from the cluster: devices of a host (slowest link), then hosts (slowest port). Hosts of unequal size are
+  taken as groups of their greatest common divisor.
+- Like the original it believes all devices equal; here they have the mean speed. Stages are laid on the devices in
+  the order of the hosts, and the evaluator says what the plan really takes.
+- PipeDream sends gradients for every mini-batch; a synchronous step does so once. So a second plan is made with the
+  gradient term divided by the number of micro-batches, and the better of the two is returned. `breakdown` holds what
+  the paper's program says of its own optimum, ``pipedream_time_s``.
 - On more than `MANY_DEVICES` machines a stage has a power of two of them.
-- Graphs with more antichains than `max_states` allows are coarsened (an op joins an only neighbour, lightest first) until they have
-  fewer; where even `MIN_GROUPS` groups have more, the prefixes of the topological order are the states.
+- Graphs with more antichains than `max_states` allows are coarsened (an op joins an only neighbour, lightest first)
+  until they have fewer; where even `MIN_GROUPS` groups have more, the prefixes of the topological order are the
+  states.
 """
 
 from __future__ import annotations
@@ -251,12 +253,8 @@ def reduce_graph(graph: OpGraph, group_of_op: NDArray[np.int64] | None = None) -
     """Drops `Input*` sources, then `__getitem__*` sinks, as PipeDream does; each op a group unless groups are given."""
     keep = np.ones(graph.num_ops, dtype=np.bool_)
     if graph.num_ops > 1:
-        inputs = [
-            i for i, op in enumerate(graph.ops) if op.kind.startswith("Input") and not graph.predecessors[i]
-        ]
-        sinks = [
-            i for i, op in enumerate(graph.ops) if op.kind.startswith("__getitem__") and not graph.successors[i]
-        ]
+        inputs = [i for i, op in enumerate(graph.ops) if op.kind.startswith("Input") and not graph.predecessors[i]]
+        sinks = [i for i, op in enumerate(graph.ops) if op.kind.startswith("__getitem__") and not graph.successors[i]]
         keep[inputs + sinks] = False
         if not keep.any():
             keep[:] = True
@@ -276,9 +274,9 @@ def mean_seconds(problem: PlanningProblem) -> NDArray[np.float64]:
     """``[num_ops]`` seconds of forward and backward on a device of the mean speed."""
     per_device = problem.times.total_s[problem.cluster.type_index]
     if (per_device == per_device[0]).all():
-        return per_device[0]
+        return np.asarray(per_device[0])
     speed = np.divide(1.0, per_device, out=np.full_like(per_device, np.inf), where=per_device > 0).mean(axis=0)
-    return 1.0 / speed
+    return np.asarray(1.0 / speed)
 
 
 def output_bytes(graph: OpGraph) -> NDArray[np.float64]:
@@ -350,7 +348,7 @@ def reduced_costs(problem: PlanningProblem, reduced: ReducedGraph, states: CutSt
             leaves[a] = True
 
     def per_group(values: NDArray[np.float64], which: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return np.bincount(reduced.group_of_op[which], weights=values[which], minlength=num)
+        return np.bincount(reduced.group_of_op[which], weights=values[which], minlength=num).astype(np.float64)
 
     return cut_costs(
         states,

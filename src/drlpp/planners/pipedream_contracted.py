@@ -1,8 +1,8 @@
 """PipeDream on graphs that are no chains, the way dnn-partitioning compares with it: branches contracted to a path.
 
 Source: the PipeDream baseline of Tarnawski et al., "Efficient Algorithms for Device Placement of DNN Graph Operators"
-(NeurIPS 2020): the graph may be cut only after an op that is comparable with all others, and the best split of the path
-that is left is found by dynamic programming on the load of a stage (time plus transfers).
+(NeurIPS 2020): the graph may be cut only after an op that is comparable with all others, and the best split of the
+path that is left is found by dynamic programming on the load of a stage (time plus transfers).
 
 What differs: as in `dp`, devices may be unequal and stages replicated.
 """

@@ -1,12 +1,14 @@
 """Random plans until the budget is spent: the floor that every search has to beat.
 
-Each sample draws a topological order (random priorities), a number of stages, the cuts, an order of the hosts' devices and how many
-replicas each stage has. `MAX_SAMPLES` bounds the run, so that the result of a small problem does not depend on the clock.
+Each sample draws a topological order (random priorities), a number of stages, the cuts, an order of the hosts'
+devices and how many replicas each stage has. `MAX_SAMPLES` bounds the run, so that the result of a small problem does
+not depend on the clock.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
@@ -25,14 +27,23 @@ def random_assignment(
     graph, total = problem.graph, problem.cluster.num_devices
     order = priority_order(graph, rng.random(graph.num_ops))
     num_stages = int(rng.integers(1, min(total, graph.num_ops) + 1))
-    cuts = np.sort(rng.choice(graph.num_ops - 1, num_stages - 1, replace=False)) + 1 if num_stages > 1 else []
+    cuts = _cuts(rng, graph.num_ops, num_stages)
     labels = np.zeros(graph.num_ops, dtype=np.int64)
     labels[order] = np.searchsorted(cuts, np.arange(graph.num_ops), side="right")
     chosen = devices if devices is not None else tuple(int(d) for d in rng.permutation(total))
     used = int(rng.integers(num_stages, total + 1)) if problem.may_replicate else num_stages
-    ends = np.sort(rng.choice(used - 1, num_stages - 1, replace=False)) + 1 if num_stages > 1 else []
+    ends = _cuts(rng, used, num_stages)
     parts = np.split(np.array(chosen[:used]), ends)
     return Assignment(labels, tuple(tuple(int(d) for d in p) for p in parts))
+
+
+def _cuts(rng: np.random.Generator, length: int, parts: int) -> NDArray[np.int64]:
+    """Where to cut ``0..length-1`` in that many parts that are not empty."""
+    return (
+        np.sort(rng.choice(length - 1, parts - 1, replace=False)).astype(np.int64) + 1
+        if parts > 1
+        else np.zeros(0, np.int64)
+    )
 
 
 class RandomPlans:

@@ -8,11 +8,15 @@ from collections.abc import Callable
 from drlpp.errors import InputError
 from drlpp.planners.annealing import Annealing
 from drlpp.planners.base import Planner
+from drlpp.planners.dapple import Dapple
 from drlpp.planners.data_parallel import DataParallel
 from drlpp.planners.dynamic_program import DynamicProgram
 from drlpp.planners.greedy import Greedy
+from drlpp.planners.metis import Metis
+from drlpp.planners.milp import Milp
 from drlpp.planners.pipedream import PipeDream
 from drlpp.planners.pipedream_contracted import PipeDreamContracted
+from drlpp.planners.piper import Piper
 from drlpp.planners.random_plans import RandomPlans
 from drlpp.planners.uniform import Uniform
 
@@ -25,6 +29,10 @@ PLANNERS: dict[str, Callable[[], Planner]] = {
     PipeDreamContracted.name: PipeDreamContracted,
     DynamicProgram.name: DynamicProgram,
     Annealing.name: Annealing,
+    Milp.name: Milp,
+    Dapple.name: Dapple,
+    Piper.name: Piper,
+    Metis.name: Metis,
 }
 """Name -> maker of the planner."""
 

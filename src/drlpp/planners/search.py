@@ -13,7 +13,6 @@ from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 
-
 POOL_SIZE = 12
 
 
@@ -57,7 +56,8 @@ class Search:
         """Evaluates an assignment and keeps it if it is the best that fits.
 
         Returns:
-            Its objective in seconds; `infeasible` (many times that) if it exceeds the memory of a device. `last_feasible` says which.
+            Its objective in seconds, or many times that if it exceeds the memory of a device (`last_feasible` is then
+            False).
         """
         key = assignment_key(assignment)
         if key in self._seen:
@@ -88,10 +88,14 @@ class Search:
 
     def result(self, breakdown: dict[str, float] | None = None, notes: dict[str, str] | None = None) -> PlanResult:
         """The best plan found, with its prediction; status ``infeasible`` with the nearest miss if there is none."""
-        common = {"planner": self.planner, "breakdown": breakdown or {}, "history": tuple(self.history)}
         if self.best is None:
             return PlanResult(
-                status="infeasible", plan=None, planning_time_s=self.budget.elapsed_s, reason=self._miss(), **common
+                planner=self.planner,
+                status="infeasible",
+                plan=None,
+                planning_time_s=self.budget.elapsed_s,
+                reason=self._miss(),
+                breakdown=breakdown or {},
             )
         provenance = Provenance(
             planner=self.planner,
@@ -101,7 +105,14 @@ class Search:
             notes=notes or {},
         )
         plan = self.evaluator.make_plan(self.best, provenance)
-        return PlanResult(status="ok", plan=plan, planning_time_s=self.budget.elapsed_s, **common)
+        return PlanResult(
+            planner=self.planner,
+            status="ok",
+            plan=plan,
+            planning_time_s=self.budget.elapsed_s,
+            history=tuple(self.history),
+            breakdown=breakdown or {},
+        )
 
     def _miss(self) -> str:
         if self._nearest is None:

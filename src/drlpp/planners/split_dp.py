@@ -2,11 +2,11 @@
 
 ``best[q, i]`` is the value of the ops after state i on the devices of device state q, over all ways to split them.
 Stages are added in front, so a stage knows how many devices come behind it, and with them how many micro-batches it
-keeps in memory under 1F1B. Two values: the largest load of a stage (`bottleneck`), and the time that one micro-batch takes
-through all stages where no load may exceed a limit (`fill`), which is what a step adds to its busiest device.
+keeps in memory under 1F1B. Two values: the largest load of a stage (`bottleneck`), and the time that one micro-batch
+takes through all stages where no load may exceed a limit (`fill`), which is what a step adds to its busiest device.
 
-States that cannot be part of a solution below the limit are skipped: the ops behind a split must fit the devices behind it,
-and those before it the rest. The limit starts near the lower bound and grows until a solution exists.
+States that cannot be part of a solution below the limit are skipped: the ops behind a split must fit the devices
+behind it, and those before it the rest. The limit starts near the lower bound and grows until a solution exists.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def to_assignment(model: SplitModel, devices: DeviceStates, split: Split) -> Ass
 
 
 @njit(cache=True)
-def _fill_table(  # noqa: PLR0913
+def _fill_table(
     work_s: NDArray[np.float64],
     total_s: NDArray[np.float64],
     forward_s: NDArray[np.float64],
@@ -222,10 +222,7 @@ def _fill_table(  # noqa: PLR0913
                         load += sync_s[e] + sync_s_per_byte[e] * params
                     if load > limit:
                         continue
-                    if as_sum:
-                        candidate = tail + seconds
-                    else:
-                        candidate = max(tail, load)
+                    candidate = tail + seconds if as_sum else max(tail, load)
                     if candidate < best_value:
                         boundary = 0.5 * into if seconds_in[e] != 1.0 else 0.0
                         if params * resident + flying * (kept + boundary) + extra > memory_bytes[e]:

@@ -4,9 +4,9 @@ A *state* is a set of ops that is closed under predecessors (a downset): everyth
 difference of two states. `along_order` takes the prefixes of one topological order; `over_downsets` takes all
 downsets of the graph, where there are few enough.
 
-Left out: a value that several later stages consume costs its sender once here, although in a plan the sender pays for each
-consuming device; and ops that share parameters or saved tensors. Planners therefore rank the results of the programs
-with the evaluator.
+Left out: a value that several later stages consume costs its sender once here, although in a plan the sender pays for
+each consuming device; and ops that share parameters or saved tensors. Planners therefore rank the results of the
+programs with the evaluator.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from drlpp.planners.op_arrays import OpArrays
 
 MAX_POSITIONS = 2048
-"""Most splits along one order; longer orders are cut in blocks of about equal work (two tables of this size squared)."""
+"""Most splits along one order; longer orders are cut in blocks of about equal work (two tables have its square)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +54,8 @@ class SplitModel:
         return np.flatnonzero(self.members[stop] & ~self.members[start])
 
 
-def along_order(
-    arrays: OpArrays, order: NDArray[np.int64], max_positions: int = MAX_POSITIONS
-) -> SplitModel:
-    """Prefixes of a topological order ``[N]``; of blocks of about equal work where there are more than `max_positions`."""
+def along_order(arrays: OpArrays, order: NDArray[np.int64], max_positions: int = MAX_POSITIONS) -> SplitModel:
+    """Prefixes of a topological order ``[N]``; of blocks of about equal work if there are more than `max_positions`."""
     ends = _block_ends(arrays.total_s.min(axis=0)[order], max_positions - 1)
     received, sent = _order_costs(
         order,

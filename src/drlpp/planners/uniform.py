@@ -1,6 +1,7 @@
 """Uniform split: as many stages as devices, cut along the order of the ops so that all have about equal op time.
 
-What a user does by hand. Stage i runs on the i-th device in the order of the hosts; speeds and links are not looked at.
+What a user does by hand. Stage i runs on the i-th device in the order of the hosts; speeds and links are not looked
+at.
 """
 
 from __future__ import annotations

@@ -1,0 +1,61 @@
+"""Piper's plan space on our problem: data parallelism and recomputation chosen per stage under the memory of the
+devices.
+
+Source: Tarnawski, Narayanan and Phanishayee, "Piper: Multidimensional Planner for DNN Parallelization" (NeurIPS
+2021): a dynamic program over downsets that minimises the largest time per sample of a stage, where each stage has its
+own data-parallel degree and may recompute its activations, and a stage keeps more micro-batches the more devices come
+behind it.
+
+What differs: tensor parallelism is left out, since an op is never split here; devices may be unequal (as in `dp`,
+whose device orders and split models are used); where there are too many downsets the splits are those of topological
+orders. The objective iteration-time uses the same program, whose best plans over the orders are ranked by the
+simulation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
+from drlpp.planners.device_orders import device_orders, folded
+from drlpp.planners.device_states import in_order, replica_choices
+from drlpp.planners.dynamic_program import MAX_DEVICE_ORDERS, MEMORY_SHARES, split_models
+from drlpp.planners.op_arrays import op_arrays
+from drlpp.planners.search import Search
+from drlpp.planners.split_dp import solve_split, to_assignment
+from drlpp.problem import PlanningProblem
+
+
+class Piper:
+    """Split with replication and recomputation per stage."""
+
+    name = "piper"
+    summary = "dynamic program with replication and recomputation per stage (Piper, NeurIPS 2021)"
+
+    def solve(
+        self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
+    ) -> PlanResult:
+        search = Search(self.name, problem, budget, seed, progress)
+        rng = np.random.default_rng(seed)
+        arrays = op_arrays(problem)
+        slowness = arrays.total_s.sum(axis=1)
+        orders = device_orders(problem.cluster, slowness, MAX_DEVICE_ORDERS, rng)
+        replicas = replica_choices(problem, problem.cluster.num_devices)
+        for model in split_models(problem, arrays, rng):
+            for order in orders:
+                states = in_order(problem, arrays, folded(order, 1), replicas, recompute=True)
+                for share in MEMORY_SHARES:
+                    split = solve_split(
+                        model,
+                        states,
+                        resident_per_param_byte=problem.training.bytes_per_param_byte,
+                        memory_share=share,
+                        budget=budget,
+                    )
+                    if split is not None:
+                        search.offer(to_assignment(model, states, split))
+                    if split is None or search.last_feasible or budget.spent:
+                        break
+                if budget.spent:
+                    return search.result()
+        return search.result()
