@@ -71,10 +71,10 @@ class PretrainConfig:
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     ppo: PpoConfig = dataclasses.field(
         default_factory=lambda: PpoConfig(
-            learning_rate=7e-4,
+            learning_rate=2e-3,
             epochs=2,
             minibatches=1,
-            entropy={"schedule": 0.02, "order": 0.002, "cut": 0.003, "recompute": 0.003},
+            entropy={"schedule": 0.05, "order": 0.002, "cut": 0.003, "recompute": 0.003},
         )
     )
 
