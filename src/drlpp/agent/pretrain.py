@@ -142,7 +142,7 @@ def pretrain(
             "version": __version__,
             "config": dataclasses.asdict(config),
             "splits": {"graphs": dict(GRAPH_SPLITS), "clusters": dict(CLUSTER_SPLITS)},
-            "captured": [g.name for g in captured],
+            "captured": [g.source or g.name for g in captured],
             "iteration": iteration,
         }
 
