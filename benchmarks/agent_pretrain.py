@@ -1,6 +1,7 @@
 """Pre-trains the policy that the package ships: ``python benchmarks/agent_pretrain.py FOLDER [--resume]``.
 
-Copy ``checkpoint.safetensors`` without the optimizer into the package with ``--ship``.
+The corpus is drawn (`drlpp.agent.corpus`) and, in two of five draws, a captured model of `MODELS`, whose families are
+those of the training split. ``--ship`` copies the weights of the folder, without the optimizer, into the package.
 """
 
 from __future__ import annotations
@@ -17,10 +18,30 @@ import torch
 
 from drlpp.agent.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
 from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
+from drlpp.capture import capture, load_model
 from drlpp.files import write_atomically
-from drlpp.graph import graph_from_dict
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "drlpp" / "agent" / "weights"
+
+MODELS = (
+    "timm:resnet50?batch_size=16",
+    "timm:resnet101?batch_size=8",
+    "timm:resnet18?batch_size=32",
+    "timm:resnext50_32x4d?batch_size=8",
+    "timm:vgg16?batch_size=16",
+    "timm:vgg11?batch_size=32",
+    "timm:densenet121?batch_size=16",
+    "timm:mobilenetv3_large_100?batch_size=32",
+    "timm:vit_base_patch16_224?batch_size=8",
+    "timm:vit_small_patch16_224?batch_size=16",
+    "timm:mixer_b16_224?batch_size=8",
+    "transformers:BertModel",
+    "transformers:DistilBertForMaskedLM",
+    "transformers:GPT2LMHeadModel",
+    "transformers:GPT2LMHeadModel?n_layer=6&n_embd=512&n_head=8",
+    "transformers:T5ForConditionalGeneration",
+    "transformers:BartForConditionalGeneration",
+)
 
 
 def ship(folder: Path) -> None:
@@ -40,7 +61,6 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=2000)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--minutes", type=float)
-    parser.add_argument("--graphs", type=Path, help="folder of graph JSON files of captured models")
     parser.add_argument("--ship", action="store_true", help="only copy the folder's weights into the package")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -48,7 +68,7 @@ def main() -> None:
     if args.ship:
         ship(args.folder)
         return
-    captured = [graph_from_dict(json.loads(p.read_text())) for p in sorted(args.graphs.glob("*.json"))] if args.graphs else []
+    captured = [capture(load_model(spec)).graph for spec in MODELS]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     note = {"command": shlex.join(["python", *sys.argv]), "commit": commit}
     config = PretrainConfig(seed=args.seed, iterations=args.iterations)

@@ -39,9 +39,9 @@ def draw_problem(rng: np.random.Generator, split: Split, captured: Sequence[OpGr
     """Draws a problem.
 
     Args:
-        captured: graphs of real models; where there are any, half of the draws take one.
+        captured: graphs of real models; where there are any, two in five draws take one.
     """
-    if captured and rng.random() < 0.5:
+    if captured and rng.random() < 0.4:
         graph = captured[rng.integers(len(captured))]
     else:
         graph = FAMILIES[str(rng.choice(GRAPH_SPLITS[split]))](rng)

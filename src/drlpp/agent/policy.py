@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from drlpp.agent.decisions import Chooser, Decisions, log_prob_and_entropy
-from drlpp.agent.encoder import GraphEncoder, mlp
+from drlpp.agent.encoder import GraphEncoder
 from drlpp.agent.features import ProblemView
 from drlpp.agent.partitioner import Partitions, RecurrentPartitioner
 from drlpp.agent.scheduler import PipelineScheduler
@@ -55,16 +55,16 @@ class Rollout:
     Attributes:
         decisions: by the names in `PARTS`.
         log_probs: ``[B, T]`` of all decisions under the weights that made them, parts side by side.
-        values: ``[B]`` expected reward once the slots are known.
         slots, partitions: what was decided.
+        repeats: so many consecutive episodes share their slots.
     """
 
     view: ProblemView
     decisions: dict[str, Decisions]
     log_probs: Tensor
-    values: Tensor
     slots: list[tuple[Slot, ...]]
     partitions: Partitions
+    repeats: int = 1
 
     @property
     def num_episodes(self) -> int:
@@ -90,19 +90,14 @@ class Rollout:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """Recorded episodes under the present weights: ``[B, T]`` log-probabilities and entropies, ``[B]`` values."""
+    """Recorded episodes under the present weights: ``[B, T]`` log-probabilities and entropies."""
 
     log_probs: Tensor
     entropies: Tensor
-    values: Tensor
 
 
 class Policy(nn.Module):
-    """The three parts of the agent, and a value head for the reward that follows once the slots are known.
-
-    The value head reads the other parts' states but does not train them: its error is much larger than the differences
-    between the episodes of one problem, which are what the policy learns from.
-    """
+    """The three parts of the agent."""
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
@@ -110,41 +105,43 @@ class Policy(nn.Module):
         self.encoder = GraphEncoder(config.width, config.num_layers)
         self.scheduler = PipelineScheduler(config.width)
         self.partitioner = RecurrentPartitioner(config.width, config.recurrent)
-        self.value = mlp(2 * config.width, config.width, 1)
 
     @torch.no_grad()
     def sample(
-        self, views: Sequence[ProblemView], num_episodes: int, generator: torch.Generator, greedy_first: bool = False
+        self,
+        views: Sequence[ProblemView],
+        num_episodes: int,
+        generator: torch.Generator,
+        *,
+        repeats: int = 1,
+        greedy_first: bool = False,
     ) -> list[Rollout]:
         """Draws episodes on every problem.
 
         Args:
+            num_episodes: per problem; rounded up to a multiple of `repeats`.
+            repeats: partitions that are drawn for the same slots.
             greedy_first: episode 0 of each problem takes the most probable choices.
         """
-        return [self._sample(view, num_episodes, Chooser(generator, greedy_first)) for view in views]
+        choose = Chooser(generator, greedy_first)
+        return [self._sample(view, -(-num_episodes // repeats), repeats, choose) for view in views]
 
-    def _sample(self, view: ProblemView, num_episodes: int, choose: Chooser) -> Rollout:
+    def _sample(self, view: ProblemView, num_slots: int, repeats: int, choose: Chooser) -> Rollout:
         encoding = self.encoder(view)
-        schedule, slots = self.scheduler.sample(view, encoding, num_episodes, choose)
+        schedule, slots = self.scheduler.sample(view, encoding, num_slots, choose)
+        rows = torch.arange(num_slots).repeat_interleave(repeats)
+        schedule, slots = schedule.select(rows), [slots[i] for i in rows.tolist()]
         logits, scheduled = self.scheduler.replay(encoding, schedule)
         parts, partitions = self.partitioner.sample(view, encoding, slots, scheduled, choose)
         decisions = {"schedule": schedule, **parts}
         all_logits = {"schedule": logits, **self.partitioner.replay(encoding, parts, scheduled)}
         log_probs = torch.cat([log_prob_and_entropy(all_logits[p], decisions[p])[0] for p in PARTS], dim=1)
-        return Rollout(view, decisions, log_probs, self._values(encoding.summary, scheduled), slots, partitions)
+        return Rollout(view, decisions, log_probs, slots, partitions, repeats)
 
     def evaluate(self, view: ProblemView, decisions: dict[str, Decisions]) -> Evaluated:
-        """Log-probabilities, entropies and values of recorded decisions, with gradients."""
+        """Log-probabilities and entropies of recorded decisions, with gradients."""
         encoding = self.encoder(view)
         logits, scheduled = self.scheduler.replay(encoding, decisions["schedule"])
         all_logits = {"schedule": logits, **self.partitioner.replay(encoding, decisions, scheduled)}
         pairs = [log_prob_and_entropy(all_logits[p], decisions[p]) for p in PARTS]
-        return Evaluated(
-            torch.cat([p[0] for p in pairs], dim=1),
-            torch.cat([p[1] for p in pairs], dim=1),
-            self._values(encoding.summary, scheduled),
-        )
-
-    def _values(self, summary: Tensor, scheduled: Tensor) -> Tensor:
-        both = torch.cat([summary.expand(scheduled.shape[0], -1), scheduled], dim=-1).detach()
-        return self.value(both).squeeze(-1)  # type: ignore[no-any-return]
+        return Evaluated(torch.cat([p[0] for p in pairs], dim=1), torch.cat([p[1] for p in pairs], dim=1))

@@ -48,6 +48,7 @@ class PretrainConfig:
         iterations: optimizer iterations in all; the learning rate falls to a tenth over them.
         problems: drawn per iteration.
         episodes: per problem.
+        repeats: partitions drawn for the same slots.
         max_groups: largest number of groups that graphs are coarsened to (the size is drawn from a third of it up).
         validate_every: iterations between validations.
         validation_problems: drawn once, from the validation split.
@@ -62,6 +63,7 @@ class PretrainConfig:
     iterations: int = 2000
     problems: int = 6
     episodes: int = 32
+    repeats: int = 2
     max_groups: int = 96
     validate_every: int = 50
     validation_problems: int = 32
@@ -69,16 +71,16 @@ class PretrainConfig:
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     ppo: PpoConfig = dataclasses.field(
         default_factory=lambda: PpoConfig(
-            learning_rate=7e-4,
+            learning_rate=2e-3,
             epochs=2,
             minibatches=1,
-            entropy={"schedule": 0.02, "order": 0.002, "cut": 0.003, "recompute": 0.003},
+            entropy={"schedule": 0.05, "order": 0.002, "cut": 0.003, "recompute": 0.003},
         )
     )
 
     def __post_init__(self) -> None:
-        if min(self.iterations, self.problems, self.validate_every, self.validation_problems) < 1 or self.episodes < 2:
-            raise InputError("iterations, problems, validate_every and validation_problems must be at least 1, episodes 2")
+        if min(self.iterations, self.problems, self.validate_every, self.validation_problems) < 1 or self.episodes < 2 * self.repeats:
+            raise InputError("iterations, problems, validate_every and validation_problems must be at least 1, episodes 2 x repeats")
         if self.max_groups < 6:
             raise InputError(f"max_groups is {self.max_groups}: it must be at least 6")
 
@@ -140,7 +142,7 @@ def pretrain(
             "version": __version__,
             "config": dataclasses.asdict(config),
             "splits": {"graphs": dict(GRAPH_SPLITS), "clusters": dict(CLUSTER_SPLITS)},
-            "captured": [g.name for g in captured],
+            "captured": [g.source or g.name for g in captured],
             "iteration": iteration,
         }
 
@@ -186,7 +188,7 @@ def _iterate(learner: Ppo, config: PretrainConfig, iteration: int, captured: Seq
         tasks.append(_task(problem, int(rng.integers(config.max_groups // 3, config.max_groups + 1))))
     batches = []
     for task in tasks:
-        rollout = learner.policy.sample([task.view], config.episodes, generator)[0]
+        rollout = learner.policy.sample([task.view], config.episodes, generator, repeats=config.repeats)[0]
         batches.append(Batch(rollout, task.rewarder.rewards(task.rewarder.values(rollout))))
     metrics = learner.update(batches, generator)
     return {

@@ -3,7 +3,8 @@
 A recurrent state carries the slots made so far. At each decision every choice (how many devices of which class, for
 a new slot or added to the open one, or the end) is scored by additive attention (Bahdanau et al., ICLR 2015) between
 that state, the embedding of the devices, and the mean embedding of the ops that the slot would be likely to run.
-Choices are scored one by one with the same weights, so any number and mix of devices works.
+Choices are scored one by one with the same weights, so any number and mix of devices works; a choice of several
+classes is embedded as their mean.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class PipelineScheduler(nn.Module):
         """Draws the slots of `batch` episodes; the decisions' context has windows ``start``, ``end`` ``[B, T, N]``."""
         choices = Choices.of(view.tables)
         state = SlotState(view.tables, view.profile, choices, batch)
-        of_choice = torch.from_numpy(choices.device_class)
+        mix = torch.from_numpy(choices.mix).float()
         hidden, given = self._start(encoding, batch), None
         record: list[tuple[Tensor, ...]] = []
         while not state.done.all():
@@ -54,42 +55,42 @@ class PipelineScheduler(nn.Module):
                 _, hidden = self.gru(given.unsqueeze(1), hidden)
             out = hidden.transpose(0, 1)
             step = Decisions(features.unsqueeze(1), mask.unsqueeze(1), mask.new_zeros(0), mask.new_zeros(0))
-            logits = self._logits(encoding, out, step, of_choice, at_start.unsqueeze(1), at_end.unsqueeze(1)).squeeze(1)
+            logits = self._logits(encoding, out, step, mix, at_start.unsqueeze(1), at_end.unsqueeze(1)).squeeze(1)
             choice = choose(logits, mask)
             valid = (mask.sum(-1) > 1) & torch.from_numpy(~state.done)
             record.append((features, mask, choice, valid, at_start, at_end))
-            given = self._chosen(encoding, features.unsqueeze(1), choice.unsqueeze(1), of_choice).squeeze(1)
+            given = self._chosen(encoding, features.unsqueeze(1), choice.unsqueeze(1), mix).squeeze(1)
             state.step(choice.numpy())
         features, mask, choice, valid, at_start, at_end = (torch.stack(x, dim=1) for x in zip(*record, strict=True))
-        context = {"start": at_start, "end": at_end, "class": of_choice.expand(batch, -1)}
+        context = {"start": at_start, "end": at_end, "mix": mix.expand(batch, -1, -1)}
         return Decisions(features, mask, choice, valid, context), state.slots()
 
     def replay(self, encoding: Encoding, decisions: Decisions) -> tuple[Tensor, Tensor]:
         """Logits ``[B, T, N]`` of recorded decisions, and the final state ``[B, H]``."""
-        of_choice = decisions.context["class"][0]
+        mix = decisions.context["mix"][0]
         batch = decisions.choice.shape[0]
         hidden = self._start(encoding, batch)
-        given = self._chosen(encoding, decisions.features, decisions.choice, of_choice)
+        given = self._chosen(encoding, decisions.features, decisions.choice, mix)
         out, _ = self.gru(given, hidden)
         before = torch.cat([hidden.transpose(0, 1), out[:, :-1]], dim=1)
         start, end = decisions.context["start"], decisions.context["end"]
-        return self._logits(encoding, before, decisions, of_choice, start, end), out[:, -1]
+        return self._logits(encoding, before, decisions, mix, start, end), out[:, -1]
 
     def _start(self, encoding: Encoding, batch: int) -> Tensor:
         return torch.tanh(self.start(encoding.summary)).expand(1, batch, -1).contiguous()
 
-    def _chosen(self, encoding: Encoding, features: Tensor, choice: Tensor, of_choice: Tensor) -> Tensor:
+    def _chosen(self, encoding: Encoding, features: Tensor, choice: Tensor, mix: Tensor) -> Tensor:
         """``[B, T, H]`` embedding of the chosen choices."""
         index = choice[:, :, None, None].expand(-1, -1, 1, features.shape[-1])
         detail = features.gather(2, index).squeeze(2)
-        return self.chosen(torch.cat([detail, encoding.classes[of_choice[choice]]], dim=-1))  # type: ignore[no-any-return]
+        return self.chosen(torch.cat([detail, (mix @ encoding.classes)[choice]], dim=-1))  # type: ignore[no-any-return]
 
     def _logits(
-        self, encoding: Encoding, hidden: Tensor, decisions: Decisions, of_choice: Tensor, start: Tensor, end: Tensor
+        self, encoding: Encoding, hidden: Tensor, decisions: Decisions, mix: Tensor, start: Tensor, end: Tensor
     ) -> Tensor:
         mixed = (
             self.query(hidden).unsqueeze(2)
-            + self.key(encoding.classes)[of_choice]
+            + self.key(mix @ encoding.classes)
             + self.content(encoding.window_mean(start, end))
             + self.detail(decisions.features)
         )

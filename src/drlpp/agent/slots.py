@@ -31,15 +31,22 @@ _COARSE_COUNTS = (10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
 class Choices:
     """The choices of one scheduler decision: the same list at every step, masked.
 
+    In this order: the end; a new slot of some devices of a class; the same joined to the open slot; a new slot of a
+    *bundle*, which is all devices left in several classes (everything, a host, a type, the types above a speed).
+
     Attributes:
-        device_class: ``[N]`` class of the devices; 0 for the choice to end.
-        count: ``[N]`` how many; 0 for the choice to end.
-        joins: ``[N]`` add to the open slot instead of opening one.
+        device_class: ``[N]`` class of the devices; the first class of a bundle; 0 for the end.
+        count: ``[N]`` how many; 0 for the end and for bundles (all that are left).
+        joins: ``[N]`` adds to the open slot instead of opening one.
+        bundles: ``[G, C]`` classes of each bundle; the last G choices.
+        mix: ``[N, C]`` part of each class in the choice, by number of devices; 0 for the end.
     """
 
     device_class: Ints
     count: Ints
     joins: Bools
+    bundles: Bools
+    mix: Floats
 
     @property
     def num(self) -> int:
@@ -47,16 +54,32 @@ class Choices:
 
     @classmethod
     def of(cls, t: Tables) -> Choices:
-        """End, then every class x count for a new slot, then the same for joining."""
-        pairs = [
-            (c, k)
-            for c, size in enumerate(t.size.tolist())
-            for k in sorted({*range(1, min(size, _FINE_COUNTS) + 1), *(x for x in _COARSE_COUNTS if x < size), size})
-        ]
-        device_class = np.array([0] + [c for c, _ in pairs] * 2)
-        count = np.array([0] + [k for _, k in pairs] * 2)
-        joins = np.array([False] + [False] * len(pairs) + [True] * len(pairs))
-        return cls(device_class, count, joins)
+        """The choices that a cluster offers."""
+        pairs = [(c, k) for c, size in enumerate(t.size.tolist()) for k in (_counts(size) if t.may_replicate else [1])]
+        bundles = _bundles(t) if t.may_replicate else np.zeros((0, t.num_classes), dtype=bool)
+        rounds = 2 if t.may_replicate else 1
+        device_class = np.array([0, *([c for c, _ in pairs] * rounds), *bundles.argmax(axis=1)], dtype=np.int64)
+        count = np.array([0, *([k for _, k in pairs] * rounds), *([0] * len(bundles))], dtype=np.int64)
+        joins = np.zeros(len(count), dtype=bool)
+        joins[1 + len(pairs) : 1 + len(pairs) * rounds] = rounds > 1
+        mix = np.zeros((len(count), t.num_classes))
+        mix[np.arange(len(count)), device_class] = 1.0
+        mix[0] = 0.0
+        weighted = bundles * t.size
+        mix[len(count) - len(bundles) :] = weighted / np.maximum(weighted.sum(axis=1, keepdims=True), 1)
+        return cls(device_class, count, joins, bundles, mix)
+
+
+def _counts(size: int) -> list[int]:
+    return sorted({*range(1, min(size, _FINE_COUNTS) + 1), *(x for x in _COARSE_COUNTS if x < size), size})
+
+
+def _bundles(t: Tables) -> Bools:
+    """``[G, C]`` distinct sets of at least two classes."""
+    speeds = np.unique(t.speed)
+    sets = [t.speed >= s for s in speeds] + [t.speed == s for s in speeds] + [t.host == h for h in np.unique(t.host)]
+    distinct = {tuple(s.tolist()): None for s in sets if s.sum() > 1}
+    return np.array(list(distinct), dtype=bool).reshape(-1, t.num_classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,19 +110,42 @@ class SlotState:
         self._open_speed = np.full(batch, np.inf)
         self._open_count = np.zeros(batch, dtype=np.int64)
         self._open_class = np.full(batch, -1, dtype=np.int64)
-        self._open_hosts = np.zeros(batch, dtype=np.int64)
+        self._open_host = np.zeros(batch, dtype=np.int64)
         self._before_class = np.full(batch, -1, dtype=np.int64)
         self.done = np.zeros(batch, dtype=bool)
         self.parts: list[list[list[tuple[int, int]]]] = [[] for _ in range(batch)]
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """What each choice takes now, ``[B, N]``: devices, slowest speed, smallest memory, and whether hosts differ."""
+        c, t = self._choices, self._t
+        shape = (len(self.remaining), c.num)
+        self._takes = np.broadcast_to(c.count, shape).copy()
+        self._speed = np.broadcast_to(t.speed[c.device_class], shape).copy()
+        self._memory = np.broadcast_to(t.memory[c.device_class], shape).copy()
+        self._spans = np.zeros(shape, dtype=bool)
+        self._parts = np.ones(shape, dtype=np.int64)
+        for g, members in enumerate(c.bundles, start=c.num - len(c.bundles)):
+            left = self.remaining * members
+            some = left > 0
+            self._takes[:, g] = left.sum(axis=1)
+            self._speed[:, g] = np.where(some, t.speed, np.inf).min(axis=1, initial=np.inf)
+            self._memory[:, g] = np.where(some, t.memory, np.inf).min(axis=1, initial=np.inf)
+            first = np.where(some, t.host, t.host.max() + 1).min(axis=1)
+            self._spans[:, g] = (some & (t.host != first[:, None])).any(axis=1)
+            self._parts[:, g] = some.sum(axis=1)
+        empty = self._takes == 0
+        self._speed[empty], self._memory[empty] = 1.0, 1.0
 
     def mask(self) -> Bools:
         """``[B, N]`` legal choices; finished episodes have only the end."""
         c = self._choices
-        fits = c.count <= self.remaining[:, c.device_class]
-        started = (self.num_slots > 0)[:, None]
-        join_ok = started & (c.device_class > self._open_class[:, None])
+        first_bundle = c.num - len(c.bundles)
+        legal = (self._takes > 0) & (self._takes <= self.remaining[:, c.device_class])
+        legal[:, first_bundle:] = self._parts[:, first_bundle:] > 1
+        join_ok = (self.num_slots > 0)[:, None] & (c.device_class > self._open_class[:, None])
         open_ok = (self.num_slots < self._max_slots)[:, None]
-        legal = fits & np.where(c.joins, join_ok, open_ok)
+        legal &= np.where(c.joins, join_ok, open_ok)
         legal[:, 0] = self.num_slots > 0
         legal[self.done, 1:] = False
         return np.asarray(legal)
@@ -115,11 +161,10 @@ class SlotState:
 
     def windows(self) -> tuple[Floats, Floats]:
         """``[B, N]`` parts of the work, from and to, that the slot of each choice would be likely to get."""
-        c, t = self._choices, self._t
+        c = self._choices
         after_open = self.closed + self.share()
-        speed = t.speed[c.device_class]
-        alone = self._share(np.broadcast_to(speed, (len(after_open), c.num)), np.broadcast_to(c.count, (len(after_open), c.num)))
-        joined = self._share(np.minimum(speed, self._open_speed[:, None]), c.count + self._open_count[:, None])
+        alone = self._share(self._speed, self._takes)
+        joined = self._share(np.minimum(self._speed, self._open_speed[:, None]), self._takes + self._open_count[:, None])
         start = np.where(c.joins, self.closed[:, None], after_open[:, None])
         end = start + np.where(c.joins, joined, alone)
         end[:, 0] = 1.0
@@ -131,7 +176,7 @@ class SlotState:
         batch = len(self.closed)
         shape = (batch, c.num)
         k = c.device_class
-        count = np.where(c.joins, c.count + self._open_count[:, None], c.count)
+        count = np.where(c.joins, self._takes + self._open_count[:, None], self._takes)
         ending = np.zeros(shape)
         ending[:, 0] = 1.0
         real = 1.0 - ending
@@ -142,11 +187,11 @@ class SlotState:
         has_source = source >= 0
         live_in = np.interp(start, p.work, p.narrow) * has_source
         bandwidth = np.where(has_source, t.bandwidth[np.maximum(source, 0), k], 1e30)
-        same_host = has_source & (t.host[np.maximum(source, 0)] == t.host[k])
+        same_host = ~self._spans & has_source & (t.host[np.maximum(source, 0)] == t.host[k])
         window_params = p.at(p.params, end) - p.at(p.params, start)
         window_resident = p.at(p.resident, end) - p.at(p.resident, start)
         window_saved = p.at(p.saved, end) - p.at(p.saved, start)
-        spans_hosts = c.joins & (self._open_hosts[:, None] != t.host[k])
+        spans_hosts = self._spans | (c.joins & (self._open_host[:, None] != t.host[k]))
         reduce_bandwidth = np.where(spans_hosts, t.port_bandwidth[k], t.link_bandwidth[k])
         reduce_s = 2.0 * np.maximum(count - 1, 0) / np.maximum(count, 1) * window_params / reduce_bandwidth
         step_s = t.ideal_s * t.microbatches
@@ -159,8 +204,8 @@ class SlotState:
             np.broadcast_to(1.0 * c.joins, shape),
             ending,
             np.log2(np.maximum(count, 1)) / 3.0 * real,
-            c.count / np.maximum(self.remaining[:, k], 1) * real,
-            np.broadcast_to(c.count / t.size[k] * real, shape),
+            self._takes / np.maximum(self.remaining.sum(axis=1), 1)[:, None] * real,
+            np.broadcast_to(np.where(c.count > 0, c.count / t.size[k], 1.0) * real, shape),
             log_ratio(share * float(t.size.sum())) * real,
             start,
             end * real,
@@ -169,8 +214,8 @@ class SlotState:
             log_ratio(reduce_s / step_s) * real,
             log_ratio(live_in / bandwidth / t.ideal_s) * real,
             log_ratio(live_out / t.port_bandwidth[k] / t.ideal_s) * real,
-            log_ratio(window_resident / t.memory[k]) * real,
-            log_ratio((window_resident + window_saved * in_flight) / t.memory[k]) * real,
+            log_ratio(window_resident / self._memory) * real,
+            log_ratio((window_resident + window_saved * in_flight) / self._memory) * real,
             same_host * real,
             (waste - 1.0) * real,
             np.broadcast_to(self.num_slots[:, None] / 8.0, shape),
@@ -188,23 +233,31 @@ class SlotState:
             if i == 0:
                 self.done[b] = True
                 continue
-            k, count = int(c.device_class[i]), int(c.count[i])
-            self.remaining[b, k] -= count
+            taken = self._taken(b, i)
+            for k, count in taken:
+                self.remaining[b, k] -= count
             if c.joins[i]:
-                self.parts[b][-1].append((k, count))
-                self._open_speed[b] = min(self._open_speed[b], t.speed[k])
-                self._open_count[b] += count
+                self.parts[b][-1] += taken
             else:
-                self.parts[b].append([(k, count)])
+                self.parts[b].append(taken)
                 self.num_slots[b] += 1
                 self.closed[b] = after_open[b]
                 self._before_class[b] = self._open_class[b]
-                self._open_speed[b] = t.speed[k]
-                self._open_count[b] = count
-                self._open_hosts[b] = t.host[k]
-            self._open_class[b] = k
+                self._open_speed[b], self._open_count[b] = np.inf, 0
+                self._open_host[b] = t.host[taken[0][0]]
+            self._open_speed[b] = min(self._open_speed[b], *(t.speed[k] for k, _ in taken))
+            self._open_count[b] += sum(count for _, count in taken)
+            self._open_class[b] = taken[-1][0]
             if not self.remaining[b].any():
                 self.done[b] = True
+        self._refresh()
+
+    def _taken(self, b: int, choice: int) -> list[tuple[int, int]]:
+        c = self._choices
+        g = choice - (c.num - len(c.bundles))
+        if g < 0:
+            return [(int(c.device_class[choice]), int(c.count[choice]))]
+        return [(int(k), int(self.remaining[b, k])) for k in np.flatnonzero(c.bundles[g] & (self.remaining[b] > 0))]
 
     def slots(self) -> list[tuple[Slot, ...]]:
         """The slots of each episode so far."""

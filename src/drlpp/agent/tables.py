@@ -43,6 +43,7 @@ class Tables:
         port_bandwidth: ``[C]`` bytes per second of the host's network port (1e30 if there is none).
         link_bandwidth: ``[C]`` bytes per second of the host's internal link (1e30 if there is none).
         microbatches: per step.
+        may_replicate: stages may run on several devices.
         ideal_s: seconds per micro-batch if all devices shared the work perfectly.
     """
 
@@ -69,6 +70,7 @@ class Tables:
     port_bandwidth: Floats
     link_bandwidth: Floats
     microbatches: int
+    may_replicate: bool
     ideal_s: float
 
     @property
@@ -148,6 +150,7 @@ def build_tables(problem: PlanningProblem) -> Tables:
         port_bandwidth=np.array([h.network.bandwidth if h.network else 1e30 for h in hosts]),
         link_bandwidth=np.array([h.link.bandwidth if h.link else 1e30 for h in hosts]),
         microbatches=problem.training.num_microbatches,
+        may_replicate=problem.may_replicate,
         ideal_s=float(1.0 / (speed * size).sum()),
     )
 

@@ -23,6 +23,7 @@ class TrainConfig:
 
     Attributes:
         episodes: per iteration.
+        repeats: partitions drawn for the same slots.
         iterations: at most this many; None for no limit but the budget.
         ppo: settings of the update.
 
@@ -31,12 +32,15 @@ class TrainConfig:
     """
 
     episodes: int = 64
+    repeats: int = 4
     iterations: int | None = None
     ppo: PpoConfig = dataclasses.field(default_factory=PpoConfig)
 
     def __post_init__(self) -> None:
-        if self.episodes < 2:
-            raise InputError(f"episodes is {self.episodes}: the baseline needs at least 2")
+        if self.repeats < 1 or self.episodes < 2 * self.repeats:
+            raise InputError(
+                f"episodes {self.episodes} and repeats {self.repeats}: the baseline needs at least 2 x repeats episodes"
+            )
 
 
 @dataclasses.dataclass
@@ -75,7 +79,7 @@ def train_on_problem(
     start = time.perf_counter()
     while config.iterations is None or len(curve) < config.iterations:
         t0 = time.perf_counter()
-        rollout = policy.sample([view], config.episodes, generator)[0]
+        rollout = policy.sample([view], config.episodes, generator, repeats=config.repeats)[0]
         t1 = time.perf_counter()
         values = rewarder.values(rollout)
         rewards = rewarder.rewards(values)
