@@ -129,7 +129,9 @@ def random_partition(graph: OpGraph, rng: np.random.Generator, num_stages: int) 
     return [used.index(k) for k in labels]
 
 
-def random_plan(graph: OpGraph, seed: int, *, replicas: float = 0.25, split: float = 0.3, recompute: float = 0.25) -> Plan:
+def random_plan(
+    graph: OpGraph, seed: int, *, replicas: float = 0.25, split: float = 0.3, recompute: float = 0.25
+) -> Plan:
     """A random legal plan on up to four devices."""
     rng = np.random.default_rng(seed)
     labels = random_partition(graph, rng, int(rng.integers(2, 8)))

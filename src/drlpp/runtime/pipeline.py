@@ -100,9 +100,7 @@ class Pipeline:
         )
         groups = new_groups(sets, rank_of)
         self._combined_buffers = {
-            s: CombinedBuffers(
-                stage.module, _decays(stage), plan.num_microbatches, groups.get(holders(plan, [s]))
-            )
+            s: CombinedBuffers(stage.module, _decays(stage), plan.num_microbatches, groups.get(holders(plan, [s])))
             for s, stage in self._stages.items()
             if stage.changed and not _in_order(plan, s)
         }

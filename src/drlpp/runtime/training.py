@@ -10,8 +10,10 @@ import torch.distributed as dist
 
 from drlpp.capture import CapturedModel
 from drlpp.errors import InputError
-from drlpp.plan import Plan, Trace
+from drlpp.plan import Action, Plan, Trace
 from drlpp.runtime.clock import clock_offset_s
+from drlpp.runtime.emulation import EmulatedPipeline
+from drlpp.runtime.executor import Observer
 from drlpp.runtime.memory import StorageTracker
 from drlpp.runtime.optimizers import optimizer_factory
 from drlpp.runtime.pipeline import build, used_devices
@@ -130,11 +132,10 @@ def train_captured(
     gradients: dict[str, torch.Tensor] = {}
     for step in range(options.steps):
         last = step == options.steps - 1
-        if last and options.trace:
-            pipeline.observe(recorder.action)
+        if last:
+            pipeline.observe(_observer(recorder if options.trace else None, tracker))
         if last and tracker is not None:
             tracker.start()
-            pipeline.observe(lambda action, begin, end: tracker.sample())
         dist.barrier()
         begin = time.perf_counter()
         recorder.begin(begin)
@@ -158,15 +159,56 @@ def train_captured(
     if pipeline.torch_device.type == "cuda":
         peak = float(torch.cuda.max_memory_allocated())
     result = _RankResult(pipeline.device, spans, tuple(losses), recorder, state, peak)
-    results: list[_RankResult | None] = [None] * dist.get_world_size()
-    dist.gather_object(result, results if dist.get_rank() == 0 else None)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    results: list[_RankResult] | None = [result] * size if rank == 0 else None
+    dist.gather_object(result, results)
     report: list[RunReport | None] = [None]
-    if dist.get_rank() == 0:
-        report[0] = _report(captured, plan, options, [r for r in results if r is not None], initial)
+    if results is not None:
+        report[0] = _report(captured, plan, options, results, initial)
     dist.broadcast_object_list(report)
     if report[0] is None:
         raise RuntimeError("rank 0 sent no report")
     return report[0]
+
+
+def train_emulated(plan: Plan, options: RunOptions) -> RunReport:
+    """Emulates the plan (`drlpp.runtime.emulation`). Called on every rank; all return the same report.
+
+    Raises:
+        PlanError, ScheduleError: the plan is not legal.
+    """
+    pipeline = EmulatedPipeline(plan, options.time_scale)
+    spans = [pipeline.step() for _ in range(options.steps)]
+    pipeline.close()
+    result = _RankResult(pipeline.device, spans, (), pipeline.recorder, None, 0.0)
+    results = [result] * dist.get_world_size()
+    dist.all_gather_object(results, result)
+    scale = pipeline.time_scale
+    return RunReport(
+        iteration_times_s=tuple(t / scale for t in _measured(results, options.steps)),
+        predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
+        losses=(),
+        trace=merge([r.recorder for r in results], plan.cluster.num_devices, scale) if options.trace else None,
+        time_scale=scale,
+    )
+
+
+def _measured(results: list[_RankResult], steps: int) -> list[float]:
+    """Seconds of the steps that count, over all ranks."""
+    times = [
+        max(e for _, e in step) - min(b for b, _ in step) for step in zip(*(r.spans for r in results), strict=True)
+    ]
+    return times[1:] if steps > 1 else times
+
+
+def _observer(recorder: Recorder | None, tracker: StorageTracker | None) -> Observer:
+    def observe(action: Action, begin_s: float, end_s: float) -> None:
+        if recorder is not None:
+            recorder.action(action, begin_s, end_s)
+        if tracker is not None:
+            tracker.sample()
+
+    return observe
 
 
 def _report(
@@ -195,12 +237,10 @@ def _report(
             [n for n, t in reference.tensors.items() if n in set(captured.parameters)],
             adaptive=plan.training.optimizer == "adamw",
         )
-    measured = slice(1, None) if options.steps > 1 else slice(None)
-    times = [max(e for _, e in step) - min(b for b, _ in step) for step in zip(*(r.spans for r in results), strict=True)]
     peaks = {r.device: r.peak_bytes for r in results if r.device is not None}
     tracked = any(peaks.values())
     return RunReport(
-        iteration_times_s=tuple(times[measured]),
+        iteration_times_s=tuple(_measured(results, options.steps)),
         predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
         losses=results[0].losses,
         verification=verification,
