@@ -155,4 +155,6 @@ def random_plan(
 def train_job(model: str, plan: Plan, steps: int, one_queue_per_pair: bool = False) -> RunReport:
     """Runs a plan on the pool and compares it with one process. Called on every rank."""
     options = RunOptions(steps=steps, verify=True, seed=3, learning_rate=0.05)
-    return train_captured(captured_model(model), plan, options, one_queue_per_pair=one_queue_per_pair)
+    return train_captured(
+        captured_model(model), plan, options, lambda line: None, one_queue_per_pair=one_queue_per_pair
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from plan_cases import captured_model, make_plan, random_plan, train_job
+from plan_cases import captured_model, random_plan, train_job
 from small_models import ALL
 from worker_pool import WorkerPool
 

@@ -235,7 +235,7 @@ class WaitStage:
 
     def _after(self, seconds: float, slots: Sequence[Slot]) -> Mapping[Slot, Tensors]:
         wait_until(time.perf_counter() + seconds)
-        return {slot: () for slot in slots}
+        return dict.fromkeys(slots, ())
 
 
 class EmulatedPipeline:

@@ -23,7 +23,7 @@ from drlpp.errors import DrlppError, PlanError
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
-from drlpp.runtime.training import RunOptions, RunReport, train_captured, train_emulated
+from drlpp.runtime.training import RunOptions, RunReport, Say, train_captured, train_emulated
 
 CONTROL_TIMEOUT = timedelta(minutes=30)
 """Ranks wait for each other this long outside of steps: while models are captured and verified."""
@@ -46,6 +46,16 @@ def read_report(folder: Path) -> RunReport:
 def error_file(folder: Path, rank: int) -> Path:
     """Where a rank leaves the line that says what went wrong."""
     return folder / f"error-{rank}.txt"
+
+
+def progress_file(folder: Path) -> Path:
+    """Where rank 0 writes lines about what goes on."""
+    return folder / "progress.txt"
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line + "\n")
 
 
 def model_of(plan: Plan, seed: int) -> CapturedModel:
@@ -107,11 +117,13 @@ def init_process_group(init_method: str | None = None) -> None:
     )
 
 
-def train(plan: Plan, options: RunOptions) -> RunReport:
-    """Runs a plan on the process group that is there; called on every rank."""
+def train(plan: Plan, options: RunOptions, say: Say) -> RunReport:
+    """Runs a plan on the process group that is there; called on every rank, and `say` on rank 0."""
     if options.emulate:
-        return train_emulated(plan, options)
-    return train_captured(model_of(plan, options.seed), plan, options)
+        return train_emulated(plan, options, say)
+    if dist.get_rank() == 0:
+        say(f"building {plan.graph.source} on {dist.get_world_size()} ranks")
+    return train_captured(model_of(plan, options.seed), plan, options, say)
 
 
 def main(folder: Path) -> int:
@@ -123,7 +135,7 @@ def main(folder: Path) -> int:
     try:
         plan, options = plan_from_dict(job["plan"]), RunOptions(**job["options"])
         init_process_group(f"file://{folder / 'store'}")
-        report = train(plan, options)
+        report = train(plan, options, lambda line: _append(progress_file(folder), line))
         if rank == 0:
             write_atomically(folder / "report.pickle", pickle.dumps(report))
         dist.barrier()
