@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -115,6 +115,14 @@ def random_schedule(plan: Plan, rng: np.random.Generator, split: float, backward
             del todo[s, m]
         done.add((s, kind, m))
     return {d: tuple(a) for d, a in sorted(order.items())}
+
+
+def staged(graph: OpGraph, marks: Mapping[str, int]) -> list[int]:
+    """Stage per op: what `marks` says, else the latest stage of its predecessors."""
+    labels: list[int] = []
+    for op, before in zip(graph.ops, graph.predecessors, strict=True):
+        labels.append(marks.get(op.name, max((labels[p] for p in before), default=0)))
+    return labels
 
 
 def random_partition(graph: OpGraph, rng: np.random.Generator, num_stages: int) -> list[int]:
