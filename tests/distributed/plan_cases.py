@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -117,6 +117,14 @@ def random_schedule(plan: Plan, rng: np.random.Generator, split: float, backward
     return {d: tuple(a) for d, a in sorted(order.items())}
 
 
+def staged(graph: OpGraph, marks: Mapping[str, int]) -> list[int]:
+    """Stage per op: what `marks` says, else the latest stage of its predecessors."""
+    labels: list[int] = []
+    for op, before in zip(graph.ops, graph.predecessors, strict=True):
+        labels.append(marks.get(op.name, max((labels[p] for p in before), default=0)))
+    return labels
+
+
 def random_partition(graph: OpGraph, rng: np.random.Generator, num_stages: int) -> list[int]:
     """Random monotone labels without gaps: neighbours in the graph need not be neighbours in the pipeline."""
     labels: list[int] = []
@@ -155,4 +163,6 @@ def random_plan(
 def train_job(model: str, plan: Plan, steps: int, one_queue_per_pair: bool = False) -> RunReport:
     """Runs a plan on the pool and compares it with one process. Called on every rank."""
     options = RunOptions(steps=steps, verify=True, seed=3, learning_rate=0.05)
-    return train_captured(captured_model(model), plan, options, one_queue_per_pair=one_queue_per_pair)
+    return train_captured(
+        captured_model(model), plan, options, lambda line: None, one_queue_per_pair=one_queue_per_pair
+    )

@@ -1,0 +1,25 @@
+"""Executes plans on torch.distributed: any legal plan trains a model to the same result as one process.
+
+`run` takes a plan and does everything; `build` gives one rank's part of it for a training loop of your own. See
+docs/runtime.md. Left out: processes that span machines are started by torchrun; NCCL has not been tried (the code was
+written and tested on machines without GPUs).
+"""
+
+from drlpp.runtime.launch import run
+from drlpp.runtime.pipeline import Pipeline, build
+from drlpp.runtime.reference import TrainingState, reference_run
+from drlpp.runtime.training import RunOptions, RunReport
+from drlpp.runtime.verify import Difference, Verification, compare
+
+__all__ = [
+    "Difference",
+    "Pipeline",
+    "RunOptions",
+    "RunReport",
+    "TrainingState",
+    "Verification",
+    "build",
+    "compare",
+    "reference_run",
+    "run",
+]

@@ -14,14 +14,18 @@ import dataclasses
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from drlpp.errors import ExecutionError
 from drlpp.runtime.messages import Slot, Transfer
 
 LOOKAHEAD = 2
 """Actions before its first reader at which a receive is posted."""
+FIRST_TIMEOUT_S = 600.0
+"""The first step may take this long: nobody knows yet how fast this machine is."""
 _NEVER = 1 << 60
 
 
@@ -61,6 +65,9 @@ class Channel:
         rank_of: device id -> rank in the process group.
         torch_device: where tensors are received.
         one_queue_per_pair: both directions of a pair of ranks share one order; needed by NCCL.
+
+    Attributes:
+        timeout_s: how long a message is waited for (gloo; NCCL has a watchdog of its own).
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class Channel:
         torch_device: torch.device,
         one_queue_per_pair: bool,
     ) -> None:
+        self.timeout_s = FIRST_TIMEOUT_S
         self._device = device
         self._specs = specs
         self._rank_of = rank_of
@@ -84,7 +92,7 @@ class Channel:
         self._one_queue = one_queue_per_pair
         self._queues: dict[tuple[int, bool], _Queue] = {}
         self._received: dict[int, tuple[list[torch.Tensor], list[dist.Work]]] = {}
-        self._sent: deque[tuple[dist.Work, torch.Tensor]] = deque()
+        self._sent: deque[tuple[dist.Work, torch.Tensor, int]] = deque()
         self.begin()
 
     def begin(self) -> None:
@@ -105,23 +113,34 @@ class Channel:
         self._advance(queue, transfer.produced_by + LOOKAHEAD)
 
     def receive(self, transfer: Transfer) -> list[torch.Tensor]:
-        """Waits for a transfer whose receive was posted."""
+        """Waits for a transfer whose receive was posted.
+
+        Raises:
+            ExecutionError: it does not come in time, or the other side is gone.
+        """
         tensors, works = self._received.pop(transfer.order)
         for work in works:
-            work.wait()
+            self._wait(work, f"the {transfer.slot.content} of micro-batch {transfer.microbatch}", transfer.src)
         return tensors
 
     def finish(self) -> None:
         """Ends a step: waits until all sends are done."""
         while self._sent:
-            work, _ = self._sent.popleft()
-            work.wait()
+            work, _, to = self._sent.popleft()
+            self._wait(work, "a message to be received", to)
 
-    @property
-    def bytes_in_flight(self) -> int:
-        """Bytes of buffers of messages that are posted or received and not yet taken."""
-        received = sum(t.nbytes for tensors, _ in self._received.values() for t in tensors)
-        return received + sum(t.nbytes for _, t in self._sent)
+    def _wait(self, work: dist.Work, what: str, other: int) -> None:
+        try:
+            if self._torch_device.type == "cpu":
+                work.wait(timedelta(seconds=self.timeout_s))
+            else:
+                work.wait()
+        except RuntimeError as error:
+            late = "Timed out" in str(error)
+            why = f"nothing came for {self.timeout_s:.0f} s" if late else "the connection broke"
+            raise ExecutionError(
+                f"device {self._device} waits for {what} with device {other}: {why}: its rank hangs or has died"
+            ) from error
 
     def _advance(self, queue: _Queue, horizon: int) -> None:
         while queue.next < len(queue.transfers):
@@ -132,7 +151,7 @@ class Channel:
                     return
                 for k, tensor in enumerate(tensors):
                     work = dist.isend(tensor, self._rank_of[transfer.dst], tag=transfer.tag + k)
-                    self._sent.append((_posted(work), tensor))
+                    self._sent.append((_posted(work), tensor, transfer.dst))
             elif queue.deadline[queue.next] > horizon and not queue.ready:
                 return
             else:

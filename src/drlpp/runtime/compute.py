@@ -71,9 +71,7 @@ class TorchStage:
         self.stage = stage
         self._slots = slots
         self._names = {slot: messages[slot.message].tensors for slot in (*slots.forward_reads, *slots.forward_writes)}
-        self._with_gradient = {
-            name for slot in slots.backward_writes for name in messages[slot.message].tensors
-        }
+        self._with_gradient = {name for slot in slots.backward_writes for name in messages[slot.message].tensors}
         self._loss = loss
         self._num_microbatches = num_microbatches
         self._recompute = recompute
@@ -86,7 +84,9 @@ class TorchStage:
 
     def forward(self, microbatch: int, values: Mapping[Slot, Tensors]) -> Mapping[Slot, Tensors]:
         """F. See `StageCompute`."""
-        received = {name: t for slot, tensors in values.items() for name, t in zip(self._names[slot], tensors, strict=True)}
+        received = {
+            name: t for slot, tensors in values.items() for name, t in zip(self._names[slot], tensors, strict=True)
+        }
         given = self._microbatch(microbatch)
         inputs = []
         for name in self.stage.inputs:

@@ -13,10 +13,15 @@ from typing import Protocol
 
 import torch
 
+from drlpp.errors import ExecutionError
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan
 from drlpp.runtime.communication import Channel
 from drlpp.runtime.messages import Slot, Transfer, readers, stage_slots, writers
+
+PATIENCE = 20.0
+"""A rank that has not answered for this many times the longest step so far is taken for dead."""
+MIN_TIMEOUT_S = 8.0
 
 Tensors = tuple[torch.Tensor, ...]
 Observer = Callable[[Action, float, float], None]
@@ -81,15 +86,24 @@ class Executor:
             if t.dst == device:
                 self._incoming[t.slot, t.microbatch].append(t)
         self._local: dict[tuple[Slot, int], list[Tensors]] = defaultdict(list)
+        self._slowest_s = 0.0
         self._reads_left: Counter[tuple[Slot, int]] = Counter()
 
     def run(self) -> None:
-        """Runs all actions of one step."""
+        """Runs all actions of one step.
+
+        Raises:
+            ExecutionError: another rank does not answer; the message names the action that waits.
+        """
+        began = time.perf_counter()
         self._channel.begin()
         for i, action in enumerate(self.actions):
             self._channel.post(i)
             slots = self._slots[action.stage]
-            inputs = {slot: self._take(slot, action.microbatch) for slot in slots.reads(action)}
+            try:
+                inputs = {slot: self._take(slot, action.microbatch) for slot in slots.reads(action)}
+            except ExecutionError as error:
+                raise ExecutionError(f"stuck before action {action}: {error}") from error
             begin = time.perf_counter()
             outputs = self._compute(action, inputs)
             end = time.perf_counter()
@@ -100,7 +114,13 @@ class Executor:
             if self.observe is not None:
                 self.observe(action, begin, end)
             self._after_action(i)
+        took = time.perf_counter() - began
+        self._slowest_s = max(self._slowest_s, took)
+
+    def finish(self) -> None:
+        """Waits until what the last step sent has been received. Later steps may take `PATIENCE` times as long."""
         self._channel.finish()
+        self._channel.timeout_s = max(MIN_TIMEOUT_S, PATIENCE * self._slowest_s)
 
     def _compute(self, action: Action, inputs: Mapping[Slot, Tensors]) -> Mapping[Slot, Tensors]:
         compute, m = self._computes[action.stage], action.microbatch

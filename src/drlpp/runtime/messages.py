@@ -91,8 +91,8 @@ def stage_slots(messages: Sequence[Message], num_stages: int) -> tuple[StageSlot
                 forward_writes=tuple(Slot(i, "value") for i in out if i in forward),
                 backward_reads=tuple(Slot(i, "gradient") for i in out if i in back)
                 + tuple(Slot(i, "value") for i in into if i not in forward),
-                backward_writes=tuple(Slot(i, "gradient") for i in into if i in back)
-                + tuple(Slot(i, "value") for i in out if i not in forward),
+                backward_writes=tuple(Slot(i, "value") for i in out if i not in forward)
+                + tuple(Slot(i, "gradient") for i in into if i in back),
             )
         )
     return tuple(slots)
@@ -122,7 +122,9 @@ def plan_transfers(plan: Plan, messages: Sequence[Message]) -> tuple[Transfer, .
     """
     position = _positions(plan)
     drafts: list[Transfer] = []
-    for slot in dict.fromkeys(x for s in stage_slots(messages, plan.num_stages) for x in (*s.forward_writes, *s.backward_writes)):
+    for slot in dict.fromkeys(
+        x for s in stage_slots(messages, plan.num_stages) for x in (*s.forward_writes, *s.backward_writes)
+    ):
         message = messages[slot.message]
         passes = "F" if message.phase == "forward" and slot.content == "value" else "B"
         for m in range(plan.num_microbatches):
@@ -135,9 +137,7 @@ def plan_transfers(plan: Plan, messages: Sequence[Message]) -> tuple[Transfer, .
                 device = plan.stages[s].device(m)
                 needed[device] = min(needed.get(device, position[s, passes, m]), position[s, passes, m])
             drafts += [
-                Transfer(
-                    order=0, tag=0, slot=slot, microbatch=m, src=a, dst=b, produced_by=i, needed_by=needed[b]
-                )
+                Transfer(order=0, tag=0, slot=slot, microbatch=m, src=a, dst=b, produced_by=i, needed_by=needed[b])
                 for a, i in sorted(produced.items())
                 for b in sorted(needed)
                 if a != b

@@ -15,13 +15,13 @@ MOMENTUM = 0.9
 def optimizer_factory(name: str, learning_rate: float) -> Callable[[Sequence[nn.Parameter]], Optimizer]:
     """``sgd``, ``momentum`` or ``adamw`` -> a function from parameters to an optimizer."""
     makers: dict[str, Callable[[Sequence[nn.Parameter]], Optimizer]] = {
-        "sgd": lambda parameters: torch.optim.SGD(_or_none(parameters), lr=learning_rate),
-        "momentum": lambda parameters: torch.optim.SGD(_or_none(parameters), lr=learning_rate, momentum=MOMENTUM),
-        "adamw": lambda parameters: torch.optim.AdamW(_or_none(parameters), lr=learning_rate),
+        "sgd": lambda parameters: torch.optim.SGD(_group(parameters), lr=learning_rate),
+        "momentum": lambda parameters: torch.optim.SGD(_group(parameters), lr=learning_rate, momentum=MOMENTUM),
+        "adamw": lambda parameters: torch.optim.AdamW(_group(parameters), lr=learning_rate),
     }
     return makers[name]
 
 
-def _or_none(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter] | list[dict[str, list[nn.Parameter]]]:
-    """An optimizer refuses an empty list of parameters, but not an empty group: a rank may hold none."""
-    return list(parameters) or [{"params": []}]
+def _group(parameters: Sequence[nn.Parameter]) -> list[dict[str, list[nn.Parameter]]]:
+    """One group: an optimizer refuses an empty list of parameters, but not an empty group; a rank may hold none."""
+    return [{"params": list(parameters)}]

@@ -32,7 +32,7 @@ from drlpp.runtime.compute import TorchStage
 from drlpp.runtime.executor import Executor, Observer, StageCompute
 from drlpp.runtime.messages import Slot, logical_times, plan_transfers, stage_slots
 from drlpp.runtime.randomness import RandomContext
-from drlpp.runtime.reduction import GradientReducer, Holders, CombinedBuffers, holders, new_groups
+from drlpp.runtime.reduction import CombinedBuffers, GradientReducer, Holders, holders, new_groups
 from drlpp.runtime.stage_module import (
     StageModule,
     cut_stage,
@@ -100,9 +100,7 @@ class Pipeline:
         )
         groups = new_groups(sets, rank_of)
         self._combined_buffers = {
-            s: CombinedBuffers(
-                stage.module, _decays(stage), plan.num_microbatches, groups.get(holders(plan, [s]))
-            )
+            s: CombinedBuffers(stage.module, _decays(stage), plan.num_microbatches, groups.get(holders(plan, [s])))
             for s, stage in self._stages.items()
             if stage.changed and not _in_order(plan, s)
         }
@@ -313,8 +311,8 @@ def _decays(stage: StageModule) -> Mapping[str, float]:
     for name, decay in stage.changed.items():
         if decay is None:
             raise PlanError(
-                f"stage {stage.index} has replicas or runs micro-batches out of order, and changes buffer {name!r} in a "
-                "way that cannot be combined (batch norm and counters can): give the stage one device, in order"
+                f"stage {stage.index} has replicas or runs micro-batches out of order, and changes buffer {name!r} in "
+                "a way that cannot be combined (batch norm and counters can): give the stage one device, in order"
             )
         out[name] = decay
     return out

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+
 def derived_seed(*parts: object) -> int:
     """A seed of 63 bits from anything with a stable `repr`; the same on every machine."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()

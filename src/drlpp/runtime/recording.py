@@ -48,16 +48,12 @@ class Recorder:
     def optimizer(self, begin_s: float, end_s: float) -> None:
         """The update of the parameters."""
         if self.device is not None:
-            event = TraceEvent(
-                device=self.device, stream="compute", kind="optimizer", start_s=begin_s, end_s=end_s
-            )
+            event = TraceEvent(device=self.device, stream="compute", kind="optimizer", start_s=begin_s, end_s=end_s)
             self.add(event)
 
     def add(self, event: TraceEvent) -> None:
         """An event with times of this rank's clock."""
-        shifted = dataclasses.replace(
-            event, start_s=event.start_s + self._offset_s, end_s=event.end_s + self._offset_s
-        )
+        shifted = dataclasses.replace(event, start_s=event.start_s + self._offset_s, end_s=event.end_s + self._offset_s)
         self.events.append(shifted)
 
 

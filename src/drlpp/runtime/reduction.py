@@ -34,7 +34,7 @@ def new_groups(sets: Sequence[Holders], rank_of: Mapping[int, int]) -> Mapping[H
     groups = {}
     for devices in sets:
         group = dist.new_group([rank_of[d] for d in devices])
-        if group is not None:
+        if isinstance(group, dist.ProcessGroup):
             groups[devices] = group
     return groups
 

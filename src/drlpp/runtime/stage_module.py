@@ -99,27 +99,38 @@ def value_messages(captured: CapturedModel, plan: Plan, stage_of: Mapping[str, i
 
 
 def values_with_gradient(captured: CapturedModel) -> frozenset[str]:
-    """Names of the fx nodes whose value gets a gradient in the backward pass (or a few more, never less)."""
-    out: set[str] = set()
-    for node in captured.module.graph.nodes:
+    """Names of the fx nodes whose value gets a gradient: those between a trained parameter and the loss.
+
+    Where a derivative is known only in the middle of an operator, there may be one more than needed.
+    """
+    nodes = list(captured.module.graph.nodes)
+    depends: set[fx.Node] = set()
+    for node in nodes:
         if node.op == "get_attr":
             if find_tensor(captured.module, str(node.target)).requires_grad:
-                out.add(node.name)
-        elif _computes(node) and node.name not in captured.no_grad:
-            value = node.meta.get("val")
-            number = not isinstance(value, torch.Tensor) or value.is_floating_point() or value.is_complex()
-            detached = node.target is torch.ops.aten.detach.default
-            if number and not detached and any(p.name in out for p in node.all_input_nodes):
-                out.add(node.name)
-    return frozenset(out)
+                depends.add(node)
+        elif _computes(node) and _is_differentiable(node, captured):
+            depends.update([node] if any(p in depends for p in node.all_input_nodes) else [])
+    reaches: set[fx.Node] = set()
+    for node in reversed(nodes):
+        if node in depends and (node.name == captured.loss or any(u in reaches for u in node.users)):
+            reaches.add(node)
+    return frozenset(n.name for n in reaches)
+
+
+def _is_differentiable(node: fx.Node, captured: CapturedModel) -> bool:
+    value = node.meta.get("val")
+    number = not isinstance(value, torch.Tensor) or value.is_floating_point() or value.is_complex()
+    return number and node.name not in captured.no_grad and node.target is not torch.ops.aten.detach.default
 
 
 def parameter_readers(captured: CapturedModel, stage_of: Mapping[str, int]) -> Mapping[str, tuple[int, ...]]:
-    """Name of every parameter that is trained -> stages that read it, sorted."""
+    """Name of every parameter that gets a gradient -> stages that read it, sorted."""
+    trained = values_with_gradient(captured)
     return {
         str(node.target): tuple(sorted({stage_of[u.name] for u in node.users if _computes(u)}))
         for node in captured.module.graph.nodes
-        if node.op == "get_attr" and find_tensor(captured.module, str(node.target)).requires_grad
+        if node.op == "get_attr" and node.name in trained
     }
 
 

@@ -1,23 +1,31 @@
-"""Trains a plan for some steps in a process group that is there, and reports on it. Every rank calls `train_captured`."""
+"""Trains (or emulates) a plan for some steps in a process group that is there, and reports on it. All ranks call it."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from drlpp.capture import CapturedModel
 from drlpp.errors import InputError
-from drlpp.plan import Plan, Trace
+from drlpp.plan import Action, Plan, Trace
 from drlpp.runtime.clock import clock_offset_s
+from drlpp.runtime.emulation import EmulatedPipeline
+from drlpp.runtime.executor import Observer
 from drlpp.runtime.memory import StorageTracker
 from drlpp.runtime.optimizers import optimizer_factory
-from drlpp.runtime.pipeline import build, used_devices
+from drlpp.runtime.pipeline import build
 from drlpp.runtime.recording import Recorder, merge
 from drlpp.runtime.reference import TrainingState, reference_run
 from drlpp.runtime.verify import Verification, compare
+from drlpp.units import format_time
+
+Say = Callable[[str], None]
+"""Called with one line about what goes on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +38,6 @@ class RunOptions:
         emulate: wait for the predicted time of each action and message instead of computing.
         seed: of the initial parameters, the micro-batches and dropout.
         learning_rate: of the optimizer that the plan names.
-        trace: record the last step.
         track_memory: account for the memory of tensors on the CPU (this slows the run down).
         time_scale: emulated seconds per predicted second; None chooses one.
 
@@ -42,8 +49,7 @@ class RunOptions:
     verify: bool = False
     emulate: bool = False
     seed: int = 0
-    learning_rate: float = 0.01
-    trace: bool = False
+    learning_rate: float = 1e-3
     track_memory: bool = False
     time_scale: float | None = None
 
@@ -68,7 +74,7 @@ class RunReport:
         verification: the comparison with single-process training, if asked for.
         peak_memory_bytes: per device of the cluster, 0 where nothing runs: the largest sum of the sizes of all tensors
             between two actions; empty if it was not tracked.
-        trace: of the last step, if asked for.
+        trace: of the last step.
         time_scale: emulated seconds per predicted second; 1 for a real run.
     """
 
@@ -77,8 +83,21 @@ class RunReport:
     losses: tuple[float, ...]
     verification: Verification | None = None
     peak_memory_bytes: tuple[float, ...] = ()
-    trace: Trace | None = None
+    trace: Trace
     time_scale: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON-ready form, without the trace."""
+        verification = None if self.verification is None else dataclasses.asdict(self.verification)
+        return {
+            "iteration_time_s": self.iteration_time_s,
+            "iteration_times_s": list(self.iteration_times_s),
+            "predicted_iteration_time_s": self.predicted_s,
+            "losses": list(self.losses),
+            "verification": verification,
+            "peak_memory_bytes": list(self.peak_memory_bytes),
+            "time_scale": self.time_scale,
+        }
 
     @property
     def iteration_time_s(self) -> float:
@@ -101,7 +120,12 @@ class _RankResult:
 
 
 def train_captured(
-    captured: CapturedModel, plan: Plan, options: RunOptions, *, one_queue_per_pair: bool | None = None
+    captured: CapturedModel,
+    plan: Plan,
+    options: RunOptions,
+    say: Say,
+    *,
+    one_queue_per_pair: bool | None = None,
 ) -> RunReport:
     """Trains the model under the plan. Called on every rank; all return the same report.
 
@@ -109,6 +133,7 @@ def train_captured(
         captured: with values; they are changed.
         plan: made for this model.
         options: see there (an emulated run does not come here).
+        say: called on rank 0.
         one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
 
     Raises:
@@ -130,11 +155,10 @@ def train_captured(
     gradients: dict[str, torch.Tensor] = {}
     for step in range(options.steps):
         last = step == options.steps - 1
-        if last and options.trace:
-            pipeline.observe(recorder.action)
+        if last:
+            pipeline.observe(_observer(recorder, tracker))
         if last and tracker is not None:
             tracker.start()
-            pipeline.observe(lambda action, begin, end: tracker.sample())
         dist.barrier()
         begin = time.perf_counter()
         recorder.begin(begin)
@@ -150,6 +174,8 @@ def train_captured(
         end = time.perf_counter()
         recorder.optimizer(update, end)
         spans.append((begin + offset_s, end + offset_s))
+        if dist.get_rank() == 0:
+            say(f"step {step + 1} of {options.steps}: loss {losses[-1]:.6g}, {format_time(end - begin)}")
     state = None
     if options.verify:
         held = {n: t.detach().clone().cpu() for n, t in pipeline.state_dict().items() if n not in captured.aliases}
@@ -158,15 +184,59 @@ def train_captured(
     if pipeline.torch_device.type == "cuda":
         peak = float(torch.cuda.max_memory_allocated())
     result = _RankResult(pipeline.device, spans, tuple(losses), recorder, state, peak)
-    results: list[_RankResult | None] = [None] * dist.get_world_size()
-    dist.gather_object(result, results if dist.get_rank() == 0 else None)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    results: list[_RankResult] | None = [result] * size if rank == 0 else None
+    dist.gather_object(result, results)
     report: list[RunReport | None] = [None]
-    if dist.get_rank() == 0:
-        report[0] = _report(captured, plan, options, [r for r in results if r is not None], initial)
+    if results is not None:
+        if options.verify:
+            say("training the same model on one process for the comparison")
+        report[0] = _report(captured, plan, options, results, initial)
     dist.broadcast_object_list(report)
     if report[0] is None:
         raise RuntimeError("rank 0 sent no report")
     return report[0]
+
+
+def train_emulated(plan: Plan, options: RunOptions, say: Say) -> RunReport:
+    """Emulates the plan (`drlpp.runtime.emulation`). Called on every rank; all return the same report.
+
+    Raises:
+        PlanError, ScheduleError: the plan is not legal.
+    """
+    pipeline = EmulatedPipeline(plan, options.time_scale)
+    if dist.get_rank() == 0:
+        say(f"emulating with seconds stretched {pipeline.time_scale:.3g} times")
+    spans = [pipeline.step() for _ in range(options.steps)]
+    pipeline.close()
+    result = _RankResult(pipeline.device, spans, (), pipeline.recorder, None, 0.0)
+    results = [result] * dist.get_world_size()
+    dist.all_gather_object(results, result)
+    scale = pipeline.time_scale
+    return RunReport(
+        iteration_times_s=tuple(t / scale for t in _measured(results, options.steps)),
+        predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
+        losses=(),
+        trace=merge([r.recorder for r in results], plan.cluster.num_devices, scale),
+        time_scale=scale,
+    )
+
+
+def _measured(results: list[_RankResult], steps: int) -> list[float]:
+    """Seconds of the steps that count, over all ranks."""
+    times = [
+        max(e for _, e in step) - min(b for b, _ in step) for step in zip(*(r.spans for r in results), strict=True)
+    ]
+    return times[1:] if steps > 1 else times
+
+
+def _observer(recorder: Recorder, tracker: StorageTracker | None) -> Observer:
+    def observe(action: Action, begin_s: float, end_s: float) -> None:
+        recorder.action(action, begin_s, end_s)
+        if tracker is not None:
+            tracker.sample()
+
+    return observe
 
 
 def _report(
@@ -195,17 +265,15 @@ def _report(
             [n for n, t in reference.tensors.items() if n in set(captured.parameters)],
             adaptive=plan.training.optimizer == "adamw",
         )
-    measured = slice(1, None) if options.steps > 1 else slice(None)
-    times = [max(e for _, e in step) - min(b for b, _ in step) for step in zip(*(r.spans for r in results), strict=True)]
     peaks = {r.device: r.peak_bytes for r in results if r.device is not None}
     tracked = any(peaks.values())
     return RunReport(
-        iteration_times_s=tuple(times[measured]),
+        iteration_times_s=tuple(_measured(results, options.steps)),
         predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
         losses=results[0].losses,
         verification=verification,
         peak_memory_bytes=tuple(peaks.get(d, 0.0) for d in range(plan.cluster.num_devices)) if tracked else (),
-        trace=merge([r.recorder for r in results], plan.cluster.num_devices) if options.trace else None,
+        trace=merge([r.recorder for r in results], plan.cluster.num_devices),
     )
 
 

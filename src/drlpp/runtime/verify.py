@@ -4,8 +4,8 @@ The error of a tensor is ``norm(pipeline - reference) / max(norm(reference), flo
 the same size whose elements are a tenth of the root mean square of all elements of its kind: tensors that are zero but
 for rounding (the gradient of a bias in front of a batch norm) are measured against it. Integers have to be equal.
 
-With AdamW an update does not shrink with its gradient: where the gradient is rounding noise, the update is noise of full
-size. Elements whose reference gradient is below the floor are left out of the comparison of updated parameters then.
+With AdamW an update does not shrink with its gradient: where the gradient is rounding noise, the update is noise of
+full size. Elements whose reference gradient is below the floor are left out of the comparison of updated parameters.
 """
 
 from __future__ import annotations
@@ -48,18 +48,19 @@ class Verification:
     """The verdict.
 
     Attributes:
-        ok: every error is at most `tolerance`.
+        passed: every error is at most `tolerance`.
         tolerance: relative.
         differences: the worst of each quantity.
     """
 
-    ok: bool
+    passed: bool
     tolerance: float
     differences: tuple[Difference, ...]
 
-    def __str__(self) -> str:
+    def describe(self) -> str:
+        """One line for people."""
         parts = [f"{d.quantity} {d.error:.1e} ({d.name})" for d in self.differences]
-        verdict = "equal to single-process training" if self.ok else "NOT equal to single-process training"
+        verdict = "equal to single-process training" if self.passed else "NOT equal to single-process training"
         return f"{verdict} within {self.tolerance:g}: worst relative differences: {', '.join(parts)}"
 
 
@@ -93,7 +94,7 @@ def compare(
         if ours:
             differences.append(_worst(quantity, theirs, ours, settled))
     return Verification(
-        ok=all(d.error <= tolerance for d in differences), tolerance=tolerance, differences=tuple(differences)
+        passed=all(d.error <= tolerance for d in differences), tolerance=tolerance, differences=tuple(differences)
     )
 
 

@@ -1,0 +1,333 @@
+"""Runs a plan on this machine as if on its cluster: waits in the place of computation, messages paced to the links.
+
+The executor, the messages and the schedule are the real ones. An action waits for as long as the cost model says. A
+message is a real one with a payload of at most `PAYLOAD_BYTES`; it carries the time at which it would arrive on the
+cluster, and the receiver does not take it before. Channels, host ports and all-reduces are occupied first come first
+served, by the rules of the simulator (`drlpp.sim`), through a table that all ranks share. So what is measured is the
+prediction's arithmetic under real concurrency, not its cost model.
+
+Seconds are stretched by a time scale, so that the overhead of real processes does not dominate. Emulation needs no
+model, so imported profiles can be emulated too. All ranks have to be on one machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import math
+import mmap
+import struct
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from drlpp.cost import StageCosts, all_reduce_s
+from drlpp.graph.stages import Message
+from drlpp.plan import Action, Plan, TraceEvent, validate
+from drlpp.problem import PlanningProblem
+from drlpp.runtime.communication import Channel, TensorSpec
+from drlpp.runtime.executor import Executor, Tensors
+from drlpp.runtime.messages import Slot, StageSlots, Transfer, plan_transfers, stage_slots
+from drlpp.runtime.pipeline import used_devices
+from drlpp.runtime.recording import Recorder
+from drlpp.schedules import GradientGroup, gradient_groups, resident_and_optimizer
+
+PAYLOAD_BYTES = 1 << 16
+ACTION_S = 0.02
+"""The mean action of an emulated run takes this long, unless the user gives a time scale."""
+_HEADER = struct.Struct("d")
+
+
+def stage_costs_of(plan: Plan) -> StageCosts:
+    """Costs of the stages of a plan on the devices of its cluster."""
+    problem = PlanningProblem(plan.graph, plan.cluster, plan.training)
+    return problem.stage_costs(plan.stage_of_op, plan.num_stages)
+
+
+def default_time_scale(plan: Plan, costs: StageCosts) -> float:
+    """The time scale at which the mean forward or backward pass takes `ACTION_S`."""
+    passes = [
+        float(seconds[s.index, s.device(m)])
+        for s in plan.stages
+        for m in range(min(plan.num_microbatches, len(s.devices)))
+        for seconds in (costs.forward_s, costs.backward_s)
+    ]
+    mean = sum(passes) / len(passes)
+    return ACTION_S / mean if mean > 0 else 1.0
+
+
+class PacedNetwork:
+    """The channels, ports and all-reduces of the emulated cluster: when each is free again, shared by all ranks.
+
+    Args:
+        plan: what is run.
+        path: of a file that all ranks open; the table is kept in it.
+        time_scale: emulated seconds per predicted second.
+    """
+
+    def __init__(self, plan: Plan, path: Path, time_scale: float) -> None:
+        self.groups: list[GradientGroup] = gradient_groups(plan.stage_graph, [s.devices for s in plan.stages])
+        self._cluster = plan.cluster
+        self._num_microbatches = plan.num_microbatches
+        self._scale = time_scale
+        d, h, g = plan.cluster.num_devices, len(plan.cluster.hosts), len(self.groups)
+        sizes = {"channel": d * d, "out": h, "in": h, "reducing": d, "left": g, "end": g}
+        self._file = path.open("r+b")
+        self._file.truncate(max(1, sum(sizes.values())) * 8)
+        self._map = mmap.mmap(self._file.fileno(), 0)
+        table = np.frombuffer(self._map, dtype=np.float64)
+        offsets = np.cumsum([0, *sizes.values()])
+        self._table = {name: table[a : a + n] for (name, n), a in zip(sizes.items(), offsets, strict=False)}
+
+    def begin(self) -> None:
+        """Starts a step. One rank calls this, before the others begin."""
+        for g, group in enumerate(self.groups):
+            self._table["left"][g] = len(group.stages) * self._num_microbatches
+            self._table["end"][g] = math.inf
+
+    def transfer(self, message: Message, src: int, dst: int) -> tuple[float, float]:
+        """Requests a transfer now; returns when it begins and when it has arrived (`time.perf_counter`)."""
+        path = self._cluster.path(src, dst)
+        a, b = self._cluster.devices[src].host, self._cluster.devices[dst].host
+        channel = [("channel", src * self._cluster.num_devices + dst)]
+        if message.transfer_s is not None:
+            return self._occupy(channel, message.transfer_s, 0.0)
+        seconds = message.bytes / path.bandwidth
+        return self._occupy(channel if a == b else [("out", a), ("in", b)], seconds, path.latency_s)
+
+    def backward_done(self, stage: int) -> None:
+        """A backward pass of a stage has ended on this rank; the last one of a group starts its all-reduce."""
+        for g, group in enumerate(self.groups):
+            if stage in group.stages:
+                with _Lock(self._file.fileno()):
+                    self._table["left"][g] -= 1
+                    last = self._table["left"][g] == 0
+                if last:
+                    hosts = {self._cluster.devices[d].host for d in group.devices}
+                    ports = [(way, h) for h in hosts for way in ("out", "in")] if len(hosts) > 1 else []
+                    seconds = all_reduce_s(self._cluster, group.devices, group.num_bytes)
+                    resources = ports + [("reducing", d) for d in group.devices]
+                    self._table["end"][g] = self._occupy(resources, seconds, 0.0)[1]
+
+    def all_reduces_done(self, device: int) -> float:
+        """Waits until all all-reduces of a device have ended on the emulated cluster; returns the time of the end."""
+        mine = [g for g, group in enumerate(self.groups) if device in group.devices]
+        while any(math.isinf(self._table["end"][g]) for g in mine):
+            time.sleep(5e-4)
+        end = max((float(self._table["end"][g]) for g in mine), default=0.0)
+        wait_until(end)
+        return end
+
+    def _occupy(self, resources: Sequence[tuple[str, int]], seconds: float, latency_s: float) -> tuple[float, float]:
+        with _Lock(self._file.fileno()):
+            now = time.perf_counter()
+            start = max([now, *(float(self._table[name][i]) for name, i in resources)])
+            end = start + seconds * self._scale
+            for name, i in resources:
+                self._table[name][i] = end
+        return start, end + latency_s * self._scale
+
+
+class _Lock:
+    """A lock of all processes that have the same file open."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *error: object) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+
+def wait_until(moment: float) -> None:
+    """Sleeps until `time.perf_counter` shows `moment`."""
+    while (left := moment - time.perf_counter()) > 0:
+        time.sleep(left)
+
+
+class PacedChannel(Channel):
+    """A `Channel` whose messages arrive when they would on the emulated cluster."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        device: int,
+        transfers: Sequence[Transfer],
+        rank_of: Mapping[int, int],
+        network: PacedNetwork,
+        recorder: Recorder,
+    ) -> None:
+        self._messages = plan.stage_graph.messages
+        specs = {
+            t.slot: (TensorSpec((_payload_bytes(self._messages[t.slot.message]),), torch.uint8),) for t in transfers
+        }
+        super().__init__(device, transfers, specs, rank_of, torch.device("cpu"), one_queue_per_pair=False)
+        self._network = network
+        self._recorder = recorder
+
+    def send(self, transfer: Transfer, tensors: Sequence[torch.Tensor]) -> None:
+        """Requests the emulated transfer and sends its payload, headed by the time of arrival."""
+        message = self._messages[transfer.slot.message]
+        start, arrival = self._network.transfer(message, transfer.src, transfer.dst)
+        payload = torch.zeros(_payload_bytes(message), dtype=torch.uint8)
+        payload[: _HEADER.size] = torch.frombuffer(bytearray(_HEADER.pack(arrival)), dtype=torch.uint8)
+        self._recorder.add(
+            TraceEvent(
+                device=transfer.src,
+                stream=f"link:{transfer.src}->{transfer.dst}",
+                kind="send",
+                stage=message.src if transfer.slot.content == "value" else message.dsts[0],
+                microbatch=transfer.microbatch,
+                start_s=start,
+                end_s=arrival,
+                bytes=message.bytes,
+            )
+        )
+        super().send(transfer, [payload])
+
+    def receive(self, transfer: Transfer) -> list[torch.Tensor]:
+        """Waits for the message and for its time of arrival; there is nothing in it."""
+        tensors = super().receive(transfer)
+        (arrival,) = _HEADER.unpack(tensors[0][: _HEADER.size].numpy().tobytes())
+        wait_until(arrival)
+        return []
+
+
+def _payload_bytes(message: Message) -> int:
+    return max(_HEADER.size, min(PAYLOAD_BYTES, int(message.bytes)))
+
+
+@dataclasses.dataclass(frozen=True)
+class WaitStage:
+    """A `StageCompute` that waits for the time that the stage is predicted to take.
+
+    Attributes:
+        slots: that the stage writes.
+        forward_s, input_grad_s, weight_grad_s: emulated seconds of the three parts.
+        again_s: of the second forward pass, where the stage recomputes.
+    """
+
+    slots: StageSlots
+    forward_s: float
+    input_grad_s: float
+    weight_grad_s: float
+    again_s: float
+
+    def forward(self, microbatch: int, values: Mapping[Slot, Tensors]) -> Mapping[Slot, Tensors]:
+        """F. See `StageCompute`."""
+        return self._after(self.forward_s, self.slots.forward_writes)
+
+    def backward(self, microbatch: int, inputs: Mapping[Slot, Tensors], *, weights: bool) -> Mapping[Slot, Tensors]:
+        """B, or I. See `StageCompute`."""
+        seconds = self.again_s + self.input_grad_s + (self.weight_grad_s if weights else 0.0)
+        return self._after(seconds, self.slots.backward_writes)
+
+    def weight_gradients(self, microbatch: int) -> None:
+        """W. See `StageCompute`."""
+        self._after(self.weight_grad_s, ())
+
+    def _after(self, seconds: float, slots: Sequence[Slot]) -> Mapping[Slot, Tensors]:
+        wait_until(time.perf_counter() + seconds)
+        return dict.fromkeys(slots, ())
+
+
+class EmulatedPipeline:
+    """This rank's part of an emulated plan. Every rank of the process group makes one.
+
+    Args:
+        plan: a legal plan.
+        time_scale: emulated seconds per predicted second; None chooses one (`default_time_scale`).
+
+    Raises:
+        PlanError, ScheduleError: the plan is not legal.
+    """
+
+    def __init__(self, plan: Plan, time_scale: float | None = None) -> None:
+        validate(plan)
+        devices = used_devices(plan)
+        rank = dist.get_rank()
+        self.device = devices[rank] if rank < len(devices) else None
+        costs = stage_costs_of(plan)
+        self.time_scale = default_time_scale(plan, costs) if time_scale is None else time_scale
+        self.recorder = Recorder(self.device)
+        self._path = _shared_file()
+        self._network = PacedNetwork(plan, self._path, self.time_scale)
+        self._executor: Executor | None = None
+        self._optimizer_s = 0.0
+        if self.device is None:
+            return
+        d, scale = self.device, self.time_scale
+        messages = plan.stage_graph.messages
+        transfers = plan_transfers(plan, messages)
+        slots = stage_slots(messages, plan.num_stages)
+        _, optimizer_s = resident_and_optimizer(costs, [s.devices for s in plan.stages], plan.cluster.num_devices)
+        self._optimizer_s = float(optimizer_s[d]) * scale
+        computes = {
+            s.index: WaitStage(
+                slots=slots[s.index],
+                forward_s=float(costs.forward_s[s.index, d]) * scale,
+                input_grad_s=float(costs.input_grad_s[s.index, d]) * scale,
+                weight_grad_s=float(costs.weight_grad_s[s.index, d]) * scale,
+                again_s=float(costs.forward_s[s.index, d]) * scale if s.recompute else 0.0,
+            )
+            for s in plan.stages
+            if d in s.devices
+        }
+        channel = PacedChannel(
+            plan, d, transfers, {device: r for r, device in enumerate(devices)}, self._network, self.recorder
+        )
+        actions = plan.schedule.get(d, ())
+        self._executor = Executor(
+            plan,
+            d,
+            messages,
+            transfers,
+            channel,
+            computes,
+            lambda i: self._network.backward_done(actions[i].stage) if actions[i].kind in "BW" else None,
+            self._observe,
+        )
+
+    def step(self) -> tuple[float, float]:
+        """Runs one step; returns its begin and end on this rank (`time.perf_counter`)."""
+        if dist.get_rank() == 0:
+            self._network.begin()
+        dist.barrier()
+        begin = time.perf_counter()
+        self.recorder.begin(begin)
+        if self._executor is not None and self.device is not None:
+            self._executor.run()
+            self._network.all_reduces_done(self.device)
+            start = time.perf_counter()
+            wait_until(start + self._optimizer_s)
+            self.recorder.optimizer(start, time.perf_counter())
+        end = time.perf_counter()
+        if self._executor is not None:
+            self._executor.finish()
+        return begin, end
+
+    def close(self) -> None:
+        """Removes the shared table, when all ranks are done."""
+        dist.barrier()
+        if dist.get_rank() == 0:
+            self._path.unlink()
+
+    def _observe(self, action: Action, begin: float, end: float) -> None:
+        self.recorder.action(action, begin, end)
+
+
+def _shared_file() -> Path:
+    """An empty file whose path all ranks get from rank 0."""
+    path: list[str] = [""]
+    if dist.get_rank() == 0:
+        with tempfile.NamedTemporaryFile(prefix="drlpp-emulation-", delete=False) as file:
+            path[0] = file.name
+    dist.broadcast_object_list(path)
+    return Path(path[0])
