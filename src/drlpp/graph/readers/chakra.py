@@ -63,7 +63,7 @@ def _call(
     return RecordedCall(
         id=int(node["id"]),
         name=str(node["name"]),
-        parent=position.get(node.get("ctrl_deps"), -1) if node.get("ctrl_deps") != node["id"] else -1,
+        parent=_parent(node, position),
         thread=int(attributes["tid"]),
         sequence=int(attributes["seq_id"]),
         inputs=tuple(_tensors(node["inputs"])),
@@ -72,6 +72,11 @@ def _call(
         module=module,
         mutates="!" in str(attributes.get("op_schema") or "").partition("->")[0],
     )
+
+
+def _parent(node: Mapping[str, Any], position: Mapping[int, int]) -> int:
+    above = int(node["ctrl_deps"])
+    return position.get(above, -1) if above != node["id"] else -1  # the root of a trace is its own parent
 
 
 def _tensors(values: Mapping[str, Any]) -> Iterator[RecordedTensor]:
