@@ -34,6 +34,7 @@ class PlanningProblem:
         training: micro-batches per step and optimizer.
         objective: ``iteration-time`` (seconds of one synchronous step) or ``steady-state`` (load of the most loaded
             device per micro-batch).
+        replication: stages may run on several devices.
 
     Raises:
         InputError: unknown objective.
@@ -43,6 +44,7 @@ class PlanningProblem:
     cluster: Cluster
     training: TrainingSetup
     objective: Objective = "iteration-time"
+    replication: bool = True
 
     def __post_init__(self) -> None:
         if self.objective not in get_args(Objective):
@@ -69,12 +71,12 @@ class PlanningProblem:
 
     @property
     def may_replicate(self) -> bool:
-        """Stages may run on several devices. Not so where the graph's edges carry transfer times (dnn-partitioning).
+        """Stages may run on several devices: `replication`, but never where edges carry transfer times.
 
-        Such files say nothing of parameters, so the gradient exchange would look free, and their objective gives each
-        op one device.
+        Such files (dnn-partitioning) say nothing of parameters, so the gradient exchange would look free, and their
+        objective gives each op one device.
         """
-        return not self.graph.has_transfer_times
+        return self.replication and not self.graph.has_transfer_times
 
     def stage_costs(self, stage_of_op: NDArray[np.int64], num_stages: int) -> StageCosts:
         """Costs of the stages of a partition. Raises PlanError if it is not legal."""

@@ -1,33 +1,49 @@
-"""Reading operator graphs from files: our JSON, PipeDream, dnn-partitioning, Piper, told apart by content."""
+"""Reading operator graphs from files, told apart by content.
+
+Our JSON, PipeDream, dnn-partitioning, Piper, PyTorch execution traces (Chakra schema) and Kineto traces.
+``et.json+kineto.json`` is an execution trace with the times of a Kineto trace of the same run.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from drlpp.errors import GraphError, InputError
 from drlpp.files import read_text
 from drlpp.graph.op_graph import OpGraph
+from drlpp.graph.readers.chakra import looks_like_chakra, read_chakra
 from drlpp.graph.readers.dnn_partitioning import read_dnn_partitioning
+from drlpp.graph.readers.kineto import looks_like_kineto, measured_calls, read_kineto
 from drlpp.graph.readers.pipedream import looks_like_pipedream, read_pipedream
 from drlpp.graph.readers.piper import read_piper
 from drlpp.graph.serialize import graph_from_dict
 
-FORMATS = "a graph JSON of drlpp, PipeDream's graph.txt, or a JSON of dnn-partitioning or Piper"
+FORMATS = (
+    "a graph JSON of drlpp, PipeDream's graph.txt, a JSON of dnn-partitioning or Piper, a PyTorch execution trace or a "
+    "Kineto trace"
+)
 
 
 def read_graph(path: Path) -> OpGraph:
     """Reads an operator graph from a file; its `source` becomes the path.
 
+    Args:
+        path: of a file, or ``ET+KINETO``: an execution trace and the Kineto trace of the same run.
+
     Raises:
         GraphError: the file cannot be read, is of no known format, or its content is not usable.
     """
-    try:
-        text = read_text(path, "graph file")
-    except InputError as error:
-        raise GraphError(str(error)) from error
-    graph = read_graph_text(text, path.stem, str(path))
+    trace, joined, times = str(path).partition(".json+")
+    if joined and not path.is_file():
+        execution, kineto = Path(f"{trace}.json"), Path(times)
+        graph = _read_pair(execution, kineto)
+    else:
+        graph = read_graph_text(_text(path), path.stem, str(path))
     return dataclasses.replace(graph, source=graph.source or str(path))
 
 
@@ -35,26 +51,75 @@ def read_graph_text(text: str, name: str, where: str) -> OpGraph:
     """Parses the text of a graph file. Raises GraphError, with `where` in the message."""
     if looks_like_pipedream(text):
         return read_pipedream(text, name, where)
+    data = _json(text, where)
+    if data.get("format") == "drlpp-graph":
+        return graph_from_dict(data, where)
+    reader = _reader(data)
+    if reader is None:
+        raise GraphError(f"{where}: JSON of no known format: give {FORMATS}")
+    with _naming(where):
+        return reader(data, name, where)
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Errors of a reader name the file, and entries of a wrong form become errors of ours."""
+    try:
+        yield
+    except GraphError as error:
+        raise error if str(error).startswith(where) else GraphError(f"{where}: {error}") from error
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise GraphError(f"{where}: an entry has the wrong form: {type(error).__name__}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path, "graph file")
+    except InputError as error:
+        raise GraphError(str(error)) from error
+
+
+def _json(text: str, where: str) -> Mapping[str, Any]:
     if not text.lstrip().startswith("{"):
         raise GraphError(f"{where}: not a known format: give {FORMATS}")
     try:
-        data = json.loads(text)
+        return dict(json.loads(text))
     except json.JSONDecodeError as error:
         raise GraphError(f"{where} line {error.lineno}: not JSON: {error.msg}") from error
-    if data.get("format") == "drlpp-graph":
-        return graph_from_dict(data, where)
+
+
+def _reader(data: Mapping[str, Any]) -> Callable[[Mapping[str, Any], str, str], OpGraph] | None:
+    if looks_like_chakra(data):
+        return read_chakra
+    if looks_like_kineto(data):
+        return read_kineto
     nodes = data.get("nodes")
     if isinstance(nodes, list) and isinstance(data.get("edges"), list) and nodes and isinstance(nodes[0], dict):
-        try:
-            if "TMPCs" in nodes[0]:
-                return read_piper(data, name, where)
-            if "fpgaLatency" in nodes[0]:
-                return read_dnn_partitioning(data, name, where)
-        except GraphError as error:
-            raise error if str(error).startswith(where) else GraphError(f"{where}: {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise GraphError(f"{where}: an entry has the wrong form: {error}") from error
-    raise GraphError(f"{where}: JSON of no known format: give {FORMATS}")
+        if "TMPCs" in nodes[0]:
+            return read_piper
+        if "fpgaLatency" in nodes[0]:
+            return read_dnn_partitioning
+    return None
 
 
-__all__ = ["FORMATS", "read_dnn_partitioning", "read_graph", "read_graph_text", "read_pipedream", "read_piper"]
+def _read_pair(execution: Path, kineto: Path) -> OpGraph:
+    trace, times = _json(_text(execution), str(execution)), _json(_text(kineto), str(kineto))
+    if not looks_like_chakra(trace) or not looks_like_kineto(times):
+        raise GraphError(
+            f"{execution}+{kineto}: the first is to be a PyTorch execution trace and the second a Kineto trace"
+        )
+    where = f"{execution}+{kineto}"
+    with _naming(where):
+        return read_chakra(trace, execution.stem, where, measured_calls(times, where))
+
+
+__all__ = [
+    "FORMATS",
+    "read_chakra",
+    "read_dnn_partitioning",
+    "read_graph",
+    "read_graph_text",
+    "read_kineto",
+    "read_pipedream",
+    "read_piper",
+]
