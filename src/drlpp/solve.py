@@ -33,9 +33,9 @@ def make_planner(name: str, *, log_dir: Path | None = None, policy_only: bool = 
         InputError: there is no planner of that name.
     """
     if name == DRL:
-        from drlpp.agent.planner import DrlPlanner
+        from drlpp.agent.planner import DrlConfig, DrlPlanner
 
-        return DrlPlanner(log_dir=log_dir, policy_only=policy_only)
+        return DrlPlanner(DrlConfig(log_dir=log_dir, policy_only=policy_only))
     return get_planner(name)
 
 

@@ -12,7 +12,7 @@ from torch import fx
 from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.graph_builder import build_graph
 from drlpp.capture.loss import LossFunction
-from drlpp.capture.sources import ModelSource, as_call
+from drlpp.capture.sources import ModelSource, as_call, load_model
 from drlpp.graph import OpGraph
 
 Device = Literal["meta", "cpu"]
@@ -77,6 +77,14 @@ def capture(source: ModelSource, *, device: Device = "meta", seed: int = 0) -> C
     example = source.build(device=device, seed=seed)
     exported = export_module(example.module, example.args, example.kwargs, example.loss_fn)
     return _captured(exported, source.name, source.spec, has_values=device == "cpu")
+
+
+def capture_graph(spec: str) -> OpGraph:
+    """The operator graph of a model by its specification (``timm:NAME``, ``transformers:CLASS``, ``FILE.py:callable``).
+
+    No weights are allocated. Raises CaptureError that names the construct that cannot be captured.
+    """
+    return capture(load_model(spec)).graph
 
 
 def capture_module(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.terminal import check_writable, planner_progress, say
+from drlpp.cli.terminal import check_writable, counter, err, say
 from drlpp.units import format_bytes, format_flop, format_time
 
 GraphOutput = Annotated[Path, typer.Option("-o", "--output", help="Write the graph JSON here.", show_default=False)]
@@ -29,15 +29,17 @@ def capture(model: inputs.Model, output: GraphOutput) -> None:
     flop = sum(op.forward.flop + op.input_grad.flop + op.weight_grad.flop for op in graph.ops)
     say(
         f"{output}: {graph.num_ops} ops, {len(graph.edges)} edges, {format_flop(flop)} per micro-batch of "
-        f"{graph.samples_per_microbatch}, {format_bytes(sum(graph.param_bytes.values()))} of parameters"
+        f"{graph.samples_per_microbatch} samples, {format_bytes(sum(graph.param_bytes.values()))} of parameters"
     )
 
 
 def profile(
     model: inputs.Model,
     output: GraphOutput,
+    device: Annotated[str, typer.Option("--device", help="Torch device to measure on: cpu, cuda, cuda:1.")] = "cpu",
     device_type: Annotated[
-        str, typer.Option("--device-type", help="Cluster device type that the times are for [default: any].")
+        str,
+        typer.Option("--device-type", help="Device type of the cluster file that the times are for [default: any]."),
     ] = "",
     repeats: Annotated[int, typer.Option("--repeats", help="Timed repeats per op.", min=1)] = 5,
     cache: Annotated[Path | None, typer.Option("--cache", help="Keep measured times here and resume from it.")] = None,
@@ -45,16 +47,22 @@ def profile(
     """Measure the time of every op on this machine's device, and write the graph with these times."""
     check_writable(output)
     check_writable(cache)
-    from drlpp.capture import profile_model
+    from drlpp import capture as capturing
     from drlpp.errors import InputError
-    from drlpp.graph import save_graph
+    from drlpp.graph import REFERENCE, save_graph
 
     if inputs.is_graph_file(model):
         raise InputError(
             f"{model} is a graph file: profile needs a model that can run (timm:, transformers:, FILE.py:)"
         )
-    with planner_progress("profile") as progress:
-        graph = profile_model(model, device_type=device_type, repeats=repeats, cache=cache, progress=progress)
-    save_graph(graph, output)
-    total = sum(t.forward_s + t.input_grad_s + t.weight_grad_s for op in graph.ops for t in op.times.values())
-    say(f"{output}: {graph.num_ops} ops, {format_time(total)} per micro-batch, forward and backward")
+    with err().status(f"capturing {model}"):
+        captured = capturing.capture(capturing.load_model(model), device="cpu")
+    with counter("profile") as progress:
+        measured = capturing.profile(
+            captured, device=device, key=device_type or REFERENCE, cache=cache, repeats=repeats, progress=progress
+        )
+    save_graph(measured.graph, output)
+    say(
+        f"{output}: {measured.graph.num_ops} ops, {format_time(measured.step_s)} per micro-batch, forward and backward "
+        f"({measured.num_measured} distinct calls measured now)"
+    )

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from drlpp.cli import inputs
 from drlpp.cli.terminal import check_writable, out, print_json, say
+from drlpp.units import format_bytes, format_time
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from drlpp.plan import Plan
+    from drlpp.runtime import RunReport
 
 _EPILOG = """Examples:
 
@@ -31,7 +38,10 @@ def run(
         bool, typer.Option("--emulate", help="Real messages and schedule, but waits in place of computing.")
     ] = False,
     seed: inputs.Seed = 0,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", min=0.0)] = 1e-3,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="Of the optimizer that the plan names.", min=0.0)
+    ] = 1e-3,
+    memory: Annotated[bool, typer.Option("--memory", help="Account for tensor memory (slower).")] = False,
     trace: Annotated[
         Path | None, typer.Option("--trace", help="Write the measured Chrome/Perfetto trace here.")
     ] = None,
@@ -43,12 +53,18 @@ def run(
     from drlpp.export.chrome_trace import chrome_trace
     from drlpp.files import write_atomically
     from drlpp.plan import load_plan
-    from drlpp.report.tables import run_tables
     from drlpp.runtime import run as execute
 
     loaded = load_plan(plan)
     report = execute(
-        loaded, steps=steps, verify=verify, emulate=emulate, seed=seed, learning_rate=learning_rate, say=say
+        loaded,
+        steps=steps,
+        verify=verify,
+        emulate=emulate,
+        seed=seed,
+        learning_rate=learning_rate,
+        track_memory=memory,
+        say=say,
     )
     if report is None:  # a rank of torchrun that does not report
         return
@@ -58,7 +74,28 @@ def run(
     if as_json:
         print_json(report.to_dict())
     else:
-        for table in run_tables(loaded, report):
-            out().print(table)
+        out().print(run_table(loaded, report))
     if report.verification is not None and not report.verification.passed:
         raise ExecutionError(f"verification failed: {report.verification.describe()}")
+
+
+def run_table(plan: Plan, report: RunReport) -> Table:
+    """What a run measured, beside what was predicted."""
+    from rich.table import Table
+
+    table = Table(title=f"{plan.graph.name} on {plan.cluster.name}", title_justify="left", show_header=False)
+    measured = report.iteration_time_s
+    table.add_row("measured iteration", f"{format_time(measured)} (median of {len(report.iteration_times_s)} steps)")
+    if report.predicted_s:
+        ratio = f"measured is {measured / report.predicted_s:.2f}x of it"
+        table.add_row("predicted iteration", f"{format_time(report.predicted_s)} ({ratio})")
+    if report.losses:
+        table.add_row("loss", " ".join(f"{loss:.6f}" for loss in report.losses))
+    if any(report.peak_memory_bytes):
+        table.add_row("peak memory", ", ".join(format_bytes(b) for b in report.peak_memory_bytes))
+    if report.verification is not None:
+        for d in report.verification.differences:
+            table.add_row(f"verify: {d.quantity}", f"largest relative error {d.error:.1e} in {d.name}, of {d.compared}")
+        verdict = "equal to" if report.verification.passed else "NOT equal to"
+        table.add_row("verify", f"{verdict} single-process training within {report.verification.tolerance:.0e}")
+    return table

@@ -10,6 +10,7 @@ import typer
 
 from drlpp.cli import inputs
 from drlpp.cli.terminal import check_writable, out, print_json, say
+from drlpp.units import format_bytes
 
 
 def register(app: typer.Typer) -> None:
@@ -31,33 +32,34 @@ def simulate(
     from drlpp.files import write_atomically
     from drlpp.plan import load_plan
     from drlpp.plan import validate as check
-    from drlpp.report.tables import simulation_tables
-    from drlpp.sim import explain
+    from drlpp.report.tables import plan_tables
     from drlpp.sim import simulate as run
 
     loaded = load_plan(plan)
     check(loaded)
     simulation = run(loaded)
-    explanation = explain(loaded)
     if trace:
         write_atomically(trace, chrome_trace(simulation.trace))
         say(f"trace written to {trace}")
     if as_json:
         print_json(
             {
-                "status": "ok" if not simulation.infeasible else "infeasible",
+                "status": "ok" if simulation.feasible else "infeasible",
                 **dataclasses.asdict(simulation.prediction),
                 "num_stages": loaded.num_stages,
                 "num_microbatches": loaded.num_microbatches,
                 "schedule_name": loaded.schedule_name,
-                "explanation": dataclasses.asdict(explanation),
             }
         )
     else:
-        for table in simulation_tables(loaded, simulation, explanation):
+        for table in plan_tables(dataclasses.replace(loaded, prediction=simulation.prediction)):
             out().print(table)
-    if simulation.infeasible:
-        raise InfeasibleError(simulation.why_infeasible())
+    if not simulation.feasible:
+        device, excess = max(simulation.infeasible, key=lambda d: d[1])
+        raise InfeasibleError(
+            f"device {device} lacks {format_bytes(excess)} of memory: give it fewer ops, let a stage recompute, or use "
+            "fewer micro-batches in flight"
+        )
 
 
 def validate(plan: inputs.PlanFile) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from drlpp.errors import InputError
 from drlpp.planners.base import Budget
 from drlpp.planners.base import Progress as PlannerProgress
 from drlpp.units import format_time
@@ -59,6 +60,16 @@ def planner_progress(label: str) -> Iterator[PlannerProgress]:
 
 
 @contextmanager
+def counter(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar for (done, total, what) on stderr; silent when stderr is not a terminal."""
+    console = err()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=f"{label}: {what}")
+
+
+@contextmanager
 def interrupt_ends(budget: Budget) -> Iterator[None]:
     """Within it the first Ctrl-C ends the budget, so the best plan so far is kept; a second one interrupts."""
 
@@ -76,7 +87,5 @@ def interrupt_ends(budget: Budget) -> Iterator[None]:
 
 def check_writable(path: Path | None) -> None:
     """Fails early, before long work, if a file could not be written. Raises InputError."""
-    from drlpp.errors import InputError
-
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise InputError(f"cannot write {path}: give the path of a file in an existing folder")
