@@ -9,18 +9,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from drlpp.cli import capture, compare, export, learn, lists, plan, run, simulate
 from drlpp.cli.terminal import complain
 from drlpp.errors import DrlppError, InfeasibleError, InputError
 
+# click's UsageError, wherever this release of typer keeps click
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]  # type: ignore[assignment]
+
 app = typer.Typer(
     name="drlpp",
     help="Plans pipeline-parallel training of any PyTorch model on unequal devices, and runs the plan.",
     epilog="Start with: drlpp plan timm:resnet50 --cluster mixed-a100-v100-t4 -o plan.json",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -37,10 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command_line(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
     command = typer.main.get_command(app)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        result = command.main(
-            args=list(arguments) if arguments is not None else None, prog_name="drlpp", standalone_mode=False
-        )
+        result = command.main(args=given, prog_name="drlpp", standalone_mode=False)
     except InputError as error:
         complain(str(error))
         return 2
@@ -50,15 +50,11 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
     except DrlppError as error:
         complain(str(error))
         return 1
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        where = f" (see {context.command_path} --help)" if context is not None else ""
+    except _UsageError as error:
+        where = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
         complain(f"{error.format_message()}{where}")
         return 2
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         complain("interrupted")
         return 130
     return result if isinstance(result, int) else 0
