@@ -160,9 +160,9 @@ def _child(case: Case, verify: bool, connection: Connection) -> None:
     try:
         captured = capture(load_model(case.spec))
         seconds = time.perf_counter() - start
-        error = compare(case.spec) if verify else None
-        row = Row(case, seconds, "", len(captured.op_of_node), captured.graph.num_ops, error)
-    except Exception as error:  # a benchmark records every failure
+        difference = compare(case.spec) if verify else None
+        row = Row(case, seconds, "", len(captured.op_of_node), captured.graph.num_ops, difference)
+    except Exception as error:  # noqa: BLE001 (a benchmark records every failure)
         row = Row(case, time.perf_counter() - start, failure=f"{type(error).__name__}: {error}")
     connection.send(row)
 
@@ -181,7 +181,8 @@ def compare(spec: str) -> float:
     for name, expected in plain.model.named_parameters():
         if expected.grad is not None:
             found = params[captured.aliases.get(name, name)].grad
-            assert found is not None, name
+            if found is None:
+                raise RuntimeError(f"parameter {name!r} got no gradient")
             squares[0] += float((found - expected.grad).double().square().sum())
             squares[1] += float(expected.grad.double().square().sum())
     gradient_error = math.sqrt(squares[0] / squares[1]) if squares[1] else 0.0

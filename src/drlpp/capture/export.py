@@ -72,18 +72,19 @@ def export_module(
         CaptureError: the module cannot be exported; the message names the construct and the module.
     """
     wrapped = ModelWithLoss(model.train(), loss_fn)
-    args, kwargs = _cloned(tuple(args)), _cloned(dict(kwargs))
+    given: tuple[Any, ...] = _cloned(tuple(args))
+    named: dict[str, Any] = _cloned(dict(kwargs))
     try:
         with _exporting():
-            program = torch.export.export(wrapped, args, kwargs, strict=False)
+            program = torch.export.export(wrapped, given, named, strict=False)
             raw = program.module(check_guards=False)
     except CaptureError:
         raise
-    except Exception as error:  # noqa: BLE001 (any exception of the user's model is a failure of the capture)
+    except Exception as error:
         raise capture_error(error, model) from error
     canonical = _canonical_names(wrapped)
     tidy = _Tidied(raw, canonical)
-    leaves = torch.utils._pytree.tree_leaves((args, kwargs))
+    leaves = torch.utils._pytree.tree_leaves((given, named))
     placeholders = [n for n in raw.graph.nodes if n.op == "placeholder"]
     if len(leaves) != len(placeholders):
         raise CaptureError(
@@ -139,7 +140,7 @@ def _canonical_names(wrapped: ModelWithLoss) -> dict[str, str]:
     first: dict[int, str] = {}
     out: dict[str, str] = {}
     for named in (wrapped.named_parameters, wrapped.named_buffers):
-        for name, tensor in named(remove_duplicate=False):  # type: ignore[operator]
+        for name, tensor in named(remove_duplicate=False):
             out[name] = first.setdefault(id(tensor), name.removeprefix(f"{_MODEL}."))
     return out
 
@@ -208,9 +209,10 @@ class _Tidied:
 
     def _region(self, owner: fx.GraphModule, node: fx.Node, mode: _Mode, num_settings: int) -> None:
         """Copies the graph of a region in the place of the call of it."""
-        inner = _get(owner, str(node.args[num_settings].target))
+        arguments: tuple[Any, ...] = node.args
+        inner = _get(owner, str(arguments[num_settings].target))
         inputs = [n for n in inner.graph.nodes if n.op == "placeholder"]
-        for placeholder, given in zip(inputs, node.args[num_settings + 1 :], strict=True):
+        for placeholder, given in zip(inputs, arguments[num_settings + 1 :], strict=True):
             self.copy_of[placeholder] = self._of(given)
         self._outputs_of[node] = self._walk(inner, inner.graph, mode)
 
@@ -225,8 +227,8 @@ class _Tidied:
             copied.args = ()
         elif isinstance(node.target, torch._ops.HigherOrderOperator):
             raise CaptureError(
-                f"module {module_path(node)!r} uses torch's {node.target} (control flow inside the graph), which cannot "
-                "be cut: write it with plain tensor operators"
+                f"module {module_path(node)!r} uses torch's {node.target} (control flow in the graph): it cannot be "
+                "cut; write it with plain tensor operators"
             )
         if not mode.grad:
             self.no_grad.add(copied.name)

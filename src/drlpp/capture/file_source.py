@@ -43,7 +43,7 @@ def _function(spec: str, file: Path, function: str) -> object:
         return found()
     except CaptureError:
         raise
-    except Exception as error:  # noqa: BLE001 (the user's code may raise anything)
+    except Exception as error:
         raise CaptureError(
             f"{spec!r}: {function}() raises {type(error).__name__}: {one_line(error)}: it must "
             "return (module, example_inputs) or (module, example_inputs, loss_fn) without arguments"
@@ -60,7 +60,7 @@ def _execute(spec: str, file: Path) -> ModuleType:
     sys.path.insert(0, str(file.resolve().parent))
     try:
         loader.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 (the user's code may raise anything)
+    except Exception as error:
         line = getattr(error, "lineno", "")
         raise CaptureError(
             f"{spec!r}: {file}{f':{line}' if line else ''} raises {type(error).__name__} when it is imported: "

@@ -100,7 +100,7 @@ def node_costs(module: fx.GraphModule, no_grad: Collection[str]) -> NodeCosts:
             if call.key not in counted:
                 try:
                     counted[call.key] = count_work(call)
-                except Exception as error:  # noqa: BLE001 (whatever the operator's shape rule raises)
+                except Exception as error:
                     raise CaptureError(
                         f"op {node.name!r} ({kind_of(node)}) of module {module_path(node)!r} cannot be analysed: "
                         f"{type(error).__name__}: {' '.join(str(error).split())[:200]}: an operator needs a shape rule "
@@ -127,11 +127,12 @@ def _call(
 
 def _element(node: fx.Node, values: Mapping[fx.Node, tuple[_Value, ...]]) -> tuple[_Value, ...]:
     """The values of ``tuple[index]``: flat values are numbered over all leaves of the tuple."""
-    source, index = node.args
-    before = source.meta["val"][:index]  # type: ignore[union-attr, index]
+    arguments: tuple[Any, ...] = node.args
+    source, index = arguments
+    before = source.meta["val"][:index]
     start = sum(isinstance(x, torch.Tensor) for x in tree_leaves(before))
     count = sum(isinstance(x, torch.Tensor) for x in tree_leaves(node.meta.get("val")))
-    return values[source][start : start + count]  # type: ignore[index]
+    return values[source][start : start + count]
 
 
 def _results(
@@ -146,8 +147,19 @@ def _results(
             out.append(_Value(result.requires_grad, values[source][0].memory))
     for spec, source in zip(call.tensors, call.sources, strict=True):
         if spec.changed and any(r.requires_grad for r in work.results):
-            values[source] = (dataclasses.replace(values[source][0], requires_grad=True),)
+            _require_gradient(values, values[source][0])
     return tuple(out)
+
+
+def _require_gradient(values: dict[fx.Node, tuple[_Value, ...]], changed: _Value) -> None:
+    """A tensor without a gradient was changed in place by one with: all that show its memory have one from now on."""
+    if changed.requires_grad:
+        return
+    for node, shown in values.items():
+        if any(v.memory == changed.memory for v in shown):
+            values[node] = tuple(
+                dataclasses.replace(v, requires_grad=True) if v.memory == changed.memory else v for v in shown
+            )
 
 
 def build_graph(exported: ExportedModel, *, name: str, source: str) -> tuple[OpGraph, dict[str, str]]:

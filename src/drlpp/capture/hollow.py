@@ -27,9 +27,7 @@ def hollow_parameters() -> Iterator[None]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fakes = WeakTensorKeyDictionary()  # a parameter that is registered twice stays one parameter
 
-    def make_fake(
-        module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None
-    ) -> torch.nn.Parameter | None:
+    def make_fake(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> Any:
         if parameter is None or is_hollow(parameter):
             return parameter
         if parameter in fakes:
@@ -43,7 +41,7 @@ def hollow_parameters() -> Iterator[None]:
         fakes[parameter] = fake
         return fake
 
-    converter = mode.fake_tensor_converter.meta_converter
+    converter: Any = mode.fake_tensor_converter.meta_converter
     # Strong references for the time being: with a weak one to it, `Module.to` cannot change a fake parameter.
     memo, converter.tensor_memo = converter.tensor_memo, {}
     handle = register_module_parameter_registration_hook(make_fake)

@@ -205,7 +205,7 @@ class _Clock:
 
     def seconds(self, prepare: Callable[[], Any], run: Callable[[Any], Any]) -> float:
         """Median seconds of `run(prepare())`, of which only `run` counts."""
-        measured = []
+        measured: list[float] = []
         for i in range(self._repeats + 1):
             prepared = prepare()
             if self._cuda:

@@ -24,8 +24,9 @@ DEFAULT_BATCH_SIZE = 8
 
 
 def timm_source(spec: str, name: str, options: dict[str, str]) -> ModelSource:
-    """The timm model `name`; one without a classifier gets the mean square of its features as the loss. Options: `batch_size`, `image_size` (also `img_size`), `dtype`, and any of
-    `timm.create_model`.
+    """The timm model `name`; one without a classifier gets the mean square of its features as the loss.
+
+    Options: `batch_size`, `image_size` (also `img_size`), `dtype`, and any of `timm.create_model`.
 
     Raises:
         CaptureError: timm is not installed, or knows no such model.
@@ -77,7 +78,7 @@ def _create(spec: str, name: str, arguments: dict[str, Any], image_size: int | N
             if attempt is not attempts[-1] and "img_size" in str(error):
                 continue
             raise CaptureError(f"{spec!r}: timm cannot build it: {error}: check the options") from error
-        except Exception as error:  # noqa: BLE001 (a constructor may raise anything for a wrong option)
+        except Exception as error:
             raise CaptureError(
                 f"{spec!r}: timm cannot build it: {type(error).__name__}: {one_line(error)}: check the options"
             ) from error

@@ -84,7 +84,7 @@ def _model_class(spec: str, name: str) -> Any:
 def _config(spec: str, model_class: Any, options: Mapping[str, str]) -> Any:
     try:
         config = model_class.config_class()
-    except Exception as error:  # noqa: BLE001 (a configuration without defaults may raise anything)
+    except Exception as error:
         raise CaptureError(
             f"{spec!r}: {model_class.config_class.__name__} has no defaults ({one_line(error)}): write a function that "
             "returns the model and name it as path/to/file.py:callable"
@@ -133,7 +133,7 @@ def _set_option(spec: str, config: Any, key: str, text: str) -> None:
         )
     try:
         setattr(owner, last, value)
-    except Exception as error:  # noqa: BLE001 (configurations validate their fields in their own ways)
+    except Exception as error:
         raise CaptureError(f"{spec!r}: option {key} is {text!r}: {one_line(error)}") from error
 
 
@@ -142,7 +142,7 @@ def _create(spec: str, model_class: Any, config: Any, dtype: torch.dtype | None)
         with warnings.catch_warnings(), default_dtype(dtype):
             warnings.simplefilter("ignore")
             module: torch.nn.Module = model_class(config)
-    except Exception as error:  # noqa: BLE001 (a constructor may raise anything for a wrong option)
+    except Exception as error:
         raise CaptureError(
             f"{spec!r}: {model_class.__name__} cannot be built: {type(error).__name__}: {one_line(error)}: check the "
             "options"

@@ -87,9 +87,13 @@ def _count(call: Call) -> CallWork:
         kept.append(alias)
         return alias
 
-    with torch.set_grad_enabled(call.grad_enabled):
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), _KernelCounter() as forward:
-            returned = call.run(values)
+    forward = _KernelCounter()
+    with (
+        torch.set_grad_enabled(call.grad_enabled),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
+        forward,
+    ):
+        returned = call.run(values)
     results = [r for r in tree_leaves(returned) if isinstance(r, torch.Tensor)]
     saved = _saved(kept, values, results)
     described = tuple(_result(r, values) for r in results)
@@ -110,7 +114,7 @@ def _fake(spec: TensorSpec) -> torch.Tensor:
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _result(result: torch.Tensor, values: Sequence[torch.Tensor]) -> Result:
@@ -131,8 +135,8 @@ def _saved(
         storage = _storage(tensor)
         size = tensor.untyped_storage().nbytes()
         if size and storage not in found:
-            kind, index = places.get(storage, ("own", len(found)))
-            found[storage] = Saved(kind, index, size)
+            place = places.get(storage)
+            found[storage] = Saved(*place, size) if place else Saved("own", len(found), size)
     return tuple(found.values())
 
 
@@ -147,7 +151,8 @@ def _backward(
     gradients = [torch.empty_like(r) for r in outputs]
 
     def count(wanted: Sequence[torch.Tensor]) -> Work:
-        with _KernelCounter() as counter:
+        counter = _KernelCounter()
+        with counter:
             torch.autograd.backward(outputs, gradients, inputs=wanted, retain_graph=True)
         for t in inputs:
             t.grad = None
@@ -245,7 +250,7 @@ _COPIES = {
 def _attention_flop(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> float:
     """Scores and weighted sum: ``2 B H Sq Sk (Dk + Dv)`` (key and value heads may be fewer than query heads)."""
     *batch_and_heads, num_queries, key_size = query.shape
-    return 2.0 * math.prod(batch_and_heads) * num_queries * key.shape[-2] * (key_size + value.shape[-1])
+    return float(2 * math.prod(batch_and_heads) * num_queries * key.shape[-2] * (key_size + value.shape[-1]))
 
 
 def _attention_backward_flop(gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> float:
@@ -256,7 +261,7 @@ def _attention_backward_flop(gradient: Any, query: Any, key: Any, value: Any, *a
 def _rnn_layer_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> float:
     """Two products per time step: ``[T, N, input] x w_input`` and ``[T, N, hidden] x w_hidden``."""
     steps_and_samples = x.shape[0] * x.shape[1]
-    return 2.0 * steps_and_samples * (math.prod(w_input.shape) + math.prod(w_hidden.shape))
+    return float(2 * steps_and_samples * (math.prod(w_input.shape) + math.prod(w_hidden.shape)))
 
 
 def _rnn_layer_backward_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, **kwargs: Any) -> float:
