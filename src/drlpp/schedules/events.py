@@ -8,7 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-no_refcount: Any = numba.njit(cache=True, _nrt=False, error_model="numpy")
+_OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+no_refcount: Any = numba.njit(**_OPTIONS)
 """Compiles a function that allocates nothing: without counting references to arrays, which costs more than the work."""
 
 
