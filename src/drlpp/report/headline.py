@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from drlpp.cluster import Cluster
 from drlpp.plan import Plan, Prediction, Trace
 from drlpp.report.comparison import DATA_PARALLEL, Comparison, ComparisonRow
-from drlpp.report.wording import format_count, gap_to
+from drlpp.report.wording import format_count, format_share, gap_to
 from drlpp.units import format_bytes, format_time
 
 
@@ -70,7 +70,7 @@ def tiles(
     shares = [m / c for m, c in zip(prediction.peak_memory_bytes, plan.cluster.memory_bytes.tolist(), strict=True)]
     worst = max(range(len(shares)), key=shares.__getitem__)
     mood = "bad" if shares[worst] > 1 else ""
-    out.append(Tile("Fullest memory", f"{shares[worst]:.0%}", f"device #{worst}, at its peak", mood))
+    out.append(Tile("Fullest memory", format_share(shares[worst]), f"device #{worst}, at its peak", mood))
     return out
 
 
@@ -133,12 +133,13 @@ def _speed(plan: Plan, prediction: Prediction, comparison: Comparison | None) ->
         best, name = min(others)
         clauses.append(f"{_ratio(name, best / value)}, the best of the others")
     out = [f"{text}: {' and '.join(clauses)}." if clauses else f"{text}."]
-    if comparison.lower_bound_s > 0:
-        gap = gap_to(comparison.lower_bound_s, value)
+    bound = comparison.useful_bound_s
+    if bound is not None:
+        gap = gap_to(bound, value)
         left = (
             f"so at most {gap / (1 + gap):.0%} of it can still be saved" if gap > 0.005 else "so there is no better one"
         )
-        out.append(f"No plan can take less than {format_time(comparison.lower_bound_s)} here, {left}.")
+        out.append(f"No plan can take less than {format_time(bound)} here, {left}.")
     return out
 
 
