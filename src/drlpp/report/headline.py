@@ -39,11 +39,10 @@ def tiles(
     measured: Trace | None,
 ) -> list[Tile]:
     """The big numbers of a plan."""
-    samples = plan.num_microbatches * plan.graph.samples_per_microbatch
     sizes = f"{plan.num_microbatches} × {plan.graph.samples_per_microbatch}"
     out = [
         Tile("Iteration time", format_time(prediction.iteration_time_s), f"one step of {sizes} samples"),
-        Tile("Throughput", f"{format_count(samples / prediction.iteration_time_s)}/s", "samples"),
+        Tile("Throughput", format_count(prediction.throughput_samples_per_s), "samples per second"),
     ]
     if measured is not None:
         error = measured.iteration_time_s / prediction.iteration_time_s - 1
@@ -55,7 +54,14 @@ def tiles(
             out.append(Tile("Over data parallelism", "–", f"data parallelism: {baseline.status}"))
         else:
             ratio = value / objective_value(comparison, prediction)
-            out.append(Tile("Over data parallelism", f"{ratio:.2f}×", f"which takes {format_time(value)}"))
+            out.append(
+                Tile(
+                    "Over data parallelism",
+                    f"{ratio:.2f}×",
+                    f"which takes {format_time(value)}",
+                    "good" if ratio > 1.005 else "",
+                )
+            )
     if lower_bound_s:
         gap = gap_to(lower_bound_s, objective_value(comparison, prediction))
         out.append(

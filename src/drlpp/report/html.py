@@ -229,5 +229,8 @@ def _commands(plan: Plan) -> list[dict[str, str]]:
             "what": "Train with it here, and compare the result with training on one device:",
             "command": "drlpp run plan.json --steps 10 --verify",
         },
-        {"what": "Hand it to another engine:", "command": "drlpp export plan.json --to torchtitan -o model_parts.toml"},
+        {
+            "what": "Hand it to another engine (FORMAT: torch-schedule, torchtitan, megatron, accelerate, ...):",
+            "command": "drlpp export plan.json --to FORMAT -o FILE",
+        },
     ]
