@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hand_plans import Bound
 
@@ -32,10 +34,10 @@ def test_curve_draws_rewards_and_thins_them_out():
 
 
 def test_curve_draws_times_where_there_are_no_rewards():
-    chart = curve_chart([{"policy_best_s": 0.2, "own_s": 0.3}, {"policy_best_s": 0.1}])
+    chart = curve_chart([{"best_value_s": math.inf}, {"best_value_s": 0.2, "own_s": 0.3}, {"best_value_s": 0.1}])
     assert [(s["name"], s["points"]) for s in chart["series"]] == [
-        ("best so far of the policy", [(0.0, 0.2), (1.0, 0.1)]),
-        ("own s", [(0.0, 0.3)]),
+        ("best so far", [(1.0, 0.2), (2.0, 0.1)]),
+        ("own s", [(1.0, 0.3)]),
     ]
     assert chart["y"] == {"unit": "s"}
 

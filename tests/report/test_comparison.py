@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 from hand_plans import Bound
@@ -41,8 +42,19 @@ def test_no_speedup_without_a_plan_of_data_parallelism(problem, results):
     assert comparison.best is comparison.rows[0]
 
 
-def test_a_bound_of_zero_gives_no_gap(problem, results):
-    assert compare_results(problem, results, Bound(0.0)).rows[0].gap is None
+@pytest.mark.parametrize("bound", [0.0, math.inf])
+def test_bounds_that_say_nothing_give_no_gap(problem, results, bound):
+    comparison = compare_results(problem, results, Bound(bound))
+    assert comparison.rows[0].gap is None
+    assert comparison.useful_bound_s is None
+    data = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
+    assert comparison_from_dict(data) == comparison
+
+
+def test_the_curve_is_kept_without_what_json_cannot_say(problem, results):
+    learned = dataclasses.replace(results[0], curve=({"mean_reward": -1.0, "best_value_s": math.inf},))
+    data = compare_results(problem, [learned], Bound(0.01)).to_dict()
+    assert data["rows"][0]["curve"] == [{"mean_reward": -1.0}]
 
 
 def test_no_best_row_when_all_failed(problem, results):

@@ -14,7 +14,7 @@ from drlpp.report.stages import stage_rows
 def test_boxes_carry_device_time_and_memory(plan):
     picture = stage_picture(plan, stage_rows(plan))
     assert [b["lines"][0]["text"] for b in picture["boxes"]] == [
-        "Stage 0 · a100 #0", "Stage 1 · a100 #1", "Stage 2 · v100 #2", "Stage 3 · v100 #3, #4",
+        "Stage 0 · a100 #0", "Stage 1 · a100 #1", "Stage 2 · v100 #2", "Stage 3 · v100 #3-4",
     ]  # fmt: skip
     assert [len(b["stripes"]) for b in picture["boxes"]] == [1, 1, 1, 2]
     assert "2 ops · F " in picture["boxes"][1]["lines"][2]["text"]

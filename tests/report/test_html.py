@@ -102,6 +102,13 @@ def test_sections_without_data_are_left_out(simulation):
     assert "measured lane" not in page.text
 
 
+def test_the_curve_of_the_comparison_is_drawn(problem, simulation, results):
+    learned = dataclasses.replace(results[0], curve=({"iteration": 0.0, "mean_reward": -1.0},))
+    page = Page(render_report(simulation, comparison=compare_results(problem, [learned], Bound(0.0))))
+    assert "learning" in page.ids
+    assert "dashed line is the lower bound" not in page.text
+
+
 def test_a_plan_that_does_not_fit_says_so_first(problem):
     huge = dataclasses.replace(problem.graph, param_bytes=dict.fromkeys(problem.graph.param_bytes, 3000000000.0))
     plan = make_plan(PlanningProblem(huge, problem.cluster, problem.training), [0] * 8, [(7,)], "hand")

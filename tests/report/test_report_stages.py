@@ -16,7 +16,7 @@ def test_rows_say_what_is_in_each_stage(plan):
     assert [r.num_ops for r in rows] == [1, 2, 2, 3]
     assert [r.modules for r in rows] == ["stem", "blocks", "side", "head"]
     assert [r.devices for r in rows] == [(0,), (1,), (2,), (3, 4)]
-    assert rows[3].device_text == "v100 #3, #4"
+    assert rows[3].device_text == "v100 #3-4"
     assert sum(r.time_share for r in rows) == pytest.approx(1.0)
     assert rows[1].forward_s == pytest.approx(2 * rows[0].forward_s)
     assert rows[0].param_bytes == 4e6

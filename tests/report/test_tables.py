@@ -3,11 +3,13 @@ from __future__ import annotations
 import dataclasses
 import io
 
-from hand_plans import Bound
+from hand_plans import Bound, make_plan
 from rich.console import Console
 
+from drlpp.problem import PlanningProblem
 from drlpp.report.comparison import compare_results
-from drlpp.report.tables import comparison_table, plan_tables, stage_table
+from drlpp.report.tables import comparison_table, plan_tables, run_tables, simulation_tables, stage_table
+from drlpp.sim import simulate
 
 
 def printed(*renderables: object, width: int = 160) -> str:
@@ -32,8 +34,13 @@ def test_names_are_not_taken_for_markup(problem, results):
 
 def test_plan_tables(plan):
     text = printed(*plan_tables(plan, Bound(0.01)))
-    for word in ("iteration time", "samples/s", "gap", "stem", "v100 #3, #4", "8 micro-batches"):
+    for word in ("iteration time", "samples/s", "gap", "stem", "v100 #3-4", "8 micro-batches"):
         assert word in text
+
+
+def test_the_gap_is_that_of_the_objective(plan):
+    bound = Bound(plan.prediction.bottleneck_s / 1.5)
+    assert "gap 50.0%" in printed(*plan_tables(plan, bound, "steady-state"))
 
 
 def test_a_plan_without_prediction_has_only_its_stages(plan):
@@ -42,3 +49,55 @@ def test_a_plan_without_prediction_has_only_its_stages(plan):
 
 def test_stages_fit_a_narrow_terminal(plan):
     assert max(len(line) for line in printed(stage_table(plan), width=80).splitlines()) <= 80
+
+
+def test_devices_of_a_simulation(simulation):
+    text = printed(*simulation_tables(simulation))
+    for word in ("#0 a100", "not used", "computes", "iteration time"):
+        assert word in text
+    assert "does not fit" not in text
+
+
+def test_a_simulation_that_does_not_fit_says_so(problem):
+    huge = dataclasses.replace(problem.graph, param_bytes=dict.fromkeys(problem.graph.param_bytes, 3e9))
+    plan = make_plan(PlanningProblem(huge, problem.cluster, problem.training), [0] * 8, [(7,)], "hand")
+    assert "This plan does not fit: device #7 (t4) needs 63 GB of 16 GB" in printed(*simulation_tables(simulate(plan)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    ok: bool
+
+    def __str__(self) -> str:
+        return "equal" if self.ok else "NOT equal"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The part of `drlpp.runtime.RunReport` that is printed."""
+
+    iteration_times_s: tuple[float, ...] = (0.2, 0.3, 0.4)
+    iteration_time_s: float = 0.3
+    predicted_s: float | None = 0.2
+    losses: tuple[float, ...] = (3.0, 2.5, 2.25)
+    verification: Verdict | None = None
+    peak_memory_bytes: tuple[float, ...] = ()
+    time_scale: float = 1.0
+
+
+def test_a_run_shows_measured_beside_predicted(plan):
+    text = printed(*run_tables(plan, Run(verification=Verdict(True), peak_memory_bytes=(1e9, 0.0, 2e9))))
+    for word in ("3 measured steps", "300 ms", "1.50x", "107 samples/s", "3, 2.5, 2.25", "#2 2 GB", "equal"):
+        assert word in text
+    assert "#1" not in text
+
+
+def test_an_emulated_run_says_so(plan):
+    text = printed(*run_tables(plan, Run(losses=(), predicted_s=None, time_scale=10.0)))
+    assert "emulated" in text
+    assert "losses" not in text
+
+
+def test_long_runs_show_the_first_and_last_losses(plan):
+    text = printed(*run_tables(plan, Run(losses=tuple(float(i) for i in range(20)))))
+    assert "0, 1, 2, ..., 18, 19" in text

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from drlpp.report.wording import describe_part, format_count, gap_to
+from drlpp.report.wording import describe_part, format_count, format_share, gap_to
 
 
 def test_counts():
@@ -17,3 +17,7 @@ def test_parts_of_a_result():
 
 def test_gap():
     assert gap_to(2.0, 2.5) == pytest.approx(0.25)
+
+
+def test_shares():
+    assert [format_share(x) for x in (0.0, 0.001, 0.123, 1.5)] == ["0%", "<1%", "12%", "150%"]

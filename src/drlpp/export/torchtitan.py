@@ -1,9 +1,9 @@
 """torchtitan: the ``[parallelism]`` table with ``module_fqns_per_model_part``.
 
 torchtitan copies the whole model for each stage and drops top-level modules, and entries of top-level lists, that the
-stage does not name. Releases before 0.3 read the file as it is; for later ones, fill `ParallelismConfig` and
-`TrainingConfig` from its tables (the names are the same). A wrapper around the model (for example one that adds the loss) is taken off the names. Source:
-torchtitan/distributed/pipeline_parallel.py (`_split_module`).
+stage does not name. A wrapper around the model (for example one that adds the loss) is taken off the names. Releases
+before 0.3 read the file as it is; for later ones, fill `ParallelismConfig` and `TrainingConfig` from its tables, whose
+names are the same. Source: torchtitan/distributed/pipeline_parallel.py (`_split_module`), torchtitan/config/configs.py.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,12 +15,8 @@ _MAX_POINTS = 600
 _EARLIEST_S = 1e-3
 _NAMES = {
     "mean_reward": "mean of the policy's samples",
-    "best_reward": "best so far of the policy's samples",
-    "greedy_reward": "greedy choice of the policy",
-    "refined_reward": "best after refinement",
-    "mean_s": "mean of the policy's samples",
-    "policy_best_s": "best so far of the policy",
-    "refined_s": "best after refinement",
+    "best_reward": "best of the policy's samples",
+    "best_value_s": "best so far",
 }
 
 
@@ -43,7 +40,7 @@ def history_chart(comparison: Comparison | None) -> dict[str, Any] | None:
         "label": f"{what} of the best plan over planning time",
         "x": {"label": "planning time", "short": "after", "unit": "s", "log": True},
         "y": {"unit": "s"},
-        "bound": comparison.lower_bound_s or None,
+        "bound": comparison.useful_bound_s,
     }
 
 
@@ -58,8 +55,11 @@ def curve_chart(curve: Sequence[CurvePoint]) -> dict[str, Any] | None:
     shown = rewards or times
     series = []
     for key in shown:
-        points = [(p.get("iteration", float(i)), p[key]) for i, p in enumerate(curve) if key in p]
-        series.append({"name": _NAMES.get(key, key.replace("_", " ")), "points": _thinned(points)})
+        points = [
+            (p.get("iteration", float(i)), p[key]) for i, p in enumerate(curve) if math.isfinite(p.get(key, math.nan))
+        ]
+        if points:
+            series.append({"name": _NAMES.get(key, key.replace("_", " ")), "points": _thinned(points)})
     if not series:
         return None
     seconds = max((p["seconds"] for p in curve if "seconds" in p), default=None)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from drlpp.errors import InputError
 from drlpp.files import read_text
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
 from drlpp.planners.base import PlanResult, Status
 from drlpp.problem import Objective, PlanningProblem
+from drlpp.report.wording import gap_to
+
+if TYPE_CHECKING:
+    from drlpp.planners.bounds import Bound
 
 DATA_PARALLEL = "data-parallel"
 """Name of the planner that speed-ups are relative to."""
@@ -50,25 +55,16 @@ class ProblemSummary:
         )
 
 
-class Bound(Protocol):
-    """A certified lower bound of the objective value of a problem, and how it was found."""
-
-    @property
-    def value_s(self) -> float: ...
-    @property
-    def kind(self) -> str: ...
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonRow:
     """One planner.
 
     Attributes:
-        planner, status, planning_time_s, reason, history, breakdown, plan: as in `PlanResult`.
+        planner, status, planning_time_s, reason, history, curve, breakdown, plan: as in `PlanResult`.
         iteration_time_s, bottleneck_s: of its plan; None without one.
         speedup_over_data_parallel: ratio of the objective values of data parallelism and of this plan; None if either
             has no plan.
-        gap: (objective value - lower bound) / lower bound; None without a plan or with a lower bound of 0.
+        gap: (objective value - lower bound) / lower bound; None without a plan or with a lower bound of 0 or infinity.
         peak_memory_bytes: per device.
     """
 
@@ -83,6 +79,7 @@ class ComparisonRow:
     plan: Plan | None
     reason: str = ""
     history: tuple[tuple[float, float], ...] = ()
+    curve: tuple[Mapping[str, float], ...] = ()
     breakdown: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,6 +96,7 @@ class ComparisonRow:
             "plan": plan_to_dict(self.plan) if self.plan else None,
             "reason": self.reason,
             "history": [list(point) for point in self.history],
+            "curve": [{k: v for k, v in point.items() if math.isfinite(v)} for point in self.curve],
             "breakdown": dict(self.breakdown),
         }
 
@@ -108,7 +106,7 @@ class Comparison:
     """Planners on the same problem, against a certified lower bound.
 
     Attributes:
-        lower_bound_s: no plan has a smaller objective value.
+        lower_bound_s: no plan has a smaller objective value; infinite if no plan can fit.
         bound_kind: how the bound was found, for people.
     """
 
@@ -116,6 +114,11 @@ class Comparison:
     lower_bound_s: float
     bound_kind: str
     rows: tuple[ComparisonRow, ...]
+
+    @property
+    def useful_bound_s(self) -> float | None:
+        """The lower bound where it says something: positive and finite."""
+        return self.lower_bound_s if 0 < self.lower_bound_s < math.inf else None
 
     @property
     def best(self) -> ComparisonRow | None:
@@ -131,7 +134,7 @@ class Comparison:
         """The JSON-ready form; `comparison_from_dict` is its inverse."""
         return {
             "problem": dataclasses.asdict(self.problem),
-            "lower_bound_s": self.lower_bound_s,
+            "lower_bound_s": self.lower_bound_s if math.isfinite(self.lower_bound_s) else None,
             "bound_kind": self.bound_kind,
             "rows": [row.to_dict() for row in self.rows],
         }
@@ -157,11 +160,12 @@ def comparison_row(
         bottleneck_s=prediction.bottleneck_s if prediction else None,
         planning_time_s=result.planning_time_s,
         speedup_over_data_parallel=data_parallel_s / value if data_parallel_s is not None and value else None,
-        gap=(value - lower_bound_s) / lower_bound_s if value is not None and lower_bound_s > 0 else None,
+        gap=gap_to(lower_bound_s, value) if value is not None and 0 < lower_bound_s < math.inf else None,
         peak_memory_bytes=prediction.peak_memory_bytes if prediction else (),
         plan=result.plan,
         reason=result.reason,
         history=result.history,
+        curve=result.curve,
         breakdown=dict(result.breakdown),
     )
 
@@ -202,9 +206,8 @@ def comparison_from_dict(data: Mapping[str, Any], where: str = "comparison") -> 
     try:
         rows = [_row_from_dict(row, f"{where}: row {i}") for i, row in enumerate(data["rows"])]
         problem = ProblemSummary(**data["problem"])
-        return Comparison(
-            problem=problem, lower_bound_s=data["lower_bound_s"], bound_kind=data["bound_kind"], rows=tuple(rows)
-        )
+        bound = math.inf if data["lower_bound_s"] is None else data["lower_bound_s"]
+        return Comparison(problem=problem, lower_bound_s=bound, bound_kind=data["bound_kind"], rows=tuple(rows))
     except KeyError as error:
         raise InputError(f"{where}: key {error.args[0]!r} is missing: `drlpp compare --json` writes it") from error
     except TypeError as error:
@@ -220,6 +223,7 @@ def _row_from_dict(data: Mapping[str, Any], where: str) -> ComparisonRow:
             "peak_memory_bytes": tuple(data["peak_memory_bytes"]),
             "plan": plan_from_dict(data["plan"], f"{where}: plan") if data["plan"] else None,
             "history": tuple((float(t), float(v)) for t, v in data["history"]),
+            "curve": tuple(data["curve"]),
         }
     )
 

@@ -82,7 +82,7 @@ def _box(row: StageRow, x: float, y: float) -> dict[str, Any]:
     height = (BOX_HEIGHT - 18) / len(row.devices)
     ops = f"{row.num_ops} op{'s' if row.num_ops != 1 else ''}"
     lines = [
-        {"y": 20, "cls": "title", "text": f"Stage {row.index} · {_shorten(row.device_text, 20)}"},
+        {"y": 20, "cls": "title", "text": f"Stage {row.index} · {_shorten(row.device_text, 17)}"},
         {"y": 37, "cls": "", "text": _first_and_last(row.modules)},
         {"y": 53, "cls": "dim", "text": f"{ops} · F {format_time(row.forward_s)} · B {format_time(row.backward_s)}"},
         {"y": 68, "cls": "dim", "text": f"{format_bytes(row.memory_bytes)} · {format_bytes(row.param_bytes)} params"},
@@ -100,12 +100,22 @@ def _box(row: StageRow, x: float, y: float) -> dict[str, Any]:
 
 
 def _first_and_last(modules: str) -> str:
-    """What fits on a line of ``a, b, c; part of d``: all of it, or its first and its last part."""
+    """What fits on a line of ``a, b, c; part of d``: all of it, or its first and its last module."""
     if len(modules) <= _LINE_CHARACTERS:
         return modules
     parts = modules.split("; part of ")[0].split(", ")
-    half = _LINE_CHARACTERS // 2 - 1
-    return f"{_shorten(parts[0], half)} … {_shorten(parts[-1], half)}" if len(parts) > 1 else _shorten(parts[0])
+    if len(parts) == 1:
+        return _shorten(modules)
+    half = (_LINE_CHARACTERS - 3) // 2
+    first = _outer(parts[0], half)
+    return f"{first} – {_outer(parts[-1], _LINE_CHARACTERS - 3 - len(first))}"
+
+
+def _outer(module: str, limit: int) -> str:
+    """The longest beginning of a module's path that fits."""
+    while len(module) > limit and "." in module:
+        module = module.rpartition(".")[0]
+    return _shorten(module, limit)
 
 
 def _shorten(text: str, limit: int = _LINE_CHARACTERS) -> str:

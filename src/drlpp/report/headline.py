@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from drlpp.cluster import Cluster
 from drlpp.plan import Plan, Prediction, Trace
 from drlpp.report.comparison import DATA_PARALLEL, Comparison, ComparisonRow
-from drlpp.report.wording import format_count, gap_to
+from drlpp.report.wording import format_count, format_share, gap_to
 from drlpp.units import format_bytes, format_time
 
 
@@ -39,11 +39,10 @@ def tiles(
     measured: Trace | None,
 ) -> list[Tile]:
     """The big numbers of a plan."""
-    samples = plan.num_microbatches * plan.graph.samples_per_microbatch
     sizes = f"{plan.num_microbatches} × {plan.graph.samples_per_microbatch}"
     out = [
         Tile("Iteration time", format_time(prediction.iteration_time_s), f"one step of {sizes} samples"),
-        Tile("Throughput", f"{format_count(samples / prediction.iteration_time_s)}/s", "samples"),
+        Tile("Throughput", format_count(prediction.throughput_samples_per_s), "samples per second"),
     ]
     if measured is not None:
         error = measured.iteration_time_s / prediction.iteration_time_s - 1
@@ -55,7 +54,14 @@ def tiles(
             out.append(Tile("Over data parallelism", "–", f"data parallelism: {baseline.status}"))
         else:
             ratio = value / objective_value(comparison, prediction)
-            out.append(Tile("Over data parallelism", f"{ratio:.2f}×", f"which takes {format_time(value)}"))
+            out.append(
+                Tile(
+                    "Over data parallelism",
+                    f"{ratio:.2f}×",
+                    f"which takes {format_time(value)}",
+                    "good" if ratio > 1.005 else "",
+                )
+            )
     if lower_bound_s:
         gap = gap_to(lower_bound_s, objective_value(comparison, prediction))
         out.append(
@@ -70,7 +76,7 @@ def tiles(
     shares = [m / c for m, c in zip(prediction.peak_memory_bytes, plan.cluster.memory_bytes.tolist(), strict=True)]
     worst = max(range(len(shares)), key=shares.__getitem__)
     mood = "bad" if shares[worst] > 1 else ""
-    out.append(Tile("Fullest memory", f"{shares[worst]:.0%}", f"device #{worst}, at its peak", mood))
+    out.append(Tile("Fullest memory", format_share(shares[worst]), f"device #{worst}, at its peak", mood))
     return out
 
 
@@ -133,12 +139,13 @@ def _speed(plan: Plan, prediction: Prediction, comparison: Comparison | None) ->
         best, name = min(others)
         clauses.append(f"{_ratio(name, best / value)}, the best of the others")
     out = [f"{text}: {' and '.join(clauses)}." if clauses else f"{text}."]
-    if comparison.lower_bound_s > 0:
-        gap = gap_to(comparison.lower_bound_s, value)
+    bound = comparison.useful_bound_s
+    if bound is not None:
+        gap = gap_to(bound, value)
         left = (
             f"so at most {gap / (1 + gap):.0%} of it can still be saved" if gap > 0.005 else "so there is no better one"
         )
-        out.append(f"No plan can take less than {format_time(comparison.lower_bound_s)} here, {left}.")
+        out.append(f"No plan can take less than {format_time(bound)} here, {left}.")
     return out
 
 

@@ -23,7 +23,7 @@ from drlpp.report.graph_picture import color_of, stage_picture
 from drlpp.report.headline import cluster_text, problems, tiles, words
 from drlpp.report.stages import StageRow, stage_rows
 from drlpp.report.timeline import pack, timeline_data
-from drlpp.report.wording import describe_part
+from drlpp.report.wording import describe_part, format_share
 from drlpp.sim import Simulation, simulate
 from drlpp.units import format_bytes, format_time
 
@@ -52,7 +52,7 @@ def write_report(
 
     Args:
         comparison: other planners on the same problem.
-        curve: the learning of the agent, iteration by iteration.
+        curve: the learning of the agent, iteration by iteration; that of `comparison` if empty.
         measured: a trace of a real run of the plan, drawn beside the predicted one.
         lower_bound_s: of the iteration time; that of `comparison` if None.
 
@@ -84,9 +84,10 @@ def render_report(
     traces = [trace] if measured is None else [trace, measured]
     data = timeline_data(traces, plan.cluster)
     rows = stage_rows(plan)
+    if comparison is not None:
+        curve = curve or next((row.curve for row in comparison.rows if row.curve), ())
+        lower_bound_s = comparison.useful_bound_s if lower_bound_s is None else lower_bound_s
     charts = {"history": history_chart(comparison), "curve": curve_chart(curve)}
-    if lower_bound_s is None and comparison is not None:
-        lower_bound_s = comparison.lower_bound_s
     used = {e.kind for t in traces for e in t.events}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(_resource("report.html")).render(
@@ -148,19 +149,19 @@ def _stage_row(plan: Plan, row: StageRow) -> dict[str, Any]:
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
     values = [v for row in comparison.rows if (v := comparison.value(row)) is not None]
-    longest = max([*values, comparison.lower_bound_s]) or 1.0
+    bound = comparison.useful_bound_s
+    longest = max([*values, bound or 0.0]) or 1.0
     problem = comparison.problem
     what = "Iteration time" if problem.objective == "iteration-time" else "Bottleneck per micro-batch"
     caption = (
         f"{what} of the best plan of each planner, shorter is better; at the right, the speed-up over data "
         f"parallelism. {_conditions(comparison)}"
     )
-    if comparison.lower_bound_s > 0:
-        bound = format_time(comparison.lower_bound_s)
-        caption += f"The dashed line is the lower bound of {bound} ({comparison.bound_kind})."
+    if bound is not None:
+        caption += f"The dashed line is the lower bound of {format_time(bound)} ({comparison.bound_kind})."
     return {
         "caption": caption,
-        "bound_at": f"{100 * comparison.lower_bound_s / longest:.2f}",
+        "bound_at": f"{100 * bound / longest:.2f}" if bound is not None else "",
         "rows": [_comparison_row(comparison, row, longest) for row in comparison.rows],
     }
 
@@ -192,7 +193,7 @@ def _comparison_row(comparison: Comparison, row: ComparisonRow, longest: float) 
         "speedup": f"{row.speedup_over_data_parallel:.2f}×" if row.speedup_over_data_parallel is not None else none,
         "gap": f"{row.gap:.1%}" if row.gap is not None else none,
         "planned": format_time(row.planning_time_s),
-        "memory": f"{fullest:.0%}" if fullest is not None else none,
+        "memory": format_share(fullest) if fullest is not None else none,
         "breakdown": [describe_part(name, amount) for name, amount in row.breakdown.items()],
     }
 
@@ -228,5 +229,8 @@ def _commands(plan: Plan) -> list[dict[str, str]]:
             "what": "Train with it here, and compare the result with training on one device:",
             "command": "drlpp run plan.json --steps 10 --verify",
         },
-        {"what": "Hand it to another engine:", "command": "drlpp export plan.json --to torchtitan -o model_parts.toml"},
+        {
+            "what": "Hand it to another engine (FORMAT: torch-schedule, torchtitan, megatron, accelerate, ...):",
+            "command": "drlpp export plan.json --to FORMAT -o FILE",
+        },
     ]

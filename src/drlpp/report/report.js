@@ -331,7 +331,8 @@ function chart(figure, spec) {
     figure.querySelector("svg").addEventListener("pointerleave", hideTip);
   }
   let width = 0;
-  new ResizeObserver(() => { if (figure.clientWidth !== width) { width = figure.clientWidth; draw(); } }).observe(figure);
+  const resized = () => { if (figure.clientWidth !== width) { width = figure.clientWidth; draw(); } };
+  new ResizeObserver(() => requestAnimationFrame(resized)).observe(figure);
 }
 
 const specs = JSON.parse(document.getElementById("charts").textContent);

@@ -47,15 +47,14 @@ class StageRow:
 
     @property
     def device_text(self) -> str:
-        """``v100 #2, #3``."""
-        return f"{'/'.join(self.device_types)} {', '.join(f'#{d}' for d in self.devices)}"
+        """``v100 #2-5``."""
+        return f"{'/'.join(self.device_types)} {summarize_modules(f'#{d}' for d in sorted(self.devices))}"
 
 
 def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
     """The rows of all stages of a legal plan. Raises PlanError if the partition is not legal."""
     costs = PlanningProblem(plan.graph, plan.cluster, plan.training).stage_costs(plan.stage_of_op, plan.num_stages)
     covers = stage_modules(plan)
-    in_flight = [max(_in_flight(plan, stage.index, d) for d in stage.devices) for stage in plan.stages]
     forward, backward = [], []
     for s in plan.stages:
         devices = list(s.devices)
@@ -69,7 +68,7 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
         i = s.index
         activation = float(costs.graph.activation_bytes[i])
         held = float(costs.graph.boundary_bytes[i]) if s.recompute else activation
-        extra = activation - held if s.recompute else 0.0
+        in_flight, peak = max(_most_held(plan, i, d, held, activation - held) for d in s.devices)
         rows.append(
             StageRow(
                 index=i,
@@ -82,21 +81,37 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
                 time_share=loads[i] / total,
                 param_bytes=float(costs.graph.param_bytes[i]),
                 activation_bytes=held,
-                in_flight=in_flight[i],
-                memory_bytes=float(costs.resident_bytes[i]) + in_flight[i] * held + extra,
+                in_flight=in_flight,
+                memory_bytes=float(costs.resident_bytes[i]) + peak,
                 recompute=s.recompute,
             )
         )
     return tuple(rows)
 
 
-def _in_flight(plan: Plan, stage: int, device: int) -> int:
-    now = most = 0
+def _most_held(plan: Plan, stage: int, device: int, held: float, remade: float) -> tuple[int, float]:
+    """The largest number of micro-batches in flight, and the largest number of bytes that they hold.
+
+    Args:
+        held: bytes per micro-batch from F to B or W.
+        remade: more bytes that recomputation brings back during B, or from I to W.
+    """
+    count, most, level, peak = 0, 0, 0.0, 0.0
     for action in plan.schedule.get(device, ()):
-        if action.stage == stage:
-            now += {"F": 1, "I": 0}.get(action.kind, -1)
-            most = max(most, now)
-    return most
+        if action.stage != stage:
+            continue
+        if action.kind == "F":
+            count += 1
+            level += held
+        elif action.kind == "I":
+            level += remade
+        elif action.kind == "B":
+            peak = max(peak, level + remade)
+        most, peak = max(most, count), max(peak, level)
+        if action.kind in ("B", "W"):
+            count -= 1
+            level -= held if action.kind == "B" else held + remade
+    return most, peak
 
 
 def _describe(modules: StageModules, ops: tuple[str, ...]) -> str:

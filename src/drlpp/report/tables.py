@@ -1,16 +1,26 @@
-"""Tables for the terminal: a comparison, a plan, a simulation."""
+"""Tables for the terminal: a comparison, a plan, a simulation, a run."""
 
 from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from drlpp.plan import Plan, Prediction
-from drlpp.report.comparison import Bound, Comparison
+from drlpp.problem import Objective
+from drlpp.report.comparison import Comparison
+from drlpp.report.headline import problems
 from drlpp.report.stages import stage_rows
-from drlpp.report.wording import describe_part, format_count, gap_to
+from drlpp.report.wording import describe_part, format_count, format_share, gap_to
+from drlpp.sim import Simulation
 from drlpp.units import format_bytes, format_time
+
+if TYPE_CHECKING:
+    from drlpp.planners.bounds import Bound
+    from drlpp.runtime.training import RunReport
 
 _NONE = "-"
 
@@ -51,11 +61,17 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
-def plan_tables(plan: Plan, bound: Bound | None = None) -> list[RenderableType]:
-    """The headline numbers of a plan with its prediction, and its stages."""
+def plan_tables(
+    plan: Plan, bound: Bound | None = None, objective: Objective = "iteration-time"
+) -> list[RenderableType]:
+    """The headline numbers of a plan with its prediction, and its stages.
+
+    Args:
+        bound: lower bound of the objective that the plan was made for.
+    """
     tables: list[RenderableType] = []
     if plan.prediction is not None:
-        tables.append(_headline(plan, plan.prediction, bound))
+        tables.append(_headline(plan, plan.prediction, bound, objective))
     tables.append(stage_table(plan))
     return tables
 
@@ -84,7 +100,71 @@ def stage_table(plan: Plan) -> Table:
     return table
 
 
-def _headline(plan: Plan, prediction: Prediction, bound: Bound | None) -> Table:
+def simulation_tables(simulation: Simulation) -> list[RenderableType]:
+    """What the simulator says of a plan: the headline numbers, the devices, and what does not fit."""
+    plan, prediction = simulation.plan, simulation.prediction
+    tables: list[RenderableType] = [_headline(plan, prediction), device_table(simulation)]
+    tables += [Text(line, style="red") for line in problems(plan, prediction)]
+    return tables
+
+
+def device_table(simulation: Simulation) -> Table:
+    """One row per device: its stages, how long it computes and waits, and its memory."""
+    plan, prediction = simulation.plan, simulation.prediction
+    table = Table(title="devices", title_justify="left")
+    table.add_column("device")
+    table.add_column("host")
+    table.add_column("stages")
+    for name in ("computes", "waits", "peak memory", "of"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for device in plan.cluster.devices:
+        stages = [str(s.index) for s in plan.stages if device.id in s.devices]
+        idle = prediction.bubble_fraction[device.id]
+        peak, capacity = prediction.peak_memory_bytes[device.id], device.type.memory_bytes
+        table.add_row(
+            Text(f"#{device.id} {device.type.name}"),
+            Text(plan.cluster.hosts[device.host].name),
+            ", ".join(stages) or "not used",
+            f"{1 - idle:.0%}" if stages else _NONE,
+            f"{idle:.0%}" if stages else _NONE,
+            Text(format_bytes(peak), style="red" if peak > capacity else "") if stages else _NONE,
+            format_bytes(capacity),
+        )
+    return table
+
+
+def run_tables(plan: Plan, report: RunReport) -> list[RenderableType]:
+    """What a run measured, beside what was predicted; and the verdict of the verification."""
+    steps = len(report.iteration_times_s)
+    emulated = report.time_scale != 1.0 or not report.losses
+    table = Table(
+        title=f"{plan.graph.name}: {steps} measured step{'s' if steps > 1 else ''}{', emulated' if emulated else ''}",
+        title_justify="left",
+        show_header=False,
+    )
+    table.add_column()
+    table.add_column()
+    table.add_row("measured iteration time", f"{format_time(report.iteration_time_s)} (median)")
+    if report.predicted_s:
+        ratio = report.iteration_time_s / report.predicted_s
+        table.add_row("predicted iteration time", f"{format_time(report.predicted_s)}: measured is {ratio:.2f}x of it")
+    samples = plan.num_microbatches * plan.graph.samples_per_microbatch
+    table.add_row("throughput", f"{format_count(samples / report.iteration_time_s)} samples/s")
+    if report.losses:
+        losses = [f"{loss:.6g}" for loss in report.losses]
+        table.add_row("losses", ", ".join(losses if len(losses) <= 6 else [*losses[:3], "...", *losses[-2:]]))
+    if report.peak_memory_bytes:
+        peaks = [f"#{d} {format_bytes(b)}" for d, b in enumerate(report.peak_memory_bytes) if b]
+        table.add_row("peak memory of tensors", ", ".join(peaks))
+    tables: list[RenderableType] = [table]
+    if report.verification is not None:
+        tables.append(Text(str(report.verification), style="green" if report.verification.ok else "red"))
+    return tables
+
+
+def _headline(
+    plan: Plan, prediction: Prediction, bound: Bound | None = None, objective: Objective = "iteration-time"
+) -> Table:
     table = Table(
         title=f"{plan.graph.name} on {plan.cluster.name}, by {plan.provenance.planner}",
         title_justify="left",
@@ -96,9 +176,10 @@ def _headline(plan: Plan, prediction: Prediction, bound: Bound | None) -> Table:
     table.add_row("iteration time", f"{format_time(prediction.iteration_time_s)} for {samples:,} samples")
     table.add_row("throughput", f"{format_count(prediction.throughput_samples_per_s)} samples/s")
     table.add_row("bottleneck", f"{format_time(prediction.bottleneck_s)} per micro-batch on the most loaded device")
-    if bound is not None and bound.value_s > 0:
-        gap = gap_to(bound.value_s, prediction.iteration_time_s)
-        table.add_row("lower bound", f"{format_time(bound.value_s)} ({bound.kind}): gap {gap:.1%}")
+    if bound is not None and 0 < bound.value_s < math.inf:
+        steady = objective == "steady-state"
+        gap = gap_to(bound.value_s, prediction.bottleneck_s if steady else prediction.iteration_time_s)
+        table.add_row("lower bound", f"{format_time(bound.value_s)} ({bound.kind}), gap {gap:.1%}")
     table.add_row("schedule", f"{plan.schedule_name}, {plan.num_microbatches} micro-batches")
     table.add_row("fullest memory", _fullest(plan, prediction.peak_memory_bytes))
     return table
@@ -109,4 +190,4 @@ def _fullest(plan: Plan | None, peak_memory_bytes: tuple[float, ...]) -> str:
         return _NONE
     shares = [p / c for p, c in zip(peak_memory_bytes, plan.cluster.memory_bytes.tolist(), strict=True)]
     device = max(range(len(shares)), key=shares.__getitem__)
-    return f"{shares[device]:.0%} of #{device}"
+    return f"{format_share(shares[device])} of #{device}"
