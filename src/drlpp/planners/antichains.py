@@ -55,22 +55,29 @@ def bits(mask: int) -> list[int]:
 
 class _Walk:
     def __init__(self, predecessors: Sequence[Sequence[int]]) -> None:
-        self.successors: list[list[int]] = [[] for _ in predecessors]
+        n = len(predecessors)
+        self.successors: list[list[int]] = [[] for _ in range(n)]
         for i, before in enumerate(predecessors):
             for p in before:
                 self.successors[p].append(i)
         self.ancestors = ancestor_masks(predecessors)
-
-    def maximal(self, mask: int) -> list[int]:
-        return [i for i in bits(mask) if not any(mask >> j & 1 for j in self.successors[i])]
+        self._after = [sum(1 << j for j in after) for after in self.successors]
+        self._added: dict[int, int] = {}
 
     def augmented(self, mask: int) -> tuple[int, ...]:
-        top = self.maximal(mask)
-        out = set(top)
-        for a in top:
-            known = self.ancestors[a] | (1 << a)
-            out.update(p for p in bits(self.ancestors[a]) if any(not known >> q & 1 for q in self.successors[p]))
-        return tuple(sorted(out))
+        """The maximal ops of a state and the ancestors that are counted with them."""
+        out = 0
+        for i in bits(mask):
+            if not self._after[i] & mask:
+                out |= (1 << i) | self._added_by(i)
+        return tuple(bits(out))
+
+    def _added_by(self, a: int) -> int:
+        """Ancestors of op a with an edge to an op that is neither a nor an ancestor of a."""
+        if a not in self._added:
+            unknown = ~(self.ancestors[a] | (1 << a))
+            self._added[a] = sum(1 << p for p in bits(self.ancestors[a]) if self._after[p] & unknown)
+        return self._added[a]
 
     def next_states(self, mask: int, augmented: Sequence[int]) -> list[int]:
         out = []
@@ -129,9 +136,8 @@ def path_states(predecessors: Sequence[Sequence[int]]) -> CutStates:
     for i, ancestors in enumerate(walk.ancestors):
         inside = ancestors | (1 << i)
         outside = full & ~inside
-        if all(not any(outside >> q & 1 for q in walk.successors[p]) for p in bits(ancestors)) and all(
-            walk.ancestors[q] >> i & 1 for q in bits(outside)
-        ):
+        used_later = any(outside >> q & 1 for p in bits(ancestors) for q in walk.successors[p])
+        if not used_later and all(walk.ancestors[q] >> i & 1 for q in bits(outside)):
             masks.append(inside)
     if full not in masks:
         masks.append(full)

@@ -17,7 +17,8 @@ optimum), and the simulation picks the best.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -39,7 +40,11 @@ MAX_OP_ORDERS = 4
 MAX_DEVICE_ORDERS = 6
 MAX_FOLDS = 4
 MAX_POSITIONS_MANY_DEVICES = 512
-FILL_SLACKS = (1.0, 1.03, 1.1, 1.25, 1.6, 2.5)
+FILL_SLACKS = (1.0, 1.04, 1.15, 1.4, 2.0)
+FILLED_STATES = 3
+"""Device states, best first, on which the fill is shortened."""
+KEPT_STATES = 4
+"""Device states, best first, that are tried with every topological order."""
 MEMORY_SHARES = (1.0, 0.85, 0.7, 0.5)
 """The program's memory is an estimate: where the evaluator disagrees, it tries again with less."""
 
@@ -58,29 +63,24 @@ def split_models(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Gene
         yield along_order(arrays, order, MAX_POSITIONS_MANY_DEVICES) if many else along_order(arrays, order)
 
 
-def device_choices(
-    problem: PlanningProblem,
-    arrays: OpArrays,
-    rng: np.random.Generator,
-    replicas: tuple[int, ...],
-    max_orders: int = MAX_DEVICE_ORDERS,
-) -> Iterator[DeviceStates]:
+def device_choices(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator) -> Iterator[DeviceStates]:
     """Device states to plan with: orders of the groups of devices, equal pipelines side by side, types in any order."""
     cluster = problem.cluster
-    slowness = arrays.total_s.sum(axis=1)
     far = not arrays.timed and len(cluster.hosts) > 1
-    for number, order in enumerate(device_orders(cluster, slowness, max_orders, rng)):
-        yield in_order(problem, arrays, folded(order, 1), replicas)
-        if far:
-            yield in_order(problem, arrays, folded(order, 1), replicas, reach=len(order))
-        if number == 0 and problem.may_replicate:
-            for depth in fold_depths(cluster, order)[:MAX_FOLDS]:
-                places = folded(order, depth)
-                yield in_order(problem, arrays, places, replica_choices(problem, len(places)))
-    if len(set(cluster.type_index.tolist())) > 1:
-        states = by_class(problem, arrays, replicas, MAX_TYPE_STATES)
-        if states is not None:
-            yield states
+    orders = device_orders(cluster, arrays.total_s.sum(axis=1), MAX_DEVICE_ORDERS, rng)
+    for replicas in _replica_sets(problem):
+        for number, order in enumerate(orders):
+            yield in_order(problem, arrays, folded(order, 1), replicas)
+            if far and len(replicas) > 1:
+                yield in_order(problem, arrays, folded(order, 1), replicas, reach=len(order))
+            if number == 0 and len(replicas) > 1:
+                for depth in fold_depths(cluster, order)[:MAX_FOLDS]:
+                    places = folded(order, depth)
+                    yield in_order(problem, arrays, places, replica_choices(problem, len(places)))
+        if len(set(cluster.type_index.tolist())) > 1:
+            states = by_class(problem, arrays, replicas, MAX_TYPE_STATES)
+            if states is not None:
+                yield states
 
 
 class DynamicProgram:
@@ -102,21 +102,31 @@ class DynamicProgram:
 def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
     """Offers the program's solutions to a search until all are made or the budget is spent."""
     arrays = op_arrays(search.problem)
+    states = list(device_choices(search.problem, arrays, rng))
     for model in split_models(search.problem, arrays, rng):
-        offer_splits(search, arrays, model, rng)
+        states = offer_splits(search, model, states)
         if search.budget.spent:
             return
 
 
-def offer_splits(search: Search, arrays: OpArrays, model: SplitModel, rng: np.random.Generator) -> None:
-    """Offers the best splits of one model on all device states."""
-    problem = search.problem
-    offer = _offer_steady if problem.objective == "steady-state" else _offer_iteration
-    for replicas in _replica_sets(problem):
-        for states in device_choices(problem, arrays, rng, replicas):
-            offer(search, model, states)
-            if search.budget.spent:
-                return
+def offer_splits(search: Search, model: SplitModel, choices: Sequence[DeviceStates]) -> list[DeviceStates]:
+    """Offers the best splits of one model on some device states.
+
+    Returns:
+        The states with the best plans, at most `KEPT_STATES`: what is worth trying with the next model.
+    """
+    ranked: list[tuple[float, int, Split]] = []
+    for number, states in enumerate(choices):
+        split, value = _offer_best_bottleneck(search, model, states)
+        if split is not None:
+            ranked.append((value, number, split))
+        if search.budget.spent:
+            break
+    ranked.sort(key=lambda x: x[:2])
+    if search.problem.objective == "iteration-time":
+        for _, number, split in ranked[:FILLED_STATES]:
+            _offer_short_fills(search, model, choices[number], split)
+    return [choices[number] for _, number, _ in ranked[:KEPT_STATES]]
 
 
 def _replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
@@ -128,65 +138,40 @@ def _replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
     return [free, (1,), *((r,) for r in equal[:3])]
 
 
-def _offer_steady(search: Search, model: SplitModel, states: DeviceStates) -> None:
-    """The optimal bottleneck."""
-
-    def solve(memory_share: float) -> Split | None:
-        return solve_split(
+def _offer_best_bottleneck(search: Search, model: SplitModel, states: DeviceStates) -> tuple[Split | None, float]:
+    """Offers the optimal bottleneck; returns the split and the objective of its plan."""
+    steady = search.problem.objective == "steady-state"
+    split, value = None, math.inf
+    for share in MEMORY_SHARES:
+        found = solve_split(
             model,
             states,
             resident_per_param_byte=search.problem.training.bytes_per_param_byte,
-            limit_s=search.best_value,
-            memory_share=memory_share,
+            limit_s=search.best_value if steady else math.inf,
+            memory_share=share,
             budget=search.budget,
         )
+        if found is None:
+            break
+        split, value = found, search.offer(to_assignment(model, states, found))
+        if search.last_feasible or search.budget.spent:
+            break
+    return split, value
 
-    _offer_until_it_fits(search, model, states, solve)
 
-
-def _offer_iteration(search: Search, model: SplitModel, states: DeviceStates) -> None:
-    """The optimal bottleneck, then the shortest fill at bottlenecks that are not much worse."""
-    resident = search.problem.training.bytes_per_param_byte
-
-    def best_bottleneck(memory_share: float) -> Split | None:
-        return solve_split(
-            model, states, resident_per_param_byte=resident, memory_share=memory_share, budget=search.budget
-        )
-
-    base = _offer_until_it_fits(search, model, states, best_bottleneck)
-    if base is None:
-        return
+def _offer_short_fills(search: Search, model: SplitModel, states: DeviceStates, base: Split) -> None:
+    """Offers the shortest fill at bottlenecks that are not much worse than the optimal one."""
     limit = search.best_value / search.problem.training.num_microbatches  # a larger load alone takes longer
     for slack in FILL_SLACKS:
         if search.budget.spent or base.value_s * slack > limit:
             return
-
-        def shortest_fill(memory_share: float, bound: float = base.value_s * slack) -> Split | None:
-            return solve_split(
-                model,
-                states,
-                resident_per_param_byte=resident,
-                value="fill",
-                limit_s=bound * (1 + 1e-9),
-                memory_share=memory_share,
-                budget=search.budget,
-            )
-
-        _offer_until_it_fits(search, model, states, shortest_fill)
-
-
-def _offer_until_it_fits(
-    search: Search, model: SplitModel, states: DeviceStates, solve: Callable[[float], Split | None]
-) -> Split | None:
-    """Solves with less and less memory until the evaluator agrees that the plan fits; returns the last solution."""
-    split = None
-    for share in MEMORY_SHARES:
-        found = solve(share)
-        if found is None:
-            return split
-        split = found
-        if search.offer(to_assignment(model, states, found)) is not None and search.last_feasible:
-            return split
-        if search.budget.spent:
-            return split
-    return split
+        split = solve_split(
+            model,
+            states,
+            resident_per_param_byte=search.problem.training.bytes_per_param_byte,
+            value="fill",
+            limit_s=base.value_s * slack * (1 + 1e-9),
+            budget=search.budget,
+        )
+        if split is not None:
+            search.offer(to_assignment(model, states, split))

@@ -16,7 +16,11 @@ the devices are taken in groups.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +89,19 @@ def _highs():  # type: ignore[no-untyped-def]
             "planner 'milp' needs highspy, which is not installed: pip install 'drlpp[solvers]'"
         ) from error
     return highspy
+
+
+@contextlib.contextmanager
+def _stdout_as_stderr() -> Iterator[None]:
+    """Sends what C code writes to standard output to standard error."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def _in_line(problem: PlanningProblem) -> Assignment:
@@ -231,8 +248,9 @@ def _run_highs(
     lp.integrality_ = [
         highspy.HighsVarType.kInteger if i else highspy.HighsVarType.kContinuous for i in program.integer
     ]
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
+    with _stdout_as_stderr():
+        solver = highspy.Highs()  # the first one of a process prints a banner, whatever the options
+    solver.silent()
     solver.setOptionValue("threads", 1)
     solver.setOptionValue("random_seed", seed % 2**31)
     solver.setOptionValue("time_limit", max(0.05, seconds))

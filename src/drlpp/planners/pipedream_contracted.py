@@ -14,7 +14,7 @@ import numpy as np
 from drlpp.planners.antichains import path_states
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.downsets import masks_to_rows
-from drlpp.planners.dynamic_program import offer_splits
+from drlpp.planners.dynamic_program import device_choices, offer_splits
 from drlpp.planners.op_arrays import op_arrays
 from drlpp.planners.pipedream import MAX_STATES
 from drlpp.planners.search import Search
@@ -38,5 +38,5 @@ class PipeDreamContracted:
         if len(masks) > MAX_STATES:  # keep the ends and evenly spaced cuts
             masks = tuple(masks[int(i)] for i in np.unique(np.linspace(0, len(masks) - 1, MAX_STATES).astype(int)))
         model = over_downsets(arrays, masks_to_rows(masks, problem.graph.num_ops))
-        offer_splits(search, arrays, model, np.random.default_rng(seed))
+        offer_splits(search, model, list(device_choices(problem, arrays, np.random.default_rng(seed))))
         return search.result({"cut_states": float(len(masks))})

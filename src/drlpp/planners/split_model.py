@@ -68,8 +68,23 @@ def along_order(arrays: OpArrays, order: NDArray[np.int64], max_positions: int =
     )
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
-    members = position[None, :] < np.concatenate(([0], ends))[:, None]
-    return _model(arrays, members, received, sent)
+    bounds = np.concatenate(([0], ends))
+
+    def prefix(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        zero = np.zeros((*values.shape[:-1], 1))
+        sums = np.concatenate((zero, np.cumsum(values[..., order], axis=-1)), axis=-1)
+        return np.ascontiguousarray(sums[..., bounds])
+
+    return SplitModel(
+        work_s=prefix(arrays.total_s.min(axis=0)),
+        total_s=prefix(arrays.total_s),
+        forward_s=prefix(arrays.forward_s),
+        param_bytes=prefix(arrays.param_bytes),
+        saved_bytes=prefix(arrays.saved_bytes),
+        received=received,
+        sent=sent,
+        members=position[None, :] < bounds[:, None],
+    )
 
 
 def over_downsets(arrays: OpArrays, masks: NDArray[np.bool_]) -> SplitModel:
@@ -80,12 +95,6 @@ def over_downsets(arrays: OpArrays, masks: NDArray[np.bool_]) -> SplitModel:
     received, sent = _downset_costs(
         members, arrays.value_src, arrays.consumer_ptr, arrays.consumer_op, arrays.value_amount
     )
-    return _model(arrays, members, received, sent)
-
-
-def _model(
-    arrays: OpArrays, members: NDArray[np.bool_], received: NDArray[np.float64], sent: NDArray[np.float64]
-) -> SplitModel:
     as_float = members.astype(np.float64)
     return SplitModel(
         work_s=as_float @ arrays.total_s.min(axis=0),
