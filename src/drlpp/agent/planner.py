@@ -14,32 +14,43 @@ The breakdown of the result keeps apart what each part found. Left out: measurin
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from drlpp.agent.checkpoint import initial_policy, load_checkpoint
-from drlpp.agent.coarse import CoarseProblem, coarse_problem
-from drlpp.agent.features import ProblemView, problem_view
+from drlpp.agent.coarse import coarse_problem
+from drlpp.agent.features import problem_view
 from drlpp.agent.policy import Policy
 from drlpp.agent.ppo import PpoConfig
 from drlpp.agent.rollout import Rewarder
 from drlpp.agent.train import Clock, Iteration, TrainConfig, train_on_problem
+from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.errors import InputError
+from drlpp.graph.synthetic import chain_graph
+from drlpp.plan import Plan
+from drlpp.plan.assignment import Assignment
 from drlpp.planners.annealing import anneal, offer_starts
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
+from drlpp.planners.registry import get_planner
 from drlpp.planners.search import Search
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 
 MAX_GROUPS = 200
 """Larger graphs are coarsened to this many groups of ops for the policy; refinement works on ops."""
+BASELINES = ("pipedream", "greedy")
+"""Planners whose plans are candidates, besides data parallelism, the uniform split and the dynamic program."""
 _OFFERED = 8
 """Best samples of a batch that are evaluated on the ops themselves."""
+_UPDATE_COST = 5.0
+"""A PPO iteration takes about this many times as long as sampling its episodes; measured from the second one on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +64,7 @@ class DrlConfig:
             is not reached, the result depends on the seed alone.
         learning_share: part of the budget for zero-shot and fine-tuning.
         baseline_share: part of the budget for the baselines.
+        ppo: settings of the fine-tuning.
         weights: file of weights to start from; None for those of the package.
         log_dir: where learning curves for tensorboard go; None for nowhere.
 
@@ -65,6 +77,7 @@ class DrlConfig:
     iterations: int | None = None
     learning_share: float = 0.4
     baseline_share: float = 0.2
+    ppo: PpoConfig = dataclasses.field(default_factory=PpoConfig)
     weights: Path | None = None
     log_dir: Path | None = None
 
@@ -78,19 +91,43 @@ class DrlConfig:
 
 
 class DrlPlanner:
-    """The learned planner."""
+    """The learned planner.
+
+    Args:
+        config: settings.
+
+    Making one plans a tiny problem, so that kernels are compiled before a budget starts.
+
+    Raises:
+        InputError: the file of weights cannot be read.
+    """
 
     name = "drl"
     summary = "learned agent: pre-trained policy, PPO on the problem, local refinement"
 
     def __init__(self, config: DrlConfig | None = None) -> None:
         self.config = config if config is not None else DrlConfig()
+        self._weights = load_checkpoint(self.config.weights)[0] if self.config.weights else None
+        _warm_up()
 
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
-        """Plans; see the module's docstring. Raises InputError if the file of weights cannot be read."""
-        return _Run(self.config, problem, budget, seed, progress).solve()
+        """Plans; see the module's docstring."""
+        policy = initial_policy(seed)
+        if self._weights is not None:
+            policy = Policy(self._weights.config)
+            policy.load_state_dict(self._weights.state_dict())
+        return _Run(self.config, problem, budget, seed, progress).solve(policy)
+
+
+@functools.cache
+def _warm_up() -> None:
+    kind = DeviceType(name="device", memory_bytes=10**9)
+    cluster = Cluster("two", (kind,), (Host(name="host", devices=(kind.name,) * 2, link=Link(bandwidth=1e9)),))
+    problem = PlanningProblem.build(chain_graph(4, tensor_bytes=1.0, param_bytes=1.0), cluster, num_microbatches=4)
+    config = DrlConfig(episodes=8, iterations=1)
+    _Run(config, problem, Budget(0.3), 0, no_progress).solve(initial_policy(0))
 
 
 class _Run:
@@ -100,11 +137,12 @@ class _Run:
         self, config: DrlConfig, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress
     ) -> None:
         self.config = config
-        self.seed = seed
+        self.problem = problem
         self.budget = budget
+        self.seed = seed
         self.search = Search(DrlPlanner.name, problem, budget, seed, progress)
-        self.coarse: CoarseProblem = coarse_problem(problem, MAX_GROUPS)
-        self.view: ProblemView = problem_view(self.coarse.problem)
+        self.coarse = coarse_problem(problem, MAX_GROUPS)
+        self.view = problem_view(self.coarse.problem)
         evaluator, objective = Evaluator(self.coarse.problem), problem.objective
         steps = problem.training.num_microbatches if objective == "iteration-time" else 1
         self.rewarder = Rewarder(lambda a: evaluator.evaluate(a).score(objective), self.view.tables.ideal_s * steps)
@@ -113,19 +151,19 @@ class _Run:
         self.curve: list[Iteration] = []
         self.found: dict[str, float] = {}
 
-    def solve(self) -> PlanResult:
-        policy = load_checkpoint(self.config.weights)[0] if self.config.weights else initial_policy(self.seed)
-        learning = self.budget.part(1.0 if self.config.policy_only else self.config.learning_share)
-        self._zero_shot(policy)
-        self.found["zero_shot_best_s"] = self.search.best_value
+    def solve(self, policy: Policy) -> PlanResult:
+        """All steps, as the budget allows."""
+        share = 1.0 if self.config.policy_only else self.config.learning_share
+        learning = self.budget.part(share)
+        sampling_s = self._zero_shot(policy)
         if not self.config.policy_only:
             self._baselines()
-        self._fine_tune(policy, learning)
+        self._fine_tune(policy, learning, sampling_s)
         if not self.config.policy_only and not self.budget.spent:
             before = self.budget.elapsed_s
             anneal(self.search, np.random.default_rng(self.seed))
-            self.found["refined_best_s"] = self.search.best_value
             self.found["refinement_s"] = self.budget.elapsed_s - before
+        self.found["refined_best_s"] = self.search.best_value
         breakdown = {
             **self.found,
             "sampling_s": self.clock.sampling_s,
@@ -136,21 +174,69 @@ class _Run:
         finite = {key: value for key, value in breakdown.items() if math.isfinite(value)}
         return dataclasses.replace(self.search.result(finite), curve=tuple(self.curve))
 
-    def _zero_shot(self, policy: Policy) -> None:
+    def _zero_shot(self, policy: Policy) -> float:
+        """Offers the best of one batch of samples; returns the seconds that sampling took."""
         before = self.budget.elapsed_s
-        rollout = policy.sample([self.view], self.config.episodes, self.generator, greedy_first=True)[0]
+        rollout = policy.sample([self.view], self.config.episodes, self.generator, repeats=2, greedy_first=True)[0]
         sampled = self.budget.elapsed_s
         values = self.rewarder.values(rollout)
         self._offer(rollout.assignments(), values)
+        self.found["zero_shot_best_s"] = self.found["policy_best_s"] = self.search.best_value
         self.clock.sampling_s += sampled - before
         self.clock.evaluation_s += self.budget.elapsed_s - sampled
+        return sampled - before
 
-    def _offer(self, assignments: list[Assignment], values: NDArray[np.float64]) -> None:
-        for i in np.argsort(values, kind="stable")[:_OFFERED]:
+    def _offer(self, assignments: Sequence[Assignment], values: NDArray[np.float64]) -> None:
+        for i in np.argsort(values, kind="stable")[:_OFFERED].tolist():
             self.search.offer(self.coarse.expand(assignments[i]))
 
     def _baselines(self) -> None:
-        ...
+        """Offers what cheap planners find; a search of their own keeps what they found apart."""
+        share = self.budget.part(self.config.baseline_share)
+        before = self.budget.elapsed_s
+        own = Search(DrlPlanner.name, self.problem, share, self.seed, evaluator=self.search.evaluator)
+        for name in BASELINES:
+            result = get_planner(name).solve(self.problem, share.part(0.3), self.seed)
+            if result.plan is not None:
+                own.offer(assignment_of(result.plan))
+        offer_starts(own, np.random.default_rng(self.seed))
+        for _, assignment in own.pool:
+            self.search.offer(assignment)
+        self.found["baseline_best_s"] = own.best_value
+        self.found["baselines_s"] = self.budget.elapsed_s - before
 
-    def _fine_tune(self, policy: Policy, budget: Budget) -> None:
-        ...
+    def _fine_tune(self, policy: Policy, budget: Budget, sampling_s: float) -> None:
+        """PPO on the problem while `budget` lasts."""
+        if self.config.iterations == 0 or budget.left_s < _UPDATE_COST * sampling_s:
+            return
+        best = self.found["policy_best_s"]
+        writer = SummaryWriter(log_dir=str(self.config.log_dir)) if self.config.log_dir else None
+
+        def on_iteration(row: Iteration) -> bool:
+            nonlocal best
+            if self.rewarder.best is not None:
+                best = min(best, self._policy_value(self.rewarder.best[1]))
+            if writer is not None:
+                for key, value in row.items():
+                    writer.add_scalar(key, value, int(row["iteration"]))
+            self.search.progress("learning", self.search.fraction, self.search.best_value)
+            return budget.left_s > row["iteration_s"]
+
+        train = TrainConfig(episodes=self.config.episodes, iterations=self.config.iterations, ppo=self.config.ppo)
+        self.curve = train_on_problem(
+            policy, self.view, self.rewarder, train, self.generator, on_iteration, self.clock
+        )
+        self.found["policy_best_s"] = best
+        if writer is not None:
+            writer.close()
+
+    def _policy_value(self, assignment: Assignment) -> float:
+        value = self.search.offer(self.coarse.expand(assignment))
+        return value if self.search.last_feasible else math.inf
+
+
+def assignment_of(plan: Plan) -> Assignment:
+    """The assignment that a plan was made from."""
+    return Assignment(
+        plan.stage_of_op, tuple(s.devices for s in plan.stages), tuple(s.recompute for s in plan.stages)
+    )

@@ -64,7 +64,7 @@ class PretrainConfig:
     problems: int = 6
     episodes: int = 32
     repeats: int = 2
-    max_groups: int = 96
+    max_groups: int = 64
     validate_every: int = 50
     validation_problems: int = 32
     checkpoint_s: float = 120.0

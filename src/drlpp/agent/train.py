@@ -69,7 +69,7 @@ def train_on_problem(
     """Trains a policy on one problem, in place; the rewarder keeps the best assignment.
 
     Returns:
-        The learning curve: per iteration ``iteration, seconds, mean_reward, best_reward, best_value_s`` and the
+        The learning curve: per iteration ``iteration, seconds, iteration_s, mean_reward, best_reward, best_value_s`` and the
         metrics of `Ppo.update`.
     """
     clock = clock if clock is not None else Clock()
@@ -94,6 +94,7 @@ def train_on_problem(
         row = {
             "iteration": float(len(curve)),
             "seconds": t3 - start,
+            "iteration_s": t3 - t0,
             "mean_reward": float(rewards.mean()),
             "best_reward": float(rewards.max()),
             "best_value_s": float(rewarder.best[0] if rewarder.best else np.inf),
