@@ -15,6 +15,7 @@ model. Rank r runs the r-th of the devices that the plan uses.
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -74,7 +75,7 @@ class Pipeline:
         self.torch_device = torch_device
         self._context = RandomContext(seed)
         self._aliases = captured.aliases
-        self._microbatches: Sequence[Microbatch] = ()
+        self._microbatches: Sequence[Microbatch] | None = None
         self._losses: dict[int, torch.Tensor] = {}
 
         stage_of = stage_of_node(captured, plan)
@@ -133,7 +134,7 @@ class Pipeline:
                     num_microbatches=plan.num_microbatches,
                     recompute=plan.stages[s].recompute,
                     context=self._context,
-                    microbatch=lambda m: self._microbatches[m],
+                    microbatch=functools.partial(self._microbatch, stage.inputs),
                     report_loss=self._losses.__setitem__,
                     combined_buffers=self._combined_buffers.get(s),
                 )
@@ -160,10 +161,8 @@ class Pipeline:
             InputError: the batch does not fit the plan.
         """
         m = self.plan.num_microbatches
-        if batch is None:
-            c = self._context
-            self._microbatches = [draw(self._needed, c.seed, c.step, i) for i in range(m)]
-        else:
+        self._microbatches = None
+        if batch is not None:
             parts = split_batch(batch, self._example, m)
             self._microbatches = [
                 {n: part[n].to(self.torch_device, non_blocking=True) for n in self._needed} for part in parts
@@ -175,13 +174,20 @@ class Pipeline:
         self._reducer.finish()
         for shared in self._combined_buffers.values():
             shared.finish()
-        self._microbatches = ()
+        self._microbatches = None
         self._context.step += 1
         total = torch.zeros((), dtype=torch.float64, device=self.torch_device)
         for loss in self._losses.values():
             total += loss
         dist.all_reduce(total)
         return (total / m).float()
+
+    def _microbatch(self, names: Sequence[str], microbatch: int) -> Microbatch:
+        """The tensors of a micro-batch that have one of the given names."""
+        if self._microbatches is not None:
+            return self._microbatches[microbatch]
+        c = self._context
+        return draw({n: self._needed[n] for n in names if n in self._needed}, c.seed, c.step, microbatch)
 
     def observe(self, observer: Observer | None) -> None:
         """Has `observer` called after every action."""

@@ -145,8 +145,6 @@ def train_captured(
     offset_s = clock_offset_s()
     tracker = StorageTracker() if options.track_memory else None
     pipeline = build(captured, plan, seed=options.seed, one_queue_per_pair=one_queue_per_pair)
-    if tracker is not None:
-        tracker.add(dict(pipeline.state_dict()).values())
     make_optimizer = optimizer_factory(plan.training.optimizer, options.learning_rate)
     optimizer = make_optimizer(list(pipeline.parameters()))
     recorder = Recorder(pipeline.device, offset_s)
@@ -158,6 +156,8 @@ def train_captured(
         if last:
             pipeline.observe(_observer(recorder, tracker))
         if last and tracker is not None:
+            tracker.add(pipeline.state_dict().values())
+            tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
             tracker.start()
         dist.barrier()
         begin = time.perf_counter()

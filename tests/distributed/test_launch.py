@@ -1,0 +1,218 @@
+"""`run` starts the ranks, reports, and says in one line what went wrong; `build` serves a loop of one's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from plan_cases import captured_model, make_plan, staged
+from small_models import ALL
+from worker_pool import WorkerPool
+
+from drlpp.capture import capture, load_model
+from drlpp.errors import CaptureError, ExecutionError, InputError, PlanError
+from drlpp.graph.synthetic import chain_graph
+from drlpp.plan import Plan, save_plan
+from drlpp.runtime import RunReport, build, compare, run
+from drlpp.runtime.reference import TrainingState
+
+HERE = Path(__file__).parent
+
+
+def source_plan(name: str, marks: dict[str, int], devices: list[tuple[int, ...]], folder: Path, **more: Any) -> Plan:
+    """A plan of a model that is built from a file."""
+    file = folder / "model.py"
+    file.write_text(f"import sys\nsys.path.insert(0, {str(HERE)!r})\nfrom small_models import *\n")
+    graph = capture(load_model(f"{file}:{name}")).graph
+    return make_plan(graph, staged(graph, marks), devices, **{"num_microbatches": 4} | more)
+
+
+def test_run_verifies(tmp_path: Path) -> None:
+    plan = source_plan("branches", {"conv2d_1": 1, "max_pool2d": 0, "add": 2}, [(0,), (3,), (0,)], tmp_path)
+    lines: list[str] = []
+    report = run(plan, steps=2, verify=True, track_memory=True, say=lines.append)
+    assert report is not None
+    assert report.verification is not None
+    assert report.verification.passed, report.verification.describe()
+    assert [d > 0 for d in report.peak_memory_bytes] == [True, False, False, True]
+    assert lines[0] == "starting 2 processes on this machine"
+    assert any(line.startswith("step 2 of 2: loss ") for line in lines)
+
+
+def test_run_emulates_a_graph_without_a_model() -> None:
+    graph = chain_graph(4, forward_s=1e-3, tensor_bytes=1e6, param_bytes=1e6)
+    plan = make_plan(graph, [0, 0, 1, 1], [(0,), (1, 2)], num_microbatches=3)
+    report = run(plan, steps=2, emulate=True, time_scale=10.0)
+    assert report is not None
+    assert report.losses == ()
+    assert {e.kind for e in report.trace.events} >= {"F", "send", "optimizer"} - {"optimizer"}
+    with pytest.raises(PlanError, match=r"was generated, which is not a model that can be built: emulate the plan"):
+        run(plan, steps=1)
+
+
+def test_under_torchrun(tmp_path: Path) -> None:
+    plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
+    save_plan(plan, tmp_path / "plan.json")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, sys\nfrom drlpp.plan import load_plan\nfrom drlpp.runtime import run\n"
+        "report = run(load_plan(pathlib.Path(sys.argv[1])), steps=2, verify=True)\n"
+        "print('none' if report is None else report.verification.passed)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path / "plan.json")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == ["True", "none"]
+
+
+def test_killed_rank_gives_one_line(tmp_path: Path) -> None:
+    graph = chain_graph(4, forward_s=1e-3, tensor_bytes=1e6)
+    plan = make_plan(graph, [0, 1, 2, 2], [(0,), (1,), (2,)], num_microbatches=8)
+    victims: list[int] = []
+
+    def kill(line: str) -> None:
+        if line.startswith("emulating"):
+            threading.Timer(1.0, lambda: victims.append(_kill_rank(1))).start()
+
+    began = time.monotonic()
+    with pytest.raises(ExecutionError, match=r"^rank 1 \(device 1\) was killed by signal 9; the other ranks were stop"):
+        run(plan, steps=200, emulate=True, time_scale=20.0, say=kill)
+    assert victims
+    assert time.monotonic() - began < 60
+    assert _ranks() == []
+
+
+def _ranks() -> list[tuple[int, int]]:
+    """(process id, rank) of the workers that this process started."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if b"drlpp.runtime.worker" in command and parent == os.getpid():
+                environment = dict(
+                    v.split(b"=", 1) for v in (folder / "environ").read_bytes().split(b"\0") if b"=" in v
+                )
+                found.append((int(folder.name), int(environment[b"RANK"])))
+        except (OSError, ValueError, KeyError):
+            continue
+    return found
+
+
+def _kill_rank(rank: int) -> int:
+    (victim,) = [pid for pid, r in _ranks() if r == rank]
+    os.kill(victim, signal.SIGKILL)
+    return victim
+
+
+def test_model_that_changed(tmp_path: Path) -> None:
+    plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
+    (tmp_path / "model.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(HERE)!r})\nfrom small_models import tied as chain\n"
+    )
+    with pytest.raises(PlanError, match=r"the (plan|model) of '.*' has op '\w+', the (plan|model) has not: the model"):
+        run(plan, steps=1)
+    (tmp_path / "model.py").unlink()
+    with pytest.raises(CaptureError, match="there is no file"):
+        run(plan, steps=1)
+
+
+def own_loop(name: str, plan: Plan, steps: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """A training loop of a user, on each rank: hollow capture, initial values from a state dict, own batches."""
+    module, inputs = _made(name)
+    pipeline = build(captured_model(name), plan, state_dict=module.state_dict())
+    optimizer = torch.optim.SGD([{"params": list(pipeline.parameters())}], lr=0.1)
+    losses = []
+    for step in range(steps):
+        torch.manual_seed(step)
+        batch = {f"args_{i}": torch.cat([torch.randn_like(x) for _ in range(4)]) for i, x in enumerate(inputs)}
+        losses.append(pipeline.step(batch).item())
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses, pipeline.state_dict()
+
+
+def _made(name: str) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+    torch.manual_seed(99)
+    return ALL[name]()
+
+
+def test_own_training_loop_equals_eager(pool: WorkerPool) -> None:
+    """Independent of capture and executor: the plain module, trained by hand."""
+    graph = captured_model("u_shape").graph
+    plan = make_plan(graph, staged(graph, {"conv2d_1": 1, "cat": 2}), [(0,), (1, 2), (3,)], num_microbatches=4)
+    ranks = pool.run(own_loop, "u_shape", plan, 3)
+    module, inputs = _made("u_shape")
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    losses = []
+    for step in range(3):
+        torch.manual_seed(step)
+        parts = [torch.cat([torch.randn_like(x) for _ in range(4)]).chunk(4) for x in inputs]
+        values = [module(*micro) for micro in zip(*parts, strict=True)]
+        loss = torch.stack(values).mean()
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+        optimizer.zero_grad()
+    expected = TrainingState(tuple(losses), {}, dict(module.state_dict()))
+    states = [TrainingState(tuple(theirs), {}, tensors) for theirs, tensors in ranks]
+    verdict = compare(states, expected, [n for n, _ in module.named_parameters()], adaptive=False)
+    assert verdict.passed, verdict.describe()
+    assert set().union(*(tensors for _, tensors in ranks)) == set(module.state_dict())
+
+
+def refused(name: str, plan: Plan) -> str:
+    """The error of `build`, on each rank."""
+    try:
+        build(captured_model(name), plan)
+    except (InputError, PlanError) as error:
+        return str(error)
+    return ""
+
+
+def test_build_refuses_a_plan_of_another_model(pool: WorkerPool) -> None:
+    graph = captured_model("tied").graph
+    plan = make_plan(graph, staged(graph, {}), [(0,)], num_microbatches=2)
+    assert "the model or a library changed" in pool.run(refused, "chain", plan)[0]
+
+
+def no_all_reduce(name: str, plan: Plan) -> RunReport:
+    """A run that forgets to sum the gradients of shared parameters."""
+    from plan_cases import train_job
+
+    from drlpp.runtime.reduction import GradientReducer
+
+    original = GradientReducer._start
+    GradientReducer._start = lambda self, devices: None  # type: ignore[method-assign]
+    try:
+        return train_job(name, plan, 2)
+    finally:
+        GradientReducer._start = original  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("name", "marks"), [("tied", {"layer_norm": 1, "linear_1": 2}), ("chain", {"linear_1": 1, "linear_2": 2})]
+)
+def test_verification_finds_missing_all_reduces(pool: WorkerPool, name: str, marks: dict[str, int]) -> None:
+    graph = captured_model(name).graph
+    devices = [(0,), (1,), (2,)] if name == "tied" else [(0,), (1, 2), (3,)]
+    plan = make_plan(graph, staged(graph, marks), devices, num_microbatches=4)
+    verification = pool.run(no_all_reduce, name, plan)[0].verification
+    assert not verification.passed
+    assert {d.quantity: d.error > 1e-3 for d in verification.differences}["gradient"]
+    assert "NOT equal" in verification.describe()
