@@ -7,14 +7,14 @@ a gradient crosses two cuts, so no stage sends further than to the next one.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import PlanError
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
-from drlpp.plan.modules import prefixes
+from drlpp.plan.modules import layer_list, prefixes, unit_around, wrapper_prefix
 from drlpp.planners.engines import Engine
 from drlpp.problem import PlanningProblem
 
@@ -33,7 +33,8 @@ def block_of_op(graph: OpGraph, engine: Engine) -> NDArray[np.int64]:
                 f"{engine.title} derives the backward pass itself, but graph {graph.name!r} lists its own backward "
                 "operators: plan a captured model instead of this profile"
             )
-    cuts = _layer_cuts(graph, engine) if engine.cuts == "layers" else _module_cuts(graph, engine)
+    kinds = {"layers": _layer_cuts, "top-level": _top_level_cuts, "modules": _module_cuts}
+    cuts = kinds[engine.cuts](graph, engine)
     if not engine.ties:
         cuts = _without(cuts, _spans((p, i) for i, op in enumerate(graph.ops) for p in op.params))
     cuts = _chain(cuts, graph)
@@ -86,63 +87,63 @@ def block_graph(problem: PlanningProblem, block: NDArray[np.int64]) -> OpGraph:
 
 
 def _layer_cuts(graph: OpGraph, engine: Engine) -> set[int]:
-    """Positions where a unit begins: an entry of the list of layers, or a module beside it."""
-    layers = _layer_list(graph, engine)
-    first: dict[str, int] = {}
-    for i, op in enumerate(graph.ops):
-        unit = _unit(op.module, layers)
-        if unit is not None:
-            first.setdefault(unit, i)
-    cuts = _without(
-        set(first.values()), _spans((u, i) for i, op in enumerate(graph.ops) if (u := _unit(op.module, layers)))
-    )
+    """Positions where an entry of the list of layers begins, or a module beside it."""
+    layers = layer_list(graph)
+    if layers is None:
+        raise PlanError(
+            f"{engine.title} cuts a model between the entries of a list of layers, but graph {graph.name!r} names no "
+            f"such list (modules like 'layers.0', 'layers.1'): plan for torch; {_ELSEWHERE}"
+        )
+    cuts, first = _unit_cuts([unit_around(op.module, layers) for op in graph.ops])
     entries = [i for unit, i in first.items() if unit.startswith(f"{layers}.")]
     beside = [i for unit, i in first.items() if not unit.startswith(f"{layers}.") and i > min(entries)]
     if engine.fixed_ends:
-        cuts = {c for c in cuts if c >= min(entries) and c <= min(beside, default=graph.num_ops)}
+        cuts = {c for c in cuts if min(entries) <= c <= min(beside, default=graph.num_ops)}
     if engine.layer_in_every_stage:
         cuts &= set(entries) - {min(entries)}
-    return cuts - {0}
+    return cuts
+
+
+def _top_level_cuts(graph: OpGraph, engine: Engine) -> set[int]:
+    """Positions where a top-level module, or an entry of a top-level list, begins; wrappers do not count."""
+    _check_modules(graph, engine)
+    wrapper = wrapper_prefix(op.module for op in graph.ops if op.module and op.params)
+
+    def unit(module: str) -> str | None:
+        path = prefixes(module.removeprefix(wrapper)) if module.startswith(wrapper) else []
+        return next((p for p in path[1:2] if p.rpartition(".")[2].isdigit()), path[0] if path else None)
+
+    return _unit_cuts([unit(op.module) for op in graph.ops])[0]
 
 
 def _module_cuts(graph: OpGraph, engine: Engine) -> set[int]:
     """Positions where a module begins; a module that has parameters stays whole."""
+    _check_modules(graph, engine)
     first: dict[str, int] = {}
     for i, op in enumerate(graph.ops):
         for path in prefixes(op.module):
             first.setdefault(path, i)
-    if not first:
+    owners = {p.rpartition(".")[0] for op in graph.ops for p in op.params}
+    spans = _spans((op.module, i) for i, op in enumerate(graph.ops) if op.module in owners)
+    return _without(set(first.values()) - {min(first.values())}, spans)
+
+
+def _unit_cuts(units: Sequence[str | None]) -> tuple[set[int], dict[str, int]]:
+    """Positions where units but the first begin, outside of other units; and the first position of each unit."""
+    first: dict[str, int] = {}
+    for i, unit in enumerate(units):
+        if unit is not None:
+            first.setdefault(unit, i)
+    spans = _spans((unit, i) for i, unit in enumerate(units) if unit is not None)
+    return _without(set(sorted(first.values())[1:]), spans), first
+
+
+def _check_modules(graph: OpGraph, engine: Engine) -> None:
+    if not any(op.module for op in graph.ops):
         raise PlanError(
             f"{engine.title} cuts a model where its modules begin, but graph {graph.name!r} names none: capture a "
             f"PyTorch model; {_ELSEWHERE}"
         )
-    owners = {p.rpartition(".")[0] for op in graph.ops for p in op.params}
-    spans = _spans((op.module, i) for i, op in enumerate(graph.ops) if op.module in owners)
-    return _without(set(first.values()) - {0}, spans)
-
-
-def _layer_list(graph: OpGraph, engine: Engine) -> str:
-    """Path of the list of modules with the most parameters."""
-    entries: dict[str, set[str]] = defaultdict(set)
-    weight: dict[str, float] = defaultdict(float)
-    for op, params in zip(graph.ops, graph.op_param_bytes.tolist(), strict=True):
-        found = next((p for p in prefixes(op.module) if p.rpartition(".")[2].isdigit() and "." in p), None)
-        if found is not None:
-            path = found.rpartition(".")[0]
-            entries[path].add(found)
-            weight[path] += params
-    candidates = [path for path in entries if len(entries[path]) > 1]
-    if not candidates:
-        raise PlanError(
-            f"{engine.title} cuts a model between the entries of a list of layers, but graph {graph.name!r} names no "
-            f"such list (modules like 'layers.0', 'layers.1'): use --for torch; {_ELSEWHERE}"
-        )
-    return max(candidates, key=lambda path: (weight[path], len(entries[path])))
-
-
-def _unit(module: str, layers: str) -> str | None:
-    """The shortest part of a module's path that does not lead to the list of layers."""
-    return next((p for p in prefixes(module) if p != layers and not layers.startswith(f"{p}.")), None)
 
 
 def _spans(places: Iterable[tuple[str, int]]) -> list[tuple[int, int]]:

@@ -22,8 +22,8 @@ class Engine:
     Attributes:
         name: on the command line.
         title: for people.
-        cuts: ``layers``: between entries of the model's list of layers, or modules beside it; ``modules``: wherever a
-            module begins.
+        cuts: ``layers``: between entries of the model's list of layers, or modules beside it; ``top-level``: between
+            top-level modules, or entries of top-level lists; ``modules``: wherever a module begins.
         fixed_ends: what is before the list of layers stays with the first stage, what is after it with the last.
         layer_in_every_stage: no stage may hold only modules beside the list.
         ties: stages may share parameters.
@@ -34,7 +34,7 @@ class Engine:
 
     name: str
     title: str
-    cuts: Literal["layers", "modules"]
+    cuts: Literal["layers", "top-level", "modules"]
     fixed_ends: bool = False
     layer_in_every_stage: bool = False
     ties: bool = False
@@ -45,7 +45,7 @@ class Engine:
 
 _ENGINES = (
     Engine(name="torch", title="torch.distributed.pipelining", cuts="modules"),
-    Engine(name="torchtitan", title="torchtitan", cuts="layers"),
+    Engine(name="torchtitan", title="torchtitan", cuts="top-level"),
     Engine(name="megatron", title="Megatron-LM", cuts="layers", fixed_ends=True, ties=True, schedules=("1f1b",)),
     Engine(name="deepspeed", title="DeepSpeed", cuts="layers", ties=True, schedules=("1f1b",)),
     Engine(name="vllm", title="vLLM", cuts="layers", fixed_ends=True, layer_in_every_stage=True, ties=True),
