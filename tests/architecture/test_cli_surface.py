@@ -6,8 +6,9 @@ from drlpp.cli.main import app
 
 COMMON = {"--budget", "--cluster", "--num-microbatches", "--objective", "--optimizer", "--seed"}
 SURFACE = {
-    "plan": COMMON | {"--json", "--log-dir", "--output", "--planner", "--policy-only"},
+    "plan": COMMON | {"--for", "--json", "--log-dir", "--output", "--planner", "--policy-only"},
     "compare": COMMON | {"--html", "--json", "--planners", "--plans-dir"},
+    "whatif": COMMON | {"--json", "--planner"},
     "simulate": {"--json", "--trace"},
     "validate": set(),
     "run": {"--emulate", "--json", "--learning-rate", "--memory", "--seed", "--steps", "--trace", "--verify"},

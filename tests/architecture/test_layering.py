@@ -28,6 +28,7 @@ LEVEL = {
     "planners": 5,
     "agent": 6,
     "solve": 7,
+    "whatif": 7,
     "report": 7,
     "export": 7,
     "cli": 8,

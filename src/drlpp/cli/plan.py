@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from drlpp.cli import inputs
 from drlpp.cli.terminal import check_writable, out, print_json, say
+
+if TYPE_CHECKING:
+    from drlpp.plan import Plan
+    from drlpp.planners.engines import Engine
 
 _EPILOG = """Examples:
 
@@ -16,7 +20,9 @@ drlpp plan timm:resnet50 --cluster mixed-a100-v100-t4 -o plan.json
 
 drlpp plan transformers:GPT2LMHeadModel?n_layer=12 -c my.yaml --budget 60 --json
 
-drlpp plan graph.txt -c paper-4x4-10gbe --planner pipedream --objective steady-state"""
+drlpp plan graph.txt -c paper-4x4-10gbe --planner pipedream --objective steady-state
+
+drlpp plan transformers:LlamaForCausalLM -c paper-4x4-10gbe --for megatron -o plan.json"""
 
 
 def register(app: typer.Typer) -> None:
@@ -33,23 +39,33 @@ def plan(
     objective: inputs.ObjectiveOption = "iteration-time",
     num_microbatches: inputs.NumMicrobatches = None,
     optimizer: inputs.Optimizer = "momentum",
+    engine: Annotated[
+        str | None,
+        typer.Option("--for", metavar="ENGINE", help="Only plans that this engine can express (see docs/exports.md)."),
+    ] = None,
     log_dir: Annotated[Path | None, typer.Option("--log-dir", help="Write tensorboard curves of `drl` here.")] = None,
     policy_only: Annotated[bool, typer.Option("--policy-only", help="`drl`: the policy's own best sample.")] = False,
     as_json: inputs.AsJson = False,
 ) -> None:
-    """Find a plan: which operators form a stage, where each stage runs, and in which order."""
+    """Find a plan: which operators form a stage, where each stage runs, and in which order.
+
+    With --for, the search is run a second time without the engine's limits, to say what they cost.
+    """
     check_writable(output)
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import ExecutionError, InfeasibleError
     from drlpp.plan import plan_to_dict, save_plan
     from drlpp.planners.bounds import lower_bound
+    from drlpp.planners.engines import get_engine
+    from drlpp.planners.restricted import Restricted
     from drlpp.report.comparison import comparison_row
     from drlpp.report.tables import plan_tables
     from drlpp.solve import make_planner
 
     chosen = make_planner(planner, log_dir=log_dir, policy_only=policy_only)
+    restricted = Restricted(chosen, get_engine(engine)) if engine else None
     problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
-    result = solve_visibly(chosen, problem, budget, seed)
+    result = solve_visibly(restricted or chosen, problem, budget, seed)
     bound = lower_bound(problem)
     row = comparison_row(result, problem, bound.value_s)
     answer: dict[str, Any] = {
@@ -70,13 +86,42 @@ def plan(
         answer["plan"] = str(output) if output else plan_to_dict(result.plan)
         if output:
             save_plan(result.plan, output)
+    if restricted is not None and result.plan is not None:
+        free = solve_visibly(chosen, problem, budget, seed)
+        answer["restriction"] = restriction_cost(restricted.engine, result.plan, free.plan, objective)
     if as_json:
         print_json(answer)
     elif result.plan is not None:
         for table in plan_tables(result.plan, bound):
             out().print(table)
+        if "restriction" in answer:
+            say(answer["restriction"]["summary"])
         say(f"plan written to {output}" if output else "not written: give -o plan.json to keep the plan")
     if result.status == "infeasible":
         raise InfeasibleError(result.reason)
     if result.status == "failed":
         raise ExecutionError(f"planner {planner} failed: {result.reason}")
+
+
+def restriction_cost(engine: Engine, plan: Plan, free: Plan | None, objective: inputs.ObjectiveName) -> dict[str, Any]:
+    """What an engine's limits cost: the objective with them, without them, and the slowdown (0.1 = a tenth slower).
+
+    A plan within the limits is one without them too, so the cost is never below zero.
+    """
+    from drlpp.units import format_time
+
+    values = [
+        (p.prediction.iteration_time_s if objective == "iteration-time" else p.prediction.bottleneck_s)
+        for p in (plan, free)
+        if p is not None and p.prediction is not None
+    ]
+    best = min(values)
+    cost = values[0] / best - 1 if best else 0.0
+    return {
+        "engine": engine.name,
+        "restricted_s": values[0],
+        "unrestricted_s": best,
+        "cost": cost,
+        "summary": f"{engine.title} can express {format_time(values[0])}; without its limits the search found "
+        f"{format_time(best)}: they cost {100 * cost:.1f} %",
+    }

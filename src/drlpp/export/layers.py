@@ -8,13 +8,12 @@ modules around the list, functions of the loss) have no place of their own in th
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 
 from drlpp.errors import PlanError
 from drlpp.export.pipelines import RUN_INSTEAD
 from drlpp.graph import OpGraph
 from drlpp.plan import Plan
-from drlpp.plan.modules import module_owners, prefixes
+from drlpp.plan.modules import layer_list, module_owners, unit_around
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def layered(plan: Plan, engine: str) -> LayeredPlan:
     owners = module_owners(plan.graph, labels)
     units: list[str] = []
     for op in plan.graph.ops:
-        unit = _unit(op.module, layers)
+        unit = unit_around(op.module, layers)
         if unit and unit not in units:
             units.append(unit)
     stages: list[int] = []
@@ -84,24 +83,11 @@ def check_ends(plan: LayeredPlan, num_stages: int, engine: str) -> None:
 
 
 def find_layer_list(graph: OpGraph, engine: str) -> str:
-    """Path of the list of modules with the most parameters. Raises PlanError if there is none."""
-    entries: dict[str, set[str]] = defaultdict(set)
-    weight: dict[str, float] = defaultdict(float)
-    for op, params in zip(graph.ops, graph.op_param_bytes.tolist(), strict=True):
-        found = next((p for p in prefixes(op.module) if p.rpartition(".")[2].isdigit() and "." in p), None)
-        if found is not None:
-            path = found.rpartition(".")[0]
-            entries[path].add(found)
-            weight[path] += params
-    candidates = [path for path in entries if len(entries[path]) > 1]
-    if not candidates:
+    """`plan.modules.layer_list`. Raises PlanError if there is none."""
+    layers = layer_list(graph)
+    if layers is None:
         raise PlanError(
             f"{engine} splits a model between the entries of a list of layers, but graph {graph.name!r} names no such "
             f"list (modules like 'layers.0', 'layers.1'): {RUN_INSTEAD}"
         )
-    return max(candidates, key=lambda path: (weight[path], len(entries[path])))
-
-
-def _unit(module: str, layers: str) -> str | None:
-    """The shortest part of a module's path that does not lead to the list of layers."""
-    return next((p for p in prefixes(module) if p != layers and not layers.startswith(f"{p}.")), None)
+    return layers

@@ -20,7 +20,7 @@ from drlpp.export.pipelines import (
     recompute_everywhere,
 )
 from drlpp.plan import Plan
-from drlpp.plan.modules import module_owners, prefixes
+from drlpp.plan.modules import module_owners, prefixes, wrapper_prefix
 
 _ENGINE = "torchtitan"
 _SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe"}
@@ -72,7 +72,7 @@ def module_names(plan: Plan) -> list[list[str]]:
     """
     labels = plan.stage_of_op.tolist()
     owners = module_owners(plan.graph, labels)
-    wrapper = _wrapper({op.module for op in plan.graph.ops if op.module and op.params})
+    wrapper = wrapper_prefix(op.module for op in plan.graph.ops if op.module and op.params)
     kept: list[dict[str, None]] = [{} for _ in plan.stages]
     before = 0
     for op in plan.graph.ops:
@@ -103,16 +103,3 @@ def module_names(plan: Plan) -> list[list[str]]:
             "(imported graphs name no modules), or use `drlpp run`"
         )
     return [list(names) for names in kept]
-
-
-def _wrapper(modules: set[str]) -> str:
-    """``model.`` if all modules with parameters are below a module ``model``, and so on down; else nothing."""
-    wrapper = ""
-    while modules:
-        firsts = {m.removeprefix(wrapper).partition(".")[0] for m in modules}
-        below = all("." in m.removeprefix(wrapper) for m in modules)
-        children = {m.removeprefix(wrapper).split(".")[1] for m in modules} if below else {"0"}
-        if len(firsts) > 1 or not below or all(c.isdigit() for c in children):
-            break
-        wrapper += f"{firsts.pop()}."
-    return wrapper

@@ -69,6 +69,39 @@ def prefixes(module: str) -> list[str]:
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
+def layer_list(graph: OpGraph) -> str | None:
+    """Path of the list of modules with the most parameters (entries like ``layers.0``), or None if there is none."""
+    entries: dict[str, set[str]] = defaultdict(set)
+    weight: dict[str, float] = defaultdict(float)
+    for op, params in zip(graph.ops, graph.op_param_bytes.tolist(), strict=True):
+        found = next((p for p in prefixes(op.module) if p.rpartition(".")[2].isdigit() and "." in p), None)
+        if found is not None:
+            path = found.rpartition(".")[0]
+            entries[path].add(found)
+            weight[path] += params
+    candidates = [path for path in entries if len(entries[path]) > 1]
+    return max(candidates, key=lambda path: (weight[path], len(entries[path])), default=None)
+
+
+def unit_around(module: str, layers: str) -> str | None:
+    """The entry of the list `layers` that a module is in, or the largest module beside the list; None for neither."""
+    return next((p for p in prefixes(module) if p != layers and not layers.startswith(f"{p}.")), None)
+
+
+def wrapper_prefix(modules: Iterable[str]) -> str:
+    """``model.`` if all modules are below a module ``model``, and so on down; else nothing. Lists do not count."""
+    left = set(modules)
+    wrapper = ""
+    while left:
+        firsts = {m.removeprefix(wrapper).partition(".")[0] for m in left}
+        below = all("." in m.removeprefix(wrapper) for m in left)
+        children = {m.removeprefix(wrapper).split(".")[1] for m in left} if below else {"0"}
+        if len(firsts) > 1 or not below or all(c.isdigit() for c in children):
+            break
+        wrapper += f"{firsts.pop()}."
+    return wrapper
+
+
 def summarize_modules(modules: Iterable[str]) -> str:
     """Joins runs of numbered names: ``blocks.0, blocks.1, blocks.2, head`` -> ``blocks.0-2, head``."""
     out: list[str] = []

@@ -1,0 +1,73 @@
+"""What other training and serving engines can express of a plan, as rules that a search can keep.
+
+All of them run a chain of stages, each on one device or on equally many replicas; they differ in where a model may be
+cut. The search takes one stage per pipeline rank for all of them (some engines could also loop over the ranks). What an
+exporter accepts (`drlpp.export`) is the test of these rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Literal
+
+from drlpp.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Rules of an engine.
+
+    Attributes:
+        name: on the command line.
+        title: for people.
+        cuts: ``layers``: between entries of the model's list of layers, or modules beside it; ``top-level``: between
+            top-level modules, or entries of top-level lists; ``modules``: wherever a module begins.
+        fixed_ends: what is before the list of layers stays with the first stage, what is after it with the last.
+        layer_in_every_stage: no stage may hold only modules beside the list.
+        ties: stages may share parameters.
+        replicates: stages may have replicas.
+        one_host: all devices are on one host.
+        schedules: the orders of actions that it knows; empty if it takes any.
+    """
+
+    name: str
+    title: str
+    cuts: Literal["layers", "top-level", "modules"]
+    fixed_ends: bool = False
+    layer_in_every_stage: bool = False
+    ties: bool = False
+    replicates: bool = True
+    one_host: bool = False
+    schedules: tuple[str, ...] = ()
+
+
+_ENGINES = (
+    Engine(name="torch", title="torch.distributed.pipelining", cuts="modules"),
+    Engine(name="torchtitan", title="torchtitan", cuts="top-level"),
+    Engine(name="megatron", title="Megatron-LM", cuts="layers", fixed_ends=True, ties=True, schedules=("1f1b",)),
+    Engine(name="deepspeed", title="DeepSpeed", cuts="layers", ties=True, schedules=("1f1b",)),
+    Engine(name="vllm", title="vLLM", cuts="layers", fixed_ends=True, layer_in_every_stage=True, ties=True),
+    Engine(name="sglang", title="SGLang", cuts="layers", fixed_ends=True, layer_in_every_stage=True, ties=True),
+    Engine(
+        name="accelerate",
+        title="Hugging Face accelerate",
+        cuts="modules",
+        ties=True,
+        replicates=False,
+        one_host=True,
+    ),
+)
+
+ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in _ENGINES}
+"""Name -> engine."""
+
+
+def get_engine(name: str) -> Engine:
+    """The engine of a name. Raises InputError with the nearest known name."""
+    if name not in ENGINES:
+        near = difflib.get_close_matches(name, ENGINES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"engine {name!r} is not known: {hint}use one of {', '.join(ENGINES)}")
+    return ENGINES[name]

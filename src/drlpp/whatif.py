@@ -1,0 +1,318 @@
+"""What would make training faster: changes of the cluster or of the step, each planned, ranked by predicted gain.
+
+A change that adds something can always be ignored, so plans are carried over: every change also gets the best plan for
+what is there now, and what is there now gets every plan that was found for a change and needs nothing new. A gain is
+thus not noise of the search, except that a better plan may have been missed on either side.
+
+Left out: prices, and changes of the model or of the micro-batch's size (its costs would have to be captured anew).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+from drlpp import units
+from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.plan import Assignment, Plan
+from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
+from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluator
+from drlpp.training import TrainingSetup
+
+Kind = Literal["device", "network", "link", "memory", "replace", "remove", "micro-batches"]
+_PORT_TIERS = tuple(x * 1e9 / 8 for x in (1, 10, 25, 50, 100, 200, 400, 800))
+"""Usual speeds of network ports, in bytes per second."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """Something that could be different.
+
+    Attributes:
+        name: for people, what is changed.
+        kind: what sort of change.
+        problem: the problem after it.
+        device: device of today -> its number after the change; one that is gone is left out.
+        caveat: what the gain does not say.
+    """
+
+    name: str
+    kind: Kind
+    problem: PlanningProblem
+    device: Mapping[int, int]
+    caveat: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a change would bring.
+
+    Attributes:
+        change, kind, caveat: as in `Change`; the first outcome is that of no change.
+        status: ``ok``, ``infeasible`` or ``failed``; then `reason` says why, and there are no figures.
+        throughput_samples_per_s: predicted.
+        iteration_time_s, bottleneck_s: predicted.
+        gain: throughput over that of today, minus one; None if today nothing fits, or after the change.
+    """
+
+    change: str
+    kind: str
+    status: str
+    throughput_samples_per_s: float | None
+    iteration_time_s: float | None
+    bottleneck_s: float | None
+    gain: float | None
+    caveat: str = ""
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def what_if(
+    problem: PlanningProblem,
+    planner: Planner,
+    *,
+    budget_s: float = 10.0,
+    seed: int = 0,
+    progress: Progress = no_progress,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Outcome, tuple[Outcome, ...]]:
+    """Plans today's problem and every change of it.
+
+    Args:
+        budget_s: seconds of search for each.
+        progress: called with the name of the change that is planned.
+        stop: asked before each change; once it says so, the changes that are left are not planned.
+
+    Returns:
+        The outcome of today, and those of the changes, the largest gain first.
+    """
+    today = Change("as it is", "device", problem, {d: d for d in range(problem.cluster.num_devices)})
+    all_changes = [today, *changes(problem)]
+    planned: list[tuple[Change, PlanResult]] = []
+    for k, change in enumerate(all_changes):
+        if k and stop():
+            break
+        progress(change.name, k / len(all_changes), None)
+        planned.append((change, planner.solve(change.problem, Budget(budget_s), seed, no_progress)))
+
+    results = [result for _, result in planned]
+    for change, result in planned[1:]:
+        back = {new: old for old, new in change.device.items()}
+        results[0] = _better(results[0], _carried(result.plan, back, problem), problem)
+    for k, (change, _) in enumerate(planned[1:], start=1):
+        results[k] = _better(results[k], _carried(results[0].plan, change.device, change.problem), problem)
+    base = _throughput(results[0].plan, problem)
+    outcomes = [_outcome(c, r, base) for (c, _), r in zip(planned, results, strict=True)]
+    ranked = sorted(outcomes[1:], key=lambda o: -(o.throughput_samples_per_s or 0.0))
+    return outcomes[0], tuple(ranked)
+
+
+def changes(problem: PlanningProblem) -> tuple[Change, ...]:
+    """The changes that are looked at: devices, links, memory and micro-batches. Equal hosts count once."""
+    return tuple(_changes(problem))
+
+
+def _changes(problem: PlanningProblem) -> Iterator[Change]:
+    yield from _more_devices(problem)
+    yield from _replaced_types(problem)
+    if not problem.graph.has_transfer_times:
+        yield from _faster_ports(problem)
+        yield from _faster_links(problem)
+    yield from _more_memory(problem)
+    yield from _other_microbatches(problem)
+    yield from _without_slowest(problem)
+
+
+def _more_devices(problem: PlanningProblem) -> Iterator[Change]:
+    cluster = problem.cluster
+    for h, host in _distinct_hosts(cluster):
+        for name in dict.fromkeys(host.devices):
+            link = host.link or next((other.link for other in cluster.hosts if other.link), None)
+            if link is None:  # nothing says how two devices of a host would be joined
+                continue
+            changed = dataclasses.replace(host, devices=(*host.devices, name), link=link)
+            shift = sum(len(other.devices) for other in cluster.hosts[: h + 1])
+            device = {d: d + (d >= shift) for d in range(cluster.num_devices)}
+            where = f" on host {host.name}" if len(cluster.hosts) > 1 else ""
+            yield Change(f"one more {name}{where}", "device", _with_hosts(problem, {h: changed}), device)
+
+
+def _replaced_types(problem: PlanningProblem) -> Iterator[Change]:
+    used = _types_by_speed(problem)
+    for k, slow in enumerate(used):
+        for fast in used[k + 1 :]:
+            hosts = {
+                h: dataclasses.replace(host, devices=tuple(fast.name if t == slow.name else t for t in host.devices))
+                for h, host in enumerate(problem.cluster.hosts)
+            }
+            count = sum(host.devices.count(slow.name) for host in problem.cluster.hosts)
+            yield Change(
+                f"{count} {fast.name} in place of the {slow.name}",
+                "replace",
+                _with_hosts(problem, hosts),
+                _same(problem),
+            )
+
+
+def _faster_ports(problem: PlanningProblem) -> Iterator[Change]:
+    hosts = problem.cluster.hosts
+    if len(hosts) < 2:
+        return
+    for bandwidth in sorted({h.network.bandwidth for h in hosts if h.network}):
+        tier = next((t for t in _PORT_TIERS if t > 1.01 * bandwidth), None)
+        if tier is None:
+            continue
+        slow = {i: h for i, h in enumerate(hosts) if h.network and h.network.bandwidth == bandwidth}
+        changed = {
+            i: dataclasses.replace(h, network=Link(bandwidth=tier, latency_s=h.network.latency_s))
+            for i, h in slow.items()
+            if h.network
+        }
+        which = "" if len(slow) == len(hosts) else f" on {_names(list(slow.values()))}"
+        speeds = f"{_gigabits(tier)} instead of {_gigabits(bandwidth)} Gbit/s"
+        yield Change(f"{speeds} network{which}", "network", _with_hosts(problem, changed), _same(problem))
+
+
+def _faster_links(problem: PlanningProblem) -> Iterator[Change]:
+    hosts = problem.cluster.hosts
+    for link in dict.fromkeys(h.link for h in hosts if h.link and len(h.devices) > 1):
+        same = {i: h for i, h in enumerate(hosts) if h.link == link and len(h.devices) > 1}
+        faster = Link(bandwidth=2 * link.bandwidth, latency_s=link.latency_s)
+        changed = {i: dataclasses.replace(h, link=faster) for i, h in same.items()}
+        yield Change(
+            f"{units.format_bandwidth(faster.bandwidth)} instead of {units.format_bandwidth(link.bandwidth)} inside "
+            f"{_names(list(same.values()))}",
+            "link",
+            _with_hosts(problem, changed),
+            _same(problem),
+        )
+
+
+def _more_memory(problem: PlanningProblem) -> Iterator[Change]:
+    cluster = problem.cluster
+    for chosen in _types_by_speed(problem):
+        types = tuple(
+            dataclasses.replace(t, memory_bytes=2 * t.memory_bytes) if t is chosen else t for t in cluster.device_types
+        )
+        changed = dataclasses.replace(problem, cluster=Cluster(cluster.name, types, cluster.hosts))
+        memory = units.format_bytes(2 * chosen.memory_bytes)
+        yield Change(f"twice the memory on each {chosen.name} ({memory})", "memory", changed, _same(problem))
+
+
+def _other_microbatches(problem: PlanningProblem) -> Iterator[Change]:
+    now, samples = problem.training.num_microbatches, problem.graph.samples_per_microbatch
+    for number, words in ((2 * now, "twice"), (now // 2, "half")):
+        if number < 1 or problem.objective == "steady-state":
+            continue
+        training = TrainingSetup(num_microbatches=number, optimizer=problem.training.optimizer)
+        yield Change(
+            f"{words} the micro-batches ({number})",
+            "micro-batches",
+            dataclasses.replace(problem, training=training),
+            _same(problem),
+            f"with {words} the micro-batches, the batch of a step changes from {now * samples} to {number * samples} "
+            "samples: training may need another learning rate",
+        )
+
+
+def _without_slowest(problem: PlanningProblem) -> Iterator[Change]:
+    cluster = problem.cluster
+    if cluster.num_devices < 2:
+        return
+    seconds = problem.times.total_s.sum(axis=1)[cluster.type_index]
+    slowest = max(range(cluster.num_devices), key=lambda d: (float(seconds[d]), d))
+    left = [d for d in range(cluster.num_devices) if d != slowest]
+    gone = cluster.devices[slowest]
+    where = f" of host {cluster.hosts[gone.host].name}" if len(cluster.hosts) > 1 else ""
+    yield Change(
+        f"without device {slowest} ({gone.type.name}{where}, one of the slowest)",
+        "remove",
+        dataclasses.replace(problem, cluster=cluster.subset(left)),
+        {d: k for k, d in enumerate(left)},
+    )
+
+
+def _types_by_speed(problem: PlanningProblem) -> list[DeviceType]:
+    """Device types in use, slowest first by the time of all ops."""
+    cluster = problem.cluster
+    seconds = problem.times.total_s.sum(axis=1)
+    used = sorted(set(cluster.type_index.tolist()), key=lambda t: -float(seconds[t]))
+    return [cluster.device_types[t] for t in used]
+
+
+def _distinct_hosts(cluster: Cluster) -> list[tuple[int, Host]]:
+    first: dict[Host, tuple[int, Host]] = {}
+    for h, host in enumerate(cluster.hosts):
+        first.setdefault(dataclasses.replace(host, name=""), (h, host))
+    return list(first.values())
+
+
+def _with_hosts(problem: PlanningProblem, changed: Mapping[int, Host]) -> PlanningProblem:
+    cluster = problem.cluster
+    hosts = tuple(changed.get(h, host) for h, host in enumerate(cluster.hosts))
+    return dataclasses.replace(problem, cluster=Cluster(cluster.name, cluster.device_types, hosts))
+
+
+def _same(problem: PlanningProblem) -> dict[int, int]:
+    return {d: d for d in range(problem.cluster.num_devices)}
+
+
+def _names(hosts: list[Host]) -> str:
+    names = [h.name for h in hosts]
+    return f"host {names[0]}" if len(names) == 1 else f"hosts {', '.join(names)}"
+
+
+def _gigabits(bandwidth: float) -> str:
+    return f"{bandwidth * 8 / 1e9:g}"
+
+
+def _carried(plan: Plan | None, device: Mapping[int, int], problem: PlanningProblem) -> Plan | None:
+    """A plan on the devices of another problem of the same graph; None if it needs one that is not there."""
+    if plan is None or any(d not in device for s in plan.stages for d in s.devices):
+        return None
+    assignment = Assignment(
+        plan.stage_of_op,
+        tuple(tuple(device[d] for d in s.devices) for s in plan.stages),
+        tuple(s.recompute for s in plan.stages),
+    )
+    evaluator = Evaluator(problem)
+    if not evaluator.evaluate(assignment).feasible:
+        return None
+    return evaluator.make_plan(assignment, plan.provenance)
+
+
+def _better(result: PlanResult, plan: Plan | None, problem: PlanningProblem) -> PlanResult:
+    if plan is None or (_throughput(plan, problem) or 0.0) <= (_throughput(result.plan, problem) or 0.0):
+        return result
+    return dataclasses.replace(result, status="ok", plan=plan, reason="")
+
+
+def _throughput(plan: Plan | None, problem: PlanningProblem) -> float | None:
+    """Samples per second: of synchronous steps, or of the busiest device for the objective steady-state."""
+    if plan is None or plan.prediction is None:
+        return None
+    if problem.objective == "iteration-time":
+        return plan.prediction.throughput_samples_per_s
+    bottleneck = plan.prediction.bottleneck_s
+    return plan.graph.samples_per_microbatch / bottleneck if bottleneck else math.inf
+
+
+def _outcome(change: Change, result: PlanResult, base: float | None) -> Outcome:
+    throughput = _throughput(result.plan, change.problem)
+    prediction = result.plan.prediction if result.plan is not None else None
+    return Outcome(
+        change=change.name,
+        kind=change.kind,
+        status=result.status,
+        throughput_samples_per_s=throughput,
+        iteration_time_s=prediction.iteration_time_s if prediction else None,
+        bottleneck_s=prediction.bottleneck_s if prediction else None,
+        gain=throughput / base - 1 if throughput and base else None,
+        caveat=change.caveat,
+        reason=result.reason,
+    )
