@@ -42,7 +42,7 @@ def draw_problem(rng: np.random.Generator, split: Split, captured: Sequence[OpGr
         captured: graphs of real models; where there are any, two in five draws take one.
     """
     if captured and rng.random() < 0.4:
-        graph = captured[rng.integers(len(captured))]
+        graph = captured[int(rng.integers(len(captured)))]
     else:
         graph = FAMILIES[str(rng.choice(GRAPH_SPLITS[split]))](rng)
     cluster = CLUSTER_KINDS[str(rng.choice(CLUSTER_SPLITS[split]))](rng)
@@ -64,6 +64,7 @@ def _tight(problem: PlanningProblem, slack: float) -> Cluster:
     need = graph.op_param_bytes.sum() * problem.training.bytes_per_param_byte + graph.op_saved_bytes.sum()
     factor = slack * float(need) / float(cluster.memory_bytes.sum())
     types = tuple(
-        dataclasses.replace(t, memory_bytes=max(1, round(t.memory_bytes * min(factor, 1.0)))) for t in cluster.device_types
+        dataclasses.replace(t, memory_bytes=max(1, round(t.memory_bytes * min(factor, 1.0))))
+        for t in cluster.device_types
     )
     return dataclasses.replace(cluster, device_types=types)

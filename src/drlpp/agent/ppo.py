@@ -25,7 +25,6 @@ from torch import Tensor
 from drlpp.agent.policy import PARTS, Policy, Rollout
 from drlpp.errors import InputError
 
-
 _OUTLIER = 0.2
 """Differences between partitions of the same slots count at most this much (infeasible ones are far away)."""
 
@@ -173,9 +172,7 @@ class Ppo:
                 steps += 1
         return {key: value / steps for key, value in totals.items()}
 
-    def _loss(
-        self, batch: Batch, advantage: tuple[Tensor, Tensor], rows: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, batch: Batch, advantage: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, dict[str, float]]:
         config, rollout = self.config, batch.rollout
         decisions = {name: d.select(rows) for name, d in rollout.decisions.items()}
         now = self.policy.evaluate(rollout.view, decisions)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from drlpp import __version__
@@ -79,8 +80,13 @@ class PretrainConfig:
     )
 
     def __post_init__(self) -> None:
-        if min(self.iterations, self.problems, self.validate_every, self.validation_problems) < 1 or self.episodes < 2 * self.repeats:
-            raise InputError("iterations, problems, validate_every and validation_problems must be at least 1, episodes 2 x repeats")
+        if (
+            min(self.iterations, self.problems, self.validate_every, self.validation_problems) < 1
+            or self.episodes < 2 * self.repeats
+        ):
+            raise InputError(
+                "iterations, problems, validate_every and validation_problems must be at least 1, episodes 2 x repeats"
+            )
         if self.max_groups < 6:
             raise InputError(f"max_groups is {self.max_groups}: it must be at least 6")
 
@@ -122,7 +128,8 @@ def pretrain(
         InputError: there is nothing to resume from, or a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    policy, first, states = random_policy(config.policy, config.seed), 0, {}
+    policy, first = random_policy(config.policy, config.seed), 0
+    states: dict[int, dict[str, Tensor]] = {}
     if resume:
         policy, record, states = load_checkpoint(folder / CHECKPOINT)
         first = int(record["iteration"])
