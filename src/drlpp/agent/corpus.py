@@ -64,6 +64,7 @@ def _tight(problem: PlanningProblem, slack: float) -> Cluster:
     need = graph.op_param_bytes.sum() * problem.training.bytes_per_param_byte + graph.op_saved_bytes.sum()
     factor = slack * float(need) / float(cluster.memory_bytes.sum())
     types = tuple(
-        dataclasses.replace(t, memory_bytes=max(1, round(t.memory_bytes * min(factor, 1.0)))) for t in cluster.device_types
+        dataclasses.replace(t, memory_bytes=max(1, round(t.memory_bytes * min(factor, 1.0))))
+        for t in cluster.device_types
     )
     return dataclasses.replace(cluster, device_types=types)

@@ -218,7 +218,24 @@ def solve_cuts(slots: SlotArrays, p: Prefixes, microbatches: int, passes: float)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _choices(c, num_slots, slots, time, forward, params, resident, saved, live, m, offsets, anchors, bottleneck, cuts, features, mask):  # type: ignore[no-untyped-def]  # noqa: E501
+def _choices(
+    c,
+    num_slots,
+    slots,
+    time,
+    forward,
+    params,
+    resident,
+    saved,
+    live,
+    m,
+    offsets,
+    anchors,
+    bottleneck,
+    cuts,
+    features,
+    mask,
+):  # type: ignore[no-untyped-def]  # noqa: E501
     for b in range(len(num_slots)):
         last = num_slots[b]
         n = params.shape[1] - 1

@@ -121,7 +121,9 @@ def _prefix(values: Floats) -> Floats:
 def _op_features(problem: PlanningProblem, t: Tables, profile: Profile, work: Floats) -> Floats:
     graph, n = problem.graph, t.num_ops
     depth = np.array(depths(graph.predecessors), dtype=np.float64)
-    height = np.array(depths(list(reversed([[n - 1 - j for j in s] for s in graph.successors]))), dtype=np.float64)[::-1]
+    height = np.array(depths(list(reversed([[n - 1 - j for j in s] for s in graph.successors]))), dtype=np.float64)[
+        ::-1
+    ]
     relative = t.time_s * t.speed[:, None]  # [C, n] share of the graph on each class
     spread = relative.max(axis=0) / np.maximum(relative.min(axis=0), TINY)
     output = np.array([op.output_bytes for op in graph.ops])

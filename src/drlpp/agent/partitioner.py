@@ -226,11 +226,7 @@ class RecurrentPartitioner(nn.Module):
         at, pair = cut.context["at"], cut.context["pair"]
         rows = torch.arange(outputs.shape[0]).reshape(-1, *([1] * (at.dim() - 1)))
         slots = (pair @ encoding.classes).flatten(-2)
-        mixed = (
-            self.cut_query(outputs)[rows, at]
-            + self.cut_slots(slots).unsqueeze(-2)
-            + self.cut_detail(cut.features)
-        )
+        mixed = self.cut_query(outputs)[rows, at] + self.cut_slots(slots).unsqueeze(-2) + self.cut_detail(cut.features)
         return self.cut_score(torch.relu(mixed)).squeeze(-1) - self.cut_prior * cut.features[..., _EXCESS]  # type: ignore[no-any-return]
 
     def _recompute(

@@ -223,9 +223,7 @@ class _Run:
             return budget.left_s > row["iteration_s"]
 
         train = TrainConfig(episodes=self.config.episodes, iterations=self.config.iterations, ppo=self.config.ppo)
-        self.curve = train_on_problem(
-            policy, self.view, self.rewarder, train, self.generator, on_iteration, self.clock
-        )
+        self.curve = train_on_problem(policy, self.view, self.rewarder, train, self.generator, on_iteration, self.clock)
         self.found["policy_best_s"] = best
         if writer is not None:
             writer.close()
@@ -237,6 +235,4 @@ class _Run:
 
 def assignment_of(plan: Plan) -> Assignment:
     """The assignment that a plan was made from."""
-    return Assignment(
-        plan.stage_of_op, tuple(s.devices for s in plan.stages), tuple(s.recompute for s in plan.stages)
-    )
+    return Assignment(plan.stage_of_op, tuple(s.devices for s in plan.stages), tuple(s.recompute for s in plan.stages))

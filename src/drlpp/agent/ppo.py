@@ -173,9 +173,7 @@ class Ppo:
                 steps += 1
         return {key: value / steps for key, value in totals.items()}
 
-    def _loss(
-        self, batch: Batch, advantage: tuple[Tensor, Tensor], rows: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, batch: Batch, advantage: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, dict[str, float]]:
         config, rollout = self.config, batch.rollout
         decisions = {name: d.select(rows) for name, d in rollout.decisions.items()}
         now = self.policy.evaluate(rollout.view, decisions)

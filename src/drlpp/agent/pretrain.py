@@ -79,8 +79,13 @@ class PretrainConfig:
     )
 
     def __post_init__(self) -> None:
-        if min(self.iterations, self.problems, self.validate_every, self.validation_problems) < 1 or self.episodes < 2 * self.repeats:
-            raise InputError("iterations, problems, validate_every and validation_problems must be at least 1, episodes 2 x repeats")
+        if (
+            min(self.iterations, self.problems, self.validate_every, self.validation_problems) < 1
+            or self.episodes < 2 * self.repeats
+        ):
+            raise InputError(
+                "iterations, problems, validate_every and validation_problems must be at least 1, episodes 2 x repeats"
+            )
         if self.max_groups < 6:
             raise InputError(f"max_groups is {self.max_groups}: it must be at least 6")
 

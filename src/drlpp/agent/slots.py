@@ -164,7 +164,9 @@ class SlotState:
         c = self._choices
         after_open = self.closed + self.share()
         alone = self._share(self._speed, self._takes)
-        joined = self._share(np.minimum(self._speed, self._open_speed[:, None]), self._takes + self._open_count[:, None])
+        joined = self._share(
+            np.minimum(self._speed, self._open_speed[:, None]), self._takes + self._open_count[:, None]
+        )
         start = np.where(c.joins, self.closed[:, None], after_open[:, None])
         end = start + np.where(c.joins, joined, alone)
         end[:, 0] = 1.0

@@ -32,7 +32,7 @@ def simulate(
     from drlpp.files import write_atomically
     from drlpp.plan import load_plan
     from drlpp.plan import validate as check
-    from drlpp.report.tables import plan_tables
+    from drlpp.report.tables import simulation_tables
     from drlpp.sim import simulate as run
 
     loaded = load_plan(plan)
@@ -52,7 +52,7 @@ def simulate(
             }
         )
     else:
-        for table in plan_tables(dataclasses.replace(loaded, prediction=simulation.prediction)):
+        for table in simulation_tables(simulation):
             out().print(table)
     if not simulation.feasible:
         device, excess = max(simulation.infeasible, key=lambda d: d[1])

@@ -26,7 +26,9 @@ def _types(rng: np.random.Generator, number: int) -> list[DeviceType]:
     if rng.random() < 0.3:
         base = device_preset(str(rng.choice(family)))
         return [
-            dataclasses.replace(base, name=f"{base.name}-{i}", speed=float(2 ** rng.uniform(-2, 1)), speed_is_given=True)
+            dataclasses.replace(
+                base, name=f"{base.name}-{i}", speed=float(2 ** rng.uniform(-2, 1)), speed_is_given=True
+            )
             for i in range(number)
         ]
     return [device_preset(str(name)) for name in rng.choice(family, size=min(number, len(family)), replace=False)]
@@ -52,9 +54,7 @@ def two_tier(rng: np.random.Generator) -> Cluster:
     (kind,) = _types(rng, 1)
     link, network, size = _link(rng), _network(rng), int(rng.choice([1, 2, 4, 8]))
     number = int(rng.integers(2, {1: 9, 2: 9, 4: 9, 8: 5}[size]))
-    hosts = tuple(
-        Host(name=f"h{i}", devices=(kind.name,) * size, link=link, network=network) for i in range(number)
-    )
+    hosts = tuple(Host(name=f"h{i}", devices=(kind.name,) * size, link=link, network=network) for i in range(number))
     return Cluster("two-tier", (kind,), hosts)
 
 
@@ -74,7 +74,9 @@ def mixed_in_host(rng: np.random.Generator) -> Cluster:
     types = _types(rng, int(rng.integers(2, 4)))
     hosts = []
     for i in range(int(rng.integers(1, 3))):
-        devices = [t.name for t in types] + [str(rng.choice([t.name for t in types])) for _ in range(rng.integers(0, 5))]
+        devices = [t.name for t in types] + [
+            str(rng.choice([t.name for t in types])) for _ in range(rng.integers(0, 5))
+        ]
         hosts.append(Host(name=f"h{i}", devices=tuple(sorted(devices)), link=_link(rng), network=_network(rng)))
     return Cluster("mixed-in-host", tuple(types), tuple(hosts))
 

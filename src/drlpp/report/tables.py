@@ -158,7 +158,8 @@ def run_tables(plan: Plan, report: RunReport) -> list[RenderableType]:
         table.add_row("peak memory of tensors", ", ".join(peaks))
     tables: list[RenderableType] = [table]
     if report.verification is not None:
-        tables.append(Text(str(report.verification), style="green" if report.verification.ok else "red"))
+        verdict = report.verification
+        tables.append(Text(verdict.describe(), style="green" if verdict.passed else "red"))
     return tables
 
 
