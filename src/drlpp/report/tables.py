@@ -79,23 +79,20 @@ def plan_tables(
 def stage_table(plan: Plan) -> Table:
     """One row per stage: ops, modules, devices, time, memory."""
     table = Table(title="stages", title_justify="left")
-    table.add_column("stage", justify="right")
-    table.add_column("modules", ratio=1)
-    table.add_column("devices")
-    for name in ("ops", "forward", "backward", "share", "parameters", "in flight", "memory"):
+    table.add_column("stage", justify="right", no_wrap=True)
+    table.add_column("devices", no_wrap=True)
+    for name in ("ops", "F + B", "params", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("modules")
     for row in stage_rows(plan):
         table.add_row(
             str(row.index),
-            Text(row.modules + (" (recomputes)" if row.recompute else "")),
             Text(row.device_text),
             f"{row.num_ops:,}",
-            format_time(row.forward_s),
-            format_time(row.backward_s),
-            f"{row.time_share:.0%}",
+            format_time(row.forward_s + row.backward_s),
             format_bytes(row.param_bytes),
-            str(row.in_flight),
             format_bytes(row.memory_bytes),
+            Text(("recomputes: " if row.recompute else "") + _from_to(row.modules)),
         )
     return table
 
@@ -161,6 +158,12 @@ def run_tables(plan: Plan, report: RunReport) -> list[RenderableType]:
         verdict = report.verification
         tables.append(Text(verdict.describe(), style="green" if verdict.passed else "red"))
     return tables
+
+
+def _from_to(modules: str) -> str:
+    """The first and the last of a list of modules."""
+    names = modules.split(";")[0].split(", ")
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
 def _headline(
