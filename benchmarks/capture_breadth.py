@@ -4,9 +4,10 @@ Usage::
 
     python benchmarks/capture_breadth.py [--only timm|transformers] [--verify] [--write] [NAME ...]
 
-Every model is captured without values in a process of its own, in training mode with its loss, at its own width and
-(transformers) two layers per stack. `--verify` captures it with values too (unless it is large), cuts it at random into
-five stages and compares loss and gradients with the plain module, without dropout. `--write` puts the table into docs/benchmarks.md.
+Every model is captured without values in a process of its own, in training mode with its loss, at its own width; those
+of transformers with two layers per stack. `--verify` captures it with values too (unless it is large), cuts it at
+random into five stages and compares loss and gradients with the plain module, without dropout. `--write` puts the
+table into docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ def test_what_is_published_fits_together(name):
     assert not set(captured.aliases) & read
     assert graph_from_dict(graph_to_dict(captured.graph)).hash == captured.graph.hash
     assert captured.graph.member_index[captured.loss] == captured.graph.num_ops - 1
-    assert all(op.output_bytes > 0 for op, after in zip(captured.graph.ops, captured.graph.successors) if after)
+    assert all(
+        op.output_bytes > 0 for op, after in zip(captured.graph.ops, captured.graph.successors, strict=True) if after
+    )
 
 
 def test_tensors_on_edges_are_named_after_nodes():

@@ -113,5 +113,5 @@ def test_control_flow_in_the_graph_is_refused():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.cond(x.sum() > 0, lambda y: y * 2, lambda y: y + 1, (x,)).sum()
 
-    with pytest.raises(CaptureError, match="plain tensor operators|cannot be captured"):
+    with pytest.raises(CaptureError, match="plain tensor operators"):
         export_module(Conditional(), (torch.ones(2),), {})

@@ -78,5 +78,5 @@ def test_no_such_file():
 def test_a_file_that_cannot_be_imported(tmp_path):
     path = tmp_path / "bad.py"
     path.write_text("x = 1\ndef f(:\n")
-    with pytest.raises(CaptureError, match="bad.py:2 raises SyntaxError"):
+    with pytest.raises(CaptureError, match=r"bad\.py:2 raises SyntaxError"):
         load_model(f"{path}:f").build()

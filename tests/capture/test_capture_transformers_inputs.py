@@ -30,6 +30,7 @@ from drlpp.errors import CaptureError
         ("WhisperForConditionalGeneration", {"input_features": (2, 80, 3000), "labels": (2, 8)}, True),
         ("PatchTSTForPrediction", {"past_values": (2, 32, 1), "future_values": (2, 24, 1)}, True),
         ("DecisionTransformerModel", {"states": (2, 8, 17), "timesteps": (2, 8)}, False),
+        ("LlavaForConditionalGeneration", {"input_ids": (2, 584), "labels": (2, 584)}, True),
         ("PerceiverForMaskedLM", {"inputs": (2, 8)}, False),
         ("ProphetNetForConditionalGeneration", {"input_ids": (2, 8), "decoder_input_ids": (2, 8)}, True),
         ("LongT5ForConditionalGeneration", {"input_ids": (2, 8), "attention_mask": (2, 8)}, True),
