@@ -1,4 +1,4 @@
-"""Reads back what `chrome_trace` writes: a measured trace beside a predicted one. Traces of other programs are refused."""
+"""Reads back what `chrome_trace` writes, so that a measured trace can lie beside a predicted one; no other traces."""
 
 from __future__ import annotations
 
