@@ -98,7 +98,7 @@ def render_report(
         cluster_text=cluster_text(plan.cluster),
         problems=problems(plan, prediction),
         tiles=tiles(plan, prediction, comparison, lower_bound_s, measured),
-        words=words(plan, prediction, trace, comparison),
+        words=words(simulation, comparison),
         measured=measured is not None,
         kinds=[{"key": k, "label": label} for k, label in _KIND_LABELS.items() if k in used],
         left_out=f"{data['left_out']:,}" if data["left_out"] else "",
