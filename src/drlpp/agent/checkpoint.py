@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with the policy's shape and a record of how they came about, optionally to resume from."""
+"""Weights on disk: safetensors with the policy's shape and a record of their making, also to resume from."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def draw_problem(rng: np.random.Generator, split: Split, captured: Sequence[OpGr
         captured: graphs of real models; where there are any, two in five draws take one.
     """
     if captured and rng.random() < 0.4:
-        graph = captured[rng.integers(len(captured))]
+        graph = captured[int(rng.integers(len(captured)))]
     else:
         graph = FAMILIES[str(rng.choice(GRAPH_SPLITS[split]))](rng)
     cluster = CLUSTER_KINDS[str(rng.choice(CLUSTER_SPLITS[split]))](rng)

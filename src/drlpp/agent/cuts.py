@@ -1,8 +1,8 @@
-"""Where to cut an order of the ops into the stages of given slots: costs of stages, and the best cuts by dynamic programming.
+"""Where to cut an order of the ops into the stages of given slots: costs, and the best cuts by dynamic programming.
 
 The cost of a stage is an estimate of what it adds per micro-batch to the step: compute of the slowest replica (with
 the forward pass again where memory asks for recomputation), or the transfer into it if that takes longer, plus the
-gradient all-reduce spread over the micro-batches. Memory that still does not fit adds a penalty that grows with the excess.
+gradient all-reduce spread over the micro-batches. Memory that still does not fit adds a penalty that grows with it.
 
 `solve_cuts` minimises ``passes x largest cost + sum of times`` by a dynamic programme over (slot, position) that keeps
 one label per state: exact for the largest cost alone, a good heuristic for the sum. The policy takes the result as an
@@ -130,7 +130,7 @@ def _prefix(values: Floats) -> Floats:
     return out
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _stage(s, i, j, slot, time, forward, params, resident, saved, live, m):  # type: ignore[no-untyped-def]
     """(cost, compute, transfer in, memory fraction without and with recomputation) of ops i..j-1 in slot s."""
     n = slot[s]
@@ -154,7 +154,7 @@ def _stage(s, i, j, slot, time, forward, params, resident, saved, live, m):  # t
     return cost, compute, comm, without, with_it
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _solve_one(num_slots, slot, time, forward, params, resident, saved, live, m, passes, cuts):  # type: ignore[no-untyped-def]
     n = len(params) - 1
     worst = np.full((num_slots, n + 1), np.inf)
@@ -190,7 +190,7 @@ def _solve_one(num_slots, slot, time, forward, params, resident, saved, live, m,
     return worst[num_slots - 1, n]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _solve(num_slots, slots, time, forward, params, resident, saved, live, m, passes, cuts, bottleneck):  # type: ignore[no-untyped-def]
     for b in range(len(num_slots)):
         bottleneck[b] = _solve_one(
@@ -217,7 +217,7 @@ def solve_cuts(slots: SlotArrays, p: Prefixes, microbatches: int, passes: float)
     return cuts, bottleneck
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _choices(
     c,
     num_slots,
@@ -235,7 +235,7 @@ def _choices(
     cuts,
     features,
     mask,
-):  # type: ignore[no-untyped-def]  # noqa: E501
+):  # type: ignore[no-untyped-def]
     for b in range(len(num_slots)):
         last = num_slots[b]
         n = params.shape[1] - 1
@@ -302,7 +302,7 @@ def make_cuts(c: int, slots: SlotArrays, anchors: Ints, cuts: Ints, choice: Ints
     cuts[active, c] = at[active]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _memory(num_slots, slots, time, forward, params, resident, saved, live, m, cuts, features):  # type: ignore[no-untyped-def]
     for b in range(len(num_slots)):
         for s in range(num_slots[b]):
@@ -314,8 +314,11 @@ def _memory(num_slots, slots, time, forward, params, resident, saved, live, m, c
 
 
 def stage_memory(slots: SlotArrays, p: Prefixes, microbatches: int, cuts: Ints) -> Floats:
-    """``[B, K, NUM_MEMORY_FEATURES]`` of each stage: fraction of the device's memory without and with recomputation, and
-    the part of the time that recomputation repeats."""
+    """``[B, K, NUM_MEMORY_FEATURES]`` of each stage.
+
+    The features are the fraction of the device's memory without and with recomputation, and the part of the time that
+    recomputation repeats.
+    """
     features = np.zeros((*slots.slow_class.shape, NUM_MEMORY_FEATURES))
     _memory(
         slots.num_slots, slots.numbers, p.time, p.forward, p.params, p.resident, p.saved, p.live,

@@ -33,7 +33,7 @@ from drlpp.agent.encoder import Encoding, mlp
 from drlpp.agent.features import ProblemView
 from drlpp.agent.slots import Slot
 from drlpp.agent.tables import Floats, Ints, Tables
-from drlpp.agent.walk import NUM_CANDIDATE_FEATURES, NUM_STATE_FEATURES, WIDTH, WalkState
+from drlpp.agent.walk import NUM_CANDIDATE_FEATURES, NUM_STATE_FEATURES, WalkState
 
 _EXCESS, _CUT_PRIOR, _MEMORY_PRIOR = 5, 12.0, 16.0
 _SURELY_FITS, _SURELY_NOT = 0.6, 1.3
@@ -79,9 +79,10 @@ class RecurrentPartitioner(nn.Module):
         self.cut_detail = mlp(NUM_CUT_FEATURES, width, width)
         self.cut_score = nn.Linear(width, 1)
         self.cut_prior = nn.Parameter(torch.tensor(_CUT_PRIOR))
-        self.memory_score = mlp(NUM_MEMORY_FEATURES, 16, 1)
+        excess = nn.Linear(16, 1)
+        self.memory_score = nn.Sequential(nn.Linear(NUM_MEMORY_FEATURES, 16), nn.ReLU(), excess)
         nn.init.zeros_(self.cut_score.weight)
-        nn.init.zeros_(self.memory_score[2].weight)
+        nn.init.zeros_(excess.weight)
 
     def sample(
         self, view: ProblemView, encoding: Encoding, slots: list[tuple[Slot, ...]], scheduled: Tensor, choose: Chooser
@@ -93,7 +94,7 @@ class RecurrentPartitioner(nn.Module):
             scheduled: ``[B, H]`` the scheduler's final state.
 
         Returns:
-            decisions under ``order`` ``[B, n]``, ``cut`` ``[B, K - 1]`` and ``recompute`` ``[B, K]``, and the partitions.
+            Decisions under ``order`` ``[B, n]``, ``cut`` ``[B, K - 1]`` and ``recompute`` ``[B, K]``; the partitions.
         """
         t = view.tables
         arrays = slot_arrays(slots, t, view.problem.cluster)

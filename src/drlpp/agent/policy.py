@@ -1,4 +1,4 @@
-"""The policy: encoder, scheduler and partitioner together. It turns a problem into assignments, and decides all of them.
+"""The policy: encoder, scheduler and partitioner together. It turns a problem into assignments.
 
 An episode is one assignment: slots first, then the walk, the cuts and the recomputation. Everything emitted is legal
 by construction of the masks; nothing is repaired afterwards.

@@ -25,7 +25,6 @@ from torch import Tensor
 from drlpp.agent.policy import PARTS, Policy, Rollout
 from drlpp.errors import InputError
 
-
 _OUTLIER = 0.2
 """Differences between partitions of the same slots count at most this much (infeasible ones are far away)."""
 

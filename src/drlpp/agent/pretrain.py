@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from drlpp import __version__
@@ -127,7 +128,8 @@ def pretrain(
         InputError: there is nothing to resume from, or a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    policy, first, states = random_policy(config.policy, config.seed), 0, {}
+    policy, first = random_policy(config.policy, config.seed), 0
+    states: dict[int, dict[str, Tensor]] = {}
     if resume:
         policy, record, states = load_checkpoint(folder / CHECKPOINT)
         first = int(record["iteration"])

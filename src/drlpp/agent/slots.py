@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.agent.features import Profile, log_ratio
-from drlpp.agent.tables import TINY, Floats, Ints, Tables
+from drlpp.agent.tables import Floats, Ints, Tables
 
 Bools = NDArray[np.bool_]
 

@@ -69,8 +69,8 @@ def train_on_problem(
     """Trains a policy on one problem, in place; the rewarder keeps the best assignment.
 
     Returns:
-        The learning curve: per iteration ``iteration, seconds, iteration_s, mean_reward, best_reward, best_value_s`` and the
-        metrics of `Ppo.update`.
+        The learning curve: per iteration ``iteration, seconds, iteration_s, mean_reward, best_reward, best_value_s``
+        and the metrics of `Ppo.update`.
     """
     clock = clock if clock is not None else Clock()
     reference = copy.deepcopy(policy)

@@ -54,8 +54,8 @@ class WalkState:
         """What the next decision is made on.
 
         Returns:
-            candidates ``[B, WIDTH]`` op indices (0 where masked), their features ``[B, WIDTH, NUM_CANDIDATE_FEATURES]``,
-            mask ``[B, WIDTH]``, and state features ``[B, NUM_STATE_FEATURES]``.
+            Candidates ``[B, WIDTH]``, op indices (0 where masked); features of them
+            ``[B, WIDTH, NUM_CANDIDATE_FEATURES]``; their mask ``[B, WIDTH]``; state features ``[B, NUM_STATE_FEATURES]``.
         """
         batch = len(self._num_ready)
         candidates = np.zeros((batch, WIDTH), dtype=np.int64)
@@ -76,16 +76,17 @@ class WalkState:
         t = self._t
         self._step += 1
         _advance(
-            ops, self._ready, self._num_ready, self._since, self._pending, self._live, self._done, self._last, self._step,
-            self._waiting, self._share, t.tensor_ptr, t.tensor_bytes, t.op_tensor_ptr, t.op_tensors, t.succ_ptr, t.succ,
+            ops, self._ready, self._num_ready, self._since, self._pending, self._live, self._done, self._last,
+            self._step, self._waiting, self._share,
+            t.tensor_ptr, t.tensor_bytes, t.op_tensor_ptr, t.op_tensors, t.succ_ptr, t.succ,
         )  # fmt: skip
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _observe(
+@numba.njit(cache=True)
+def _observe(  # type: ignore[no-untyped-def]
     ready, num_ready, since, pending, live, done, last, step, share, ends, num_slots, mean_live,
     tensor_ptr, tensor_bytes, op_tensor_ptr, op_tensors, succ_ptr, succ, candidates, features, mask, state,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     n = len(share)
     for b in range(len(num_ready)):
         slot = 0
@@ -133,11 +134,11 @@ def _observe(
         f[7] = min(live[b] / mean_live, 4.0) / 2.0
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def _advance(
+@numba.njit(cache=True)
+def _advance(  # type: ignore[no-untyped-def]
     ops, ready, num_ready, since, pending, live, done, last, step, waiting, share,
     tensor_ptr, tensor_bytes, op_tensor_ptr, op_tensors, succ_ptr, succ,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     for b in range(len(ops)):
         v = ops[b]
         k = 0
