@@ -35,7 +35,8 @@ loading. Ports are served first come first served, where real flows share them.
 """
 
 from drlpp.sim.evaluator import Evaluation, Evaluator
+from drlpp.sim.incremental import IncrementalBottleneck
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.simulator import simulate
 
-__all__ = ["Evaluation", "Evaluator", "Simulation", "Transfer", "simulate"]
+__all__ = ["Evaluation", "Evaluator", "IncrementalBottleneck", "Simulation", "Transfer", "simulate"]
