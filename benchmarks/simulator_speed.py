@@ -249,8 +249,8 @@ def main() -> None:
         "",
         "Iterations simulated per second of CPU time of one core; 1F1B on a chain of S stages, M micro-batches. "
         "*compiled*: called from compiled code; *called*: from Python; *whole*: `Evaluator.evaluate`, from an "
-        "assignment of ops to the result (costs, messages, schedule, simulation); *C++*: the same semantics by hand; *reference*: the readable "
-        "event simulator with its trace.",
+        "assignment of ops to the result (costs, messages, schedule, simulation); *C++*: the same semantics by hand; "
+        "*reference*: the readable event simulator with its trace.",
         "",
         "| transfers | S | M | compiled | called | whole | C++ | reference | time / C++ | called / reference |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
