@@ -178,8 +178,6 @@ def _conditions(comparison: Comparison) -> str:
 
 def _comparison_row(comparison: Comparison, row: ComparisonRow, longest: float) -> dict[str, Any]:
     value = comparison.value(row)
-    capacity = row.plan.cluster.memory_bytes.tolist() if row.plan else []
-    fullest = max((p / c for p, c in zip(row.peak_memory_bytes, capacity, strict=True)), default=None)
     none = "–"
     return {
         "planner": row.planner,
@@ -193,7 +191,7 @@ def _comparison_row(comparison: Comparison, row: ComparisonRow, longest: float) 
         "speedup": f"{row.speedup_over_data_parallel:.2f}×" if row.speedup_over_data_parallel is not None else none,
         "gap": f"{row.gap:.1%}" if row.gap is not None else none,
         "planned": format_time(row.planning_time_s),
-        "memory": format_share(fullest) if fullest is not None else none,
+        "memory": format_share(share) if (share := row.fullest_memory) is not None else none,
         "breakdown": [describe_part(name, amount) for name, amount in row.breakdown.items()],
     }
 
