@@ -335,6 +335,8 @@ function chart(figure, spec) {
   new ResizeObserver(() => requestAnimationFrame(resized)).observe(figure);
 }
 
+const graph = document.querySelector(".graph"), firstBox = graph.querySelector(".box").getBoundingClientRect();
+graph.scrollLeft = firstBox.left + firstBox.width / 2 - graph.getBoundingClientRect().left - graph.clientWidth / 2;
 const specs = JSON.parse(document.getElementById("charts").textContent);
 document.querySelectorAll("[data-chart]").forEach((figure) => chart(figure, specs[figure.dataset.chart]));
 unpack(document.getElementById("data").textContent.trim()).then(timeline);
