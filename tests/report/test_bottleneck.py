@@ -55,12 +55,12 @@ def test_a_slow_link_that_is_not_always_busy():
     first, second = bottleneck_and_advice(
         dataclasses.replace(
             simulation,
-            busy_s={"0->1": 0.7 * total},
-            prediction=dataclasses.replace(simulation.prediction, bubble_fraction=(0.5, 0.5, 1.0, 1.0)),
+            busy_s={"0->1": 0.4 * total},
+            prediction=dataclasses.replace(simulation.prediction, bubble_fraction=(0.7, 0.7, 1.0, 1.0)),
         )
     )
-    assert first == "The bottleneck is the link from device #0 to #1, which is occupied 70% of the time."
-    assert second.startswith("Devices wait 50% of the step")
+    assert first == "The bottleneck is the link from device #0 to #1, which is occupied 40% of the time."
+    assert second.startswith("Devices wait 70% of the step")
 
 
 def test_no_costs():

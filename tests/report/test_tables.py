@@ -25,8 +25,16 @@ def printed(*renderables: object, width: int = 160) -> str:
 def test_comparison_has_a_row_for_each_planner(problem, results):
     text = printed(comparison_table(compare_results(problem, results, Bound(0.01))))
     assert "two_branches on mixed-a100-v100-t4: 8 devices, 8 micro-batches" in text
-    for word in ("drl", "data-parallel", "milp", "failed: no solution <in> time", "1.00x", "policy:"):
+    for word in ("drl", "data-parallel", "milp", "milp failed: no solution <in> time", "1.00x", "drl: policy:"):
         assert word in text
+
+
+def test_a_comparison_fits_a_narrow_terminal(problem, results):
+    long = [dataclasses.replace(results[0], planner="pipedream-contracted"), *results[1:]]
+    text = printed(comparison_table(compare_results(problem, long, Bound(0.01))), width=80)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "pipedream-contracted" in text
+    assert "…" not in text
 
 
 def test_names_are_not_taken_for_markup(problem, results):

@@ -25,7 +25,7 @@ def bottleneck_and_advice(simulation: Simulation) -> list[str]:
     where = f"#{device} ({kind}, stage{'s' if len(stages) > 1 else ''} {', '.join(stages)})"
     if occupied / total > computes[device]:
         first = f"The bottleneck is {_name(link)}, which is occupied {occupied / total:.0%} of the time."
-        if occupied / total < _LIMITING:
+        if occupied / total < 0.5:
             return [first, _waiting(simulation)]
         return [first, "Stages that exchange less, larger stages on one host, or a faster network would help."]
     if computes[device] < _LIMITING:

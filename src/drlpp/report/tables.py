@@ -26,38 +26,38 @@ _NONE = "-"
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row per planner, failures with their reason; the best one is bold."""
+    """One row per planner, the best one bold; below, why planners failed and what their parts found or took."""
     p = comparison.problem
-    bound = f"lower bound {format_time(comparison.lower_bound_s)} ({comparison.bound_kind})"
     steady = p.objective == "steady-state"
+    notes = Text()
     table = Table(
         title=f"{p.model} on {p.cluster}: {p.num_devices} devices, {p.num_microbatches} micro-batches",
-        caption=f"gap: {'bottleneck' if steady else 'iteration time'} against the {bound}",
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("planner")
-    for name in ("iteration", "bottleneck", "vs data par.", "gap", "fullest memory", "planned in"):
+    table.add_column("planner", no_wrap=True)
+    for name in ("bottleneck" if steady else "iteration", "speed-up", "gap", "memory", "planned"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("status")
     for row in comparison.rows:
-        details = [describe_part(name, amount) for name, amount in row.breakdown.items()]
-        status = Text(row.status, style="" if row.status == "ok" else "red")
-        if row.reason:
-            status.append(f": {row.reason}")
-        if details:
-            status.append(f" ({', '.join(details)})", style="dim")
+        value = comparison.value(row)
         table.add_row(
             Text(row.planner),
-            format_time(row.iteration_time_s) if row.iteration_time_s is not None else _NONE,
-            format_time(row.bottleneck_s) if row.bottleneck_s is not None else _NONE,
+            format_time(value) if value is not None else Text(row.status, style="red"),
             f"{row.speedup_over_data_parallel:.2f}x" if row.speedup_over_data_parallel is not None else _NONE,
             f"{row.gap:.1%}" if row.gap is not None else _NONE,
-            _fullest(row.plan, row.peak_memory_bytes),
+            format_share(share) if (share := row.fullest_memory) is not None else _NONE,
             format_time(row.planning_time_s),
-            status,
             style="bold" if row is comparison.best else "",
         )
+        parts = [describe_part(name, amount) for name, amount in row.breakdown.items()]
+        if row.reason:
+            notes.append(f"\n{row.planner} {row.status}: {row.reason}", style="red")
+        if parts:
+            notes.append(f"\n{row.planner}: {', '.join(parts)}", style="dim")
+    legend = "speed-up: over data parallelism; memory: the fullest device"
+    if comparison.useful_bound_s is not None:
+        legend += f"; gap: to the lower bound of {format_time(comparison.useful_bound_s)} ({comparison.bound_kind})"
+    table.caption = Text(legend, style="dim") + notes
     return table
 
 
