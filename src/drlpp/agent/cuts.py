@@ -218,7 +218,7 @@ def solve_cuts(slots: SlotArrays, p: Prefixes, microbatches: int, passes: float)
 
 
 @numba.njit(cache=True)
-def _choices(
+def _choices(  # type: ignore[no-untyped-def]
     c,
     num_slots,
     slots,
@@ -235,7 +235,7 @@ def _choices(
     cuts,
     features,
     mask,
-):  # type: ignore[no-untyped-def]
+):
     for b in range(len(num_slots)):
         last = num_slots[b]
         n = params.shape[1] - 1

@@ -125,7 +125,7 @@ def _op_features(problem: PlanningProblem, t: Tables, profile: Profile, work: Fl
         ::-1
     ]
     relative = t.time_s * t.speed[:, None]  # [C, n] share of the graph on each class
-    spread = relative.max(axis=0) / np.maximum(relative.min(axis=0), TINY)
+    spread = (relative.max(axis=0) + TINY) / (relative.min(axis=0) + TINY)
     output = np.array([op.output_bytes for op in graph.ops])
     kinds = np.zeros((n, NUM_KIND_CLASSES))
     kinds[np.arange(n), [kind_class(op.kind) for op in graph.ops]] = 1.0

@@ -55,7 +55,8 @@ class WalkState:
 
         Returns:
             Candidates ``[B, WIDTH]``, op indices (0 where masked); features of them
-            ``[B, WIDTH, NUM_CANDIDATE_FEATURES]``; their mask ``[B, WIDTH]``; state features ``[B, NUM_STATE_FEATURES]``.
+            ``[B, WIDTH, NUM_CANDIDATE_FEATURES]``; their mask ``[B, WIDTH]``; features of the state
+            ``[B, NUM_STATE_FEATURES]``.
         """
         batch = len(self._num_ready)
         candidates = np.zeros((batch, WIDTH), dtype=np.int64)

@@ -36,7 +36,7 @@ class _Builder:
         params: float = 0.0,
         shared: str = "",
     ) -> int:
-        """Adds an op with `elements` output elements, `flop`, and `params` parameter elements of its own or `shared`."""
+        """Adds an op with `elements` output elements and `params` parameter elements (of its own, or `shared`)."""
         i = len(self.ops)
         name, tensor = f"op{i}", f"t{i}"
         self.sizes[tensor] = elements * _FLOAT
@@ -308,8 +308,10 @@ def nasnet(rng: np.random.Generator) -> OpGraph:
             y = b.conv(states[left], batch, side, inner, inner, 2 * kernel - 1)
             z = states[right] if kernel == 1 else b.conv(states[right], batch, side, inner, inner, kernel)
             states.append(b.op("aten.add", [y, z], batch * side * side * inner))
-        previous, before = x, inner * pairs
-        x = b.op("aten.cat", states[2:], batch * side * side * before)
+        read = {i for left, right, _ in wiring for i in (left, right)}
+        ends = states[2:] + [states[i] for i in (0, 1) if i not in read]
+        previous, before = x, inner * len(ends)
+        x = b.op("aten.cat", ends, batch * side * side * before)
     _classifier(b, x, batch, before)
     return b.graph("nasnet", batch)
 

@@ -1,0 +1,125 @@
+"""Cuts: the dynamic programme against all cuts, and the choices that the policy gets."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from conftest import small_problem
+
+from drlpp.agent.cuts import (
+    CUT_OFFSETS,
+    _stage,
+    cut_choices,
+    make_cuts,
+    prefixes,
+    slot_arrays,
+    solve_cuts,
+    stage_memory,
+)
+from drlpp.agent.features import problem_view
+from drlpp.agent.slots import Slot
+from drlpp.plan.assignment import Assignment
+from drlpp.sim import Evaluator
+
+SLOTS = (Slot(((0, 2),)), Slot(((1, 1),)), Slot(((2, 2),)))
+
+
+def setting(seed, num_ops=12, slots=SLOTS, memory_bytes=10**10):
+    view = problem_view(small_problem(seed, num_ops, memory_bytes))
+    t = view.tables
+    arrays = slot_arrays([slots], t, view.problem.cluster)
+    return view, arrays, prefixes(np.arange(num_ops)[None], arrays, t)
+
+
+def stage_cost(arrays, p, m, s, i, j):
+    return _stage(
+        s, i, j, arrays.numbers[0], p.time[0], p.forward[0], p.params[0], p.resident[0], p.saved[0], p.live[0], m
+    )
+
+
+@pytest.mark.parametrize("memory_bytes", [10**10, 60 * 10**6])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_largest_cost_is_the_smallest_of_all_cuts(seed, memory_bytes):
+    view, arrays, p = setting(seed, memory_bytes=memory_bytes)
+    n, m = view.tables.num_ops, view.tables.microbatches
+    cuts, bottleneck = solve_cuts(arrays, p, m, passes=1e9)
+    best = min(
+        max(stage_cost(arrays, p, m, s, i, j)[0] for s, (i, j) in enumerate(itertools.pairwise((0, *inner, n))))
+        for inner in itertools.combinations(range(1, n), 2)
+    )
+    assert bottleneck[0] == pytest.approx(best)
+    found = itertools.pairwise(cuts[0])
+    assert max(stage_cost(arrays, p, m, s, i, j)[0] for s, (i, j) in enumerate(found)) == pytest.approx(best)
+
+
+def test_compute_and_memory_of_a_stage_are_the_simulators():
+    view, arrays, p = setting(3)
+    problem, m = view.problem, view.tables.microbatches
+    labels = np.repeat([0, 1, 2], 4)
+    assignment = Assignment(labels, ((0, 1), (2,), (3, 4)))
+    costs = problem.stage_costs(labels, 3)
+    for s, device in enumerate((0, 2, 3)):
+        compute = stage_cost(arrays, p, m, s, 4 * s, 4 * s + 4)[1]
+        assert compute == pytest.approx(costs.forward_s[s, device] + costs.backward_s[s, device])
+    peak = Evaluator(problem).evaluate(assignment, ["1f1b"]).peak_memory_bytes
+    fraction = [stage_cost(arrays, p, m, s, 4 * s, 4 * s + 4)[3] for s in range(3)]
+    for s, device in enumerate((0, 2, 3)):  # received tensors make the difference
+        assert fraction[s] * 1e10 == pytest.approx(peak[device], rel=0.5)
+
+
+def test_choices_leave_every_stage_an_op():
+    view, arrays, p = setting(1, num_ops=4)
+    m = view.tables.microbatches
+    anchors, bottleneck = solve_cuts(arrays, p, m, 7.0)
+    for first in range(len(CUT_OFFSETS)):
+        cuts = np.zeros_like(anchors)
+        cuts[0, 3] = 4
+        features, mask = cut_choices(1, arrays, p, m, anchors, bottleneck, cuts)
+        assert np.isfinite(features).all()
+        if not mask[0, first]:
+            continue
+        make_cuts(1, arrays, anchors, cuts, np.array([first]), 4)
+        _, mask = cut_choices(2, arrays, p, m, anchors, bottleneck, cuts)
+        for second in np.flatnonzero(mask[0]):
+            make_cuts(2, arrays, anchors, cuts, np.array([second]), 4)
+            assert 0 < cuts[0, 1] < cuts[0, 2] < 4
+
+
+def test_choices_that_exceed_the_memory_are_masked_where_others_fit():
+    view, arrays, p = setting(0, memory_bytes=60 * 10**6)
+    m = view.tables.microbatches
+    anchors, bottleneck = solve_cuts(arrays, p, m, 7.0)
+    cuts = np.zeros_like(anchors)
+    cuts[0, 3] = view.tables.num_ops
+    features, mask = cut_choices(1, arrays, p, m, anchors, bottleneck, cuts)
+    fits = features[0, :, 7] <= 1.0
+    if (fits & mask[0]).any():
+        assert not (mask[0] & ~fits).any()
+
+
+def test_padding_has_one_choice():
+    view = problem_view(small_problem())
+    t = view.tables
+    arrays = slot_arrays([SLOTS, SLOTS[:1]], t, view.problem.cluster)
+    p = prefixes(np.tile(np.arange(t.num_ops), (2, 1)), arrays, t)
+    anchors, bottleneck = solve_cuts(arrays, p, t.microbatches, 7.0)
+    cuts = np.zeros_like(anchors)
+    cuts[:, 0], cuts[0, 3], cuts[1, 1] = 0, t.num_ops, t.num_ops
+    _, mask = cut_choices(1, arrays, p, t.microbatches, anchors, bottleneck, cuts)
+    assert mask[1].tolist() == [True] + [False] * (len(CUT_OFFSETS) - 1)
+    make_cuts(1, arrays, anchors, cuts, np.array([0, 0]), t.num_ops)
+    assert cuts[1].tolist() == [0, t.num_ops, 0, 0]
+
+
+def test_replicas_share_micro_batches_in_whole_rounds():
+    _, arrays, _ = setting(0)
+    assert arrays.numbers[0, :, 0].tolist() == [math.ceil(8 / r) / 8 for r in (2, 1, 2)]
+
+
+def test_recomputation_needs_less_memory():
+    view, arrays, p = setting(2)
+    cuts, _ = solve_cuts(arrays, p, view.tables.microbatches, 7.0)
+    memory = stage_memory(arrays, p, view.tables.microbatches, cuts)
+    assert memory[0, 0, 1] <= memory[0, 0, 0]
+    assert (memory[..., 2] < 1).all()

@@ -1,0 +1,84 @@
+"""The policy as a whole."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drlpp.agent.checkpoint import random_policy
+from drlpp.agent.coarse import coarse_problem
+from drlpp.agent.corpus import draw_problem
+from drlpp.agent.features import problem_view
+from drlpp.agent.policy import PARTS, PolicyConfig
+from drlpp.errors import InputError
+from drlpp.graph.stages import check_partition
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_every_sample_is_a_legal_assignment(seed):
+    rng = np.random.default_rng(seed)
+    problem = draw_problem(rng, rng.choice(["train", "validation", "test"]))
+    coarse = coarse_problem(problem, 30)
+    policy = random_policy(PolicyConfig(width=8, num_layers=1), seed)
+    generator = torch.Generator().manual_seed(seed)
+    rollout = policy.sample([problem_view(coarse.problem)], 6, generator, repeats=2)[0]
+    for assignment in rollout.assignments():
+        whole = coarse.expand(assignment)
+        check_partition(problem.graph, whole.stage_of_op, whole.num_stages)
+        used = [d for group in whole.devices for d in group]
+        assert len(set(used)) == len(used)
+        assert max(used) < problem.cluster.num_devices
+
+
+def test_evaluate_gives_the_log_probabilities_of_the_samples(view, policy, generator):
+    rollout = policy.sample([view], 10, generator)[0]
+    now = policy.evaluate(view, rollout.decisions)
+    torch.testing.assert_close(now.log_probs, rollout.log_probs, rtol=1e-4, atol=1e-4)
+    assert now.log_probs.shape == (10, sum(rollout.part_sizes))
+    assert (now.entropies >= 0).all()
+
+
+def test_every_weight_gets_a_gradient(view, policy, generator):
+    rollout = policy.sample([view], 16, generator)[0]
+    torch.nn.init.normal_(policy.partitioner.cut_score.weight)
+    policy.evaluate(view, rollout.decisions).log_probs.sum().backward()
+    without = [name for name, p in policy.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert all("memory_score" in name or name.endswith("score.bias") for name in without), without
+
+
+def test_the_same_seed_draws_the_same(view, policy):
+    def draw(seed):
+        rollout = policy.sample([view], 8, torch.Generator().manual_seed(seed))[0]
+        return [(a.stage_of_op.tolist(), a.devices, a.recompute) for a in rollout.assignments()]
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_repeats_share_their_slots(view, policy, generator):
+    rollout = policy.sample([view], 12, generator, repeats=4)[0]
+    assert rollout.num_episodes == 12
+    for b in range(0, 12, 4):
+        assert len({rollout.slots[b + r] for r in range(4)}) == 1
+
+
+def test_the_greedy_episode_takes_the_most_probable_choices(view, policy, generator):
+    rollout = policy.sample([view], 5, generator, greedy_first=True)[0]
+    log_p = dict(zip(PARTS, rollout.log_probs[0].split(rollout.part_sizes), strict=True))
+    decisions = rollout.decisions["schedule"]
+    logits, _ = policy.scheduler.replay(policy.encoder(view), decisions)
+    best = logits.masked_fill(~decisions.mask, -1e9).argmax(-1)[0]
+    assert torch.equal(best[decisions.valid[0]], decisions.choice[0][decisions.valid[0]])
+    assert log_p["schedule"].sum() <= 0
+
+
+def test_a_batch_of_problems(policy, generator):
+    views = [problem_view(draw_problem(np.random.default_rng(i), "train")) for i in range(2)]
+    assert [r.view for r in policy.sample(views, 4, generator)] == views
+
+
+def test_no_width_is_an_error():
+    with pytest.raises(InputError, match="width 0"):
+        PolicyConfig(width=0)

@@ -1,0 +1,93 @@
+"""The scheduler's decisions as an environment."""
+
+from collections import Counter
+
+import numpy as np
+from conftest import small_problem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drlpp.agent.corpus import draw_problem
+from drlpp.agent.features import problem_view
+from drlpp.agent.slots import NUM_CHOICE_FEATURES, Choices, SlotState, slot_devices
+
+
+def play(view, batch, rng):
+    choices = Choices.of(view.tables)
+    state = SlotState(view.tables, view.profile, choices, batch)
+    while not state.done.all():
+        start, end = state.windows()
+        features = state.features(start, end)
+        assert features.shape == (batch, choices.num, NUM_CHOICE_FEATURES)
+        mask = state.mask()
+        assert mask.any(axis=1).all()
+        assert np.isfinite(features[mask]).all()
+        assert ((start[mask] >= 0) & (end[mask] <= 1 + 1e-9)).all()
+        state.step(np.array([rng.choice(np.flatnonzero(m)) for m in mask]))
+    return state
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_every_device_serves_at_most_one_slot(seed):
+    rng = np.random.default_rng(seed)
+    view = problem_view(draw_problem(rng, rng.choice(["train", "validation", "test"])))
+    total = view.problem.cluster.num_devices
+    for slots in play(view, 6, rng).slots():
+        devices = [d for group in slot_devices(slots, view.tables) for d in group]
+        assert devices
+        assert len(set(devices)) == len(devices)
+        assert set(devices) <= set(range(total))
+        for slot in slots:
+            classes = [k for k, _ in slot.parts]
+            assert classes == sorted(set(classes))
+
+
+def test_all_placements_of_a_small_cluster_are_reached():
+    """Device classes of sizes 2, 1, 2: every ordered family of disjoint sets of devices, up to equal devices."""
+    view = problem_view(small_problem())
+    seen = Counter()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        seen.update(tuple(s.parts for s in slots) for slots in play(view, 64, rng).slots())
+    first = {slots[0] for slots in seen}
+    every = {
+        tuple((k, n) for k, n in enumerate((a, b, c)) if n)
+        for a in range(3)
+        for b in range(2)
+        for c in range(3)
+        if a + b + c
+    }
+    assert first == every
+    assert max(len(slots) for slots in seen) == 5
+
+
+def test_no_replicas_where_the_graph_forbids_them(monkeypatch):
+    problem = small_problem()
+    monkeypatch.setattr(type(problem), "may_replicate", property(lambda self: False))
+    view = problem_view(problem)
+    for slots in play(view, 16, np.random.default_rng(0)).slots():
+        assert all(slot.replicas == 1 for slot in slots)
+
+
+def test_bundles_take_what_is_left():
+    view = problem_view(small_problem())
+    choices = Choices.of(view.tables)
+    state = SlotState(view.tables, view.profile, choices, 1)
+    everything = choices.num - len(choices.bundles) + int(choices.bundles.all(axis=1).argmax())
+    one_fast = int(np.flatnonzero((choices.device_class == 0) & (choices.count == 1) & ~choices.joins)[0])
+    state.step(np.array([one_fast]))
+    assert state.mask()[0, everything]
+    state.step(np.array([everything]))
+    assert [slot.parts for slot in state.slots()[0]] == [((0, 1),), ((0, 1), (1, 1), (2, 2))]
+    assert state.done.all()
+
+
+def test_the_window_of_a_slot_is_its_share_of_the_speed():
+    view = problem_view(small_problem())
+    t = view.tables
+    choices = Choices.of(t)
+    state = SlotState(t, view.profile, choices, 1)
+    both_fast = int(np.flatnonzero((choices.device_class == 0) & (choices.count == 2) & ~choices.joins)[0])
+    start, end = state.windows()
+    np.testing.assert_allclose([start[0, both_fast], end[0, both_fast]], [0.0, 2 / 3.2])
