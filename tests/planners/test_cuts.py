@@ -64,6 +64,14 @@ def test_no_gradient_crosses_two_cuts(engine, options):
             assert label[g.index[e.dst]] - label[g.index[e.src]] <= 1
 
 
+def test_parameters_of_the_model_itself_do_not_hold_it_together():
+    g = decoder_graph(3)
+    ops = tuple(dataclasses.replace(op, module="" if op.name == "embed" else op.module) for op in g.ops)
+    ops = tuple(dataclasses.replace(op, params=("position",)) if op.name == "embed" else op for op in ops)
+    g = dataclasses.replace(g, ops=ops, param_bytes=dict(g.param_bytes) | {"position": 4.0})
+    assert len(blocks(g, "torch")) > 3
+
+
 def test_tied_weights_stay_together_where_they_must():
     g = decoder_graph(3, tied=True)
     label = block_of_op(g, ENGINES["torch"])
