@@ -66,11 +66,11 @@ def small_problem(
     )
 
 
-def chain_problem(num_ops: int, hosts: Sequence[Sequence[str]], objective: Objective = "steady-state") -> PlanningProblem:
+def chain_problem(
+    num_ops: int, hosts: Sequence[Sequence[str]], objective: Objective = "steady-state"
+) -> PlanningProblem:
     """A chain of equal ops without transfers and parameters."""
-    return PlanningProblem.build(
-        chain_graph(num_ops), small_cluster(hosts), num_microbatches=8, objective=objective
-    )
+    return PlanningProblem.build(chain_graph(num_ops), small_cluster(hosts), num_microbatches=8, objective=objective)
 
 
 def all_chain_splits(problem: PlanningProblem, *, replicate: bool) -> Iterator[Assignment]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from planner_cases import chain_problem, levels_cluster, profile, small_problem
 
+from drlpp.plan import validate
 from drlpp.planners.base import Budget
 from drlpp.planners.pipedream import (
     Level,
@@ -16,7 +17,6 @@ from drlpp.planners.pipedream import (
     plan_to_assignment,
 )
 from drlpp.problem import PlanningProblem
-from drlpp.plan import validate
 
 FAST, SLOW = 10e9, 1e9
 # Seconds per mini-batch that the optimizer of the PipeDream repository returns, activation transfers charged:

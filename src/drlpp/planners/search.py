@@ -130,7 +130,9 @@ class Search:
 
     def _miss(self) -> str:
         if self._nearest is None:
-            return "no plan was found within the budget: give it more seconds"
+            if self.budget.spent:
+                return "no plan was found within the budget: give it more seconds"
+            return "no plan of the kinds that this planner makes fits the memory: use another planner or larger devices"
         memory = self.problem.cluster.memory_bytes
         over = np.asarray(self._nearest.peak_memory_bytes) - memory
         device = int(np.argmax(over))
