@@ -1,7 +1,8 @@
 """Runs the commands of the documentation, page by page in the order of the navigation, in one folder.
 
 In the pages, ``console`` blocks are what a reader types: lines that begin with ``$`` are run, and must end with status
-0. A block with a title is a file that the reader makes. Budgets are cut to `BUDGET_S`. Lines ``drlpp ...`` in other blocks
+0. A block with a title is a file that the reader makes. Budgets are cut to `BUDGET_S`. Lines ``drlpp ...`` in other
+blocks
 are checked for verbs and options that exist.
 """
 
