@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from drlpp.graph import Edge, Op, OpGraph
 from drlpp.graph.blocks import block_of_op
 
@@ -10,7 +12,7 @@ def graph_of(*ops: tuple[str, str]) -> OpGraph:
     return OpGraph(
         name="chain",
         ops=tuple(Op(name=n, module=m, kind=k) for n, (m, k) in zip(names, ops, strict=True)),
-        edges=tuple(Edge(src=a, dst=b, tensor=a) for a, b in zip(names, names[1:], strict=False)),
+        edges=tuple(Edge(src=a, dst=b, tensor=a) for a, b in itertools.pairwise(names)),
         tensor_bytes=dict.fromkeys(names, 1.0),
     )
 
