@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from capture_models import inputs_of
+from capture_models import NAMES, inputs_of
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -175,3 +175,22 @@ def test_an_operator_that_cannot_be_analysed_is_named():
 
     with pytest.raises(CaptureError, match=r"'odd' \(drlpp_test\.odd\).*no shape rule here.*register_fake"):
         graph_of(Odd(), torch.ones(2))
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "recurrent"])  # the workspace of an LSTM is estimated
+def test_saved_bytes_are_those_of_the_whole_model(name):
+    """Differential: all memory that autograd keeps in a real forward pass, without parameters and buffers."""
+    captured = capture_module(*inputs_of(name))
+    permanent = {t.untyped_storage().data_ptr() for t in captured.module.state_dict().values()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in permanent:
+            kept[storage.data_ptr()] = storage  # stays alive, so that addresses are not used again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        loss = captured.module(*captured.example_inputs.values())
+    expected = sum(storage.nbytes() for storage in kept.values())
+    assert sum(captured.graph.op_saved_bytes) == pytest.approx(expected, rel=0.02), loss

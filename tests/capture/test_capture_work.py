@@ -90,6 +90,8 @@ def test_lstm():
     assert op.forward.flop == pytest.approx(2 * t * n * 4 * h * (i + h), rel=0.05)
     assert (op.input_grad.flop + op.weight_grad.flop) == pytest.approx(2 * op.forward.flop, rel=0.1)
     assert len(op.params) == 4
+    gates_and_cells = 5 * t * n * h * 4
+    assert sum(graph.tensor_bytes[x] for x in op.saved) >= gates_and_cells
 
 
 class Lstm(nn.Module):

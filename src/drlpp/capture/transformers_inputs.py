@@ -119,7 +119,7 @@ class _Maker:
         return int(size[0] if isinstance(size, (list, tuple)) else size)
 
     def _ids(self, num_more: int = 0) -> torch.Tensor:
-        """Token ids ``[N, S + num_more]`` that avoid the first and last few, which are special in most vocabularies."""
+        """Token ids ``[N, S + num_more]``; the first and last few, special tokens in most vocabularies, are avoided."""
         size = self._vocabulary()
         low, high = (4, size - 4) if size > 16 else (0, size)
         return torch.randint(low, high, (self._batch, self._seq + num_more))
