@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import datetime
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -25,7 +23,6 @@ from pathlib import Path
 import numba
 import numpy as np
 
-import drlpp
 from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
 from drlpp.graph.synthetic import chain_graph, random_graph
 from drlpp.plan import Assignment, Provenance
@@ -34,10 +31,9 @@ from drlpp.schedules import FlatSchedule, PlacedStages, generate, place_stages
 from drlpp.sim import Evaluator, IncrementalBottleneck, simulate
 from drlpp.sim.incremental import cost_of_move
 from drlpp.sim.replay import _replay, replay
+from tables import machine, markdown, write_section
 
 HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- simulator-speed:begin -->", "<!-- simulator-speed:end -->"
 INTS = (
     *("slot_off", "slot_device", "message_off", "message_backward", "message_grad", "message_src", "dst_off", "dst"),
     *("returns_off", "returns", "forward_inputs", "backward_inputs", "host", "local"),
@@ -139,7 +135,9 @@ def chain_problem(num_stages: int, num_microbatches: int, *, one_host: bool) -> 
     return PlanningProblem.build(graph, Cluster("c", (device,), hosts), num_microbatches=num_microbatches)
 
 
-def grid_row(cpp: ctypes.CDLL, num_stages: int, num_microbatches: int, *, one_host: bool, at_least_s: float) -> str:
+def grid_row(
+    cpp: ctypes.CDLL, num_stages: int, num_microbatches: int, *, one_host: bool, at_least_s: float
+) -> list[str]:
     problem = chain_problem(num_stages, num_microbatches, one_host=one_host)
     assignment = Assignment(np.arange(num_stages), tuple((i,) for i in range(num_stages)))
     costs = problem.stage_costs(assignment.stage_of_op, num_stages)
@@ -161,7 +159,7 @@ def grid_row(cpp: ctypes.CDLL, num_stages: int, num_microbatches: int, *, one_ho
     cells = [where, num_stages, num_microbatches]
     cells += [f"{1 / x:,.0f}" for x in (compiled, called, whole, hand, reference)]
     cells += [f"{compiled / hand:.2f}", f"{reference / called:,.0f}"]
-    return "| " + " | ".join(map(str, cells)) + " |"
+    return [str(cell) for cell in cells]
 
 
 COLD = """
@@ -178,7 +176,7 @@ print(time.process_time() - t)
 """
 
 
-def cold_start_rows() -> list[str]:
+def cold_start_rows() -> list[list[str]]:
     """CPU seconds from the start of Python to the first evaluation, with an empty and with a filled compile cache."""
     rows = []
     for label, schedules in (("1F1B only", '("1f1b",)'), ("all schedules", "None")):
@@ -194,11 +192,11 @@ def cold_start_rows() -> list[str]:
                 )
                 after = resource.getrusage(resource.RUSAGE_CHILDREN)
                 spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        rows.append(f"| {label} | {spent[0]:.1f} | {spent[1]:.1f} |")
+        rows.append([label, f"{spent[0]:.1f}", f"{spent[1]:.1f}"])
     return rows
 
 
-def move_rows(at_least_s: float) -> list[str]:
+def move_rows(at_least_s: float) -> list[list[str]]:
     """Incremental evaluation of moved ops in a graph of 1,000 ops."""
     rng = np.random.default_rng(0)
     graph = random_graph(rng, 1000)
@@ -215,21 +213,8 @@ def move_rows(at_least_s: float) -> list[str]:
         once = seconds(lambda m=moves, o=ops, s=stages: _walk(m.state, o, s), at_least_s)  # type: ignore[misc]
         evaluator = Evaluator(problem)
         full = seconds(lambda e=evaluator, a=assignment: e.bottleneck_s(a), at_least_s)  # type: ignore[misc]
-        rows.append(f"| {num_stages} | {len(ops) / once:,.0f} | {1 / full:,.0f} |")
+        rows.append([str(num_stages), f"{len(ops) / once:,.0f}", f"{1 / full:,.0f}"])
     return rows
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> None:
@@ -241,49 +226,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cpp = build_cpp(Path(folder))
         rows = [grid_row(cpp, s, m, one_host=h, at_least_s=at_least_s) for h in (True, False) for s, m in grid]
-    lines = [
-        BEGIN,
-        "",
-        f"drlpp {drlpp.__version__}, commit {commit()}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}; {processor()}; "
-        f"numba {numba.__version__}; `python benchmarks/simulator_speed.py`.",
-        "",
+    header = ("transfers", "S", "M", "compiled", "called", "whole", "C++", "reference", "time / C++", "called / ref.")
+    parts = [
+        f"{machine()}, numba {numba.__version__}; `python benchmarks/simulator_speed.py`.",
         "Iterations simulated per second of CPU time of one core; 1F1B on a chain of S stages, M micro-batches. "
         "*compiled*: called from compiled code; *called*: from Python; *whole*: `Evaluator.evaluate`, from an "
         "assignment of ops to the result (costs, messages, schedule, simulation); *C++*: the same semantics by hand; "
         "*reference*: the readable event simulator with its trace.",
-        "",
-        "| transfers | S | M | compiled | called | whole | C++ | reference | time / C++ | called / reference |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-        *rows,
-        "",
+        markdown(header, rows),
         "CPU seconds from the start of Python to the end of the first evaluation:",
-        "",
-        "| schedules | no compile cache | compile cache |",
-        "|---|---:|---:|",
-        *([] if quick else cold_start_rows()),
-        "",
+        markdown(("schedules", "no compile cache", "compile cache"), [] if quick else cold_start_rows()),
         "Steady-state objective, random DAG of 1,000 ops: evaluations of one moved op per second of CPU time "
         "(incremental), and of whole assignments:",
-        "",
-        "| S | moves | whole |",
-        "|---:|---:|---:|",
-        *move_rows(at_least_s),
-        "",
-        END,
+        markdown(("S", "moves", "whole"), move_rows(at_least_s)),
     ]
-    print("\n".join(lines))
+    text = "\n\n".join(part.strip() for part in parts)
+    print(text)
     if not quick:
-        write_section("\n".join(lines))
-
-
-def write_section(section: str) -> None:
-    """Puts the section between its markers in docs/benchmarks.md, or at its end if they are not there."""
-    text = DOCS.read_text() if DOCS.exists() else "# Benchmarks\n"
-    if BEGIN in text:
-        head, tail = text.split(BEGIN)[0], text.split(END, 1)[1]
-    else:
-        head, tail = f"{text.rstrip()}\n\n## Speed of the simulator\n\n", "\n"
-    DOCS.write_text(head + section + tail)
+        write_section("simulator-speed", text)
 
 
 if __name__ == "__main__":

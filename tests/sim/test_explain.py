@@ -69,6 +69,7 @@ def test_critical_path_is_unbroken_from_the_start_to_the_end():
         problem, assignment = random_problem(seed)
         simulation = simulate(Evaluator(problem).make_plan(assignment, WHO))
         result = explain(simulation)
+        assert explain(simulation.plan) == result
         path = result.critical_path
         assert path[-1].end_s == simulation.prediction.iteration_time_s
         for a, b in itertools.pairwise(path):

@@ -23,6 +23,7 @@ from drlpp.schedules import SCHEDULES, FlatSchedule, PlacedStages, from_schedule
 from drlpp.sim.placing import place_assignment, problem_arrays
 from drlpp.sim.replay import replay
 from drlpp.sim.simulation import Simulation, Transfer
+from drlpp.sim.simulator import simulate
 from drlpp.units import format_bytes, format_time
 
 MOST_MOVES = 100
@@ -122,8 +123,9 @@ class Explanation:
         return out
 
 
-def explain(simulation: Simulation) -> Explanation:
-    """Explains a simulated iteration."""
+def explain(what: Plan | Simulation) -> Explanation:
+    """Explains an iteration of a plan, or one that was simulated. Raises as `simulate` does."""
+    simulation = simulate(what) if isinstance(what, Plan) else what
     plan, time = simulation.plan, simulation.prediction.iteration_time_s
     busy = _busy(simulation)
     path = tuple(_critical_path(simulation))
