@@ -11,12 +11,11 @@ from rich.text import Text
 
 from drlpp.plan import Plan, Prediction
 from drlpp.problem import Objective
-from drlpp.report.advice import bottleneck_sentences
 from drlpp.report.comparison import Comparison
 from drlpp.report.headline import problems
 from drlpp.report.stages import stage_rows
 from drlpp.report.wording import describe_part, format_count, format_share, gap_to
-from drlpp.sim import Simulation, explain
+from drlpp.sim import Simulation
 from drlpp.units import format_bytes, format_time
 
 if TYPE_CHECKING:
@@ -99,11 +98,10 @@ def stage_table(plan: Plan) -> Table:
 
 
 def simulation_tables(simulation: Simulation) -> list[RenderableType]:
-    """What the simulator says of a plan: numbers, devices, what does not fit, the bottleneck and what would help."""
+    """What the simulator says of a plan: numbers, devices, and what does not fit."""
     plan, prediction = simulation.plan, simulation.prediction
     tables: list[RenderableType] = [_headline(plan, prediction), device_table(simulation)]
     tables += [Text(line, style="red") for line in problems(plan, prediction)]
-    tables += [Text(line) for line in bottleneck_sentences(plan, explain(simulation))]
     return tables
 
 
