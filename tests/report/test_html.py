@@ -100,6 +100,11 @@ def test_commands_repeat_the_plan(page):
     )
 
 
+def test_what_would_help_is_listed(problem):
+    lopsided = make_plan(problem, [0, 0, 0, 0, 0, 0, 0, 1], [(0,), (1,)], "hand")
+    assert "What would help One change" in Page(render_report(simulate(lopsided))).text
+
+
 def test_plans_for_one_host_need_no_torchrun(problem):
     plan = make_plan(problem, [0, 0, 0, 0, 0, 1, 1, 1], [(0,), (1,)], "hand")
     assert "torchrun" not in Page(render_report(simulate(plan))).text

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from drlpp.cluster import Cluster
 from drlpp.plan import Plan, Prediction, Trace
-from drlpp.report.bottleneck import bottleneck_and_advice
+from drlpp.report.advice import bottleneck_sentences
 from drlpp.report.comparison import DATA_PARALLEL, Comparison, ComparisonRow
 from drlpp.report.wording import format_count, format_share, gap_to
-from drlpp.sim import Simulation
+from drlpp.sim import Explanation, Simulation
 from drlpp.units import format_bytes, format_time
 
 
@@ -95,12 +95,12 @@ def problems(plan: Plan, prediction: Prediction) -> list[str]:
     return out
 
 
-def words(simulation: Simulation, comparison: Comparison | None) -> list[str]:
+def words(simulation: Simulation, explanation: Explanation, comparison: Comparison | None) -> list[str]:
     """The plan, its speed, its bottleneck and what would help, in sentences."""
     plan = simulation.plan
     return [
         " ".join([_what(plan), *_speed(plan, simulation.prediction, comparison)]),
-        " ".join(bottleneck_and_advice(simulation)),
+        " ".join(bottleneck_sentences(plan, explanation)),
     ]
 
 

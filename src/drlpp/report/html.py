@@ -18,6 +18,7 @@ import jinja2
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
 from drlpp.plan import Plan, Prediction, Trace
+from drlpp.report.advice import change_rows
 from drlpp.report.charts import CurvePoint, curve_chart, history_chart
 from drlpp.report.comparison import Comparison, ComparisonRow
 from drlpp.report.graph_picture import color_of, stage_picture
@@ -25,7 +26,7 @@ from drlpp.report.headline import cluster_text, problems, tiles, words
 from drlpp.report.stages import StageRow, stage_rows
 from drlpp.report.timeline import pack, timeline_data
 from drlpp.report.wording import describe_part, format_share
-from drlpp.sim import Simulation, simulate
+from drlpp.sim import Simulation, explain, simulate
 from drlpp.units import format_bytes, format_time
 
 _MAX_HOSTS = 4
@@ -85,7 +86,8 @@ def render_report(
             "give a trace of a run of this plan"
         )
     traces = [trace] if measured is None else [trace, measured]
-    data = timeline_data(traces, plan.cluster)
+    explanation = explain(simulation)
+    data = timeline_data(traces, plan.cluster, explanation.critical_path)
     rows = stage_rows(plan)
     if comparison is not None:
         curve = curve or next((row.curve for row in comparison.rows if row.curve), ())
@@ -101,7 +103,8 @@ def render_report(
         cluster_text=cluster_text(plan.cluster),
         problems=problems(plan, prediction),
         tiles=tiles(plan, prediction, comparison, lower_bound_s, measured),
-        words=words(simulation, comparison),
+        words=words(simulation, explanation, comparison),
+        changes=change_rows(explanation),
         measured=measured is not None,
         kinds=[{"key": k, "label": label} for k, label in _KIND_LABELS.items() if k in used],
         left_out=f"{data['left_out']:,}" if data["left_out"] else "",

@@ -116,6 +116,15 @@ function timeline(data) {
     }
     g.globalAlpha = 1;
   }
+  function critical(g, device, y, width) { // a line above actions, and below transfers, of the critical path
+    g.fillStyle = palette.ink;
+    for (let i = 0; i < data.critical.length; i += 4) {
+      if (data.critical[i] !== device) continue;
+      const x0 = Math.max(gutter(), toX(data.critical[i + 1], width));
+      const x1 = Math.min(width, toX(data.critical[i + 1] + data.critical[i + 2], width));
+      if (x1 > gutter() && x0 < width) g.fillRect(x0, data.critical[i + 3] ? y + barHeight + thinHeight + 2 : y - 3, Math.max(x1 - x0, 0.7), 2);
+    }
+  }
   function label(g, device, source, y, h) {
     const kind = data.devices[device];
     g.textBaseline = "middle"; g.textAlign = "left";
@@ -140,6 +149,7 @@ function timeline(data) {
       if (!lane.compute.events.length) { g.fillStyle = palette.muted; g.textAlign = "left"; g.fillText("not used", gutter() + 8, y + barHeight / 2 + 0.5); }
       bars(g, lane.compute, y, barHeight, width, barHeight >= 10);
       bars(g, lane.transfer, y + barHeight + 1, thinHeight, width, false);
+      if (lane.source === "simulated") critical(g, lane.device, y, width);
     });
   }
   const rowHeight = data.memory.length > 24 ? 30 : 46, memoryPitch = rowHeight + 20;

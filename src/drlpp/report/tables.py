@@ -98,7 +98,7 @@ def stage_table(plan: Plan) -> Table:
 
 
 def simulation_tables(simulation: Simulation) -> list[RenderableType]:
-    """What the simulator says of a plan: the headline numbers, the devices, and what does not fit."""
+    """What the simulator says of a plan: numbers, devices, and what does not fit."""
     plan, prediction = simulation.plan, simulation.prediction
     tables: list[RenderableType] = [_headline(plan, prediction), device_table(simulation)]
     tables += [Text(line, style="red") for line in problems(plan, prediction)]
