@@ -1,8 +1,8 @@
-"""Is there a plan whose devices all have a load of at most T? A test that may say no: for `bounds`, in the steady state.
+"""Is there a plan whose devices all have a load of at most T? A test that may say no, for `bounds` (steady state).
 
-The ops of one path of the graph fall into *runs* with the same devices. Each of the r replicas of a run has a load of at
-least its time over r, its gradient exchange, and its part of the transfers to the neighbouring runs. What is known of the
-transfers between neighbouring runs with r and r' replicas on D devices:
+The ops of one path of the graph fall into *runs* with the same devices. Each of the r replicas of a run has a load of
+at least its time over r, its gradient exchange, and its part of the transfers to the neighbouring runs. What is known
+of the transfers between neighbouring runs with r and r' replicas on D devices:
 
 - at least ``1/r - 1/r'`` of the micro-batches are moved by each of the r replicas if r < r' (all if r = r' = 1), and
   at least ``1 - min/max`` of all micro-batches (``1/r`` if r = r': the devices differ somewhere);
