@@ -1,11 +1,11 @@
 """Planning time: seconds that each planner takes, and how good its plan is, by number of ops and of devices.
 
-    python benchmarks/planning_time.py [--budget 10] [--ops 100,1000,5000] [--devices 8,64,1024] [--planners dp,pipedream]
+    python benchmarks/planning_time.py [--budget 10] [--ops 100,1000,5000] [--devices 8,64,1024] [--planners dp,...]
 
-Random graphs of a neural network's shape on clusters that are half A100 (100 Gbit/s per host) and half V100 (25 Gbit/s).
+Random graphs of a neural network's shape on clusters that are half A100 (100 Gbit/s per host), half V100 (25 Gbit/s).
 Every planner has the same budget: one that ends by itself takes less, one that searches as long as it may takes all of
-it. Times are wall-clock seconds after a first call that loads the compiled kernels. Writes the table between the markers
-``planning-time`` of docs/benchmarks.md.
+it. Times are wall-clock seconds after a first call that loads the compiled kernels. Writes the table between the
+markers ``planning-time`` of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import time
 
 import numpy as np
-from tables import machine, markdown, write_section
 
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.graph.synthetic import random_graph
@@ -22,6 +21,7 @@ from drlpp.planners.base import Budget
 from drlpp.planners.bounds import gap, lower_bound
 from drlpp.planners.registry import PLANNERS, get_planner
 from drlpp.problem import PlanningProblem
+from tables import machine, markdown, write_section
 
 NUM_MICROBATCHES = 64
 
@@ -80,7 +80,8 @@ def main() -> None:
     rows = [row(name, sizes, problems, args.budget) for name in names]
     header = ["planner", *(f"{n} ops, {d} devices" for n, d in sizes)]
     text = (
-        f"Budget {args.budget:g} s, {NUM_MICROBATCHES} micro-batches, objective iteration-time, seed 0; {machine()}.\n\n"
+        f"Budget {args.budget:g} s, {NUM_MICROBATCHES} micro-batches, objective iteration-time, seed 0; {machine()}."
+        "\n\n"
         "Wall-clock seconds of planning and the gap of the plan to the certified lower bound.\n\n"
         + markdown(header, rows)
     )
