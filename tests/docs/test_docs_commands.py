@@ -78,10 +78,11 @@ def test_commands_of_a_page(page, folder, monkeypatch):
 
 
 def mentioned():
-    """(page, line) of the drlpp commands in blocks that are not run."""
-    for page in pages():
+    """(page, line) of the drlpp commands in blocks that are not run, those of the README among them."""
+    readme = ["../README.md"] if (DOCS.parent / "README.md").is_file() else []
+    for page in [*readme, *pages()]:
         for language, _, text in blocks(page):
-            if language in ("sh", "bash", "text", "shell"):
+            if language in ("", "sh", "bash", "text", "shell"):
                 for line in text.replace("\\\n", " ").splitlines():
                     if line.startswith("drlpp "):
                         yield page, line
