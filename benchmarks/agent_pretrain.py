@@ -58,7 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--iterations", type=int, default=2000)
+    parser.add_argument("--imitation-iterations", type=int, default=PretrainConfig().imitation_iterations)
+    parser.add_argument("--iterations", type=int, default=PretrainConfig().iterations)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--ship", action="store_true", help="only copy the folder's weights into the package")
@@ -71,7 +72,7 @@ def main() -> None:
     captured = [capture(load_model(spec)).graph for spec in MODELS]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     note = {"command": shlex.join(["python", *sys.argv]), "commit": commit}
-    config = PretrainConfig(seed=args.seed, iterations=args.iterations)
+    config = PretrainConfig(seed=args.seed, imitation_iterations=args.imitation_iterations, iterations=args.iterations)
     stop = args.minutes * 60 if args.minutes else None
     pretrain(args.folder, config, captured=captured, note=note, resume=args.resume, stop_after_s=stop)
 

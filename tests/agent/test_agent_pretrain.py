@@ -11,7 +11,8 @@ from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
 from drlpp.errors import InputError
 
 TINY = {
-    "iterations": 3,
+    "imitation_iterations": 1,
+    "iterations": 2,
     "problems": 2,
     "episodes": 4,
     "max_groups": 12,
@@ -37,7 +38,7 @@ def test_a_resumed_run_makes_the_same_steps(tmp_path):
 
 
 def test_the_record_says_how_the_weights_came_about(tmp_path):
-    pretrain(tmp_path, PretrainConfig(**{**TINY, "iterations": 1}), note={"commit": "abc"})
+    pretrain(tmp_path, PretrainConfig(**{**TINY, "imitation_iterations": 0, "iterations": 1}), note={"commit": "abc"})
     record = load_checkpoint(tmp_path / CHECKPOINT)[1]
     assert record["commit"] == "abc"
     assert record["config"]["seed"] == 0
@@ -50,7 +51,13 @@ def test_nothing_to_resume_from(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"episodes": 1}, "episodes 2"), ({"max_groups": 3}, "max_groups is 3")]
+    ("wrong", "message"),
+    [
+        ({"episodes": 1}, "episodes is 1"),
+        ({"problems": 0}, "at least 1"),
+        ({"imitation_iterations": -1}, "imitation_iterations is -1"),
+        ({"max_groups": 3}, "max_groups is 3"),
+    ],
 )
 def test_wrong_settings(wrong, message):
     with pytest.raises(InputError, match=message):

@@ -58,11 +58,13 @@ class Chooser:
     Args:
         generator: source of randomness.
         greedy_first: episode 0 takes the most probable choice every time.
+        temperature: logits are divided by it; above 1 explores.
     """
 
-    def __init__(self, generator: torch.Generator, greedy_first: bool) -> None:
+    def __init__(self, generator: torch.Generator, greedy_first: bool, temperature: float = 1.0) -> None:
         self._generator = generator
         self._greedy_first = greedy_first
+        self._temperature = temperature
 
     def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
         """``[B]`` legal choices for logits and mask ``[B, N]`` (Gumbel-max sampling)."""
@@ -70,4 +72,4 @@ class Chooser:
         gumbel = -torch.log(-torch.log(noise))
         if self._greedy_first:
             gumbel[0] = 0.0
-        return (logits.masked_fill(~mask, -1e9) + gumbel).argmax(dim=-1)
+        return (logits.masked_fill(~mask, -1e9) / self._temperature + gumbel).argmax(dim=-1)

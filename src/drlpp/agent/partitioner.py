@@ -34,10 +34,17 @@ from drlpp.agent.features import ProblemView
 from drlpp.agent.slots import Slot
 from drlpp.agent.tables import Floats, Ints, Tables
 from drlpp.agent.walk import NUM_CANDIDATE_FEATURES, NUM_STATE_FEATURES, WalkState
+from drlpp.problem import PlanningProblem
 
 _EXCESS, _CUT_PRIOR, _MEMORY_PRIOR = 5, 12.0, 16.0
 _SURELY_FITS, _SURELY_NOT = 0.6, 1.3
 _STEADY_STATE_PASSES = 1000.0
+
+
+def sum_passes(problem: PlanningProblem) -> float:
+    """The weight of the largest cost against the sum of times that suits a problem's objective (see `cuts`)."""
+    steady = problem.objective == "steady-state"
+    return _STEADY_STATE_PASSES if steady else float(problem.training.num_microbatches - 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +193,7 @@ class RecurrentPartitioner(nn.Module):
     ) -> tuple[Decisions, Ints]:
         t, batch = view.tables, len(slots)
         m = t.microbatches
-        passes = float(m - 1) if view.problem.objective == "iteration-time" else _STEADY_STATE_PASSES
-        anchors, bottleneck = solve_cuts(arrays, sums, m, passes)
+        anchors, bottleneck = solve_cuts(arrays, sums, m, sum_passes(view.problem))
         cuts = np.zeros_like(anchors)
         cuts[np.arange(batch), arrays.num_slots] = t.num_ops
         width = arrays.slow_class.shape[1]

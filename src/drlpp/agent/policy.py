@@ -19,6 +19,7 @@ from drlpp.agent.features import ProblemView
 from drlpp.agent.partitioner import Partitions, RecurrentPartitioner
 from drlpp.agent.scheduler import PipelineScheduler
 from drlpp.agent.slots import Slot, slot_devices
+from drlpp.agent.tables import Tables
 from drlpp.errors import InputError
 from drlpp.plan.assignment import Assignment
 
@@ -77,15 +78,19 @@ class Rollout:
 
     def assignments(self) -> list[Assignment]:
         """The assignment of each episode."""
-        out = []
-        p = self.partitions
-        for b, slots in enumerate(self.slots):
-            labels = np.empty(p.order.shape[1], dtype=np.int64)
-            for s in range(len(slots)):
-                labels[p.order[b, p.cuts[b, s] : p.cuts[b, s + 1]]] = s
-            recompute = tuple(bool(x) for x in p.recompute[b, : len(slots)])
-            out.append(Assignment(labels, slot_devices(slots, self.view.tables), recompute))
-        return out
+        return to_assignments(self.view.tables, self.slots, self.partitions)
+
+
+def to_assignments(t: Tables, slots: Sequence[tuple[Slot, ...]], p: Partitions) -> list[Assignment]:
+    """The assignments that slots and partitions of B episodes stand for."""
+    out = []
+    for b, episode in enumerate(slots):
+        labels = np.empty(p.order.shape[1], dtype=np.int64)
+        for s in range(len(episode)):
+            labels[p.order[b, p.cuts[b, s] : p.cuts[b, s + 1]]] = s
+        recompute = tuple(bool(x) for x in p.recompute[b, : len(episode)])
+        out.append(Assignment(labels, slot_devices(episode, t), recompute))
+    return out
 
 
 @dataclasses.dataclass(frozen=True)

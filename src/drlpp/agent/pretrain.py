@@ -1,7 +1,10 @@
-"""Pre-training: PPO over a stream of drawn problems (`corpus`), with validation on unseen families and clusters.
+"""Pre-training: imitation of the best slots, then PPO, over a stream of drawn problems (`corpus`).
 
-Everything drawn in iteration i follows from (seed, i), so a run that was stopped and resumed from its checkpoint makes
-the same steps as one that was not. Files in the run's folder: ``checkpoint.safetensors`` (weights, optimizer, record),
+Validation is on families and clusters that training never draws.
+
+Everything drawn in iteration i follows from (seed, i), so a run that is resumed from its checkpoint in the PPO phase
+makes the same steps as one that was never stopped; in the imitation phase the pool of problems is drawn anew.
+Files in the run's folder: ``checkpoint.safetensors`` (weights, optimizer, record),
 ``curve.jsonl`` (one row per iteration), ``events.out.*`` (the same for tensorboard).
 """
 
@@ -25,6 +28,7 @@ from drlpp.agent.checkpoint import load_checkpoint, random_policy, restore_optim
 from drlpp.agent.coarse import coarse_problem
 from drlpp.agent.corpus import CLUSTER_SPLITS, GRAPH_SPLITS, draw_problem
 from drlpp.agent.features import ProblemView, problem_view
+from drlpp.agent.imitation import Elite, ImitationConfig, draw_elite, imitation_loss
 from drlpp.agent.policy import Policy, PolicyConfig
 from drlpp.agent.ppo import Batch, Ppo, PpoConfig
 from drlpp.agent.rollout import Rewarder
@@ -46,7 +50,8 @@ class PretrainConfig:
 
     Attributes:
         seed: decides everything but wall-clock times.
-        iterations: optimizer iterations in all; the learning rate falls to a tenth over them.
+        imitation_iterations: iterations of the warm start (`imitation`), before PPO.
+        iterations: of PPO; the learning rate falls to a tenth over them.
         problems: drawn per iteration.
         episodes: per problem.
         repeats: partitions drawn for the same slots.
@@ -54,14 +59,15 @@ class PretrainConfig:
         validate_every: iterations between validations.
         validation_problems: drawn once, from the validation split.
         checkpoint_s: seconds between checkpoints.
-        policy, ppo: the networks and the update.
+        policy, imitation, ppo: the networks, the warm start and the update.
 
     Raises:
         InputError: a value is out of range.
     """
 
     seed: int = 0
-    iterations: int = 2000
+    imitation_iterations: int = 60
+    iterations: int = 400
     problems: int = 6
     episodes: int = 32
     repeats: int = 2
@@ -70,23 +76,23 @@ class PretrainConfig:
     validation_problems: int = 32
     checkpoint_s: float = 120.0
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+    imitation: ImitationConfig = dataclasses.field(default_factory=ImitationConfig)
     ppo: PpoConfig = dataclasses.field(
         default_factory=lambda: PpoConfig(
-            learning_rate=2e-3,
+            learning_rate=1e-3,
             epochs=2,
             minibatches=1,
-            entropy={"schedule": 0.05, "order": 0.002, "cut": 0.003, "recompute": 0.003},
+            entropy={"schedule": 0.05, "order": 0.004, "cut": 0.01, "recompute": 0.003},
         )
     )
 
     def __post_init__(self) -> None:
-        if (
-            min(self.iterations, self.problems, self.validate_every, self.validation_problems) < 1
-            or self.episodes < 2 * self.repeats
-        ):
-            raise InputError(
-                "iterations, problems, validate_every and validation_problems must be at least 1, episodes 2 x repeats"
-            )
+        if self.imitation_iterations < 0:
+            raise InputError(f"imitation_iterations is {self.imitation_iterations}: it must not be negative")
+        if min(self.iterations, self.problems, self.validate_every, self.validation_problems) < 1:
+            raise InputError("iterations, problems, validate_every and validation_problems must be at least 1")
+        if self.episodes < 2 * self.repeats:
+            raise InputError(f"episodes is {self.episodes}: it must be at least 2 x repeats ({self.repeats})")
         if self.max_groups < 6:
             raise InputError(f"max_groups is {self.max_groups}: it must be at least 6")
 
@@ -141,6 +147,10 @@ def pretrain(
         for i in range(config.validation_problems)
     ]
     curve = _read_curve(folder / "curve.jsonl", first)
+    total = config.imitation_iterations + config.iterations
+    warm_start = _WarmStart(policy, config)
+    if 0 < first < config.imitation_iterations:
+        warm_start.refill(first, captured)
     start = saved = time.perf_counter()
 
     def record_of(iteration: int) -> dict[str, Any]:
@@ -158,12 +168,15 @@ def pretrain(
         save_checkpoint(folder / CHECKPOINT, policy, record_of(iteration), learner.optimizer)
 
     with SummaryWriter(log_dir=str(folder)) as writer:
-        for iteration in range(first, config.iterations):
-            for group in learner.optimizer.param_groups:
-                group["lr"] = config.ppo.learning_rate * (1.0 - 0.9 * iteration / config.iterations)
-            row = _iterate(learner, config, iteration, captured)
+        for iteration in range(first, total):
+            if iteration < config.imitation_iterations:
+                row = warm_start.iterate(learner.optimizer, iteration, captured)
+            else:
+                done = (iteration - config.imitation_iterations) / config.iterations
+                _set_rate(learner.optimizer, config.ppo.learning_rate * (1.0 - 0.9 * done))
+                row = _iterate(learner, config, iteration, captured)
             row["seconds"] = time.perf_counter() - start
-            if iteration % config.validate_every == 0 or iteration == config.iterations - 1:
+            if iteration % config.validate_every == 0 or iteration == total - 1:
                 row |= validate(policy, validation, config.episodes)
             curve.append(row)
             for key, value in row.items():
@@ -176,7 +189,7 @@ def pretrain(
                 saved = now
             if over:
                 return policy
-    save(config.iterations)
+    save(total)
     return policy
 
 
@@ -186,15 +199,66 @@ def _read_curve(path: Path, rows: int) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()[:rows]]
 
 
-def _iterate(learner: Ppo, config: PretrainConfig, iteration: int, captured: Sequence[OpGraph]) -> dict[str, float]:
-    rng = np.random.default_rng([config.seed, iteration])
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+class _WarmStart:
+    """The imitation phase: the pool of problems with their best slots, and the steps on it."""
+
+    def __init__(self, policy: Policy, config: PretrainConfig) -> None:
+        self._policy = policy
+        self._config = config
+        self._pool: list[Elite] = []
+
+    def refill(self, iterations: int, captured: Sequence[OpGraph]) -> None:
+        """Fills the pool after a resumption, with the best slots under the present weights."""
+        for iteration in range(max(0, iterations - self._config.imitation.pool // self._config.problems), iterations):
+            self._draw(iteration, captured)
+
+    def _draw(self, iteration: int, captured: Sequence[OpGraph]) -> np.random.Generator:
+        config = self._config
+        rng = np.random.default_rng([config.seed, iteration])
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
+        for task in _draw_tasks(config, rng, captured):
+            self._pool.append(draw_elite(self._policy, task.view, task.rewarder, config.imitation, generator))
+        self._pool = self._pool[-config.imitation.pool :]
+        return rng
+
+    def iterate(
+        self, optimizer: torch.optim.Optimizer, iteration: int, captured: Sequence[OpGraph]
+    ) -> dict[str, float]:
+        """Draws new problems, then makes steps on the pool."""
+        config = self._config.imitation
+        rng = self._draw(iteration, captured)
+        _set_rate(optimizer, config.learning_rate)
+        totals: dict[str, float] = {}
+        for _ in range(config.steps):
+            optimizer.zero_grad()
+            for k in rng.integers(len(self._pool), size=config.batch).tolist():
+                loss, metrics = imitation_loss(self._policy, self._pool[k], config)
+                (loss / config.batch).backward()
+                for key, value in metrics.items():
+                    totals[key] = totals.get(key, 0.0) + value / (config.batch * config.steps)
+            torch.nn.utils.clip_grad_norm_(self._policy.parameters(), self._config.ppo.max_grad_norm)
+            optimizer.step()
+        return {"iteration": float(iteration), **totals}
+
+
+def _draw_tasks(config: PretrainConfig, rng: np.random.Generator, captured: Sequence[OpGraph]) -> list[_Task]:
     tasks = []
     for _ in range(config.problems):
         problem = draw_problem(rng, "train", captured)
         tasks.append(_task(problem, int(rng.integers(config.max_groups // 3, config.max_groups + 1))))
+    return tasks
+
+
+def _iterate(learner: Ppo, config: PretrainConfig, iteration: int, captured: Sequence[OpGraph]) -> dict[str, float]:
+    rng = np.random.default_rng([config.seed, iteration])
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
     batches = []
-    for task in tasks:
+    for task in _draw_tasks(config, rng, captured):
         rollout = learner.policy.sample([task.view], config.episodes, generator, repeats=config.repeats)[0]
         batches.append(Batch(rollout, task.rewarder.rewards(task.rewarder.values(rollout))))
     metrics = learner.update(batches, generator)
