@@ -3,13 +3,14 @@
 #   make test         install, run the whole suite
 #   make test-fast    the suite without its slow tests (under two minutes)
 #   make check        formatter, linter, type checker
+#   make docs         the documentation site, in out/site
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= out
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install quickstart test test-fast check format clean
+.PHONY: install quickstart test test-fast check docs format clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +34,10 @@ check: install
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(OUT)/site
+	@echo "open $(OUT)/site/index.html"
 
 format: install
 	$(BIN)/ruff format src tests benchmarks examples

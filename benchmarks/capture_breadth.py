@@ -2,11 +2,12 @@
 
 Usage::
 
-    python benchmarks/capture_breadth.py [--only timm|transformers] [--verify] [--write] [NAME ...]
+    python benchmarks/capture_breadth.py [--only timm|transformers] [--verify] [--rows FILE] [--write] [NAME ...]
 
-Every model is captured without values in a process of its own, in training mode with its loss, at its own width and
-(transformers) two layers per stack. `--verify` captures it with values too, cuts it at random into five stages and
-compares loss and gradients with the plain module. `--write` puts the table into docs/benchmarks.md.
+Every model is captured without values in a process of its own, in training mode with its loss, at its own width; those
+of transformers with two layers per stack. `--verify` captures it with values too (unless it is large), cuts it at
+random into five stages and compares loss and gradients with the plain module, without dropout. `--rows` keeps what was
+measured in a file, from which an interrupted run goes on. `--write` puts the table into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import json
 import logging
 import math
 import multiprocessing
+import os
 import platform
 import re
 import statistics
@@ -40,6 +43,8 @@ from drlpp.capture.loss import ModelWithLoss
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- capture-breadth:begin -->", "<!-- capture-breadth:end -->"
 TIME_LIMIT_S = 180
+VERIFIED_BYTES = 250e6
+"""`--verify` leaves out models with more bytes of parameters than this."""
 SEVERAL_MODELS = 20
 """timm modules with at least so many models give two of them."""
 LAYER_FIELDS = (
@@ -160,7 +165,8 @@ def _child(case: Case, verify: bool, connection: Connection) -> None:
     try:
         captured = capture(load_model(case.spec))
         seconds = time.perf_counter() - start
-        difference = compare(case.spec) if verify else None
+        small = sum(captured.graph.param_bytes.values()) <= VERIFIED_BYTES
+        difference = compare(case.spec) if verify and small else None
         row = Row(case, seconds, "", len(captured.op_of_node), captured.graph.num_ops, difference)
     except Exception as error:  # noqa: BLE001 (a benchmark records every failure)
         row = Row(case, time.perf_counter() - start, failure=f"{type(error).__name__}: {error}")
@@ -200,17 +206,17 @@ def random_partition(captured: CapturedModel, num_stages: int, rng: np.random.Ge
 
 
 def _without_dropout(module: torch.nn.Module) -> None:
-    for m in module.modules():
-        for key, value in vars(m).items():
-            if ("drop" in key or (key == "p" and "rop" in type(m).__name__)) and isinstance(value, float):
-                setattr(m, key, 0.0)
+    for owner in [*module.modules(), *(m.config for m in module.modules() if hasattr(m, "config"))]:
+        for key, value in list(vars(owner).items()):
+            if ("drop" in key or (key == "p" and "rop" in type(owner).__name__)) and isinstance(value, float):
+                setattr(owner, key, 0.0)
 
 
 def markdown(rows: list[Row]) -> str:
     """The figures and the list of failures."""
     lines = [
         f"torch {torch.__version__}, timm {timm.__version__}, transformers {transformers.__version__}, "
-        f"{platform.machine()}, commit {_commit()}.",
+        f"{platform.machine()}, {os.cpu_count()} cores with a load of {os.getloadavg()[2]:.0f}, commit {_commit()}.",
         "",
         "| family | models | captured | median s | slowest s | median fx nodes | median ops | largest error |",
         "|---|---|---|---|---|---|---|---|",
@@ -253,11 +259,20 @@ def write_docs(text: str) -> None:
     DOCS.write_text(new)
 
 
+def load_rows(path: Path | None) -> dict[str, Row]:
+    """Specification -> row, from a file that an earlier run wrote."""
+    if path is None or not path.exists():
+        return {}
+    rows = [Row(**{**entry, "case": Case(**entry["case"])}) for entry in json.loads(path.read_text())]
+    return {row.case.spec: row for row in rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", help="only these models")
     parser.add_argument("--only", choices=["timm", "transformers"])
     parser.add_argument("--verify", action="store_true", help="compare loss and gradients with the plain module")
+    parser.add_argument("--rows", type=Path, help="JSON file of rows; models in it are not captured again")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -265,10 +280,14 @@ def main() -> None:
     cases += [*transformers_cases()] if options.only != "timm" else []
     if options.names:
         cases = [c for c in cases if c.name in options.names]
+    known = load_rows(options.rows)
     rows = []
     for case in cases:
-        row = run_case(case, options.verify)
+        row = known.get(case.spec) or run_case(case, options.verify)
         rows.append(row)
+        known[case.spec] = row
+        if options.rows is not None:
+            options.rows.write_text(json.dumps([dataclasses.asdict(r) for r in known.values()], indent=1))
         what = row.failure or f"{row.num_nodes} fx nodes, {row.num_ops} ops" + (
             "" if row.error is None else f", error {row.error:.1e}"
         )

@@ -11,17 +11,19 @@ docs/benchmarks.md.
 
 from __future__ import annotations
 
-import multiprocessing
+import argparse
+import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from tables import machine, markdown, write_section
 
 from drlpp.capture import CapturedModel, capture, load_model
 from drlpp.cluster import Cluster, cluster_from_dict
@@ -31,6 +33,7 @@ from drlpp.runtime.pipeline import used_devices
 from drlpp.runtime.training import RunOptions, train_captured
 from drlpp.sim import Evaluator
 from drlpp.units import format_bytes
+from tables import machine, markdown, write_section
 
 MODELS = [
     "timm:resnet18?batch_size=2",
@@ -45,6 +48,7 @@ MODELS = [
     "transformers:T5ForConditionalGeneration?num_layers=3&d_model=256",
 ]
 NUM_MICROBATCHES = 6
+WORLD = 3
 
 
 def cluster() -> Cluster:
@@ -82,64 +86,72 @@ def plans(captured: CapturedModel) -> dict[str, Plan]:
             Provenance(planner="random"),
             ["list"],
         ),
-        "replicated, 1F1B": evaluator.make_plan(
-            halves({0: (0, 1), 1: (2,)}), Provenance(planner="hand"), ["1f1b"]
-        ),
+        "replicated, 1F1B": evaluator.make_plan(halves({0: (0, 1), 1: (2,)}), Provenance(planner="hand"), ["1f1b"]),
     }
 
 
-def rank_main(rank: int, store: str, captured: CapturedModel, plan: Plan, pipe: Connection) -> None:
-    """One rank; the first one sends the peaks."""
+def worker(folder: Path, names: list[str]) -> None:
+    """One rank: trains all models under all plans; rank 0 writes a line for each rank of each plan."""
+    rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
-    size = len(used_devices(plan))
-    dist.init_process_group("gloo", store=dist.FileStore(store, size), rank=rank, world_size=size)
-    report = train_captured(captured, plan, RunOptions(steps=2, track_memory=True), lambda line: None)
-    if rank == 0:
-        pipe.send(report.peak_memory_bytes)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD)
+    for name in names:
+        captured = capture(load_model(name), device="cpu")
+        for kind, plan in plans(captured).items():
+            report = train_captured(captured, plan, RunOptions(steps=2, track_memory=True), lambda line: None)
+            if rank == 0:
+                predicted = plan.prediction.peak_memory_bytes if plan.prediction else ()
+                for device in used_devices(plan):
+                    line = json.dumps([name, kind, device, predicted[device], report.peak_memory_bytes[device]])
+                    print(line, flush=True)
+            for parameter in captured.module.parameters():
+                parameter.grad = None
     dist.barrier()
     dist.destroy_process_group()
 
 
-def measure(captured: CapturedModel, plan: Plan) -> tuple[float, ...]:
-    """Peak bytes of each device."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
+def measure(names: list[str]) -> list[tuple[str, str, int, float, float]]:
+    """(model, plan, device, predicted bytes, measured bytes) of every rank of every run."""
     with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(WORLD), "GLOO_SOCKET_IFNAME": "lo"}
         processes = [
-            context.Process(target=rank_main, args=(r, f"{folder}/store", captured, plan, theirs))
-            for r in range(len(used_devices(plan)))
+            subprocess.Popen(
+                [sys.executable, __file__, "--worker", folder, *names],
+                env={**environment, "RANK": str(r)},
+                stdout=subprocess.PIPE if r == 0 else subprocess.DEVNULL,
+                text=True,
+            )
+            for r in range(WORLD)
         ]
-        for process in processes:
-            process.start()
-        while not ours.poll(0.2):
-            if any(p.exitcode for p in processes):
-                sys.exit("a rank failed")
-        peaks: tuple[float, ...] = ours.recv()
-        for process in processes:
-            process.join()
-    return peaks
+        lines = []
+        for line in processes[0].stdout or ():
+            print(line, end="", flush=True)
+            lines.append(tuple(json.loads(line)))
+        if any(code != 0 for code in [p.wait() for p in processes]):
+            sys.exit("a rank failed")
+        return lines
 
 
 def main() -> None:
     """Captures, trains, and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        worker(arguments.worker, arguments.models)
+        return
     began = time.time()
-    rows, errors = [], []
-    for name in sys.argv[1:] or MODELS:
-        captured = capture(load_model(name), device="cpu")
-        for kind, plan in plans(captured).items():
-            measured = measure(captured, plan)
-            predicted = plan.prediction.peak_memory_bytes if plan.prediction else ()
-            for device in used_devices(plan):
-                error = predicted[device] / measured[device] - 1
-                errors.append(error)
-                rows.append(
-                    [name, kind, str(device), format_bytes(predicted[device]), format_bytes(measured[device]), f"{error:+.1%}"]
-                )
-                print(*rows[-1], sep=" | ", flush=True)
+    lines = measure(arguments.models)
+    errors = [predicted / measured - 1 for *_, predicted, measured in lines]
+    rows = [
+        [name, kind, str(device), format_bytes(predicted), format_bytes(measured), f"{predicted / measured - 1:+.1%}"]
+        for name, kind, device, predicted, measured in lines
+    ]
     header = ["model", "plan", "rank", "predicted", "measured", "error"]
     summary = (
-        f"{len(rows)} ranks of {len(rows) and len({r[0] for r in rows})} models under three plans, {NUM_MICROBATCHES} "
-        f"micro-batches, momentum, {machine()}, {time.time() - began:.0f} s in all.\n\n"
+        f"{len(rows)} ranks of {len(arguments.models)} models under three plans, {NUM_MICROBATCHES} micro-batches, "
+        f"momentum, {machine()}, {time.time() - began:.0f} s in all.\n\n"
         f"Mean absolute error **{statistics.mean(abs(e) for e in errors):.2%}**, largest "
         f"{max(errors, key=abs):+.1%}; {sum(abs(e) <= 0.06 for e in errors)} of {len(errors)} ranks are within 6 %.\n"
     )

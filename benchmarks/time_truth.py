@@ -26,7 +26,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from scipy.stats import spearmanr
-from tables import machine, markdown, write_section
 
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.errors import DrlppError
@@ -37,6 +36,7 @@ from drlpp.problem import PlanningProblem
 from drlpp.runtime.training import RunOptions, train_emulated
 from drlpp.schedules import SCHEDULES
 from drlpp.sim import Evaluator, simulate
+from tables import machine, markdown, write_section
 
 NUM_MICROBATCHES = 8
 WORLD = 8
@@ -150,6 +150,8 @@ def worker(folder: Path) -> None:
     for plan in plans:
         options = RunOptions(steps=3, emulate=True, time_scale=seconds / plan.prediction.iteration_time_s)
         measured.append(train_emulated(plan, options, print).iteration_time_s)
+        if rank == 0:
+            print(f"{len(measured)} of {len(plans)}", file=sys.stderr, flush=True)
     if rank == 0:
         (folder / "measured.pickle").write_bytes(pickle.dumps(measured))
     dist.barrier()
@@ -170,7 +172,7 @@ def emulate(plans: list[Plan], seconds: float) -> list[float]:
             )
             for r in range(WORLD)
         ]
-        if any([p.wait() for p in processes]):
+        if any(code != 0 for code in [p.wait() for p in processes]):
             sys.exit("a rank failed")
         result: list[float] = pickle.loads((folder / "measured.pickle").read_bytes())
         return result

@@ -16,7 +16,7 @@ SURFACE = {
     "capture": {"--output"},
     "profile": {"--cache", "--device", "--device-type", "--output", "--repeats"},
     "export": {"--output", "--to"},
-    "report": {"--comparison", "--output"},
+    "report": {"--comparison", "--measured", "--output"},
     "clusters": {"--json"},
     "planners": {"--json"},
     "versions": {"--json"},

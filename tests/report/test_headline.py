@@ -4,10 +4,9 @@ import dataclasses
 
 from hand_plans import Bound, make_plan
 
-from drlpp.plan import TraceEvent
 from drlpp.report.comparison import compare_results
 from drlpp.report.headline import cluster_text, problems, tiles, words
-from drlpp.sim import simulate
+from drlpp.sim import explain, simulate
 
 
 def test_cluster_in_words(problem):
@@ -36,32 +35,23 @@ def test_tiles_when_data_parallelism_has_no_plan(problem, plan, simulation, resu
     comparison = compare_results(problem, [results[0], nothing], Bound(0.01))
     shown = {t.label: t for t in tiles(plan, simulation.prediction, comparison, None, None)}
     assert shown["Over data parallelism"].detail == "data parallelism: infeasible"
-    assert (
-        "data parallelism finds no plan that fits"
-        in words(plan, simulation.prediction, simulation.trace, comparison)[0]
-    )
+    assert "data parallelism finds no plan that fits" in words(simulation, explain(simulation), comparison)[0]
 
 
 def test_words_name_stages_speed_and_bottleneck(problem, plan, simulation, results):
-    first, second = words(plan, simulation.prediction, simulation.trace, compare_results(problem, results, Bound(0.01)))
+    first, second = words(simulation, explain(simulation), compare_results(problem, results, Bound(0.01)))
     assert "4 stages on 5 of 8 devices (2 a100, 3 v100), with branches that run side by side" in first
     assert "data parallelism" in first
     assert "No plan can take less than 10 ms" in first
-    assert second.startswith("The busiest device is #")
+    assert second.startswith("The bottleneck is device #")
 
 
 def test_words_of_one_stage_on_all_devices(problem):
     parallel = make_plan(problem, [0] * 8, [tuple(range(8))], "data-parallel")
     result = simulate(parallel)
-    first, _ = words(parallel, result.prediction, result.trace, None)
+    first, _ = words(result, explain(result), None)
     assert "runs in one stage on all 8 devices" in first
     assert "side by side" not in first
-
-
-def test_words_when_a_link_is_the_bottleneck(plan, simulation):
-    slow = TraceEvent(device=0, stream="link:0->1", kind="send", start_s=0.0, end_s=simulation.trace.iteration_time_s)
-    trace = dataclasses.replace(simulation.trace, events=(*simulation.trace.events, slow, slow))
-    assert "The bottleneck is the transfer over 0->1" in words(plan, simulation.prediction, trace, None)[1]
 
 
 def test_problems_say_which_device_lacks_how_much(plan, simulation):

@@ -94,6 +94,20 @@ def test_commands_repeat_the_plan(page):
         "--budget 30 -o plan.json" in text
     )
     assert "drlpp run plan.json" in text
+    assert (
+        "torchrun --nnodes 2 --node-rank 1 --nproc-per-node 3 --master-addr new --master-port 29500 "
+        "-m drlpp run plan.json # on host old" in text
+    )
+
+
+def test_what_would_help_is_listed(problem):
+    lopsided = make_plan(problem, [0, 0, 0, 0, 0, 0, 0, 1], [(0,), (1,)], "hand")
+    assert "What would help One change" in Page(render_report(simulate(lopsided))).text
+
+
+def test_plans_for_one_host_need_no_torchrun(problem):
+    plan = make_plan(problem, [0, 0, 0, 0, 0, 1, 1, 1], [(0,), (1,)], "hand")
+    assert "torchrun" not in Page(render_report(simulate(plan))).text
 
 
 def test_sections_without_data_are_left_out(simulation):
@@ -141,4 +155,6 @@ def test_64_devices_and_128_microbatches_stay_below_2_mb(problem):
     cluster = cluster_from_dict({"schema_version": 1, "name": "big", "hosts": [host]})
     big = PlanningProblem.build(chain_graph(128, tensor_bytes=1e6, param_bytes=1e6), cluster, num_microbatches=128)
     plan = make_plan(big, [i // 2 for i in range(128)], [(i,) for i in range(64)], "hand")
-    assert len(render_report(simulate(plan)).encode()) < 2e6
+    page = render_report(simulate(plan))
+    assert len(page.encode()) < 2e6
+    assert "up to --node-rank 7" in page

@@ -3,12 +3,15 @@ from __future__ import annotations
 import dataclasses
 import io
 
+import pytest
 from hand_plans import Bound, make_plan
 from rich.console import Console
 
+from drlpp.plan import Trace
 from drlpp.problem import PlanningProblem
 from drlpp.report.comparison import compare_results
 from drlpp.report.tables import comparison_table, plan_tables, run_tables, simulation_tables, stage_table
+from drlpp.runtime import Difference, RunReport, Verification
 from drlpp.sim import simulate
 
 
@@ -22,8 +25,16 @@ def printed(*renderables: object, width: int = 160) -> str:
 def test_comparison_has_a_row_for_each_planner(problem, results):
     text = printed(comparison_table(compare_results(problem, results, Bound(0.01))))
     assert "two_branches on mixed-a100-v100-t4: 8 devices, 8 micro-batches" in text
-    for word in ("drl", "data-parallel", "milp", "failed: no solution <in> time", "1.00x", "policy:"):
+    for word in ("drl", "data-parallel", "milp", "milp failed: no solution <in> time", "1.00x", "drl: policy:"):
         assert word in text
+
+
+def test_a_comparison_fits_a_narrow_terminal(problem, results):
+    long = [dataclasses.replace(results[0], planner="pipedream-contracted"), *results[1:]]
+    text = printed(comparison_table(compare_results(problem, long, Bound(0.01))), width=80)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "pipedream-contracted" in text
+    assert "…" not in text
 
 
 def test_names_are_not_taken_for_markup(problem, results):
@@ -64,40 +75,28 @@ def test_a_simulation_that_does_not_fit_says_so(problem):
     assert "This plan does not fit: device #7 (t4) needs 63 GB of 16 GB" in printed(*simulation_tables(simulate(plan)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    ok: bool
-
-    def __str__(self) -> str:
-        return "equal" if self.ok else "NOT equal"
+def run_report(**values):
+    trace = Trace(source="measured", num_devices=3, events=(), iteration_time_s=0.3)
+    times = {"iteration_times_s": (0.2, 0.3, 0.4), "predicted_s": 0.2, "losses": (3.0, 2.5, 2.25), "trace": trace}
+    return RunReport(**times | values)
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """The part of `drlpp.runtime.RunReport` that is printed."""
-
-    iteration_times_s: tuple[float, ...] = (0.2, 0.3, 0.4)
-    iteration_time_s: float = 0.3
-    predicted_s: float | None = 0.2
-    losses: tuple[float, ...] = (3.0, 2.5, 2.25)
-    verification: Verdict | None = None
-    peak_memory_bytes: tuple[float, ...] = ()
-    time_scale: float = 1.0
-
-
-def test_a_run_shows_measured_beside_predicted(plan):
-    text = printed(*run_tables(plan, Run(verification=Verdict(True), peak_memory_bytes=(1e9, 0.0, 2e9))))
-    for word in ("3 measured steps", "300 ms", "1.50x", "107 samples/s", "3, 2.5, 2.25", "#2 2 GB", "equal"):
+@pytest.mark.parametrize(("passed", "words"), [(True, "equal to single-process"), (False, "NOT equal to")])
+def test_a_run_shows_measured_beside_predicted(plan, passed, words):
+    worst = Difference(quantity="gradient", name="fc.weight", error=1e-7, rank=0, compared=9)
+    verdict = Verification(passed=passed, tolerance=1e-5, differences=(worst,))
+    text = printed(*run_tables(plan, run_report(verification=verdict, peak_memory_bytes=(1e9, 0.0, 2e9))))
+    for word in ("3 measured steps", "300 ms", "1.50x", "107 samples/s", "3, 2.5, 2.25", "#2 2 GB", "fc.weight", words):
         assert word in text
     assert "#1" not in text
 
 
 def test_an_emulated_run_says_so(plan):
-    text = printed(*run_tables(plan, Run(losses=(), predicted_s=None, time_scale=10.0)))
+    text = printed(*run_tables(plan, run_report(losses=(), predicted_s=None, time_scale=10.0)))
     assert "emulated" in text
     assert "losses" not in text
 
 
 def test_long_runs_show_the_first_and_last_losses(plan):
-    text = printed(*run_tables(plan, Run(losses=tuple(float(i) for i in range(20)))))
+    text = printed(*run_tables(plan, run_report(losses=tuple(float(i) for i in range(20)))))
     assert "0, 1, 2, ..., 18, 19" in text

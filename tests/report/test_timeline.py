@@ -10,6 +10,7 @@ import pytest
 from drlpp.plan import Trace, TraceEvent
 from drlpp.report import timeline
 from drlpp.report.timeline import KINDS, pack, timeline_data
+from drlpp.sim import explain
 
 
 def decode(flat: list[int], width: int, tick: float) -> list[tuple]:
@@ -71,3 +72,12 @@ def test_a_trace_without_time_or_memory(plan):
     data = timeline_data([trace], plan.cluster)
     assert data["lanes"][0]["compute"] == [0, 0, 0, 0, 0]
     assert data["memory"] == []
+
+
+def test_the_critical_path_covers_the_step(simulation):
+    path = explain(simulation).critical_path
+    data = timeline_data([simulation.trace], simulation.plan.cluster, path)
+    rows = [tuple(data["critical"][i : i + 4]) for i in range(0, len(data["critical"]), 4)]
+    assert len(rows) == len(path)
+    assert {device for device, *_ in rows} <= {0, 1, 2, 3, 4}
+    assert rows[-1][1] + rows[-1][2] == pytest.approx(1_000_000, abs=2)

@@ -65,11 +65,11 @@ def with_special_edges(rng: np.random.Generator, graph: OpGraph) -> OpGraph:
     """The graph with tied parameters, edges without gradient, edges of the backward pass, or given transfer times."""
     timed, explicit = rng.random() < 0.3, rng.random() < 0.4
     equal_times = rng.random() < 0.5
-    edges = []
+    edges, seconds_of = [], {}
     for e in graph.edges:
-        seconds = float(rng.choice([1e-4, 2e-4, 5e-3])) if timed else None
         if explicit and rng.random() < 0.5:
             e = dataclasses.replace(e, src=e.dst, dst=e.src, tensor=f"g{e.dst}", phase="backward")
+        seconds = seconds_of.setdefault(e.tensor, float(rng.choice([1e-4, 2e-4, 5e-3]))) if timed else None
         edges.append(dataclasses.replace(e, requires_grad=bool(rng.random() < 0.6), transfer_s=seconds))
     ops = []
     for op in graph.ops:

@@ -1,7 +1,7 @@
 """PyTorch models as operator graphs."""
 
 from drlpp.capture.captured import CapturedModel, capture, capture_graph, capture_module
-from drlpp.capture.profile import Profile, profile
+from drlpp.capture.profile import Profile, database_name, profile
 from drlpp.capture.sources import Example, ModelSource, load_model
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "capture",
     "capture_graph",
     "capture_module",
+    "database_name",
     "load_model",
     "profile",
 ]

@@ -5,13 +5,15 @@ the training of models with in-place operators and batch norm) and its shapes ar
 tidied: parameters keep the names that they have in the module, a tensor with two names is read under one of them, nodes
 that switch the gradient mode are removed and noted per node, checks and dead nodes are dropped.
 
-Left out: dynamic shapes, and control flow that depends on the values of tensors.
+Left out: dynamic shapes; control flow that depends on the values of tensors; `torch.no_grad` inside of an autocast
+region (torch.export forgets it; the other way round is kept).
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import io
 import logging
 import operator
@@ -25,10 +27,11 @@ from torch import fx
 from torch.distributions import Distribution
 
 from drlpp.capture.failures import capture_error
-from drlpp.capture.loss import LossFunction, ModelWithLoss
+from drlpp.capture.loss import LossFunction, ModelWithLoss, takes_target
 from drlpp.errors import CaptureError
 
 _MODEL = "model"
+_TARGET = "target"
 _DROPPED = {
     "aten._assert_tensor_metadata",
     "aten._assert_async",
@@ -72,8 +75,7 @@ def export_module(
         CaptureError: the module cannot be exported; the message names the construct and the module.
     """
     wrapped = ModelWithLoss(model.train(), loss_fn)
-    given: tuple[Any, ...] = _cloned(tuple(args))
-    named: dict[str, Any] = _cloned(dict(kwargs))
+    given, named = _by_name(model, _cloned(tuple(args)), _cloned(dict(kwargs)), loss_fn)
     try:
         with _exporting():
             program = torch.export.export(wrapped, given, named, strict=False)
@@ -104,6 +106,23 @@ def export_module(
             if name != first
         },
     )
+
+
+def _by_name(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss_fn: LossFunction | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Turns positional arguments into keywords where the signature allows it: inputs are named after them."""
+    names = []
+    for parameter in inspect.signature(model.forward).parameters.values():
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            names.append(parameter.name)
+        elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            return args, kwargs
+    if loss_fn is not None and takes_target(loss_fn) and not kwargs:
+        names = [*names[: len(args) - 1], _TARGET]
+    if len(args) > len(names) or len(set(names)) < len(names):
+        return args, kwargs
+    return (), dict(zip(names, args, strict=False)) | kwargs
 
 
 def _cloned(tree: Any) -> Any:
@@ -222,14 +241,14 @@ class _Tidied:
         raise CaptureError(f"the exported graph passes {node!r} where a tensor is expected: the loss must be a tensor")
 
     def _copy(self, node: fx.Node, mode: _Mode) -> None:
-        copied = self._graph.node_copy(node, lambda n: self.copy_of[n])
-        if node.op == "placeholder":
-            copied.args = ()
-        elif isinstance(node.target, torch._ops.HigherOrderOperator):
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
             raise CaptureError(
                 f"module {module_path(node)!r} uses torch's {node.target} (control flow in the graph): it cannot be "
                 "cut; write it with plain tensor operators"
             )
+        copied = self._graph.node_copy(node, lambda n: self.copy_of[n])
+        if node.op == "placeholder":
+            copied.args = ()
         if not mode.grad:
             self.no_grad.add(copied.name)
         if mode.autocast is not None and mode.autocast[2]:

@@ -102,10 +102,14 @@ def schema_arguments(node: fx.Node) -> list[tuple[Any, list[fx.Node]]]:
 
 
 def _join_changed_memory(graph: fx.Graph, together: _Union) -> None:
+    """Rule 2, and the counters of rule 3."""
     position = {n: i for i, n in enumerate(graph.nodes)}
     memory = _Union(list(graph.nodes))
     changes: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+    readers_of_module: dict[str, list[fx.Node]] = defaultdict(list)
     for node in graph.nodes:
+        if node.op == "get_attr":
+            readers_of_module[_owner(node)] += [u for u in node.users if is_op(u)]
         if node.target is operator.getitem:
             memory.join([node.all_input_nodes[0], node])
         for argument, values in schema_arguments(node):
@@ -126,22 +130,23 @@ def _join_changed_memory(graph: fx.Graph, together: _Union) -> None:
             last = len(position)
         readers = [u for n in sharing for u in n.users if is_op(u) and position[u] <= last]
         together.join([*changing, *(n for n in sharing if is_op(n)), *readers])
+        if all(u in sharing for n in sharing for u in n.users):  # nothing reads it: it only counts
+            for attribute in sharing:
+                if attribute.op == "get_attr":
+                    together.join([changing[0], *readers_of_module[_owner(attribute)]])
+
+
+def _owner(attribute: fx.Node) -> str:
+    """Path of the module that a parameter or buffer belongs to."""
+    return str(attribute.target).rpartition(".")[0]
 
 
 def _join_statistics(graph: fx.Graph, together: _Union) -> None:
     """Rule 3. The schema of batch norm does not say that it changes the running statistics."""
-    by_owner: dict[str, list[fx.Node]] = defaultdict(list)
     for node in graph.nodes:
-        if node.op == "get_attr":
-            by_owner[str(node.target).rpartition(".")[0]] += [u for u in node.users if is_op(u)]
         for argument, values in schema_arguments(node):
             if argument.name in ("running_mean", "running_var"):
                 together.join([node, *(u for v in values for u in v.users if is_op(u))])
-    for node in graph.nodes:
-        if is_op(node) and not node.users:
-            for source in node.all_input_nodes:
-                if source.op == "get_attr":
-                    together.join([node, *by_owner[str(source.target).rpartition(".")[0]]])
 
 
 def _ordered(nodes: Sequence[fx.Node], together: _Union) -> list[tuple[fx.Node, ...]]:

@@ -20,7 +20,8 @@ import logging
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from drlpp.capture.calls import Argument, Call, is_getitem
 from drlpp.capture.captured import CapturedModel
 from drlpp.capture.graph_builder import node_costs
 from drlpp.capture.interpret import attribute, run_stages
+from drlpp.cluster import device_presets
 from drlpp.errors import CaptureError, InputError
 from drlpp.files import read_text, write_atomically
 from drlpp.graph import REFERENCE, OpGraph, OpTimes
@@ -104,12 +106,13 @@ def profile(
     calls = node_costs(captured.module, captured.no_grad).calls
     buffers = {name: tensor.clone() for name, tensor in captured.module.named_buffers()}
     num_known = len(store.seconds)
-    try:
-        _measure_calls(captured, calls, store, clock, progress)
-    finally:
-        store.save()
-        _restore(captured.module, buffers)
-    step_s = clock.step(captured)
+    with _one_thread():
+        try:
+            _measure_calls(captured, calls, store, clock, progress)
+        finally:
+            store.save()
+            _restore(captured.module, buffers)
+        step_s = clock.step(captured)
     _restore(captured.module, buffers)
     times = _op_seconds(captured, calls, store)
     total = sum(sum(t) for t in times.values())
@@ -122,6 +125,25 @@ def profile(
     )
     graph = dataclasses.replace(captured.graph, ops=ops, measured_on=measured_on or captured.graph.measured_on)
     return Profile(graph, step_s, total, len(store.seconds) - num_known)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within it, operators use one thread, as every rank of a run on CPUs does."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
+
+
+def database_name(device: str) -> str:
+    """The device type of the database that a torch device of this machine is; empty if it is not in the database."""
+    if _device(device).type != "cuda":
+        return "cpu-core"
+    words = torch.cuda.get_device_name(device).lower().removeprefix("nvidia ").removeprefix("tesla ").replace(" ", "-")
+    return words if words in device_presets() else ""
 
 
 def _device(name: str) -> torch.device:

@@ -21,6 +21,8 @@ _ID_LABELS = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGenera
 _NEED_ATTENTION_MASK = {"switch_transformers", "longt5"}
 _NEED_DECODER_IDS = {"prophetnet"}
 """Model types that check the values of decoder ids which they make from labels, but not of given ones."""
+_ONE_TOKEN_PER_PATCH = {"llava", "paligemma"}
+"""Model types whose text holds one image token for every patch of the image."""
 _SAMPLE_LABELS = (
     "ForSequenceClassification",
     "ForImageClassification",
@@ -84,6 +86,8 @@ class _Maker:
                 out["attention_mask"] = torch.ones_like(out["input_ids"])
         if self._main == "pixel_values" or "pixel_values" in self._arguments:
             out["pixel_values"] = self._images()
+            if self._config.model_type in _ONE_TOKEN_PER_PATCH:
+                out["input_ids"] = torch.cat([self._image_tokens(), out["input_ids"]], dim=1)
         if self._main == "input_values":
             out["input_values"] = self._audio()
         if self._main == "input_features":
@@ -114,11 +118,11 @@ class _Maker:
         size = self._get("vocab_size", default=1000)
         return int(size[0] if isinstance(size, (list, tuple)) else size)
 
-    def _ids(self) -> torch.Tensor:
-        """Token ids ``[N, S]`` that avoid the first and last few, which are special tokens in most vocabularies."""
+    def _ids(self, num_more: int = 0) -> torch.Tensor:
+        """Token ids ``[N, S + num_more]``; the first and last few, special tokens in most vocabularies, are avoided."""
         size = self._vocabulary()
         low, high = (4, size - 4) if size > 16 else (0, size)
-        return torch.randint(low, high, (self._batch, self._seq))
+        return torch.randint(low, high, (self._batch, self._seq + num_more))
 
     def _image_shape(self) -> tuple[int, int, int]:
         size = self._get("image_size", "input_size", default=224)
@@ -154,11 +158,17 @@ class _Maker:
         corners = torch.randint(0, 500, (self._batch, self._seq, 2))
         return torch.cat([corners, corners + torch.randint(1, 500, corners.shape)], dim=-1)
 
-    def _masked_patches(self) -> torch.Tensor:
+    def _num_patches(self) -> int:
         _, height, width = self._image_shape()
-        patch = self._get("patch_size", default=16)
-        count = (height // int(patch)) * (width // int(patch))
-        return torch.rand(self._batch, count) < 0.4
+        patch = int(self._get("patch_size", default=16))
+        return (height // patch) * (width // patch)
+
+    def _masked_patches(self) -> torch.Tensor:
+        return torch.rand(self._batch, self._num_patches()) < 0.4
+
+    def _image_tokens(self) -> torch.Tensor:
+        token = int(self._get("image_token_id", "image_token_index"))
+        return torch.full((self._batch, self._num_patches()), token)
 
     def _series(self) -> dict[str, torch.Tensor]:
         """Past and future of a time series, with the features that the model asks for."""
@@ -211,7 +221,8 @@ class _Maker:
         if name.endswith("ForTokenClassification"):
             return {"labels": torch.randint(0, num_labels, (self._batch, self._seq))}
         if name.endswith(_ID_LABELS) and ("input_ids" in inputs or "input_features" in inputs):
-            labels = {"labels": self._ids()}
+            num_image_tokens = self._num_patches() if self._config.model_type in _ONE_TOKEN_PER_PATCH else 0
+            labels = {"labels": self._ids(num_image_tokens)}
             if "next_sentence_label" in has:
                 labels["next_sentence_label"] = torch.randint(0, 2, (self._batch,))
             return labels

@@ -33,6 +33,10 @@ from drlpp.graph.op_graph import NO_WORK
 aten = torch.ops.aten
 
 
+LSTM_RESERVE = 5
+"""What a fused LSTM keeps per element of its result: four gates and the cell state. Its shape rule leaves it out."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Saved:
     """A tensor that autograd keeps: an argument or a result of the call (by position), or one of its own (`bytes`)."""
@@ -96,6 +100,8 @@ def _count(call: Call) -> CallWork:
         returned = call.run(values)
     results = [r for r in tree_leaves(returned) if isinstance(r, torch.Tensor)]
     saved = _saved(kept, values, results)
+    if forward.reserve_bytes:
+        saved += (Saved("own", len(saved), forward.reserve_bytes),)
     described = tuple(_result(r, values) for r in results)
     try:
         input_grad, weight_grad = _backward(call.tensors, leaves, results)
@@ -172,6 +178,7 @@ class _KernelCounter(TorchDispatchMode):
         super().__init__()
         self.flop = 0.0
         self.bytes = 0.0
+        self.reserve_bytes = 0.0
 
     @property
     def work(self) -> Work:
@@ -189,6 +196,8 @@ class _KernelCounter(TorchDispatchMode):
         else:
             read = sum(distinct_bytes(t) for t in operands.values())
         self.bytes += read + written
+        if func.overloadpacket is aten.mkldnn_rnn_layer:
+            self.reserve_bytes += LSTM_RESERVE * distinct_bytes(results[0])
         formula = _FORMULAS.get(func.overloadpacket)
         if formula is not None:
             self.flop += formula(*args, **(kwargs or {}), out_val=out)

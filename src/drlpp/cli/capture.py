@@ -59,7 +59,13 @@ def profile(
         captured = capturing.capture(capturing.load_model(model), device="cpu")
     with counter("profile") as progress:
         measured = capturing.profile(
-            captured, device=device, key=device_type or REFERENCE, cache=cache, repeats=repeats, progress=progress
+            captured,
+            device=device,
+            key=device_type or REFERENCE,
+            measured_on="" if device_type else capturing.database_name(device),
+            cache=cache,
+            repeats=repeats,
+            progress=progress,
         )
     save_graph(measured.graph, output)
     say(

@@ -40,14 +40,24 @@ def report(
     comparison: Annotated[
         Path | None, typer.Option("--comparison", help="Rows written by `drlpp compare --json`.")
     ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option("--measured", help="Trace written by `drlpp run --trace`, drawn beside the predicted."),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page: stages, timeline, memory, bottleneck and advice."""
     check_writable(output)
+    from drlpp.export import read_chrome_trace
     from drlpp.plan import load_plan, validate
     from drlpp.report.comparison import load_comparison
     from drlpp.report.html import write_report
 
     loaded = load_plan(plan)
     validate(loaded)
-    write_report(loaded, output, comparison=load_comparison(comparison) if comparison else None)
+    write_report(
+        loaded,
+        output,
+        comparison=load_comparison(comparison) if comparison else None,
+        measured=read_chrome_trace(measured) if measured else None,
+    )
     say(f"report written to {output}")

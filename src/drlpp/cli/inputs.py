@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MODEL_HELP = (
     "timm:NAME, transformers:CLASS?key=value, FILE.py:callable, or a graph file "
-    "(drlpp JSON, PipeDream graph.txt, dnn-partitioning JSON, Piper JSON)."
+    "(drlpp JSON, PipeDream graph.txt, dnn-partitioning JSON, Piper JSON, PyTorch execution or Kineto trace)."
 )
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 ClusterOption = Annotated[

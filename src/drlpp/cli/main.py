@@ -16,7 +16,7 @@ from drlpp.cli.terminal import complain
 from drlpp.errors import DrlppError, InfeasibleError, InputError
 
 # click's UsageError, wherever this release of typer keeps click
-_UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]  # type: ignore[assignment]
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="drlpp",

@@ -92,7 +92,7 @@ def plan(
     if as_json:
         print_json(answer)
     elif result.plan is not None:
-        for table in plan_tables(result.plan, bound):
+        for table in plan_tables(result.plan, bound, objective):
             out().print(table)
         if "restriction" in answer:
             say(answer["restriction"]["summary"])

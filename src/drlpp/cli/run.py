@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from drlpp.cli import inputs
 from drlpp.cli.terminal import check_writable, out, print_json, say
-from drlpp.units import format_bytes, format_time
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from drlpp.plan import Plan
-    from drlpp.runtime import RunReport
 
 _EPILOG = """Examples:
 
@@ -53,6 +46,7 @@ def run(
     from drlpp.export.chrome_trace import chrome_trace
     from drlpp.files import write_atomically
     from drlpp.plan import load_plan
+    from drlpp.report.tables import run_tables
     from drlpp.runtime import run as execute
 
     loaded = load_plan(plan)
@@ -74,28 +68,7 @@ def run(
     if as_json:
         print_json(report.to_dict())
     else:
-        out().print(run_table(loaded, report))
+        for table in run_tables(loaded, report):
+            out().print(table)
     if report.verification is not None and not report.verification.passed:
         raise ExecutionError(f"verification failed: {report.verification.describe()}")
-
-
-def run_table(plan: Plan, report: RunReport) -> Table:
-    """What a run measured, beside what was predicted."""
-    from rich.table import Table
-
-    table = Table(title=f"{plan.graph.name} on {plan.cluster.name}", title_justify="left", show_header=False)
-    measured = report.iteration_time_s
-    table.add_row("measured iteration", f"{format_time(measured)} (median of {len(report.iteration_times_s)} steps)")
-    if report.predicted_s:
-        ratio = f"measured is {measured / report.predicted_s:.2f}x of it"
-        table.add_row("predicted iteration", f"{format_time(report.predicted_s)} ({ratio})")
-    if report.losses:
-        table.add_row("loss", " ".join(f"{loss:.6f}" for loss in report.losses))
-    if any(report.peak_memory_bytes):
-        table.add_row("peak memory", ", ".join(format_bytes(b) for b in report.peak_memory_bytes))
-    if report.verification is not None:
-        for d in report.verification.differences:
-            table.add_row(f"verify: {d.quantity}", f"largest relative error {d.error:.1e} in {d.name}, of {d.compared}")
-        verdict = "equal to" if report.verification.passed else "NOT equal to"
-        table.add_row("verify", f"{verdict} single-process training within {report.verification.tolerance:.0e}")
-    return table

@@ -32,12 +32,14 @@ def simulate(
     from drlpp.files import write_atomically
     from drlpp.plan import load_plan
     from drlpp.plan import validate as check
-    from drlpp.report.tables import plan_tables
+    from drlpp.report.tables import simulation_tables
+    from drlpp.sim import explain
     from drlpp.sim import simulate as run
 
     loaded = load_plan(plan)
     check(loaded)
     simulation = run(loaded)
+    explanation = explain(simulation)
     if trace:
         write_atomically(trace, chrome_trace(simulation.trace))
         say(f"trace written to {trace}")
@@ -49,11 +51,16 @@ def simulate(
                 "num_stages": loaded.num_stages,
                 "num_microbatches": loaded.num_microbatches,
                 "schedule_name": loaded.schedule_name,
+                "bottleneck": explanation.bottleneck,
+                "busy_s": explanation.busy_s,
+                "explanation": explanation.lines(),
             }
         )
     else:
-        for table in plan_tables(dataclasses.replace(loaded, prediction=simulation.prediction)):
+        for table in simulation_tables(simulation):
             out().print(table)
+        for line in explanation.lines():
+            out().print(line, markup=False)
     if not simulation.feasible:
         device, excess = max(simulation.infeasible, key=lambda d: d[1])
         raise InfeasibleError(

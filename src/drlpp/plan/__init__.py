@@ -5,7 +5,7 @@ from drlpp.plan.assignment import Assignment
 from drlpp.plan.plan import Plan, Prediction, Provenance, Stage
 from drlpp.plan.serialize import load_plan, plan_from_dict, plan_to_dict, save_plan
 from drlpp.plan.trace import Trace, TraceEvent
-from drlpp.plan.validate import dependencies, validate
+from drlpp.plan.validation import dependencies, validate
 
 __all__ = [
     "Action",

@@ -1,7 +1,8 @@
 """The plan: partition, placement and schedule, with the problem it was made for and what is predicted of it.
 
 A plan is all that is needed to simulate, report, export or run: it carries the operator graph (with its source),
-the cluster and the training set-up. Planners write it; everything else reads it. `plan.validate` says when it is legal.
+the cluster and the training set-up. Planners write it; everything else reads it. `plan.validation` says when it is
+legal.
 """
 
 from __future__ import annotations

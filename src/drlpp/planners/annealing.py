@@ -43,7 +43,7 @@ MAX_ROUNDS = 2000
 """Ends the search of small problems, so that their plan does not depend on the speed of the machine."""
 MOVES_PER_OP = 1000
 MAX_MOVES = 400_000
-START_SHARE = 0.4
+START_SHARE = 0.6
 """Part of the budget for the planners that give the starts."""
 WALK_STEPS = 150
 MANY_STAGES = 256

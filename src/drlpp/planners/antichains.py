@@ -130,16 +130,19 @@ def path_states(predecessors: Sequence[Sequence[int]]) -> CutStates:
 
     After the cut, no op but the last one before it is used.
     """
-    walk = _Walk(predecessors)
-    full = (1 << len(predecessors)) - 1
-    masks = []
-    for i, ancestors in enumerate(walk.ancestors):
-        inside = ancestors | (1 << i)
-        outside = full & ~inside
-        used_later = any(outside >> q & 1 for p in bits(ancestors) for q in walk.successors[p])
-        if not used_later and all(walk.ancestors[q] >> i & 1 for q in bits(outside)):
-            masks.append(inside)
-    if full not in masks:
-        masks.append(full)
-    masks.sort(key=int.bit_count)
-    return CutStates((0, *masks), ((), *(walk.augmented(m) for m in masks)))
+    n = len(predecessors)
+    last_use = [-1] * n
+    for i, before in enumerate(predecessors):
+        for p in before:
+            last_use[p] = i
+    last_source = max(i for i in range(n) if not predecessors[i])
+    first_sink = next(i for i in range(n) if last_use[i] < 0)
+    ends, reach = [], -1
+    for i in range(n):
+        # in any topological order, the ops before a cut of the path are those before its last op
+        if reach <= i and last_source <= i and first_sink >= i:
+            ends.append(i)
+        reach = max(reach, last_use[i])
+    if not ends or ends[-1] != n - 1:
+        ends.append(n - 1)
+    return CutStates((0, *((1 << (i + 1)) - 1 for i in ends)), ((), *((i,) for i in ends)))

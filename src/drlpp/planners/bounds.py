@@ -11,7 +11,8 @@ Valid for unequal devices, replicated stages and devices with several stages. Fo
 - *cuts* (steady state): the ops of the heaviest path fall into runs with the same devices. A run of r replicas puts
   its time over r and its gradient exchange on each, which must stay below the bound; between two runs the activations
   have to be moved for a part of the micro-batches that follows from the numbers of replicas. The cheapest way to do
-  that (a dynamic program over the path), with all other ops added, must fit all devices together.
+  that (a dynamic program over the path), with all other ops added, must fit all devices together. Where few cuts are
+  cheap enough to matter, `run_bound` looks closer.
 - *memory*: parameters, gradients and optimizer state that do not fit all devices together, or one op that fits none:
   no plan exists, and the bound is infinite.
 
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from drlpp.cluster import Cluster
 from drlpp.planners.base import Budget
 from drlpp.planners.op_arrays import OpArrays, op_arrays
+from drlpp.planners.run_bound import may_exist
 from drlpp.problem import PlanningProblem
 
 SAFETY = 1.0 - 1e-9
@@ -193,13 +195,15 @@ def _longest_path_s(problem: PlanningProblem) -> float:
 
 
 def _heaviest_path(problem: PlanningProblem, weight: NDArray[np.float64]) -> list[int]:
-    """Ops of the path of the graph with the largest sum of weights."""
+    """Ops of the path of the graph with the largest sum of weights; light detours are left out."""
     graph = problem.graph
-    total, previous = weight.copy(), [-1] * graph.num_ops
+    # a detour over a light op (the size of a tensor) would hide the value that goes beside it
+    gain = weight - 0.02 * weight.mean()
+    total, previous = gain.copy(), [-1] * graph.num_ops
     for i in range(graph.num_ops):
         for p in graph.predecessors[i]:
-            if total[p] + weight[i] > total[i]:
-                total[i], previous[i] = total[p] + weight[i], p
+            if total[p] + gain[i] > total[i]:
+                total[i], previous[i] = total[p] + gain[i], p
     path, i = [], int(np.argmax(total))
     while i >= 0:
         path.append(i)
@@ -214,7 +218,7 @@ def _cut_bound(problem: PlanningProblem, arrays: OpArrays, weights: NDArray[np.f
     used = np.unique(cluster.type_index)
     weighted = (arrays.total_s[used] * weights[used, None]).min(axis=0)
     least = float(weights[used].min())
-    path = _heaviest_path(problem, weighted + 1e-12 * weighted.sum())
+    path = _heaviest_path(problem, weighted)
     if len(path) > MAX_PATH or replicas > MAX_REPLICAS:
         return 0.0
     if arrays.timed:
@@ -235,10 +239,20 @@ def _cut_bound(problem: PlanningProblem, arrays: OpArrays, weights: NDArray[np.f
 
     def fits(bound: float) -> bool:
         total = _cheapest_runs(
-            weighted[path], fastest[path], arrays.param_bytes[path], moved, exchange * 1.0, least, bound
+            weighted[path], fastest[path], arrays.param_bytes[path], moved, exchange, least, bound
         ) + _cheapest_apart(weighted[others], fastest[others], arrays.param_bytes[others], exchange, least, bound)
-        return bool(total <= capacity * bound)
+        return bool(total <= capacity * bound) and may_exist(
+            fastest[path],
+            arrays.param_bytes[path],
+            moved / (2 * least),
+            fastest[others],
+            arrays.param_bytes[others],
+            exchange,
+            cluster.num_devices,
+            bound,
+        )
 
+    # what does not fit at one value fits at none below it, so every "no" is a bound
     low = float(weighted.sum()) / capacity
     high = low
     while not fits(high):
@@ -249,7 +263,7 @@ def _cut_bound(problem: PlanningProblem, arrays: OpArrays, weights: NDArray[np.f
             high = middle
         else:
             low = middle
-        if high - low < 1e-6 * high:
+        if high - low < 1e-4 * high:
             break
     return low
 

@@ -117,14 +117,14 @@ def _top_level_cuts(graph: OpGraph, engine: Engine) -> set[int]:
 
 
 def _module_cuts(graph: OpGraph, engine: Engine) -> set[int]:
-    """Positions where a module begins; a module that has parameters stays whole."""
+    """Positions where a module begins; modules that have parameters of their own, but for the model, stay whole."""
     _check_modules(graph, engine)
     first: dict[str, int] = {}
     for i, op in enumerate(graph.ops):
         for path in prefixes(op.module):
             first.setdefault(path, i)
     owners = {p.rpartition(".")[0] for op in graph.ops for p in op.params}
-    spans = _spans((op.module, i) for i, op in enumerate(graph.ops) if op.module in owners)
+    spans = _spans((op.module, i) for i, op in enumerate(graph.ops) if op.module and op.module in owners)
     return _without(set(first.values()) - {min(first.values())}, spans)
 
 

@@ -18,14 +18,14 @@ optimum), and the simulation picks the best.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.data_parallel import data_parallel_assignment
 from drlpp.planners.device_orders import device_orders, fold_depths, folded
-from drlpp.planners.device_states import DeviceStates, by_class, in_order, replica_choices
+from drlpp.planners.device_states import MANY_DEVICES, DeviceStates, by_class, in_order, replica_choices
 from drlpp.planners.downsets import all_downsets
 from drlpp.planners.op_arrays import OpArrays, op_arrays
 from drlpp.planners.op_orders import op_orders
@@ -102,31 +102,31 @@ class DynamicProgram:
 def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
     """Offers the program's solutions to a search until all are made or the budget is spent."""
     arrays = op_arrays(search.problem)
-    states = list(device_choices(search.problem, arrays, rng))
+    states: Iterable[DeviceStates] = device_choices(search.problem, arrays, rng)
     for model in split_models(search.problem, arrays, rng):
         states = offer_splits(search, model, states)
         if search.budget.spent:
             return
 
 
-def offer_splits(search: Search, model: SplitModel, choices: Sequence[DeviceStates]) -> list[DeviceStates]:
+def offer_splits(search: Search, model: SplitModel, choices: Iterable[DeviceStates]) -> list[DeviceStates]:
     """Offers the best splits of one model on some device states.
 
     Returns:
         The states with the best plans, at most `KEPT_STATES`: what is worth trying with the next model.
     """
-    ranked: list[tuple[float, int, Split]] = []
+    ranked: list[tuple[float, int, DeviceStates, Split]] = []
     for number, states in enumerate(choices):
         split, value = _offer_best_bottleneck(search, model, states)
         if split is not None:
-            ranked.append((value, number, split))
+            ranked.append((value, number, states, split))
         if search.budget.spent:
             break
     ranked.sort(key=lambda x: x[:2])
     if search.problem.objective == "iteration-time":
-        for _, number, split in ranked[:FILLED_STATES]:
-            _offer_short_fills(search, model, choices[number], split)
-    return [choices[number] for _, number, _ in ranked[:KEPT_STATES]]
+        for _, _, states, split in ranked[:FILLED_STATES]:
+            _offer_short_fills(search, model, states, split)
+    return [states for _, _, states, _ in ranked[:KEPT_STATES]]
 
 
 def _replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
@@ -135,6 +135,9 @@ def _replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
     if problem.objective == "steady-state" or free == (1,):
         return [free]
     equal = [r for r in free if 1 < r < total and total % r == 0]
+    if total > MANY_DEVICES:  # few stages first: plans with hundreds of stages are rarely good and slow to simulate
+        by_stages = sorted(equal, key=lambda r: abs(math.log2(total / r / 8)))
+        return [*((r,) for r in by_stages[:5]), free]
     return [free, (1,), *((r,) for r in equal[:3])]
 
 

@@ -12,6 +12,7 @@ devices; every configuration is ranked by the evaluator, and the enumeration end
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,6 +27,8 @@ from drlpp.planners.split_dp import solve_split, to_assignment
 from drlpp.problem import PlanningProblem
 
 MAX_DEVICE_ORDERS = 24
+USUAL_STAGES = 8
+"""Group sizes that give about so many stages are tried first."""
 
 
 class Metis:
@@ -70,6 +73,7 @@ def group_choices(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Gen
             places = folded(order, depth)
             most = len(places) if problem.may_replicate else 1
             sizes = [1 << i for i in range(most.bit_length()) if 1 << i <= most]
+            sizes.sort(key=lambda size: abs(math.log2(len(places) / size / USUAL_STAGES)))
             for size in sizes:
                 yield in_order(problem, arrays, places, (size,))
                 if 2 * size <= most:

@@ -40,10 +40,10 @@ from drlpp.planners.uniform import uniform_assignment
 from drlpp.problem import PlanningProblem
 
 MAX_GROUPS = 160
-MAX_VARIABLES = 4000
+MAX_VARIABLES = 2000
 """Groups times stages at most: fewer groups with more stages."""
 MAX_STAGES = 32
-DP_SHARE = 0.3
+DP_SHARE = 0.4
 """Part of the budget for `dp`."""
 FEASIBLE_GAP = 1e-3
 
@@ -72,7 +72,7 @@ class Milp:
             if budget.spent or start.num_stages < 2 or start.num_stages > MAX_STAGES:
                 continue
             slots = make_slots(problem, arrays, start.devices, reduce_s)
-            seconds = budget.left_s / (len(starts) - number) * 0.9
+            seconds = budget.left_s / (len(starts) - number) * 0.7
             labels, bound = _solve(problem, arrays, slots, start.stage_of_op, seconds, seed)
             bound_s = max(bound_s, bound) if number == 0 else bound_s
             compact = Assignment.compact(labels, dict(enumerate(start.devices)))

@@ -46,9 +46,9 @@ MAX_STATES = 2000
 """Most antichains of the exact program."""
 MAX_STATES_COARSE = 400
 """Most states once a graph is approximated anyway."""
-MAX_STEPS = 2e10
+MAX_STEPS = 6e9
 """Most steps of the program's loops (of which pruning skips most)."""
-STEPS_PER_SECOND = 1e9
+STEPS_PER_SECOND = 2e8
 MIN_GROUPS = 24
 
 
@@ -201,6 +201,20 @@ def _level_table(
     best = np.full((num_starts, count, machines), np.inf)
     split = np.full((num_starts, count, machines), -1, dtype=np.int32)
     replicas = np.zeros((num_starts, count, machines), dtype=np.int32)
+    # per state, the states inside it, and what a last stage between the two costs, side by side in memory
+    inside_ptr = np.zeros(count + 1, dtype=np.int64)
+    for j in range(count):
+        inside_ptr[j + 1] = inside_ptr[j] + contained[:, j].sum()
+    inside = np.empty(inside_ptr[count], dtype=np.int32)
+    least = np.empty(inside_ptr[count])
+    most = max(machines - 1, 1)
+    for j in range(count):
+        at = inside_ptr[j]
+        for k in range(j):
+            if contained[k, j]:
+                inside[at] = k
+                least[at] = max(stage_s[k, j], 2.0 * boundary[k] / bandwidth) / most
+                at += 1
     for start in range(num_starts):
         for j in range(start + 1, count):
             if not contained[start, j]:
@@ -209,14 +223,10 @@ def _level_table(
                 sync = 4.0 * (m - 1) * params[start, j] / (bandwidth * m) / within
                 best[start, j, m - 1] = (stage_s[start, j] + sync) / m
                 replicas[start, j, m - 1] = m
-            for k in range(start + 1, j):
-                if not (contained[start, k] and contained[k, j]):
-                    continue
-                worst = 0.0  # no table entry is improved by anything above this
-                for m in range(2, machines + 1):
-                    worst = max(worst, best[start, j, m - 1])
-                most = max(machines - 1, 1)
-                if max(stage_s[k, j], 2.0 * boundary[k] / bandwidth) / most >= worst:
+            worst = best[start, j, 1:].max() if machines > 1 else 0.0  # no entry is improved by more than this
+            for at in range(inside_ptr[j], inside_ptr[j + 1]):
+                k = inside[at]
+                if least[at] >= worst or k <= start or not contained[start, k]:
                     continue
                 for option in range(len(replica_options)):
                     r = replica_options[option]
@@ -234,6 +244,7 @@ def _level_table(
                             best[start, j, m - 1] = value
                             split[start, j, m - 1] = k
                             replicas[start, j, m - 1] = r
+                worst = best[start, j, 1:].max()
     return best, split, replicas
 
 

@@ -38,5 +38,5 @@ class PipeDreamContracted:
         if len(masks) > MAX_STATES:  # keep the ends and evenly spaced cuts
             masks = tuple(masks[int(i)] for i in np.unique(np.linspace(0, len(masks) - 1, MAX_STATES).astype(int)))
         model = over_downsets(arrays, masks_to_rows(masks, problem.graph.num_ops))
-        offer_splits(search, model, list(device_choices(problem, arrays, np.random.default_rng(seed))))
+        offer_splits(search, model, device_choices(problem, arrays, np.random.default_rng(seed)))
         return search.result({"cut_states": float(len(masks))})

@@ -4,7 +4,8 @@ The problem is rewritten so that the planner cannot leave the engine's space, an
 1. ops become blocks between the positions where the engine can cut (`planners.cuts`);
 2. equal replicas become data-parallel copies: for each number of copies R that divides the micro-batches, devices are
    grouped by R (alike devices together), and the planner plans one copy on the slowest device of each group, with
-   1/R of the micro-batches and without replication;
+   1/R of the micro-batches and without replication. The grouping under which a simple split is fastest comes first,
+   and once the budget is spent the rest are left out;
 3. a device that the planner gave several stages keeps one: stages are merged with their neighbours;
 4. cuts are then moved and ranks swapped while that improves the objective under the engine's schedules.
 
@@ -72,9 +73,11 @@ class Restricted:
         """The best plan within the engine's rules. Raises PlanError if the graph has nothing that it could cut at."""
         search = _Search(problem, self.engine, block_of_op(problem.graph, self.engine))
         blocks = block_graph(problem, search.block)
-        variants = list(_rank_groups(problem, self.engine))
+        variants = sorted(_rank_groups(problem, self.engine), key=search.promise)
         reasons = []
         for k, ranks in enumerate(variants):
+            if budget.spent and search.best is not None:
+                break
             part = budget.part(1 / (len(variants) - k))
             copy = _one_copy(problem, blocks, ranks)
             result = self.planner.solve(copy, part.part(1 - _POLISH), seed, progress)
@@ -105,6 +108,14 @@ class _Search:
         value = self._value(chain)
         if value < self.value:
             self.best, self.value = chain, value
+
+    def promise(self, ranks: Ranks) -> float:
+        """The objective of the simple split: ranks in order, each with blocks in proportion to its speed."""
+        speed = np.array([1 / max(_seconds(self.problem, _slowest(self.problem, group)), 1e-12) for group in ranks])
+        bounds = np.cumsum(speed) / speed.sum() * self.block_s.sum()
+        rank_of_block = np.searchsorted(bounds, np.cumsum(self.block_s) - self.block_s / 2)
+        used, starts = np.unique(rank_of_block.clip(max=len(ranks) - 1), return_index=True)
+        return self._value(_Chain(tuple(starts.tolist()), tuple(ranks[r] for r in used), False))
 
     def polished(self, chain: _Chain, budget: Budget) -> _Chain:
         """The chain after moves of cuts and swaps of ranks, as long as these help and the budget lasts."""

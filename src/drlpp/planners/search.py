@@ -14,6 +14,9 @@ from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 
 POOL_SIZE = 12
+LONG_SCHEDULE = 100_000
+"""Stages times micro-batches above which only `QUICK_SCHEDULES` are tried."""
+QUICK_SCHEDULES = ("1f1b", "gpipe")
 
 
 class Search:
@@ -64,7 +67,7 @@ class Search:
             value, self.last_feasible = self._seen[key]
             return value
         self.num_offers += 1
-        evaluation = self.evaluator.evaluate(assignment)
+        evaluation = self._evaluate(assignment)
         value = evaluation.score(self.problem.objective)
         self.last_feasible = evaluation.feasible
         self._seen[key] = value, evaluation.feasible
@@ -80,6 +83,16 @@ class Search:
         ):
             self._nearest = evaluation
         return value
+
+    def _evaluate(self, assignment: Assignment) -> Evaluation:
+        """Under all schedules; or only simple ones where the load decides or a schedule is very long."""
+        actions = assignment.num_stages * self.problem.training.num_microbatches
+        if self.problem.objective == "iteration-time" and actions <= LONG_SCHEDULE:
+            return self.evaluator.evaluate(assignment)
+        quick = self.evaluator.evaluate(assignment, QUICK_SCHEDULES[:1])
+        if quick.feasible or actions > LONG_SCHEDULE:
+            return quick
+        return self.evaluator.evaluate(assignment)
 
     @property
     def fraction(self) -> float:
@@ -104,7 +117,8 @@ class Search:
             version=__version__,
             notes=notes or {},
         )
-        plan = self.evaluator.make_plan(self.best, provenance)
+        long = self.best.num_stages * self.problem.training.num_microbatches > LONG_SCHEDULE
+        plan = self.evaluator.make_plan(self.best, provenance, QUICK_SCHEDULES if long else None)
         return PlanResult(
             planner=self.planner,
             status="ok",
@@ -116,7 +130,9 @@ class Search:
 
     def _miss(self) -> str:
         if self._nearest is None:
-            return "no plan was found within the budget: give it more seconds"
+            if self.budget.spent:
+                return "no plan was found within the budget: give it more seconds"
+            return "no plan of the kinds that this planner makes fits the memory: use another planner or larger devices"
         memory = self.problem.cluster.memory_bytes
         over = np.asarray(self._nearest.peak_memory_bytes) - memory
         device = int(np.argmax(over))

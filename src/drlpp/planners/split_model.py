@@ -137,6 +137,7 @@ def _order_costs(
         consumed[:] = 0
         produced[:] = False
         into, out = 0.0, 0.0
+        num_into, num_out = 0, 0  # so that nothing left is exactly 0, whatever the rounding
         for block in range(start, blocks):
             for position in range(ends[block - 1] if block else 0, ends[block]):
                 op = order[position]
@@ -147,17 +148,21 @@ def _order_costs(
                         produced[v] = True
                         if consumed[v] > 0:
                             into -= amount[v]
+                            num_into -= 1
                         if consumed[v] < num_consumers[v]:
                             out += amount[v]
+                            num_out += 1
                     else:
                         consumed[v] += 1
                         if produced[v]:
                             if consumed[v] == num_consumers[v]:
                                 out -= amount[v]
+                                num_out -= 1
                         elif consumed[v] == 1:
                             into += amount[v]
-            received[start, block + 1] = max(into, 0.0)
-            sent[start, block + 1] = max(out, 0.0)
+                            num_into += 1
+            received[start, block + 1] = into if num_into else 0.0
+            sent[start, block + 1] = out if num_out else 0.0
     return received, sent
 
 

@@ -82,6 +82,12 @@ class ComparisonRow:
     curve: tuple[Mapping[str, float], ...] = ()
     breakdown: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    @property
+    def fullest_memory(self) -> float | None:
+        """Peak memory over capacity of the fullest device; None without a plan."""
+        capacity = self.plan.cluster.memory_bytes.tolist() if self.plan else []
+        return max((p / c for p, c in zip(self.peak_memory_bytes, capacity, strict=True)), default=None)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON-ready form; `plan` is the whole plan, as in a plan file."""
         return {

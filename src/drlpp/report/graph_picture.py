@@ -15,6 +15,7 @@ MAX_EDGES = 200
 """Edges that the picture shows; of more, those with the most bytes."""
 _NUM_COLORS = 8
 _LINE_CHARACTERS = 27
+_DEVICE_CHARACTERS = 13
 _LEAST_SCALE = 0.75
 
 
@@ -82,7 +83,7 @@ def _box(row: StageRow, x: float, y: float) -> dict[str, Any]:
     height = (BOX_HEIGHT - 18) / len(row.devices)
     ops = f"{row.num_ops} op{'s' if row.num_ops != 1 else ''}"
     lines = [
-        {"y": 20, "cls": "title", "text": f"Stage {row.index} · {_shorten(row.device_text, 17)}"},
+        {"y": 20, "cls": "title", "text": f"Stage {row.index} · {_device_text(row)}"},
         {"y": 37, "cls": "", "text": _first_and_last(row.modules)},
         {"y": 53, "cls": "dim", "text": f"{ops} · F {format_time(row.forward_s)} · B {format_time(row.backward_s)}"},
         {"y": 68, "cls": "dim", "text": f"{format_bytes(row.memory_bytes)} · {format_bytes(row.param_bytes)} params"},
@@ -97,6 +98,14 @@ def _box(row: StageRow, x: float, y: float) -> dict[str, Any]:
         ],
         "title": f"stage {row.index}: {row.modules}; {row.device_text}",
     }
+
+
+def _device_text(row: StageRow) -> str:
+    """Type and numbers of the devices; of a long text, the type is cut first."""
+    kind, _, numbers = row.device_text.partition(" ")
+    numbers = _shorten(numbers, _DEVICE_CHARACTERS)
+    room = _DEVICE_CHARACTERS - len(numbers) - 1
+    return f"{_shorten(kind, room)} {numbers}" if room > 1 else numbers
 
 
 def _first_and_last(modules: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 
 from drlpp.cluster import Cluster
 from drlpp.plan import Plan, Prediction, Trace
+from drlpp.report.advice import bottleneck_sentences
 from drlpp.report.comparison import DATA_PARALLEL, Comparison, ComparisonRow
 from drlpp.report.wording import format_count, format_share, gap_to
+from drlpp.sim import Explanation, Simulation
 from drlpp.units import format_bytes, format_time
 
 
@@ -93,11 +95,12 @@ def problems(plan: Plan, prediction: Prediction) -> list[str]:
     return out
 
 
-def words(plan: Plan, prediction: Prediction, trace: Trace, comparison: Comparison | None) -> list[str]:
-    """The plan, its speed and its bottleneck in sentences."""
+def words(simulation: Simulation, explanation: Explanation, comparison: Comparison | None) -> list[str]:
+    """The plan, its speed, its bottleneck and what would help, in sentences."""
+    plan = simulation.plan
     return [
-        " ".join([_what(plan), *_speed(plan, prediction, comparison)]),
-        _bottleneck(plan, trace),
+        " ".join([_what(plan), *_speed(plan, simulation.prediction, comparison)]),
+        " ".join(bottleneck_sentences(plan, explanation)),
     ]
 
 
@@ -153,20 +156,6 @@ def _ratio(name: str, ratio: float) -> str:
     if abs(ratio - 1) < 0.005:
         return f"as fast as {name}"
     return f"{ratio:.2f}× faster than {name}" if ratio > 1 else f"{1 / ratio:.2f}× slower than {name}"
-
-
-def _bottleneck(plan: Plan, trace: Trace) -> str:
-    busy: dict[tuple[int, str], float] = defaultdict(float)
-    for e in trace.events:
-        busy[e.device, e.stream] += e.end_s - e.start_s
-    total = trace.iteration_time_s or 1.0
-    (device, stream), seconds = max(busy.items(), key=lambda item: item[1])
-    share = f"{seconds / total:.0%} of the time"
-    kind = plan.cluster.devices[device].type.name
-    if stream != "compute":
-        return f"The bottleneck is the transfer over {stream.removeprefix('link:')}, which is busy {share}."
-    stages = [str(s.index) for s in plan.stages if device in s.devices]
-    return f"The busiest device is #{device} ({kind}, stage {', '.join(stages)}), which computes {share}."
 
 
 def objective_value(comparison: Comparison | None, prediction: Prediction) -> float:

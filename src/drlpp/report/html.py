@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import jinja2
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
 from drlpp.plan import Plan, Prediction, Trace
+from drlpp.report.advice import change_rows
 from drlpp.report.charts import CurvePoint, curve_chart, history_chart
 from drlpp.report.comparison import Comparison, ComparisonRow
 from drlpp.report.graph_picture import color_of, stage_picture
@@ -24,9 +26,11 @@ from drlpp.report.headline import cluster_text, problems, tiles, words
 from drlpp.report.stages import StageRow, stage_rows
 from drlpp.report.timeline import pack, timeline_data
 from drlpp.report.wording import describe_part, format_share
-from drlpp.sim import Simulation, simulate
+from drlpp.sim import Simulation, explain, simulate
 from drlpp.units import format_bytes, format_time
 
+_MAX_HOSTS = 4
+"""Hosts whose command is written out."""
 _KIND_LABELS = {
     "F": "forward",
     "B": "backward",
@@ -82,7 +86,8 @@ def render_report(
             "give a trace of a run of this plan"
         )
     traces = [trace] if measured is None else [trace, measured]
-    data = timeline_data(traces, plan.cluster)
+    explanation = explain(simulation)
+    data = timeline_data(traces, plan.cluster, explanation.critical_path)
     rows = stage_rows(plan)
     if comparison is not None:
         curve = curve or next((row.curve for row in comparison.rows if row.curve), ())
@@ -98,7 +103,8 @@ def render_report(
         cluster_text=cluster_text(plan.cluster),
         problems=problems(plan, prediction),
         tiles=tiles(plan, prediction, comparison, lower_bound_s, measured),
-        words=words(plan, prediction, trace, comparison),
+        words=words(simulation, explanation, comparison),
+        changes=change_rows(explanation),
         measured=measured is not None,
         kinds=[{"key": k, "label": label} for k, label in _KIND_LABELS.items() if k in used],
         left_out=f"{data['left_out']:,}" if data["left_out"] else "",
@@ -178,8 +184,6 @@ def _conditions(comparison: Comparison) -> str:
 
 def _comparison_row(comparison: Comparison, row: ComparisonRow, longest: float) -> dict[str, Any]:
     value = comparison.value(row)
-    capacity = row.plan.cluster.memory_bytes.tolist() if row.plan else []
-    fullest = max((p / c for p, c in zip(row.peak_memory_bytes, capacity, strict=True)), default=None)
     none = "–"
     return {
         "planner": row.planner,
@@ -193,7 +197,7 @@ def _comparison_row(comparison: Comparison, row: ComparisonRow, longest: float) 
         "speedup": f"{row.speedup_over_data_parallel:.2f}×" if row.speedup_over_data_parallel is not None else none,
         "gap": f"{row.gap:.1%}" if row.gap is not None else none,
         "planned": format_time(row.planning_time_s),
-        "memory": format_share(fullest) if fullest is not None else none,
+        "memory": format_share(share) if (share := row.fullest_memory) is not None else none,
         "breakdown": [describe_part(name, amount) for name, amount in row.breakdown.items()],
     }
 
@@ -229,8 +233,25 @@ def _commands(plan: Plan) -> list[dict[str, str]]:
             "what": "Train with it here, and compare the result with training on one device:",
             "command": "drlpp run plan.json --steps 10 --verify",
         },
+        *_across_hosts(plan),
         {
             "what": "Hand it to another engine (FORMAT: torch-schedule, torchtitan, megatron, accelerate, ...):",
             "command": "drlpp export plan.json --to FORMAT -o FILE",
         },
     ]
+
+
+def _across_hosts(plan: Plan) -> list[dict[str, str]]:
+    """How to start the ranks on each host, for plans that use several."""
+    used = sorted({d for stage in plan.stages for d in stage.devices})
+    per_host = Counter(plan.cluster.hosts[plan.cluster.devices[d].host].name for d in used)
+    if len(per_host) < 2:
+        return []
+    lines = [
+        f"torchrun --nnodes {len(per_host)} --node-rank {rank} --nproc-per-node {number} --master-addr "
+        f"{next(iter(per_host))} --master-port 29500 -m drlpp run plan.json  # on host {name}"
+        for rank, (name, number) in enumerate(per_host.items())
+    ]
+    if len(lines) > _MAX_HOSTS:
+        lines[_MAX_HOSTS:] = [f"# and so on, up to --node-rank {len(per_host) - 1}"]
+    return [{"what": "Train with it on the cluster, one command on each host:", "command": "\n".join(lines)}]

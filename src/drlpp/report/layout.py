@@ -22,7 +22,7 @@ BOX_GAP = 26.0
 _POINT_WIDTH = 14.0
 _MARGIN = 3.0
 _SWEEPS = 8
-_SETTLING_SWEEPS = 40
+_SETTLING_SWEEPS = 24
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,9 +125,11 @@ def _positions(rows: list[list[int]], links: list[tuple[int, int]], num_boxes: i
     for row in rows:
         offsets = _offsets(row, num_boxes)
         centre.update(zip(row, (offsets - offsets.mean()).tolist(), strict=True))
-    for _ in range(_SETTLING_SWEEPS):
-        for row in rows + rows[::-1]:
-            wish = np.array([_mean([centre[n] for n in above[i] + below[i]], centre[i]) for i in row])
+    for sweep in range(_SETTLING_SWEEPS):
+        down, settled = sweep % 2 == 0, sweep >= _SETTLING_SWEEPS - 2
+        for row in rows if down else rows[::-1]:
+            near = [above[i] + below[i] if settled else (above if down else below)[i] for i in row]
+            wish = np.array([_mean([centre[n] for n in them], centre[i]) for i, them in zip(row, near, strict=True)])
             weight = np.array([1.0 if i < num_boxes else 4.0 for i in row])
             offsets = _offsets(row, num_boxes)
             centre.update(zip(row, (isotonic(wish - offsets, weight) + offsets).tolist(), strict=True))

@@ -116,6 +116,15 @@ function timeline(data) {
     }
     g.globalAlpha = 1;
   }
+  function critical(g, device, y, width) { // a line above actions, and below transfers, of the critical path
+    g.fillStyle = palette.ink;
+    for (let i = 0; i < data.critical.length; i += 4) {
+      if (data.critical[i] !== device) continue;
+      const x0 = Math.max(gutter(), toX(data.critical[i + 1], width));
+      const x1 = Math.min(width, toX(data.critical[i + 1] + data.critical[i + 2], width));
+      if (x1 > gutter() && x0 < width) g.fillRect(x0, data.critical[i + 3] ? y + barHeight + thinHeight + 2 : y - 3, Math.max(x1 - x0, 0.7), 2);
+    }
+  }
   function label(g, device, source, y, h) {
     const kind = data.devices[device];
     g.textBaseline = "middle"; g.textAlign = "left";
@@ -140,6 +149,7 @@ function timeline(data) {
       if (!lane.compute.events.length) { g.fillStyle = palette.muted; g.textAlign = "left"; g.fillText("not used", gutter() + 8, y + barHeight / 2 + 0.5); }
       bars(g, lane.compute, y, barHeight, width, barHeight >= 10);
       bars(g, lane.transfer, y + barHeight + 1, thinHeight, width, false);
+      if (lane.source === "simulated") critical(g, lane.device, y, width);
     });
   }
   const rowHeight = data.memory.length > 24 ? 30 : 46, memoryPitch = rowHeight + 20;
@@ -295,8 +305,8 @@ function chart(figure, spec) {
   if (yLog) { y0 /= 1.08; y1 *= 1.08; } else { y0 -= room; y1 += room; }
   const scale = (log, lo, hi) => (v) => (log ? Math.log(v / lo) / Math.log(hi / lo) : (v - lo) / (hi - lo));
   const fx = scale(spec.x.log, x0, x1), fy = scale(yLog, y0, y1);
-  const ticks = (log, lo, hi, count) => {
-    if (!log) { const step = niceStep(hi - lo, count), out = []; for (let k = Math.ceil(lo / step - 1e-9); k * step <= hi + step * 1e-9; k++) out.push(Number((k * step).toPrecision(12))); return out; }
+  const ticks = (log, lo, hi, count, least = 0) => {
+    if (!log) { const step = Math.max(least, niceStep(hi - lo, count)), out = []; for (let k = Math.ceil(lo / step - 1e-9); k * step <= hi + step * 1e-9; k++) out.push(Number((k * step).toPrecision(12))); return out; }
     const all = [];
     for (let p = Math.floor(Math.log10(lo)); p <= Math.ceil(Math.log10(hi)); p++) for (const m of [1, 2, 5]) all.push(m * 10 ** p);
     const inside = all.filter((t) => t >= lo * 0.999 && t <= hi * 1.001), tens = inside.filter((t) => Math.abs(Math.log10(t) - Math.round(Math.log10(t))) < 1e-9);
@@ -310,7 +320,7 @@ function chart(figure, spec) {
     const X = (v) => left + fx(v) * (width - left - right), Y = (v) => height - bottom - fy(v) * (height - top - bottom);
     let out = `<svg viewBox="0 0 ${width} ${height}" height="${height}" role="img" aria-label="${escape(spec.label)}">`;
     for (const t of ticks(yLog, y0, y1, 6)) out += `<line class="grid" x1="${left}" x2="${width - right}" y1="${Y(t)}" y2="${Y(t)}"/><text x="${left - 8}" y="${Y(t) + 4}" text-anchor="end">${unit(t)}</text>`;
-    for (const t of ticks(spec.x.log, x0, x1, Math.max(2, width / 110))) out += `<line class="grid" x1="${X(t)}" x2="${X(t)}" y1="${height - bottom}" y2="${height - bottom + 5}"/><text x="${X(t)}" y="${height - bottom + 19}" text-anchor="${fx(t) > 0.96 ? "end" : "middle"}">${xUnit(t)}</text>`;
+    for (const t of ticks(spec.x.log, x0, x1, Math.max(2, width / 110), spec.x.unit ? 0 : 1)) out += `<line class="grid" x1="${X(t)}" x2="${X(t)}" y1="${height - bottom}" y2="${height - bottom + 5}"/><text x="${X(t)}" y="${height - bottom + 19}" text-anchor="${fx(t) > 0.96 ? "end" : "middle"}">${xUnit(t)}</text>`;
     out += `<text x="${(left + width - right) / 2}" y="${height - 4}" text-anchor="middle">${escape(spec.x.label)}</text>`;
     if (spec.bound) out += `<line class="bound" x1="${left}" x2="${width - right}" y1="${Y(spec.bound)}" y2="${Y(spec.bound)}"/>`;
     spec.series.forEach((s, i) => {
@@ -335,6 +345,8 @@ function chart(figure, spec) {
   new ResizeObserver(() => requestAnimationFrame(resized)).observe(figure);
 }
 
+const graph = document.querySelector(".graph"), firstBox = graph.querySelector(".box").getBoundingClientRect();
+graph.scrollLeft = firstBox.left + firstBox.width / 2 - graph.getBoundingClientRect().left - graph.clientWidth / 2;
 const specs = JSON.parse(document.getElementById("charts").textContent);
 document.querySelectorAll("[data-chart]").forEach((figure) => chart(figure, specs[figure.dataset.chart]));
 unpack(document.getElementById("data").textContent.trim()).then(timeline);

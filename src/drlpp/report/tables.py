@@ -26,38 +26,38 @@ _NONE = "-"
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row per planner, failures with their reason; the best one is bold."""
+    """One row per planner, the best one bold; below, why planners failed and what their parts found or took."""
     p = comparison.problem
-    bound = f"lower bound {format_time(comparison.lower_bound_s)} ({comparison.bound_kind})"
     steady = p.objective == "steady-state"
+    notes = Text()
     table = Table(
         title=f"{p.model} on {p.cluster}: {p.num_devices} devices, {p.num_microbatches} micro-batches",
-        caption=f"gap: {'bottleneck' if steady else 'iteration time'} against the {bound}",
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("planner")
-    for name in ("iteration", "bottleneck", "vs data par.", "gap", "fullest memory", "planned in"):
+    table.add_column("planner", no_wrap=True)
+    for name in ("bottleneck" if steady else "iteration", "speed-up", "gap", "memory", "planned"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("status")
     for row in comparison.rows:
-        details = [describe_part(name, amount) for name, amount in row.breakdown.items()]
-        status = Text(row.status, style="" if row.status == "ok" else "red")
-        if row.reason:
-            status.append(f": {row.reason}")
-        if details:
-            status.append(f" ({', '.join(details)})", style="dim")
+        value = comparison.value(row)
         table.add_row(
             Text(row.planner),
-            format_time(row.iteration_time_s) if row.iteration_time_s is not None else _NONE,
-            format_time(row.bottleneck_s) if row.bottleneck_s is not None else _NONE,
+            format_time(value) if value is not None else Text(row.status, style="red"),
             f"{row.speedup_over_data_parallel:.2f}x" if row.speedup_over_data_parallel is not None else _NONE,
             f"{row.gap:.1%}" if row.gap is not None else _NONE,
-            _fullest(row.plan, row.peak_memory_bytes),
+            format_share(share) if (share := row.fullest_memory) is not None else _NONE,
             format_time(row.planning_time_s),
-            status,
             style="bold" if row is comparison.best else "",
         )
+        parts = [describe_part(name, amount) for name, amount in row.breakdown.items()]
+        if row.reason:
+            notes.append(f"\n{row.planner} {row.status}: {row.reason}", style="red")
+        if parts:
+            notes.append(f"\n{row.planner}: {', '.join(parts)}", style="dim")
+    legend = "speed-up: over data parallelism; memory: the fullest device"
+    if comparison.useful_bound_s is not None:
+        legend += f"; gap: to the lower bound of {format_time(comparison.useful_bound_s)} ({comparison.bound_kind})"
+    table.caption = Text(legend, style="dim") + notes
     return table
 
 
@@ -79,29 +79,26 @@ def plan_tables(
 def stage_table(plan: Plan) -> Table:
     """One row per stage: ops, modules, devices, time, memory."""
     table = Table(title="stages", title_justify="left")
-    table.add_column("stage", justify="right")
-    table.add_column("modules", ratio=1)
-    table.add_column("devices")
-    for name in ("ops", "forward", "backward", "share", "parameters", "in flight", "memory"):
+    table.add_column("stage", justify="right", no_wrap=True)
+    table.add_column("devices", no_wrap=True)
+    for name in ("ops", "F + B", "params", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("modules")
     for row in stage_rows(plan):
         table.add_row(
             str(row.index),
-            Text(row.modules + (" (recomputes)" if row.recompute else "")),
             Text(row.device_text),
             f"{row.num_ops:,}",
-            format_time(row.forward_s),
-            format_time(row.backward_s),
-            f"{row.time_share:.0%}",
+            format_time(row.forward_s + row.backward_s),
             format_bytes(row.param_bytes),
-            str(row.in_flight),
             format_bytes(row.memory_bytes),
+            Text(("recomputes: " if row.recompute else "") + _from_to(row.modules)),
         )
     return table
 
 
 def simulation_tables(simulation: Simulation) -> list[RenderableType]:
-    """What the simulator says of a plan: the headline numbers, the devices, and what does not fit."""
+    """What the simulator says of a plan: numbers, devices, and what does not fit."""
     plan, prediction = simulation.plan, simulation.prediction
     tables: list[RenderableType] = [_headline(plan, prediction), device_table(simulation)]
     tables += [Text(line, style="red") for line in problems(plan, prediction)]
@@ -158,8 +155,15 @@ def run_tables(plan: Plan, report: RunReport) -> list[RenderableType]:
         table.add_row("peak memory of tensors", ", ".join(peaks))
     tables: list[RenderableType] = [table]
     if report.verification is not None:
-        tables.append(Text(str(report.verification), style="green" if report.verification.ok else "red"))
+        verdict = report.verification
+        tables.append(Text(verdict.describe(), style="green" if verdict.passed else "red"))
     return tables
+
+
+def _from_to(modules: str) -> str:
+    """The first and the last of a list of modules."""
+    names = modules.split(";")[0].split(", ")
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
 def _headline(

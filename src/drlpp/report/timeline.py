@@ -16,6 +16,7 @@ from typing import Any
 
 from drlpp.cluster import Cluster
 from drlpp.plan import Trace, TraceEvent
+from drlpp.sim import CriticalStep
 
 MAX_EVENTS = 150_000
 """Events that the page keeps of all traces together."""
@@ -24,11 +25,14 @@ _MAX_MEMORY_POINTS = 400
 KINDS = ("F", "B", "I", "W", "recompute", "send", "all-reduce", "optimizer")
 
 
-def timeline_data(traces: Sequence[Trace], cluster: Cluster) -> dict[str, Any]:
+def timeline_data(
+    traces: Sequence[Trace], cluster: Cluster, critical_path: Sequence[CriticalStep] = ()
+) -> dict[str, Any]:
     """Lanes and memory curves of one or two traces of the same plan, for ``report.js``.
 
     Each lane is ``{device, source, compute, transfer}``; the last two are flat lists of (start difference, duration,
-    kind, stage, micro-batch[, other device, kilobytes]).
+    kind, stage, micro-batch[, other device, kilobytes]). `critical` has (device, start, duration, whether it is in
+    `transfer`) of the steps of the critical path of the simulated trace.
     """
     longest = max(t.iteration_time_s for t in traces)
     tick = longest / _TICKS or 1.0
@@ -68,6 +72,7 @@ def timeline_data(traces: Sequence[Trace], cluster: Cluster) -> dict[str, Any]:
         ],
         "lanes": lanes,
         "memory": memory,
+        "critical": [v for step in critical_path[:MAX_EVENTS] for v in _critical(step, tick)],
         "left_out": max(0, total - sum(min(len(t.events), MAX_EVENTS // len(traces)) for t in traces)),
     }
 
@@ -82,6 +87,12 @@ def _flat(events: Sequence[TraceEvent], tick: float, *, transfers: bool) -> list
             out += [_peer(e.stream), round(e.bytes / 1e3)]
         before = start
     return out
+
+
+def _critical(step: CriticalStep, tick: float) -> tuple[int, int, int, int]:
+    device = int(step.where.removeprefix("device ").partition("->")[0])
+    in_transfers = step.kind in ("transfer", "all-reduce")
+    return device, round(step.start_s / tick), round((step.end_s - step.start_s) / tick), int(in_transfers)
 
 
 def _peer(stream: str) -> int:

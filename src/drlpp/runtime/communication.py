@@ -1,8 +1,10 @@
 """Sends and receives of one rank, over torch.distributed point-to-point messages.
 
 Receives are posted a few actions before their values are needed, so that transfers run beside the computation. A
-send is posted as soon as its values exist and is not waited for before the end of the step: a gloo send completes
-only when the other side has posted its receive, so waiting for it earlier could deadlock.
+send is posted as soon as its values exist and is not waited for before it is known to be done: a gloo send completes
+only when the other side has posted its receive, so waiting for it earlier could deadlock, and gloo does not tell
+whether a send is done without waiting. It is known by what comes back: a message that the other side produced after
+an action that read the sent one proves it. What is not proven so is waited for at the end of the step.
 
 On gloo the two directions of a pair of ranks are independent queues, each in the planned order. On NCCL all messages of
 a pair run one after the other, whatever their tags, so both directions share one queue (`one_queue_per_pair`).
@@ -13,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 import torch
@@ -35,6 +37,15 @@ class TensorSpec:
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Sent:
+    """A send that is posted, its tensor, and the action of the other device that reads it first."""
+
+    work: dist.Work
+    tensor: torch.Tensor
+    needed_by: int
 
 
 class _Queue:
@@ -92,7 +103,7 @@ class Channel:
         self._one_queue = one_queue_per_pair
         self._queues: dict[tuple[int, bool], _Queue] = {}
         self._received: dict[int, tuple[list[torch.Tensor], list[dist.Work]]] = {}
-        self._sent: deque[tuple[dist.Work, torch.Tensor, int]] = deque()
+        self._sent: dict[int, deque[_Sent]] = defaultdict(deque)
         self.begin()
 
     def begin(self) -> None:
@@ -103,8 +114,6 @@ class Channel:
         """Posts the receives of the next actions; `action` is the index of the one that is about to run."""
         for queue in self._queues.values():
             self._advance(queue, action + LOOKAHEAD)
-        while self._sent and self._sent[0][0].is_completed():
-            self._sent.popleft()
 
     def send(self, transfer: Transfer, tensors: Sequence[torch.Tensor]) -> None:
         """Sends the tensors of a transfer when the planned order allows it. The caller may drop them."""
@@ -121,13 +130,23 @@ class Channel:
         tensors, works = self._received.pop(transfer.order)
         for work in works:
             self._wait(work, f"the {transfer.slot.content} of micro-batch {transfer.microbatch}", transfer.src)
+        self._release(transfer.src, transfer.produced_by)
         return tensors
 
     def finish(self) -> None:
         """Ends a step: waits until all sends are done."""
-        while self._sent:
-            work, _, to = self._sent.popleft()
-            self._wait(work, "a message to be received", to)
+        for device in self._sent:
+            self._release(device, _NEVER)
+
+    def _release(self, device: int, action: int) -> None:
+        """Lets go of what another device has read up to one of its actions."""
+        kept: deque[_Sent] = deque()
+        for sent in self._sent[device]:
+            if sent.needed_by <= action:
+                self._wait(sent.work, "a message to be received", device)
+            else:
+                kept.append(sent)
+        self._sent[device] = kept
 
     def _wait(self, work: dist.Work, what: str, other: int) -> None:
         try:
@@ -150,8 +169,8 @@ class Channel:
                 if tensors is None:
                     return
                 for k, tensor in enumerate(tensors):
-                    work = dist.isend(tensor, self._rank_of[transfer.dst], tag=transfer.tag + k)
-                    self._sent.append((_posted(work), tensor, transfer.dst))
+                    work = self._post(dist.isend, tensor, transfer.dst, transfer.tag + k)
+                    self._sent[transfer.dst].append(_Sent(work, tensor, transfer.needed_by))
             elif queue.deadline[queue.next] > horizon and not queue.ready:
                 return
             else:
@@ -159,13 +178,19 @@ class Channel:
                     torch.empty(spec.shape, dtype=spec.dtype, device=self._torch_device)
                     for spec in self._specs[transfer.slot]
                 ]
-                source = self._rank_of[transfer.src]
-                works = [_posted(dist.irecv(b, source, tag=transfer.tag + k)) for k, b in enumerate(buffers)]
+                works = [self._post(dist.irecv, b, transfer.src, transfer.tag + k) for k, b in enumerate(buffers)]
                 self._received[transfer.order] = buffers, works
             queue.next += 1
 
-
-def _posted(work: dist.Work | None) -> dist.Work:
-    if work is None:
-        raise RuntimeError("this process is not in the process group")
-    return work
+    def _post(
+        self, operation: Callable[..., dist.Work | None], tensor: torch.Tensor, device: int, tag: int
+    ) -> dist.Work:
+        try:
+            work = operation(tensor, self._rank_of[device], tag=tag)
+        except RuntimeError as error:
+            raise ExecutionError(
+                f"device {self._device} cannot reach device {device}: the connection broke: its rank has died"
+            ) from error
+        if work is None:
+            raise RuntimeError("this process is not in the process group")
+        return work

@@ -25,7 +25,8 @@ class TrainingState:
 
     Attributes:
         losses: per step.
-        gradients: of the last step, before the update, by parameter name.
+        gradients: of the first step, before the update, by parameter name. (Later steps start from parameters that
+            differ by rounding, and where that moves an element across the kink of a ReLU, its gradient jumps.)
         tensors: parameters and buffers after the last update, by name.
     """
 
@@ -77,7 +78,7 @@ def reference_run(
             (loss / num_microbatches).backward()
             total += loss.item()
         losses.append(total / num_microbatches)
-        if step == steps - 1:
+        if step == 0:
             gradients = {n: p.grad.clone() for n, p in parameters.items() if p.grad is not None}
         optimizer.step()
         optimizer.zero_grad()

@@ -163,7 +163,7 @@ def train_captured(
         begin = time.perf_counter()
         recorder.begin(begin)
         loss = pipeline.step()
-        if last and options.verify:
+        if step == 0 and options.verify:
             gradients = {n: p.grad.clone() for n, p in pipeline.named_parameters() if p.grad is not None}
         update = time.perf_counter()
         optimizer.step()

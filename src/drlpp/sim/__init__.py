@@ -35,7 +35,20 @@ loading. Ports are served first come first served, where real flows share them.
 """
 
 from drlpp.sim.evaluator import Evaluation, Evaluator
+from drlpp.sim.explain import Change, CriticalStep, Explanation, explain
+from drlpp.sim.incremental import IncrementalBottleneck
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.simulator import simulate
 
-__all__ = ["Evaluation", "Evaluator", "Simulation", "Transfer", "simulate"]
+__all__ = [
+    "Change",
+    "CriticalStep",
+    "Evaluation",
+    "Evaluator",
+    "Explanation",
+    "IncrementalBottleneck",
+    "Simulation",
+    "Transfer",
+    "explain",
+    "simulate",
+]

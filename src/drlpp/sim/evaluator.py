@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from drlpp.errors import InputError
 from drlpp.plan import Assignment, Plan, Prediction, Provenance, Stage
 from drlpp.problem import Objective, PlanningProblem
-from drlpp.schedules import FlatSchedule, PlacedStages, generate, place_stages, schedules_for, to_schedule
+from drlpp.schedules import FlatSchedule, PlacedStages, generate, schedules_for, to_schedule
 from drlpp.sim.bottleneck import device_loads
+from drlpp.sim.placing import ProblemArrays, place_assignment, problem_arrays
 from drlpp.sim.replay import replay
 
 _INFEASIBLE_FACTOR, _EXCESS_FACTOR = 10.0, 100.0
@@ -115,15 +117,12 @@ class Evaluator:
             ),
         )
 
+    @functools.cached_property
+    def _arrays(self) -> ProblemArrays:
+        return problem_arrays(self.problem)
+
     def _placed(self, assignment: Assignment) -> PlacedStages:
-        costs = self.problem.stage_costs(assignment.stage_of_op, assignment.num_stages)
-        return place_stages(
-            costs,
-            self.problem.cluster,
-            assignment.devices,
-            self.problem.training.num_microbatches,
-            assignment.recompute,
-        )
+        return place_assignment(self.problem, self._arrays, assignment)
 
     def _best(self, placed: PlacedStages, schedules: Sequence[str] | None) -> tuple[Evaluation, FlatSchedule]:
         names = schedules_for(placed) if schedules is None else schedules

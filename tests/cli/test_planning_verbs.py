@@ -1,0 +1,100 @@
+"""`drlpp plan --for` and `drlpp whatif`."""
+
+import dataclasses
+import json
+
+import pytest
+
+from drlpp.cli.main import run_command_line
+from drlpp.cli.plan import restriction_cost
+from drlpp.graph import save_graph
+from drlpp.graph.synthetic import chain_graph
+from drlpp.planners.engines import ENGINES
+
+CLUSTER = """
+schema_version: 1
+name: two
+device_types:
+  fast: {speed: 1.0, memory: 16GB}
+  slow: {speed: 0.5, memory: 16GB}
+hosts:
+  - {name: a, devices: [fast, slow], link: {bandwidth: 10GB/s, latency: 5us}}
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    graph = chain_graph(8, forward_s=1e-3, tensor_bytes=1e5, param_bytes=1e6)
+    layers = [f"layers.{i // 2}" for i in range(8)]
+    ops = tuple(dataclasses.replace(op, module=m) for op, m in zip(graph.ops, layers, strict=True))
+    save_graph(dataclasses.replace(graph, ops=ops), tmp_path / "graph.json")
+    save_graph(graph, tmp_path / "no-modules.json")
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    return tmp_path
+
+
+def call(files, verb, *more, graph="graph.json"):
+    arguments = [verb, str(files / graph), "--cluster", str(files / "cluster.yaml"), "--planner", "dp"]
+    return run_command_line([*arguments, "--budget", "0.3", *more])
+
+
+def test_a_plan_for_an_engine_can_be_exported_and_says_what_it_costs(files, capsys):
+    path = str(files / "plan.json")
+    assert call(files, "plan", "--for", "megatron", "-o", path) == 0
+    assert "Megatron-LM can express" in capsys.readouterr().err
+    assert run_command_line(["export", path, "--to", "megatron", "-o", str(files / "m.sh")]) == 0
+    assert call(files, "plan", "--for", "deepspeed", "--objective", "steady-state", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    cost = answer["restriction"]
+    assert cost["engine"] == "deepspeed"
+    assert cost["restricted_s"] == answer["bottleneck_s"]
+    assert cost["cost"] == pytest.approx(cost["restricted_s"] / cost["unrestricted_s"] - 1)
+    assert cost["cost"] >= 0
+
+
+def test_without_an_engine_there_is_no_restriction(files, capsys):
+    assert call(files, "plan", "--json") == 0
+    assert "restriction" not in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("more", "graph", "message"),
+    [
+        (["--for", "megatrn"], "graph.json", "did you mean 'megatron'"),
+        (["--for", "megatron"], "no-modules.json", "names no such list"),
+    ],
+)
+def test_bad_engines_are_status_2(files, capsys, more, graph, message):
+    assert call(files, "plan", *more, graph=graph) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test_a_restriction_costs_nothing_when_the_free_search_finds_less(files, tmp_path):
+    from drlpp.plan import load_plan
+
+    path = tmp_path / "plan.json"
+    assert call(files, "plan", "-o", str(path)) == 0
+    plan = load_plan(path)
+    assert restriction_cost(ENGINES["torch"], plan, None, "iteration-time")["cost"] == 0
+
+
+def test_whatif_prints_a_ranking(files, capsys):
+    assert call(files, "whatif") == 0
+    captured = capsys.readouterr()
+    assert "twice the micro-batches" in captured.out
+    assert "learning rate" in captured.err
+    assert call(files, "whatif", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["as_it_is"]["status"] == "ok"
+    speeds = [row["throughput_samples_per_s"] for row in answer["changes"]]
+    assert speeds == sorted(speeds, reverse=True)
+
+
+def test_whatif_without_any_plan_is_status_3(files, capsys):
+    (files / "cluster.yaml").write_text(CLUSTER.replace("16GB", "1kB"))
+    assert call(files, "whatif", "--json") == 3
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["as_it_is"]["status"] == "infeasible"
+    assert "no plan fits, with or without a change" in captured.err
