@@ -4,7 +4,8 @@ One decision per op: which of the ready ops comes next (see `walk`; the mask mak
 GRU carries what was walked; features carry the fill of the slot that the walk has reached, the bytes that are live
 (the cut), and the devices to come. Then one decision per boundary: where to cut, near the anchor that the dynamic
 programme gives for this walk and these slots (see `cuts`), and one per stage: whether to recompute activations.
-Boundaries and recomputation start from a prior (the estimated excess cost and the memory) that learning corrects.
+Boundaries and recomputation start from a prior (the estimated excess cost and the memory) that learning corrects;
+every other episode leans to the graph's own order, so that samples hold both faithful and free walks.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from drlpp.agent.tables import Floats, Ints, Tables
 from drlpp.agent.walk import NUM_CANDIDATE_FEATURES, NUM_STATE_FEATURES, WalkState
 from drlpp.problem import PlanningProblem
 
+_FIRST_READY, _LEAN = 4, 3.0
 _EXCESS, _CUT_PRIOR, _MEMORY_PRIOR = 5, 12.0, 16.0
 _SURELY_FITS, _SURELY_NOT = 0.6, 1.3
 _STEADY_STATE_PASSES = 1000.0
@@ -121,7 +123,9 @@ class RecurrentPartitioner(nn.Module):
         hidden = self._start(encoding, scheduled)
         outputs = self.gru(inputs, hidden)[0] if self.recurrent else torch.tanh(inputs)
         return {
-            "order": self._order_logits(encoding, outputs, order.features, order.context["candidates"], state),
+            "order": self._order_logits(
+                encoding, outputs, order.features, order.context["candidates"], state, order.context["lean"]
+            ),
             "cut": self._cut_logits(encoding, decisions["cut"], outputs),
             "recompute": self._memory_logits(decisions["recompute"].features),
         }
@@ -143,6 +147,7 @@ class RecurrentPartitioner(nn.Module):
         walk = WalkState(t, view.profile.work, _expected_ends(slots, arrays, t), arrays.num_slots)
         hidden = self._start(encoding, scheduled)
         before = encoding.ops.new_zeros(batch, encoding.ops.shape[1])
+        lean = _LEAN * (torch.arange(batch) % 2)
         record: list[tuple[Tensor, ...]] = []
         for _ in range(t.num_ops):
             candidates_, features_, mask_, state_ = walk.observe()
@@ -156,7 +161,7 @@ class RecurrentPartitioner(nn.Module):
                 output = torch.tanh(inputs)
             valid = mask[:, 1]
             if bool(valid.any()):
-                logits = self._order_logits(encoding, output, features, candidates, state)
+                logits = self._order_logits(encoding, output, features, candidates, state, lean)
                 choice = choose(logits, mask)
             else:
                 choice = torch.zeros(batch, dtype=torch.int64)
@@ -167,19 +172,25 @@ class RecurrentPartitioner(nn.Module):
         features, mask, choice, valid, candidates, state, op, outputs = (
             torch.stack(x, dim=1) for x in zip(*record, strict=True)
         )
-        context = {"candidates": candidates, "state": state, "picked": op}
+        context = {
+            "candidates": candidates,
+            "state": state,
+            "picked": op,
+            "lean": lean.unsqueeze(1).expand(-1, t.num_ops),
+        }
         return Decisions(features, mask, choice, valid, context), outputs
 
     def _order_logits(
-        self, encoding: Encoding, outputs: Tensor, features: Tensor, candidates: Tensor, state: Tensor
+        self, encoding: Encoding, outputs: Tensor, features: Tensor, candidates: Tensor, state: Tensor, lean: Tensor
     ) -> Tensor:
-        """Scores of ready ops; ``[..., WIDTH]`` for outputs ``[..., H]``."""
+        """Scores of ready ops; ``[..., WIDTH]`` for outputs ``[..., H]`` and `lean` ``[...]``."""
         mixed = (
             (self.query(outputs) + self.state_query(state)).unsqueeze(-2)
             + self.key(encoding.ops)[candidates]
             + self.detail(features)
         )
-        return self.score(torch.relu(mixed)).squeeze(-1)  # type: ignore[no-any-return]
+        learned: Tensor = self.score(torch.relu(mixed)).squeeze(-1)
+        return learned + lean.unsqueeze(-1) * features[..., _FIRST_READY]
 
     def _cut(
         self,
