@@ -179,8 +179,7 @@ def compare(spec: str) -> float | None:
     example = load_model(spec).build(device="cpu", seed=0)
     _without_dropout(example.module)
     plain = ModelWithLoss(copy.deepcopy(example.module).train(), example.loss_fn)
-    with torch.no_grad():
-        first, again = (copy.deepcopy(plain)(*example.args, **example.kwargs) for _ in range(2))
+    first, again = (copy.deepcopy(plain)(*example.args, **example.kwargs) for _ in range(2))
     if not torch.equal(first, again):
         return None
     loss = plain(*example.args, **example.kwargs)
