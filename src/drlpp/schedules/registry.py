@@ -58,7 +58,7 @@ SCHEDULES: Mapping[str, ScheduleKind] = {
         interleaved_zero_bubble, _is_interleaved_with_weights, "interleaved 1F1B with split backward passes"
     ),
     "zbv": ScheduleKind(zbv, is_v_shaped, "two stages per device in the shape of a V, split backward passes"),
-    "list": ScheduleKind(list_schedule, _always, "list scheduling by due dates, for any DAG of stages"),
+    "list": ScheduleKind(list_schedule, _always, "list scheduling: the most urgent action that is ready"),
     "split-list": ScheduleKind(
         split_list_schedule, _has_weight_gradients, "list scheduling with split backward passes"
     ),
