@@ -1,6 +1,5 @@
 """Any planner, held to what an engine can express: `Restricted(planner, engine)` is a planner itself.
 
-<<<<<<< HEAD
 The problem is rewritten so that the planner cannot leave the engine's space, and its answer is mapped back:
 1. ops become blocks between the positions where the engine can cut (`planners.cuts`);
 2. equal replicas become data-parallel copies: for each number of copies R that divides the micro-batches, devices are
@@ -9,14 +8,6 @@ The problem is rewritten so that the planner cannot leave the engine's space, an
    and once the budget is spent the rest are left out;
 3. a device that the planner gave several stages keeps one: stages are merged with their neighbours;
 4. cuts are then moved and ranks swapped while that improves the objective under the engine's schedules.
-=======
-The problem is rewritten so that the planner cannot leave the engine's space, and its answer is mapped back: 1. ops
-become blocks between the positions where the engine can cut (`planners.cuts`); 2. equal replicas become data-parallel
-copies: for each number of copies R that divides the micro-batches, devices are grouped by R (alike devices together),
-and the planner plans one copy on the slowest device of each group, with 1/R of the micro-batches and without
-replication; 3. a device that the planner gave several stages keeps one: stages are merged with their neighbours; 4.
-cuts are then moved and ranks swapped while that improves the objective under the engine's schedules.
->>>>>>> planners
 
 Every candidate is judged on the original problem with all devices (`sim.Evaluator`), so gradient exchange counts.
 Left out: loops over the ranks (several stages per device), which some engines have.
