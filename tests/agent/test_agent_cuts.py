@@ -117,6 +117,13 @@ def test_replicas_share_micro_batches_in_whole_rounds():
     assert arrays.numbers[0, :, 0].tolist() == [math.ceil(8 / r) / 8 for r in (2, 1, 2)]
 
 
+def test_a_slow_replica_that_comes_last_runs_fewer_micro_batches():
+    """Classes 0 (fast, two devices) and 1 (slow): three replicas, eight micro-batches: 3, 3 and 2 of them."""
+    _, arrays, _ = setting(0, slots=(Slot(((0, 2), (1, 1))),))
+    assert arrays.slow_class[0, 0] == 1
+    assert arrays.numbers[0, 0, 0] == 2 / 8
+
+
 def test_recomputation_needs_less_memory():
     view, arrays, p = setting(2)
     cuts, _ = solve_cuts(arrays, p, view.tables.microbatches, 7.0)

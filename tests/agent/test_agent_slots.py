@@ -1,5 +1,6 @@
 """The scheduler's decisions as an environment."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from drlpp.agent.corpus import draw_problem
 from drlpp.agent.features import problem_view
-from drlpp.agent.slots import NUM_CHOICE_FEATURES, Choices, SlotState, slot_devices
+from drlpp.agent.slots import NUM_CHOICE_FEATURES, Choices, Slot, SlotState, slot_devices
 
 
 def play(view, batch, rng):
@@ -91,3 +92,11 @@ def test_the_window_of_a_slot_is_its_share_of_the_speed():
     both_fast = int(np.flatnonzero((choices.device_class == 0) & (choices.count == 2) & ~choices.joins)[0])
     start, end = state.windows()
     np.testing.assert_allclose([start[0, both_fast], end[0, both_fast]], [0.0, 2 / 3.2])
+
+
+def test_faster_replicas_come_first():
+    t = problem_view(small_problem()).tables
+    assert slot_devices((Slot(((1, 1), (2, 1))), Slot(((0, 1),))), t) == ((2, 3), (0,))
+    assert slot_devices((Slot(((0, 1), (1, 1))),), t) == ((0, 2),)
+    flipped = dataclasses.replace(t, speed=t.speed[::-1].copy())
+    assert slot_devices((Slot(((0, 1), (2, 1))),), flipped) == ((3, 0),)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 
-from drlpp.agent.slots import Slot, slot_devices
+from drlpp.agent.slots import Slot, fastest_first, slot_devices
 from drlpp.agent.tables import Floats, Ints, Tables
 from drlpp.cluster import Cluster
 from drlpp.cost import all_reduce_s
@@ -40,7 +40,7 @@ class SlotArrays:
 
     Attributes:
         num_slots: ``[B]``.
-        slow_class: ``[B, K]`` class of the slowest replica.
+        slow_class: ``[B, K]`` class of the replica that takes longest for its micro-batches.
         numbers: ``[B, K, 8]`` share of micro-batches per replica, memory of the smallest replica, all-reduce seconds
             (fixed and per byte), bandwidth and latency into the slot, micro-batches in flight, replicas.
     """
@@ -62,7 +62,7 @@ def slot_arrays(batch: Sequence[tuple[Slot, ...]], t: Tables, cluster: Cluster) 
         devices = slot_devices(slots, t)
         for s, slot in enumerate(slots):
             classes = [k for k, _ in slot.parts]
-            slow_class[b, s] = min(classes, key=lambda k: t.speed[k])
+            slow_class[b, s], rounds = _slowest(slot, t)
             if devices[s] not in reduce_cache:
                 one, two = all_reduce_s(cluster, devices[s], 1e6), all_reduce_s(cluster, devices[s], 2e6)
                 reduce_cache[devices[s]] = (2 * one - two, (two - one) / 1e6)
@@ -70,7 +70,7 @@ def slot_arrays(batch: Sequence[tuple[Slot, ...]], t: Tables, cluster: Cluster) 
             bandwidth, latency = (1e30, 0.0) if s == 0 else _path(slots[s - 1], slot, t)
             replicas = slot.replicas
             numbers[b, s] = (
-                math.ceil(m / replicas) / m,
+                rounds / m,
                 min(t.memory[k] for k in classes),
                 alpha,
                 beta,
@@ -80,6 +80,16 @@ def slot_arrays(batch: Sequence[tuple[Slot, ...]], t: Tables, cluster: Cluster) 
                 replicas,
             )
     return SlotArrays(num_slots, slow_class, numbers)
+
+
+def _slowest(slot: Slot, t: Tables) -> tuple[int, int]:
+    """The class of the replica that takes longest for its micro-batches of a step, and how many these are."""
+    first, worst = 0, (0.0, 0, 0)
+    for k, count in fastest_first(slot, t):
+        rounds = math.ceil((t.microbatches - first) / slot.replicas)
+        worst = max(worst, (rounds / t.speed[k], k, rounds))
+        first += count
+    return worst[1], worst[2]
 
 
 def _path(before: Slot, after: Slot, t: Tables) -> tuple[float, float]:

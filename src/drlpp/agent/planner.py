@@ -75,7 +75,7 @@ class DrlConfig:
     policy_only: bool = False
     episodes: int = 64
     iterations: int | None = None
-    learning_share: float = 0.4
+    learning_share: float = 0.2
     baseline_share: float = 0.2
     ppo: PpoConfig = dataclasses.field(default_factory=PpoConfig)
     weights: Path | None = None

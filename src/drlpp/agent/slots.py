@@ -266,13 +266,22 @@ class SlotState:
         return [tuple(Slot(tuple(p)) for p in parts) for parts in self.parts]
 
 
+def fastest_first(slot: Slot, t: Tables) -> list[tuple[int, int]]:
+    """The (class, count) pairs of a slot in the order of its replicas."""
+    return sorted(slot.parts, key=lambda part: -t.speed[part[0]])
+
+
 def slot_devices(slots: tuple[Slot, ...], t: Tables) -> tuple[tuple[int, ...], ...]:
-    """Device ids of each slot: devices of a class are handed out in order."""
+    """Device ids of each slot: devices of a class are handed out in order.
+
+    Within a slot the faster come first: micro-batch m runs on replica m mod R, so where R does not divide the
+    micro-batches the first replicas run one more.
+    """
     used = [0] * t.num_classes
     out = []
     for slot in slots:
         ids: list[int] = []
-        for k, count in slot.parts:
+        for k, count in fastest_first(slot, t):
             ids += t.class_devices[k][used[k] : used[k] + count]
             used[k] += count
         out.append(tuple(ids))
