@@ -11,8 +11,8 @@ from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
 from drlpp.errors import InputError
 
 TINY = {
-    "imitation_iterations": 1,
-    "iterations": 2,
+    "imitation_iterations": 0,
+    "iterations": 3,
     "problems": 2,
     "episodes": 4,
     "max_groups": 12,
@@ -38,11 +38,21 @@ def test_a_resumed_run_makes_the_same_steps(tmp_path):
 
 
 def test_the_record_says_how_the_weights_came_about(tmp_path):
-    pretrain(tmp_path, PretrainConfig(**{**TINY, "imitation_iterations": 0, "iterations": 1}), note={"commit": "abc"})
+    pretrain(tmp_path, PretrainConfig(**{**TINY, "iterations": 1}), note={"commit": "abc"})
     record = load_checkpoint(tmp_path / CHECKPOINT)[1]
     assert record["commit"] == "abc"
     assert record["config"]["seed"] == 0
     assert record["splits"]["graphs"]["test"] == ["nasnet", "two-tower"]
+
+
+def test_imitation_comes_first_and_goes_on_beside_ppo(tmp_path):
+    config = PretrainConfig(**{**TINY, "imitation_iterations": 1, "iterations": 1})
+    pretrain(tmp_path, config, stop_after_s=0.0)
+    pretrain(tmp_path, config, resume=True)
+    first, second = (json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines())
+    assert "imitation_loss" in first
+    assert "kl" not in first
+    assert {"imitation_loss", "kl"} <= set(second)
 
 
 def test_nothing_to_resume_from(tmp_path):

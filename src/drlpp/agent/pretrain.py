@@ -1,9 +1,9 @@
-"""Pre-training: imitation of the best slots, then PPO, over a stream of drawn problems (`corpus`).
+"""Pre-training: imitation of the best slots, then PPO beside it, over a stream of drawn problems (`corpus`).
 
 Validation is on families and clusters that training never draws.
 
-Everything drawn in iteration i follows from (seed, i), so a run that is resumed from its checkpoint in the PPO phase
-makes the same steps as one that was never stopped; in the imitation phase the pool of problems is drawn anew.
+Everything drawn in iteration i follows from (seed, i), so a run that is resumed from its checkpoint makes the same
+steps as one that was never stopped, but for the pool of imitation, which is drawn anew with the checkpoint's weights.
 Files in the run's folder: ``checkpoint.safetensors`` (weights, optimizer, record),
 ``curve.jsonl`` (one row per iteration), ``events.out.*`` (the same for tensorboard).
 """
@@ -50,7 +50,7 @@ class PretrainConfig:
 
     Attributes:
         seed: decides everything but wall-clock times.
-        imitation_iterations: iterations of the warm start (`imitation`), before PPO.
+        imitation_iterations: iterations of the warm start (`imitation`), before PPO; 0 leaves imitation out.
         iterations: of PPO; the learning rate falls to a tenth over them.
         problems: drawn per iteration.
         episodes: per problem.
@@ -149,8 +149,8 @@ def pretrain(
     curve = _read_curve(folder / "curve.jsonl", first)
     total = config.imitation_iterations + config.iterations
     warm_start = _WarmStart(policy, config)
-    if 0 < first < config.imitation_iterations:
-        warm_start.refill(first, captured)
+    if first:
+        warm_start.refill(min(first, config.imitation_iterations), captured)
     start = saved = time.perf_counter()
 
     def record_of(iteration: int) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def pretrain(
             else:
                 done = (iteration - config.imitation_iterations) / config.iterations
                 _set_rate(learner.optimizer, config.ppo.learning_rate * (1.0 - 0.9 * done))
-                row = _iterate(learner, config, iteration, captured)
+                row = _iterate(learner, warm_start, config, iteration, captured)
             row["seconds"] = time.perf_counter() - start
             if iteration % config.validate_every == 0 or iteration == total - 1:
                 row |= validate(policy, validation, config.episodes)
@@ -212,6 +212,22 @@ class _WarmStart:
         self._config = config
         self._pool: list[Elite] = []
 
+    def rehearse(
+        self,
+        optimizer: torch.optim.Optimizer,
+        rng: np.random.Generator,
+        tasks: Sequence[_Task],
+        generator: torch.Generator,
+    ) -> dict[str, float]:
+        """Steps on the pool beside PPO, which alone would make the samples of a problem too much alike."""
+        for task in tasks:
+            self._add(task, generator)
+        return self._steps(optimizer, rng)
+
+    def _add(self, task: _Task, generator: torch.Generator) -> None:
+        self._pool.append(draw_elite(self._policy, task.view, task.rewarder, self._config.imitation, generator))
+        self._pool = self._pool[-self._config.imitation.pool :]
+
     def refill(self, iterations: int, captured: Sequence[OpGraph]) -> None:
         """Fills the pool after a resumption, with the best slots under the present weights."""
         for iteration in range(max(0, iterations - self._config.imitation.pool // self._config.problems), iterations):
@@ -222,17 +238,19 @@ class _WarmStart:
         rng = np.random.default_rng([config.seed, iteration])
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
         for task in _draw_tasks(config, rng, captured):
-            self._pool.append(draw_elite(self._policy, task.view, task.rewarder, config.imitation, generator))
-        self._pool = self._pool[-config.imitation.pool :]
+            self._add(task, generator)
         return rng
 
     def iterate(
         self, optimizer: torch.optim.Optimizer, iteration: int, captured: Sequence[OpGraph]
     ) -> dict[str, float]:
         """Draws new problems, then makes steps on the pool."""
-        config = self._config.imitation
         rng = self._draw(iteration, captured)
-        _set_rate(optimizer, config.learning_rate)
+        _set_rate(optimizer, self._config.imitation.learning_rate)
+        return {"iteration": float(iteration), **self._steps(optimizer, rng)}
+
+    def _steps(self, optimizer: torch.optim.Optimizer, rng: np.random.Generator) -> dict[str, float]:
+        config = self._config.imitation
         totals: dict[str, float] = {}
         for _ in range(config.steps):
             optimizer.zero_grad()
@@ -243,7 +261,7 @@ class _WarmStart:
                     totals[key] = totals.get(key, 0.0) + value / (config.batch * config.steps)
             torch.nn.utils.clip_grad_norm_(self._policy.parameters(), self._config.ppo.max_grad_norm)
             optimizer.step()
-        return {"iteration": float(iteration), **totals}
+        return totals
 
 
 def _draw_tasks(config: PretrainConfig, rng: np.random.Generator, captured: Sequence[OpGraph]) -> list[_Task]:
@@ -254,14 +272,19 @@ def _draw_tasks(config: PretrainConfig, rng: np.random.Generator, captured: Sequ
     return tasks
 
 
-def _iterate(learner: Ppo, config: PretrainConfig, iteration: int, captured: Sequence[OpGraph]) -> dict[str, float]:
+def _iterate(
+    learner: Ppo, warm_start: _WarmStart, config: PretrainConfig, iteration: int, captured: Sequence[OpGraph]
+) -> dict[str, float]:
     rng = np.random.default_rng([config.seed, iteration])
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
     batches = []
-    for task in _draw_tasks(config, rng, captured):
+    tasks = _draw_tasks(config, rng, captured)
+    for task in tasks:
         rollout = learner.policy.sample([task.view], config.episodes, generator, repeats=config.repeats)[0]
         batches.append(Batch(rollout, task.rewarder.rewards(task.rewarder.values(rollout))))
     metrics = learner.update(batches, generator)
+    if config.imitation_iterations:
+        metrics |= warm_start.rehearse(learner.optimizer, rng, tasks[: config.problems // 3], generator)
     return {
         "iteration": float(iteration),
         "mean_reward": float(np.mean([float(b.rewards.mean()) for b in batches])),
