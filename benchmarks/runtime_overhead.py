@@ -81,12 +81,11 @@ def own_step(model: nn.Module, width: int, samples: int, batch: dict[str, torch.
     return lambda: pipeline.step(batch)
 
 
-def stock_step(model: Chain, samples: int, batch: dict[str, torch.Tensor]) -> Callable[[], object]:
+def stock_step(model: Chain, batch: dict[str, torch.Tensor]) -> Callable[[], object]:
     """A step of torch.distributed.pipelining."""
     rank, middle = dist.get_rank(), len(model.layers) // 2
     half = model.layers[:middle] if rank == 0 else model.layers[middle:]
-    example = batch["x"][:samples]
-    stage = PipelineStage(half, rank, WORLD, torch.device("cpu"), input_args=(example,), output_args=(half(example),))
+    stage = PipelineStage(half, rank, WORLD, torch.device("cpu"), group=dist.new_group(list(range(WORLD))))
     schedule = Schedule1F1B(stage, NUM_MICROBATCHES, loss_fn=nn.functional.mse_loss)
 
     def step() -> None:
@@ -129,7 +128,7 @@ def worker(folder: Path, steps: int) -> None:
         models = [Chain(width, layers) for _ in range(3)]
         runs = {
             "drlpp": own_step(models[0], width, samples, batch),
-            "torch.distributed.pipelining": stock_step(models[1], samples, batch),
+            "torch.distributed.pipelining": stock_step(models[1], batch),
         }
         times: dict[str, list[float]] = {n: [] for n in (*runs, "one process")}
         alone = single_step(models[2], batch)
