@@ -135,12 +135,15 @@ def test_model_that_changed(tmp_path: Path) -> None:
 def own_loop(name: str, plan: Plan, steps: int) -> tuple[list[float], dict[str, torch.Tensor]]:
     """A training loop of a user, on each rank: hollow capture, initial values from a state dict, own batches."""
     module, inputs = _made(name)
-    pipeline = build(captured_model(name), plan, state_dict=module.state_dict())
+    captured = captured_model(name)
+    pipeline = build(captured, plan, state_dict=module.state_dict())
     optimizer = torch.optim.SGD([{"params": list(pipeline.parameters())}], lr=0.1)
     losses = []
     for step in range(steps):
         torch.manual_seed(step)
-        batch = {f"args_{i}": torch.cat([torch.randn_like(x) for _ in range(4)]) for i, x in enumerate(inputs)}
+        batch = {
+            n: torch.cat([torch.randn_like(x) for _ in range(4)]) for n, x in zip(captured.inputs, inputs, strict=True)
+        }
         losses.append(pipeline.step(batch).item())
         optimizer.step()
         optimizer.zero_grad()

@@ -10,37 +10,44 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 150.0
+GLOO_TIMEOUT_S = 120
 
 
 class WorkerPool:
     """`size` processes; `run` calls a module-level function on all of them with the same arguments."""
 
     def __init__(self, size: int, folder: Path) -> None:
-        context = multiprocessing.get_context("spawn")
+        self.size = size
         self._folder = folder
+        self._starts = 0
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._starts += 1
         self._pipes: list[Connection] = []
         self._processes = []
-        self.size = size
-        for rank in range(size):
+        for rank in range(self.size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(rank, size, str(folder / "store"), theirs), daemon=True)
+            store = str(self._folder / f"store-{self._starts}")
+            process = context.Process(target=_work, args=(rank, self.size, store, theirs), daemon=True)
             process.start()
             self._pipes.append(ours)
             self._processes.append(process)
 
     def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """The results of all ranks. Fails if a rank raises or is not done in time."""
+        """The results of all ranks. Fails if a rank raises or is not done in time; the pool is started anew then."""
         for pipe in self._pipes:
             pipe.send((function, args))
         results = []
         for rank, pipe in enumerate(self._pipes):
-            if not pipe.poll(TIMEOUT_S):
-                self.close()
-                raise AssertionError(f"rank {rank} was not done with {function.__name__}{args} in {TIMEOUT_S} s")
-            results.append(pipe.recv())
+            done = pipe.poll(TIMEOUT_S)
+            results.append(pipe.recv() if done else (None, f"rank {rank} was not done in {TIMEOUT_S} s"))
         if errors := [f"rank {r}: {e}" for r, (_, e) in enumerate(results) if e]:
-            raise AssertionError("\n".join(errors))
+            self.close()
+            self._start()
+            raise AssertionError(f"{function.__name__}{args}:\n" + "\n".join(errors))
         return [value for value, _ in results]
 
     def close(self) -> None:
@@ -58,7 +65,7 @@ def _work(rank: int, size: int, store: str, pipe: Connection) -> None:
 
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", store=dist.FileStore(store, size), rank=rank, world_size=size, timeout=timedelta(seconds=20)
+        "gloo", store=dist.FileStore(store, size), rank=rank, world_size=size, timeout=timedelta(seconds=GLOO_TIMEOUT_S)
     )
     while True:
         function, args = pipe.recv()

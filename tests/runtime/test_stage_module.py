@@ -58,10 +58,10 @@ def halves(model: CapturedModel, first: str) -> dict[str, int]:
 
 def test_two_stages_are_the_whole() -> None:
     model = captured()
-    x = model.example_inputs["args_0"]
+    x = model.example_inputs["x"]
     names = [n.name for n in model.module.graph.nodes if n.op == "call_function"]
     whole = cut(model, dict.fromkeys(names, 0), 0)
-    assert whole.inputs == ("args_0",)
+    assert whole.inputs == ("x",)
     (expected,) = whole.module(x)
     stage_of = halves(model, "linear_1")
     first, second = cut(model, stage_of, 0), cut(model, stage_of, 1)
@@ -87,15 +87,15 @@ def test_changed_buffers() -> None:
 
 def test_gradient_modes_and_values_with_gradient() -> None:
     model = captured()
-    x = model.example_inputs["args_0"]
-    stage = cut(model, halves(model, "mse_loss"), 0)
+    x = model.example_inputs["x"]
+    stage = cut(model, halves(model, "broadcast_tensors"), 0)
     outputs = dict(zip(stage.outputs, stage.module(x), strict=True))
     assert {n: o.requires_grad for n, o in outputs.items()} == {"add": True, "mul": False}
     assert torch.is_grad_enabled()
     trained = values_with_gradient(model)
     assert {"linear", "batch_norm", "linear_2", model.loss} <= trained
     assert not {"mul", "linear_1"} & trained  # without gradients; only an argmax of it is used
-    readers = parameter_readers(model, halves(model, "mse_loss"))
+    readers = parameter_readers(model, halves(model, "broadcast_tensors"))
     assert readers == dict.fromkeys(["a.weight", "a.bias", "bn.weight", "bn.bias", "b.weight", "b.bias"], (0,))
 
 

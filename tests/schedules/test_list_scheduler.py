@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from drlpp.schedules import FlatSchedule, PlacedStages
 from drlpp.schedules.list_scheduler import SLACKS, _list_schedule, list_schedule, split_list_schedule
 from drlpp.schedules.orders import BACKWARD, FORWARD, WEIGHT_GRAD
+from drlpp.schedules.waves import stage_depths
 
 
 def reserved_peak(placed: PlacedStages, flat: FlatSchedule) -> np.ndarray:
@@ -36,7 +37,7 @@ def test_uniform_chain_gives_1f1b(p, m):
 @given(seed=st.integers(0, 2**32), split=st.booleans(), slack=st.sampled_from(SLACKS))
 def test_runs_every_action_once_in_an_order_that_cannot_block(seed, split, slack):
     placed = random_stages(seed)
-    _, _, *arrays = _list_schedule(placed, slack, split)
+    _, _, *arrays = _list_schedule(placed, stage_depths(placed).to_sink, slack, split)
     flat = FlatSchedule(*arrays)
     num_stages = len(placed.slot_off) - 1
     actions = list(zip(flat.stage.tolist(), flat.kind.tolist(), flat.microbatch.tolist(), strict=True))

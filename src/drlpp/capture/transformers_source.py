@@ -40,8 +40,10 @@ _SWITCHED_OFF = {
     "mask_feature_prob": 0.0,
     "return_dict": True,
 }
-_FILLED_IN = {"pad_token_id": 0, "decoder_start_token_id": 0, "vocab_size": 32_000}
+_FILLED_IN = {"pad_token_id": 0, "decoder_start_token_id": 0}
 """Values for fields that a configuration leaves open (absent or None) but models need."""
+_VOCABULARY = 32_000
+"""Tokens of a model whose configuration leaves that open."""
 
 
 def transformers_source(spec: str, name: str, options: dict[str, str]) -> ModelSource:
@@ -94,6 +96,8 @@ def _config(spec: str, model_class: Any, options: Mapping[str, str]) -> Any:
             if hasattr(part, key):
                 with contextlib.suppress(AttributeError, NotImplementedError):
                     setattr(part, key, value)
+        if getattr(part, "vocab_size", _VOCABULARY) is None:
+            part.vocab_size = _VOCABULARY
         for key, value in _FILLED_IN.items():
             if getattr(part, key, None) is None:
                 setattr(part, key, value)

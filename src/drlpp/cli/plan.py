@@ -104,24 +104,28 @@ def plan(
 
 
 def restriction_cost(engine: Engine, plan: Plan, free: Plan | None, objective: inputs.ObjectiveName) -> dict[str, Any]:
-    """What an engine's limits cost: the objective with them, without them, and the slowdown (0.1 = a tenth slower).
+    """What an engine's limits cost: the objective with them and without them, and the slowdown (0.1 = a tenth slower).
 
-    A plan within the limits is one without them too, so the cost is never below zero.
+    A plan within the limits is one without them too, so the cost is never below zero, whatever the second search found.
     """
     from drlpp.units import format_time
 
-    values = [
-        (p.prediction.iteration_time_s if objective == "iteration-time" else p.prediction.bottleneck_s)
-        for p in (plan, free)
-        if p is not None and p.prediction is not None
-    ]
-    best = min(values)
-    cost = values[0] / best - 1 if best else 0.0
+    def value(p: Plan | None) -> float | None:
+        if p is None or p.prediction is None:
+            return None
+        return p.prediction.iteration_time_s if objective == "iteration-time" else p.prediction.bottleneck_s
+
+    limited, unlimited = value(plan), value(free)
+    cost = max(0.0, limited / unlimited - 1) if limited and unlimited else 0.0
+    found = (
+        f"found {format_time(unlimited)}: they cost {100 * cost:.1f} %"
+        if unlimited and cost > 0
+        else "found nothing better in the same time"
+    )
     return {
         "engine": engine.name,
-        "restricted_s": values[0],
-        "unrestricted_s": best,
+        "restricted_s": limited,
+        "unrestricted_s": unlimited,
         "cost": cost,
-        "summary": f"{engine.title} can express {format_time(values[0])}; without its limits the search found "
-        f"{format_time(best)}: they cost {100 * cost:.1f} %",
+        "summary": f"{engine.title} can express {format_time(limited or 0.0)}; without its limits the search {found}",
     }

@@ -187,6 +187,6 @@ def _walk(search: Search, start: Assignment, rng: np.random.Generator) -> None:
         if proposed is None:
             continue
         new = search.offer(proposed)
-        temperature = hot * 0.01 ** (step / WALK_STEPS) * value
+        temperature = max(hot * 0.01 ** (step / WALK_STEPS) * value, 1e-300)
         if new <= value or rng.random() < math.exp(-(new - value) / temperature):
             current, value = proposed, new

@@ -1,7 +1,7 @@
 """Where an engine can cut a model: positions in the order of the ops, and the graph of the blocks between them.
 
-Every legal partition of the block graph is, mapped back, a chain of stages that the engine can express: no tensor with
-a gradient crosses two cuts, so no stage sends further than to the next one.
+Every legal partition of the block graph is, mapped back, a chain of stages that the engine can express: no tensor
+with a gradient crosses two cuts, so no stage sends further than to the next one.
 """
 
 from __future__ import annotations

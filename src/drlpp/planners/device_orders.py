@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 
+MAX_PERMUTED_BLOCKS = 7
+"""With more groups of devices their orders are drawn, not enumerated."""
+
 
 def host_order(cluster: Cluster) -> tuple[int, ...]:
     """Devices as the cluster lists them: host after host."""
@@ -40,8 +43,8 @@ def device_orders(
 
     indices = list(range(len(blocks)))
     orders = [indices, sorted(indices, key=by_speed), sorted(indices, key=by_speed, reverse=True)]
-    if _arrangements(kinds) <= 4 * limit:
-        orders += [list(p) for p in itertools.permutations(indices)] if len(blocks) <= 7 else []
+    if len(blocks) <= MAX_PERMUTED_BLOCKS and _log_arrangements(kinds) <= math.log(4 * limit):
+        orders += [list(p) for p in itertools.permutations(indices)]
     for _ in range(4 * limit):
         orders.append([int(i) for i in rng.permutation(len(blocks))])
     seen: set[tuple[object, ...]] = set()
@@ -99,6 +102,6 @@ def _pattern(hosts: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(names.setdefault(h, len(names)) for h in hosts)
 
 
-def _arrangements(kinds: list[tuple[object, ...]]) -> float:
-    counts = Counter(kinds)
-    return math.exp(math.lgamma(len(kinds) + 1) - sum(math.lgamma(c + 1) for c in counts.values()))
+def _log_arrangements(kinds: list[tuple[object, ...]]) -> float:
+    """Logarithm of the number of different orders of the blocks."""
+    return math.lgamma(len(kinds) + 1) - sum(math.lgamma(c + 1) for c in Counter(kinds).values())

@@ -1,8 +1,8 @@
 """What other training and serving engines can express of a plan, as rules that a search can keep.
 
 All of them run a chain of stages, each on one device or on equally many replicas; they differ in where a model may be
-cut. The search takes one stage per pipeline rank for all of them (some engines could also loop over the ranks). What an
-exporter accepts (`drlpp.export`) is the test of these rules.
+cut. The search takes one stage per pipeline rank for all of them (some engines could also loop over the ranks). What
+an exporter accepts (`drlpp.export`) is the test of these rules.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ drlpp[solvers]`).
 The graph is contracted to at most `MAX_GROUPS` groups. ``y[g, s]`` says that group g is in stage s or before; a value
 that is produced outside a stage and used inside loads it, and one that is produced inside and used outside too. The
 objective is the largest load of a stage. Devices of the stages are given: one after another, and those of the best
-plan of `dp`, from which the program also starts. So the result is never worse than `dp`'s.
+plan that `dp` finds in its part of the budget, from which the program also starts and than which it is never worse.
 
 Left out: the devices are not variables; transfers are taken between neighbouring stages. Above `MAX_STAGES` stages
 the devices are taken in groups.

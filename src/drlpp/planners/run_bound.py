@@ -6,8 +6,8 @@ of the transfers between neighbouring runs with r and r' replicas on D devices:
 
 - at least ``1/r - 1/r'`` of the micro-batches are moved by each of the r replicas if r < r' (all if r = r' = 1), and
   at least ``1 - min/max`` of all micro-batches (``1/r`` if r = r': the devices differ somewhere);
-- if r + r' > D they share a device, whose load is at least that of both; and where the loads of both together exceed T
-  they share none, and all micro-batches are moved.
+- if r + r' > D they share a device, whose load is at least that of both; and where the loads of both together exceed
+  T they share none, and all micro-batches are moved.
 
 Runs on all devices load every device. So plans are divided by the load C of all such runs: with C between c and c',
 each of these runs has at most c' and every other run at most T - c. For each such class a dynamic program over the

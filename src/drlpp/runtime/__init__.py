@@ -5,6 +5,7 @@ docs/runtime.md. Left out: processes that span machines are started by torchrun;
 written and tested on machines without GPUs).
 """
 
+from drlpp.runtime.checkpoint import load_checkpoint, save_checkpoint
 from drlpp.runtime.launch import run
 from drlpp.runtime.pipeline import Pipeline, build
 from drlpp.runtime.reference import TrainingState, reference_run
@@ -20,6 +21,8 @@ __all__ = [
     "Verification",
     "build",
     "compare",
+    "load_checkpoint",
     "reference_run",
     "run",
+    "save_checkpoint",
 ]

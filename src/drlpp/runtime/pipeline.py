@@ -91,6 +91,7 @@ class Pipeline:
 
         sharing = parameter_readers(captured, stage_of)
         times = logical_times(plan, transfers)
+        self._owner = {name: holders(plan, stages)[0] for name, stages in sharing.items()}
         by_holders: dict[Holders, list[str]] = defaultdict(list)
         for name, stages in sharing.items():
             by_holders[holders(plan, stages)].append(name)
@@ -181,6 +182,32 @@ class Pipeline:
             total += loss
         dist.all_reduce(total)
         return (total / m).float()
+
+    @property
+    def steps_done(self) -> int:
+        """Steps so far: what dropout and drawn micro-batches depend on, besides the seed."""
+        return self._context.step
+
+    @steps_done.setter
+    def steps_done(self, steps: int) -> None:
+        self._context.step = steps
+
+    def clip_grad_norm(self, max_norm: float) -> torch.Tensor:
+        """Scales the gradients of all ranks so that their norm over the whole model is at most `max_norm`.
+
+        Called on every rank, between `step` and the optimizer's step. Returns the norm before.
+        """
+        total = torch.zeros((), dtype=torch.float64, device=self.torch_device)
+        for name, parameter in self.named_parameters():
+            if parameter.grad is not None and self._owner[name] == self.device:
+                total += parameter.grad.detach().double().square().sum()
+        dist.all_reduce(total)
+        norm = total.sqrt()
+        factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor.to(parameter.grad.dtype))
+        return norm.float()
 
     def _microbatch(self, names: Sequence[str], microbatch: int) -> Microbatch:
         """The tensors of a micro-batch that have one of the given names."""

@@ -1,13 +1,13 @@
 """A list scheduler: a schedule for any DAG of stages, any placement and unequal devices, within the memory.
 
 It simulates the iteration (with the links of the cluster) and lets every device that becomes free start, among the
-actions whose inputs are there, the most urgent one. Urgency is a due date in a periodic schedule of period P, the load
-of the busiest device: the forward pass of stage s on micro-batch m is due at ``m P`` less the time from its start to
-the end of the pipeline, its backward pass at ``m P`` plus the time back from there. On a uniform chain this gives 1F1B.
+actions whose inputs are there, the most urgent one. Urgency is the action's place in 1F1B, by the longest path from the
+stage to the end (`waves`): so the order is that of 1F1B where devices keep pace with it, and goes around whatever is
+late elsewhere. (Due dates in seconds were tried instead: schedules were 2 % slower on average.)
 
-How far a stage may run ahead is limited twice: by `slack` times the micro-batches that fill the way from the stage to
-the end and back, and by the memory. Memory is reserved for a micro-batch on all of a device's stages before the first
-of them starts, in order of the micro-batches; so the oldest one can always finish and nothing deadlocks.
+How far a stage may run ahead is limited twice: by `slack` times the micro-batches that 1F1B has in flight, and by the
+memory. Memory is reserved for a micro-batch on all of a device's stages before the first of them starts, in order of
+the micro-batches; so the oldest one can always finish and nothing deadlocks.
 
 With `split` the backward pass is two actions, and W runs when nothing else can: this fills bubbles (as the zero-bubble
 schedules of Qi et al., ICLR 2024, do on chains).
@@ -25,6 +25,7 @@ import numpy as np
 from drlpp.schedules.events import idle_links, no_refcount, pop, push, slot_of, transfer
 from drlpp.schedules.orders import FlatSchedule
 from drlpp.schedules.placed import PlacedStages
+from drlpp.schedules.waves import stage_depths
 
 SLACKS = (1.0, 1.5, 2.5, math.inf)
 """Values of `slack` that `list_schedule` tries."""
@@ -41,9 +42,10 @@ def split_list_schedule(placed: PlacedStages) -> FlatSchedule:
 
 
 def _best(placed: PlacedStages, *, split: bool) -> FlatSchedule:
+    to_sink = stage_depths(placed).to_sink
     found: list[tuple[float, FlatSchedule]] = []
     for slack in SLACKS:
-        time, limited, *arrays = _list_schedule(placed, slack, split)
+        time, limited, *arrays = _list_schedule(placed, to_sink, slack, split)
         found.append((time, FlatSchedule(*arrays)))
         if not limited:  # more slack changes nothing
             break
@@ -51,55 +53,7 @@ def _best(placed: PlacedStages, *, split: bool) -> FlatSchedule:
 
 
 @numba.njit(cache=True)
-def _path_s(p, message, src, dst):  # type: ignore[no-untyped-def]
-    """Seconds of a message between the first replicas of two stages on an idle network."""
-    a, b = p.slot_device[p.slot_off[src]], p.slot_device[p.slot_off[dst]]
-    if a == b:
-        return 0.0
-    if p.message_s[message] >= 0.0:
-        return p.message_s[message]
-    h, g = p.host[a], p.host[b]
-    if h == g:
-        return p.link_latency_s[h] + p.message_bytes[message] / p.link_bandwidth[h]
-    bandwidth = min(p.port_bandwidth[h], p.port_bandwidth[g])
-    return p.port_latency_s[h] + p.port_latency_s[g] + p.message_bytes[message] / bandwidth
-
-
-@numba.njit(cache=True)
-def _due_dates(p):  # type: ignore[no-untyped-def]
-    """The period, and per stage the time from F to the end of the pipeline and from there back to B."""
-    num_stages = len(p.slot_off) - 1
-    load = np.zeros(len(p.used))
-    forward = np.zeros(num_stages)
-    backward = np.zeros(num_stages)
-    for s in range(num_stages):
-        replicas = p.slot_off[s + 1] - p.slot_off[s]
-        for i in range(p.slot_off[s], p.slot_off[s + 1]):
-            load[p.slot_device[i]] += (p.action_s[0, i] + p.action_s[1, i]) / replicas
-            forward[s] = max(forward[s], p.action_s[0, i])
-            backward[s] = max(backward[s], p.action_s[1, i])
-    down = np.zeros(num_stages)
-    back = np.zeros(num_stages)
-    for s in range(num_stages - 1, -1, -1):
-        for k in range(p.message_off[s], p.message_off[s + 1]):
-            if not p.message_backward[k]:
-                for j in range(p.dst_off[k], p.dst_off[k + 1]):
-                    t = p.dst[j]
-                    seconds = _path_s(p, k, s, t)
-                    down[s] = max(down[s], seconds + down[t])
-                    if p.message_grad[k]:
-                        back[s] = max(back[s], seconds + backward[t] + back[t])
-        down[s] += forward[s]
-        for k in range(p.message_off[s], p.message_off[s + 1]):
-            if p.message_backward[k]:
-                for j in range(p.dst_off[k], p.dst_off[k + 1]):
-                    t = p.dst[j]
-                    back[t] = max(back[t], _path_s(p, k, s, t) + backward[s] + back[s])
-    return load.max(), down, back, backward
-
-
-@numba.njit(cache=True)
-def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
+def _list_schedule(p, to_sink, slack, split):  # type: ignore[no-untyped-def]
     """Returns when the last action ends, whether `slack` ever held a micro-batch back, and the `FlatSchedule`."""
     num_mb = p.num_microbatches
     num_stages = len(p.slot_off) - 1
@@ -108,7 +62,6 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
     held = p.held_bytes + p.again_bytes if split else p.held_bytes  # by a micro-batch in flight
     kinds = 3 if split else 2
     total = num_stages * num_mb * kinds
-    period, down, back, backward = _due_dates(p)
 
     # per slot: its stage, its micro-batches, and how many have had their F, backward and W started
     slot_stage = np.empty(num_slots, dtype=np.int64)
@@ -124,7 +77,7 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
             slot_stage[i] = s
             slot_first[i] = i - p.slot_off[s]
             count[i] = max(0, (num_mb - slot_first[i] + replicas - 1) // replicas)
-            in_flight = slack * (down[s] + back[s] + backward[s]) / (period * replicas) if period > 0.0 else 1.0
+            in_flight = slack * to_sink[s] / replicas
             limit[i] = num_mb if in_flight >= num_mb else max(1, math.ceil(in_flight - 1e-6))
             device_off[p.slot_device[i] + 1] += 1
             offset[p.slot_device[i] + 1] += count[i] * kinds
@@ -179,9 +132,7 @@ def _list_schedule(p, slack, split):  # type: ignore[no-untyped-def]
         p,
         kinds,
         held,
-        period,
-        down,
-        back,
+        to_sink,
         slot_stage,
         slot_first,
         count,
@@ -221,9 +172,7 @@ def _loop(  # type: ignore[no-untyped-def]
     p,
     kinds,
     held,
-    period,
-    down,
-    back,
+    to_sink,
     slot_stage,
     slot_first,
     count,
@@ -350,7 +299,7 @@ def _loop(  # type: ignore[no-untyped-def]
                             num_events += 1
 
         # choose what the device does next
-        best_key, best_slot, best_kind = math.inf, -1, 0
+        best_key, best_slot, best_kind = np.int64(2**62), -1, 0
         for r in range(device_off[d], device_off[d + 1]):
             slot = device_slot[r]
             s = slot_stage[slot]
@@ -359,14 +308,14 @@ def _loop(  # type: ignore[no-untyped-def]
             if i < started[0, slot]:
                 m = slot_first[slot] + replicas * i
                 at = s * num_mb + m
-                key = m * period + back[s]
+                key = 2 * m + to_sink[s] - 1
                 if missing[1, at] == 0 and ready[1, at] <= now and key < best_key:
                     best_key, best_slot, best_kind = key, slot, 1
             i = started[0, slot]
             if i < count[slot]:
                 m = slot_first[slot] + replicas * i
                 at = s * num_mb + m
-                key = m * period - down[s]
+                key = 2 * m - to_sink[s]
                 if missing[0, at] == 0 and ready[0, at] <= now and key < best_key:
                     if i - started[kinds - 1, slot] >= limit[slot]:
                         limited = True
@@ -390,7 +339,7 @@ def _loop(  # type: ignore[no-untyped-def]
                 i = started[2, slot]
                 if i < started[1, slot]:
                     s = slot_stage[slot]
-                    key = (slot_first[slot] + (slot_off[s + 1] - slot_off[s]) * i) * period + back[s]
+                    key = 2 * (slot_first[slot] + (slot_off[s + 1] - slot_off[s]) * i) + to_sink[s]
                     if key < best_key:
                         best_key, best_slot, best_kind = key, slot, 2
         if best_slot < 0:

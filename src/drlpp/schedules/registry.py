@@ -39,11 +39,13 @@ class ScheduleKind:
         generate: makes the schedule.
         applies: whether it can be made for stages so placed, and makes sense.
         summary: one line for people.
+        splits_backward: backward passes are run as I and W.
     """
 
     generate: Callable[[PlacedStages], FlatSchedule]
     applies: Callable[[PlacedStages], bool]
     summary: str
+    splits_backward: bool = False
 
 
 SCHEDULES: Mapping[str, ScheduleKind] = {
@@ -53,14 +55,21 @@ SCHEDULES: Mapping[str, ScheduleKind] = {
     "interleaved-1f1b": ScheduleKind(
         interleaved_one_f_one_b, is_interleaved, "several stages per device, looped (Megatron-LM)"
     ),
-    "zero-bubble": ScheduleKind(zero_bubble, _has_weight_gradients, "1F1B with split backward passes (ZB-H1)"),
-    "interleaved-zero-bubble": ScheduleKind(
-        interleaved_zero_bubble, _is_interleaved_with_weights, "interleaved 1F1B with split backward passes"
+    "zero-bubble": ScheduleKind(
+        zero_bubble, _has_weight_gradients, "1F1B with split backward passes (ZB-H1)", splits_backward=True
     ),
-    "zbv": ScheduleKind(zbv, is_v_shaped, "two stages per device in the shape of a V, split backward passes"),
-    "list": ScheduleKind(list_schedule, _always, "list scheduling by due dates, for any DAG of stages"),
+    "interleaved-zero-bubble": ScheduleKind(
+        interleaved_zero_bubble,
+        _is_interleaved_with_weights,
+        "interleaved 1F1B with split backward passes",
+        splits_backward=True,
+    ),
+    "zbv": ScheduleKind(
+        zbv, is_v_shaped, "two stages per device in the shape of a V, split backward passes", splits_backward=True
+    ),
+    "list": ScheduleKind(list_schedule, _always, "list scheduling: the most urgent action that is ready"),
     "split-list": ScheduleKind(
-        split_list_schedule, _has_weight_gradients, "list scheduling with split backward passes"
+        split_list_schedule, _has_weight_gradients, "list scheduling with split backward passes", splits_backward=True
     ),
 }
 """Name -> how it is made."""

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from drlpp.errors import InputError
 from drlpp.plan import Assignment, Plan, Prediction, Provenance, Stage
 from drlpp.problem import Objective, PlanningProblem
-from drlpp.schedules import FlatSchedule, PlacedStages, generate, schedules_for, to_schedule
+from drlpp.schedules import SCHEDULES, FlatSchedule, PlacedStages, generate, schedules_for, to_schedule
 from drlpp.sim.bottleneck import device_loads
 from drlpp.sim.placing import ProblemArrays, place_assignment, problem_arrays
 from drlpp.sim.replay import replay
 
+SPLIT_BACKWARD_COST = 0.01
+"""A schedule with split backward passes has to save this part of the iteration to be chosen over one without: the split
+keeps gradients of activations longer and walks the graph of autograd twice, which the simulator leaves out."""
 _INFEASIBLE_FACTOR, _EXCESS_FACTOR = 10.0, 100.0
 """Score of an infeasible assignment: value x (10 + 100 x excess / memory in use)."""
 
@@ -133,9 +136,9 @@ class Evaluator:
             flat = generate(name, placed)
             time, peak = replay(placed, flat)
             over = max(0.0, float((peak - placed.memory_bytes).max()))
-            results.append((over, time, name, peak, flat))
-        best = min(results, key=lambda result: result[:2])
-        over, time, name, peak, flat = best
+            cost = 1.0 + SPLIT_BACKWARD_COST if SCHEDULES[name].splits_backward else 1.0
+            results.append((over, time * cost, time, name, peak, flat))
+        over, _, time, name, peak, flat = min(results, key=lambda result: result[:2])
         peak_memory = np.zeros(self._num_devices)
         peak_memory[placed.used] = peak
         loads = device_loads(placed)

@@ -27,7 +27,7 @@ _Floats = NDArray[np.float64]
 
 
 class ProblemArrays(NamedTuple):
-    """A problem as arrays: N ops, E edges, V values (a tensor in a phase), T tensors by name, P parameters, D devices.
+    """A problem as arrays: N ops, E edges, V values (a tensor in a phase), T tensors, P parameters, D devices.
 
     Attributes:
         action_s: ``[3, num_device_types, N]`` seconds of forward, input gradient and weight gradient.
@@ -74,15 +74,15 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     index = graph.index
     values: dict[tuple[str, str], int] = {}
     edge_value = [values.setdefault((e.tensor, e.phase), len(values)) for e in graph.edges]
-    names = sorted({e.tensor for e in graph.edges} | {t for op in graph.ops for t in op.saved})
+    names = list(graph.tensor_bytes)
     rank = {name: i for i, name in enumerate(names)}
     savers: list[list[int]] = [[] for _ in names]
-    readers: dict[str, list[int]] = {}
+    readers: dict[str, list[int]] = {p: [] for p in graph.param_bytes}
     for i, op in enumerate(graph.ops):
         for t in op.saved:
             savers[rank[t]].append(i)
         for p in op.params:
-            readers.setdefault(p, []).append(i)
+            readers[p].append(i)
     passes = OPTIMIZER_PASSES[problem.training.optimizer]
     bandwidth = [d.type.memory_bandwidth for d in cluster.devices]
     links = [host.link or Link(bandwidth=1e30) for host in cluster.hosts]
@@ -315,7 +315,7 @@ def _messages(a, labels, num_stages):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _activations(a, labels, num_stages, stage, bits, first, following):  # type: ignore[no-untyped-def]
-    """``[S]`` bytes kept and received: every tensor once per stage that has it, in order of the tensors' names."""
+    """``[S]`` bytes kept and received: every tensor once per stage that has it, in the graph's order."""
     activation = np.zeros(num_stages)
     boundary = np.zeros(num_stages)
     holder = np.full(num_stages, -1, dtype=np.int64)

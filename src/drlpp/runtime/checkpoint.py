@@ -1,0 +1,106 @@
+"""Checkpoints of a pipeline: saved under one plan, resumed under any other of the same model.
+
+Written by torch.distributed.checkpoint under the model's own names, each tensor once, wherever it was held. A
+checkpoint is a folder ``step-N``; it appears under that name when it is complete, and the last two are kept. It holds
+parameters, buffers, the state of the optimizer and the number of steps done (which dropout and drawn micro-batches
+depend on). Left out: learning-rate schedulers and the position in the data, which every rank has for itself.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from drlpp.errors import InputError
+from drlpp.runtime.pipeline import Pipeline
+
+KEPT = 2
+_NAME = re.compile(r"step-(\d+)$")
+
+
+def save_checkpoint(folder: Path, pipeline: Pipeline, optimizer: torch.optim.Optimizer) -> Path:
+    """Saves a checkpoint in `folder`, which all ranks share; called on every rank. Returns its path."""
+    path = folder / f"step-{pipeline.steps_done}"
+    partial = folder / f"partial-{pipeline.steps_done}"
+    if dist.get_rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+    dist.barrier()
+    content = _model_content(pipeline) | _optimizer_content(pipeline, optimizer)
+    save(content, checkpoint_id=partial)
+    if dist.get_rank() == 0:
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+        for old in checkpoints(folder)[:-KEPT]:
+            shutil.rmtree(old)
+    dist.barrier()
+    return path
+
+
+def load_checkpoint(path: Path, pipeline: Pipeline, optimizer: torch.optim.Optimizer) -> None:
+    """Restores what this rank holds; called on every rank, on any plan of the model.
+
+    Raises:
+        InputError: `path` is no checkpoint, or one of another model.
+    """
+    content = _model_content(pipeline)
+    problems = [""] * dist.get_world_size()
+    dist.all_gather_object(problems, _problem(path, content))  # all ranks raise, or none does
+    if problem := next(filter(None, problems), ""):
+        raise InputError(problem)
+    stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    states: dict[str, dict[str, torch.Tensor]] = {}
+    for name, parameter in pipeline.named_parameters():
+        prefix = f"optimizer/{name}/"
+        for key, entry in stored.items():
+            if key.startswith(prefix) and isinstance(entry, TensorStorageMetadata):
+                device = parameter.device if entry.size == parameter.shape else torch.device("cpu")
+                content[key] = torch.empty(entry.size, dtype=entry.properties.dtype, device=device)
+                states.setdefault(name, {})[key.removeprefix(prefix)] = content[key]
+    load(content, checkpoint_id=path)
+    pipeline.steps_done = int(content["step"].item())
+    for name, parameter in pipeline.named_parameters():
+        if name in states:
+            optimizer.state[parameter] = states[name]
+
+
+def _problem(path: Path, content: Mapping[str, torch.Tensor]) -> str:
+    """Why `content` cannot be loaded from a checkpoint; empty if it can."""
+    if not (path / ".metadata").is_file():
+        return f"{path} is not a checkpoint: give a folder step-N that save_checkpoint wrote"
+    stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    for name, tensor in content.items():
+        entry = stored.get(name)
+        if not isinstance(entry, TensorStorageMetadata) or entry.size != tensor.shape:
+            return f"{path} has no {name} of shape {list(tensor.shape)}: it is of another model"
+    return ""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a folder, oldest first."""
+    found = [(int(match.group(1)), path) for path in folder.iterdir() if (match := _NAME.match(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _model_content(pipeline: Pipeline) -> dict[str, torch.Tensor]:
+    """What is stored of the model: tensors that are loaded in place, and the steps done."""
+    own: Mapping[str, torch.Tensor] = pipeline.state_dict()
+    return {f"model/{name}": tensor for name, tensor in own.items()} | {"step": torch.tensor(pipeline.steps_done)}
+
+
+def _optimizer_content(pipeline: Pipeline, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"optimizer/{name}/{key}": value
+        for name, parameter in pipeline.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, torch.Tensor)
+    }
