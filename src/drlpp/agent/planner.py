@@ -76,7 +76,7 @@ class DrlConfig:
     episodes: int = 64
     iterations: int | None = None
     learning_share: float = 0.2
-    baseline_share: float = 0.2
+    baseline_share: float = 0.4
     ppo: PpoConfig = dataclasses.field(default_factory=PpoConfig)
     weights: Path | None = None
     log_dir: Path | None = None
