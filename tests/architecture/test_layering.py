@@ -15,6 +15,7 @@ LEVEL = {
     "errors": 0,
     "units": 0,
     "files": 0,
+    "threads": 0,
     "training": 0,
     "graph": 1,
     "cluster": 1,
@@ -35,7 +36,7 @@ LEVEL = {
 }
 SAME_LEVEL_ALLOWED = {("units", "errors"), ("files", "errors"), ("training", "errors")}
 FORBIDDEN = {("runtime", "sim"), ("report", "agent"), ("export", "agent")}
-TORCH_ALLOWED = {"capture", "runtime", "agent"}
+TORCH_ALLOWED = {"capture", "runtime", "agent", "threads"}
 
 
 def room(path: Path) -> str:

@@ -19,9 +19,13 @@ from torch.distributed.pipelining.schedules import (
 )
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from drlpp.cluster import load_cluster
 from drlpp.errors import PlanError
 from drlpp.export.pipelines import as_pipeline
 from drlpp.export.torch_pipelining import torch_schedule, torch_split
+from drlpp.graph import Edge, Op, OpGraph
+from drlpp.plan import Plan, Provenance, Stage, parse_action, validate
+from drlpp.training import TrainingSetup
 
 PLACEMENTS = {
     "one stage each": (["layers.1", "layers.3"], [(2,), (0,), (1,)]),
@@ -115,3 +119,29 @@ def test_branches_are_refused(branches):
     for export in (torch_schedule, torch_split):
         with pytest.raises(PlanError, match="branch or a skip"):
             export(plan)
+
+
+def test_a_cut_without_a_gradient_is_refused_when_the_schedule_needs_none():
+    """Stage 0 sends a mask only, and its backward pass runs before that of stage 1: torch would wait for ever."""
+    ops = tuple(Op(name=n, kind="k", module=n) for n in ("mask", "layer"))
+    graph = OpGraph(
+        name="masked",
+        ops=ops,
+        edges=(Edge(src="mask", dst="layer", tensor="mask", requires_grad=False),),
+        tensor_bytes={"mask": 1.0},
+    )
+    plan = Plan(
+        graph=graph,
+        cluster=load_cluster("local-2"),
+        training=TrainingSetup(num_microbatches=2),
+        stages=(Stage(index=0, ops=("mask",), devices=(0,)), Stage(index=1, ops=("layer",), devices=(1,))),
+        schedule={
+            0: tuple(map(parse_action, "0F0 0B0 0F1 0B1".split())),
+            1: tuple(map(parse_action, "1F0 1F1 1B1 1B0".split())),
+        },
+        schedule_name="by hand",
+        provenance=Provenance(planner="by hand"),
+    )
+    validate(plan)
+    with pytest.raises(PlanError, match="only tensors without a gradient"):
+        torch_schedule(plan)

@@ -42,6 +42,7 @@ from drlpp.planners.registry import get_planner
 from drlpp.planners.search import Search
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
+from drlpp.threads import one_thread
 
 MAX_GROUPS = 200
 """Larger graphs are coarsened to this many groups of ops for the policy; refinement works on ops."""
@@ -118,7 +119,8 @@ class DrlPlanner:
         if self._weights is not None:
             policy = Policy(self._weights.config)
             policy.load_state_dict(self._weights.state_dict())
-        return _Run(self.config, problem, budget, seed, progress).solve(policy)
+        with one_thread():
+            return _Run(self.config, problem, budget, seed, progress).solve(policy)
 
 
 @functools.cache

@@ -20,8 +20,7 @@ import logging
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from drlpp.cluster import device_presets
 from drlpp.errors import CaptureError, InputError
 from drlpp.files import read_text, write_atomically
 from drlpp.graph import REFERENCE, OpGraph, OpTimes
+from drlpp.threads import one_thread
 
 _LOG = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
@@ -106,7 +106,7 @@ def profile(
     calls = node_costs(captured.module, captured.no_grad).calls
     buffers = {name: tensor.clone() for name, tensor in captured.module.named_buffers()}
     num_known = len(store.seconds)
-    with _one_thread():
+    with one_thread():
         try:
             _measure_calls(captured, calls, store, clock, progress)
         finally:
@@ -125,17 +125,6 @@ def profile(
     )
     graph = dataclasses.replace(captured.graph, ops=ops, measured_on=measured_on or captured.graph.measured_on)
     return Profile(graph, step_s, total, len(store.seconds) - num_known)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Within it, operators use one thread, as every rank of a run on CPUs does."""
-    number = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(number)
 
 
 def database_name(device: str) -> str:

@@ -46,6 +46,11 @@ def _clock(pipeline: Pipeline) -> list[list[Action | None]]:
                 position[rank] += 1
                 ran.append(action)
             rows[rank].append(action)
+        if not ran:
+            raise PlanError(
+                f"{_ENGINE} hands a gradient back at every cut, and with that the schedule of this plan deadlocks: "
+                f"a stage sends on only tensors without a gradient; {RUN_INSTEAD}"
+            )
         for stage, kind, microbatch in ran:
             done[stage, "B" if kind == "I" else kind, microbatch] = step
     return rows

@@ -37,10 +37,21 @@ def block_of_op(graph: OpGraph, engine: Engine) -> NDArray[np.int64]:
     cuts = kinds[engine.cuts](graph, engine)
     if not engine.ties:
         cuts = _without(cuts, _spans((p, i) for i, op in enumerate(graph.ops) for p in op.params))
-    cuts = _chain(cuts, graph)
+    cuts = _with_gradient(_chain(cuts, graph), graph)
     first = np.zeros(graph.num_ops, dtype=np.int64)
     first[sorted(cuts)] = 1
     return np.asarray(np.cumsum(first), dtype=np.int64)
+
+
+def _with_gradient(cuts: set[int], graph: OpGraph) -> set[int]:
+    """The cuts that a gradient crosses: engines wait for one at every cut."""
+    crossing = np.zeros(graph.num_ops + 1, dtype=np.int64)
+    for e in graph.edges:
+        if e.requires_grad:
+            crossing[graph.index[e.src] + 1] += 1
+            crossing[graph.index[e.dst] + 1] -= 1
+    crossing = np.cumsum(crossing)
+    return {c for c in cuts if crossing[c] > 0}
 
 
 def block_graph(problem: PlanningProblem, block: NDArray[np.int64]) -> OpGraph:

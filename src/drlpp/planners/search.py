@@ -17,6 +17,8 @@ POOL_SIZE = 12
 LONG_SCHEDULE = 100_000
 """Stages times micro-batches above which only `QUICK_SCHEDULES` are tried."""
 QUICK_SCHEDULES = ("1f1b", "gpipe")
+HOPELESS = 1.25
+"""An assignment that takes this many times the best so far under 1F1B is not tried under other schedules."""
 
 
 class Search:
@@ -85,12 +87,12 @@ class Search:
         return value
 
     def _evaluate(self, assignment: Assignment) -> Evaluation:
-        """Under all schedules; or only simple ones where the load decides or a schedule is very long."""
+        """Under all schedules; or only 1F1B where no schedule could make it the best, or trying all would take long."""
         actions = assignment.num_stages * self.problem.training.num_microbatches
-        if self.problem.objective == "iteration-time" and actions <= LONG_SCHEDULE:
-            return self.evaluator.evaluate(assignment)
         quick = self.evaluator.evaluate(assignment, QUICK_SCHEDULES[:1])
-        if quick.feasible or actions > LONG_SCHEDULE:
+        steady = self.problem.objective == "steady-state"
+        hopeless = quick.iteration_time_s > HOPELESS * self.best_value
+        if actions > LONG_SCHEDULE or (quick.feasible and (steady or hopeless)):
             return quick
         return self.evaluator.evaluate(assignment)
 
