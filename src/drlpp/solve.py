@@ -22,20 +22,23 @@ def planner_summaries() -> dict[str, str]:
     return {DRL: DRL_SUMMARY} | {name: make().summary for name, make in PLANNERS.items()}
 
 
-def make_planner(name: str, *, log_dir: Path | None = None, policy_only: bool = False) -> Planner:
+def make_planner(
+    name: str, *, log_dir: Path | None = None, policy_only: bool = False, weights: Path | None = None
+) -> Planner:
     """A planner by name.
 
     Args:
         log_dir: where `drl` writes its tensorboard curves.
         policy_only: `drl` returns the policy's own best sample, without baselines and refinement.
+        weights: checkpoint that `drl` starts from; None for the weights of the package.
 
     Raises:
-        InputError: there is no planner of that name.
+        InputError: there is no planner of that name, or the weights cannot be read.
     """
     if name == DRL:
         from drlpp.agent.planner import DrlConfig, DrlPlanner
 
-        return DrlPlanner(DrlConfig(log_dir=log_dir, policy_only=policy_only))
+        return DrlPlanner(DrlConfig(log_dir=log_dir, policy_only=policy_only, weights=weights))
     return get_planner(name)
 
 

@@ -6,13 +6,23 @@ from drlpp.cli.main import app
 
 COMMON = {"--budget", "--cluster", "--num-microbatches", "--objective", "--optimizer", "--seed"}
 SURFACE = {
-    "plan": COMMON | {"--for", "--json", "--log-dir", "--output", "--planner", "--policy-only"},
+    "plan": COMMON | {"--for", "--json", "--log-dir", "--output", "--planner", "--policy-only", "--weights"},
     "compare": COMMON | {"--html", "--json", "--planners", "--plans-dir"},
     "whatif": COMMON | {"--json", "--planner"},
     "simulate": {"--json", "--trace"},
     "validate": set(),
     "run": {"--emulate", "--json", "--learning-rate", "--memory", "--seed", "--steps", "--trace", "--verify"},
-    "train-policy": {"--hours", "--iterations", "--json", "--output", "--resume", "--seed"},
+    "train-policy": {
+        "--generated-only",
+        "--hours",
+        "--imitation-iterations",
+        "--iterations",
+        "--json",
+        "--models",
+        "--output",
+        "--resume",
+        "--seed",
+    },
     "capture": {"--output"},
     "profile": {"--cache", "--device", "--device-type", "--output", "--repeats"},
     "export": {"--output", "--to"},

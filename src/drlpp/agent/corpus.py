@@ -35,6 +35,28 @@ _TIGHT = 0.25
 _MAX_MICROBATCHES = 64
 
 
+TRAINING_MODELS = (
+    "timm:resnet50?batch_size=16",
+    "timm:resnet101?batch_size=8",
+    "timm:resnet18?batch_size=32",
+    "timm:resnext50_32x4d?batch_size=8",
+    "timm:vgg16?batch_size=16",
+    "timm:vgg11?batch_size=32",
+    "timm:densenet121?batch_size=16",
+    "timm:mobilenetv3_large_100?batch_size=32",
+    "timm:vit_base_patch16_224?batch_size=8",
+    "timm:vit_small_patch16_224?batch_size=16",
+    "timm:mixer_b16_224?batch_size=8",
+    "transformers:BertModel",
+    "transformers:DistilBertForMaskedLM",
+    "transformers:GPT2LMHeadModel",
+    "transformers:GPT2LMHeadModel?n_layer=6&n_embd=512&n_head=8",
+    "transformers:T5ForConditionalGeneration",
+    "transformers:BartForConditionalGeneration",
+)
+"""Real models, of families of the training split; `drlpp train-policy` captures them."""
+
+
 def draw_problem(rng: np.random.Generator, split: Split, captured: Sequence[OpGraph] = ()) -> PlanningProblem:
     """Draws a problem.
 

@@ -15,7 +15,7 @@ from drlpp.cli.terminal import err, print_json, say
 
 _EPILOG = """Examples:
 
-drlpp train-policy -o runs/policy --iterations 2000 --seed 0
+drlpp train-policy -o runs/policy --seed 0
 
 drlpp train-policy -o runs/policy --resume --hours 1"""
 
@@ -28,7 +28,13 @@ def train_policy(
     folder: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for checkpoint and curves.", show_default=False)
     ],
-    iterations: Annotated[int, typer.Option("--iterations", help="Optimizer iterations in all.", min=1)] = 2000,
+    iterations: Annotated[int, typer.Option("--iterations", help="Iterations of PPO.", min=1)] = 400,
+    imitation_iterations: Annotated[
+        int, typer.Option("--imitation-iterations", help="Iterations of the warm start before PPO.", min=0)
+    ] = 60,
+    models: Annotated[
+        bool, typer.Option("--models/--generated-only", help="Also train on captured timm and transformers models.")
+    ] = True,
     hours: Annotated[
         float | None, typer.Option("--hours", help="Stop after this long, with a checkpoint to resume from.", min=0.0)
     ] = None,
@@ -36,22 +42,27 @@ def train_policy(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
     as_json: inputs.AsJson = False,
 ) -> None:
-    """Pre-train the policy with PPO on generated models and clusters; watch with `tensorboard --logdir FOLDER`."""
+    """Pre-train the policy on many models and clusters; watch with `tensorboard --logdir FOLDER`."""
     from rich.logging import RichHandler
 
+    from drlpp.agent.corpus import TRAINING_MODELS
     from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
+    from drlpp.threads import one_thread
 
     logging.basicConfig(
         level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err(), show_path=False)]
     )
-    config = PretrainConfig(seed=seed, iterations=iterations)
-    pretrain(
-        folder,
-        config,
-        note={"command": " ".join(["drlpp", *sys.argv[1:]])},
-        resume=resume,
-        stop_after_s=None if hours is None else hours * 3600,
-    )
+    config = PretrainConfig(seed=seed, iterations=iterations, imitation_iterations=imitation_iterations)
+    captured = [inputs.load_graph(model) for model in TRAINING_MODELS] if models else []
+    with one_thread():
+        pretrain(
+            folder,
+            config,
+            captured=captured,
+            note={"command": " ".join(["drlpp", *sys.argv[1:]])},
+            resume=resume,
+            stop_after_s=None if hours is None else hours * 3600,
+        )
     if as_json:
         print_json({"status": "ok", "checkpoint": str(folder / CHECKPOINT), "config": dataclasses.asdict(config)})
-    say(f"policy written to {folder / CHECKPOINT}")
+    say(f"policy written to {folder / CHECKPOINT}; plan with it: drlpp plan ... --weights {folder / CHECKPOINT}")

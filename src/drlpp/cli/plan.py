@@ -45,6 +45,9 @@ def plan(
     ] = None,
     log_dir: Annotated[Path | None, typer.Option("--log-dir", help="Write tensorboard curves of `drl` here.")] = None,
     policy_only: Annotated[bool, typer.Option("--policy-only", help="`drl`: the policy's own best sample.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="`drl`: start from this checkpoint of `train-policy`.")
+    ] = None,
     as_json: inputs.AsJson = False,
 ) -> None:
     """Find a plan: which operators form a stage, where each stage runs, and in which order.
@@ -62,7 +65,7 @@ def plan(
     from drlpp.report.tables import plan_tables
     from drlpp.solve import make_planner
 
-    chosen = make_planner(planner, log_dir=log_dir, policy_only=policy_only)
+    chosen = make_planner(planner, log_dir=log_dir, policy_only=policy_only, weights=weights)
     restricted = Restricted(chosen, get_engine(engine)) if engine else None
     problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
     result = solve_visibly(restricted or chosen, problem, budget, seed)
