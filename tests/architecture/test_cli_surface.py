@@ -13,7 +13,6 @@ SURFACE = {
     "validate": set(),
     "run": {"--emulate", "--json", "--learning-rate", "--memory", "--seed", "--steps", "--trace", "--verify"},
     "train-policy": {
-        "--generated-only",
         "--hours",
         "--imitation-iterations",
         "--iterations",
