@@ -75,7 +75,7 @@ def learn(policy, view, value, iterations, generator):
 def test_a_bandit_over_the_number_of_stages_is_solved(policy, view, generator):
     """Reward 0 for exactly three stages, less for each stage more or fewer."""
     before = policy.sample([view], 64, generator)[0]
-    after, metrics = learn(policy, view, lambda a: 2.0 ** abs(a.num_stages - 3), 40, generator)
+    after, metrics = learn(policy, view, lambda a: 2.0 ** abs(a.num_stages - 3), 80, generator)
     hits = [sum(len(s) == 3 for s in r.slots) / 64 for r in (before, after)]
     assert hits[0] < 0.5
     assert hits[1] > 0.9

@@ -67,7 +67,7 @@ def test_the_exhaustive_optimum_is_reached(seed):
         random_policy(PolicyConfig(width=32), seed),
         view,
         rewarder,
-        TrainConfig(iterations=60),
+        TrainConfig(iterations=200),
         torch.Generator().manual_seed(seed),
         lambda row: rewarder.best[0] > optimum * (1 + 1e-9),
     )

@@ -1,9 +1,8 @@
 """Runs the commands of the documentation, page by page in the order of the navigation, in one folder.
 
 In the pages, ``console`` blocks are what a reader types: lines that begin with ``$`` are run, and must end with status
-0. A block with a title is a file that the reader makes. Budgets are cut to `BUDGET_S`. Lines ``drlpp ...`` in other
-blocks
-are checked for verbs and options that exist.
+0. A block with a title is a file that the reader makes. Budgets are cut to `BUDGET_S`. Lines ``drlpp ...`` in
+other blocks are checked for verbs and options that exist.
 """
 
 import re
@@ -47,9 +46,15 @@ def typed(text):
     return [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("reader")
+    """Where the reader works, with the files that the pages have them make."""
+    made = tmp_path_factory.mktemp("reader")
+    for page in pages():
+        for _, title, text in blocks(page):
+            if title:
+                (made / title).write_text(text)
+    return made
 
 
 def execute(line):
@@ -69,9 +74,7 @@ def execute(line):
 @pytest.mark.parametrize("page", [p for p in pages() if any(b[0] == "console" for b in blocks(p))])
 def test_commands_of_a_page(page, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    for language, title, text in blocks(page):
-        if title:
-            Path(title).write_text(text)
+    for language, _, text in blocks(page):
         if language == "console":
             for line in typed(text):
                 assert execute(line) == 0, f"{page}: {line}"
