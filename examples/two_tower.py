@@ -53,7 +53,7 @@ class TextTower(nn.Module):
 class TwoTower(nn.Module):
     """Scores each image against each text of the batch; the loss asks for the matching pairs."""
 
-    def __init__(self, width: int = 64, blocks: int = 4, layers: int = 4, vocabulary: int = 1000) -> None:
+    def __init__(self, width: int = 64, blocks: int = 4, layers: int = 4, vocabulary: int = 100_000) -> None:
         super().__init__()
         self.image_tower = ImageTower(width, blocks)
         self.text_tower = TextTower(vocabulary, width, layers)
@@ -75,5 +75,5 @@ def build() -> tuple[nn.Module, tuple[Tensor, Tensor], object]:
     """What ``FILE.py:callable`` has to return: the module, example inputs (one micro-batch), the loss function."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(8, 3, 64, 64, generator=generator)
-    tokens = torch.randint(0, 1000, (8, 64), generator=generator)
+    tokens = torch.randint(0, 100_000, (8, 64), generator=generator)
     return TwoTower(), (image, tokens), contrastive_loss

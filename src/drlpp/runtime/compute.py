@@ -3,8 +3,7 @@
 The graph of autograd is cut at every stage boundary: received values are leaves, and gradients are handed from stage to
 stage by the executor. Parameters collect their gradients in `.grad`, summed over the micro-batches.
 
-I and W: the input-gradient half differentiates to the received values and keeps the graph, the weight-gradient half
-differentiates the same outputs to the parameters. Left out: sharing the work of the two halves.
+I and W are the halves of `split_backward`, which share their work.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from drlpp.runtime.executor import Tensors
 from drlpp.runtime.messages import Slot, StageSlots
 from drlpp.runtime.randomness import RandomContext
 from drlpp.runtime.reduction import CombinedBuffers
+from drlpp.runtime.split_backward import Later, input_gradients, weight_gradients
 from drlpp.runtime.stage_module import StageModule
 
 
@@ -30,13 +30,13 @@ class _Pass:
         inputs: arguments of the module; the received ones that need a gradient are leaves.
         outputs: results of the module; empty if they are computed again.
         buffers: copies of the buffers that the stage writes, from before (only for recomputation).
-        gradients: of `outputs`, kept from I to W.
+        later: what W needs, kept from I to W.
     """
 
     inputs: list[torch.Tensor]
     outputs: Sequence[torch.Tensor]
     buffers: dict[str, torch.Tensor]
-    gradients: list[torch.Tensor | None] = dataclasses.field(default_factory=list)
+    later: Later | None = None
 
 
 class TorchStage:
@@ -139,12 +139,11 @@ class TorchStage:
                 torch.autograd.backward(outputs, gradients)
             found = {name: x.grad for name, x in leaves.items()}
         else:
-            if outputs and leaves:
-                parts = torch.autograd.grad(
-                    outputs, list(leaves.values()), gradients, retain_graph=True, allow_unused=True
-                )
+            later = None
+            if outputs:
+                parts, later = input_gradients(outputs, gradients, list(leaves.values()), self._parameters)
                 found = dict(zip(leaves, parts, strict=True))
-            self._kept[microbatch] = _Pass([], outputs, {}, list(gradients))
+            self._kept[microbatch] = _Pass([], outputs, {}, later)
         zero_filled = {n: torch.zeros_like(x) if (g := found.get(n)) is None else g for n, x in leaves.items()}
         return {
             slot: tuple(zero_filled[name] for name in self._names[Slot(slot.message, "value")])
@@ -154,9 +153,9 @@ class TorchStage:
     def weight_gradients(self, microbatch: int) -> None:
         """W. See `StageCompute`."""
         kept = self._kept.pop(microbatch)
-        if not kept.outputs or not self._parameters:
+        if kept.later is None or not self._parameters:
             return
-        found = torch.autograd.grad(kept.outputs, self._parameters, kept.gradients, allow_unused=True)
+        found = weight_gradients(kept.later, self._parameters)
         for parameter, gradient in zip(self._parameters, found, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
