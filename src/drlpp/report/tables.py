@@ -80,10 +80,10 @@ def stage_table(plan: Plan) -> Table:
     """One row per stage: ops, modules, devices, time, memory."""
     table = Table(title="stages", title_justify="left")
     table.add_column("stage", justify="right", no_wrap=True)
-    table.add_column("devices", no_wrap=True)
+    table.add_column("devices")
     for name in ("ops", "F + B", "params", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("modules")
+    table.add_column("modules", min_width=18)
     for row in stage_rows(plan):
         table.add_row(
             str(row.index),

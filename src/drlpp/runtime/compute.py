@@ -157,8 +157,10 @@ class TorchStage:
             return
         found = weight_gradients(kept.later, self._parameters)
         for parameter, gradient in zip(self._parameters, found, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            if gradient is not None and parameter.grad is None:
+                parameter.grad = gradient.clone()
+            elif gradient is not None and parameter.grad is not None:
+                parameter.grad.add_(gradient)
 
     def _run(
         self, microbatch: int, inputs: Sequence[torch.Tensor], buffers: Mapping[str, torch.Tensor]

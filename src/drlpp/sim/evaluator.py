@@ -17,9 +17,10 @@ from drlpp.sim.bottleneck import device_loads
 from drlpp.sim.placing import ProblemArrays, place_assignment, problem_arrays
 from drlpp.sim.replay import replay
 
-SPLIT_BACKWARD_COST = 0.01
-"""A schedule with split backward passes has to save this part of the iteration to be chosen over one without: the split
-keeps gradients of activations longer and walks the graph of autograd twice, which the simulator leaves out."""
+SPLIT_BACKWARD_COST = 0.15
+"""A schedule with split backward passes has to save this part of the iteration to be chosen over one without: the
+weight half is one call of autograd per layer, which the simulator leaves out. On two CPU processes it made I + W take
+1.2 to 1.4 times B (`docs/log.md`)."""
 _INFEASIBLE_FACTOR, _EXCESS_FACTOR = 10.0, 100.0
 """Score of an infeasible assignment: value x (10 + 100 x excess / memory in use)."""
 
