@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from drlpp import units
 from drlpp.cluster.cluster import Cluster, DeviceType, Host, Link
-from drlpp.cluster.devices import device_preset
+from drlpp.cluster.devices import REFERENCE_PRESET, device_preset
 from drlpp.errors import ClusterError, InputError
 from drlpp.files import read_text
 
@@ -102,7 +102,7 @@ def _device_type(name: str, spec: _DeviceType) -> DeviceType:
         raise ClusterError(f"device type {name!r} has peak_flops without memory_bandwidth: give both")
     peaks = {**(dict(base.peak_flops) if base else {}), **(spec.peak_flops or {})}
     float32 = peaks.get("float32") or max(peaks.values(), default=0.0)
-    from_peak = float32 / device_preset("v100-sxm2-16gb").peak("float32") if float32 else 1.0
+    from_peak = float32 / device_preset(REFERENCE_PRESET).peak("float32") if float32 else 1.0
     memory = spec.memory if spec.memory is not None else (base.memory_bytes if base else 0)
     bandwidth = spec.memory_bandwidth if spec.memory_bandwidth is not None else (base.memory_bandwidth if base else 0.0)
     return DeviceType(

@@ -140,6 +140,3 @@ class Plan:
     def stage_graph(self) -> StageGraph:
         """The DAG of stages. Raises PlanError if the partition is not legal."""
         return stage_graph(self.graph, self.stage_of_op, self.num_stages)
-
-    def ranks_of(self, stage: int) -> tuple[int, ...]:
-        return self.stages[stage].devices

@@ -115,9 +115,10 @@ def offer_splits(search: Search, model: SplitModel, choices: Iterable[DeviceStat
     Returns:
         The states with the best plans, at most `KEPT_STATES`: what is worth trying with the next model.
     """
+    steady = search.problem.objective == "steady-state"
     ranked: list[tuple[float, int, DeviceStates, Split]] = []
     for number, states in enumerate(choices):
-        split, value = _offer_best_bottleneck(search, model, states)
+        split, value = offer_split(search, model, states, search.best_value if steady else math.inf)
         if split is not None:
             ranked.append((value, number, states, split))
         if search.budget.spent:
@@ -141,16 +142,24 @@ def _replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
     return [free, (1,), *((r,) for r in equal[:3])]
 
 
-def _offer_best_bottleneck(search: Search, model: SplitModel, states: DeviceStates) -> tuple[Split | None, float]:
-    """Offers the optimal bottleneck; returns the split and the objective of its plan."""
-    steady = search.problem.objective == "steady-state"
+def offer_split(
+    search: Search, model: SplitModel, states: DeviceStates, limit_s: float = math.inf
+) -> tuple[Split | None, float]:
+    """Offers the split with the smallest bottleneck, with ever less memory per device until its plan fits.
+
+    Args:
+        limit_s: bottlenecks from here on are of no interest.
+
+    Returns:
+        The last split (None if there is none) and the objective of its plan.
+    """
     split, value = None, math.inf
     for share in MEMORY_SHARES:
         found = solve_split(
             model,
             states,
             resident_per_param_byte=search.problem.training.bytes_per_param_byte,
-            limit_s=search.best_value if steady else math.inf,
+            limit_s=limit_s,
             memory_share=share,
             budget=search.budget,
         )

@@ -20,10 +20,9 @@ import numpy as np
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.device_orders import device_orders, fold_depths, folded
 from drlpp.planners.device_states import DeviceStates, in_order
-from drlpp.planners.dynamic_program import MEMORY_SHARES, split_models
+from drlpp.planners.dynamic_program import offer_split, split_models
 from drlpp.planners.op_arrays import OpArrays, op_arrays
 from drlpp.planners.search import Search
-from drlpp.planners.split_dp import solve_split, to_assignment
 from drlpp.problem import PlanningProblem
 
 MAX_DEVICE_ORDERS = 24
@@ -47,18 +46,7 @@ class Metis:
         for model in split_models(problem, arrays, rng):
             for states in group_choices(problem, arrays, rng):
                 configurations += 1
-                for share in MEMORY_SHARES:
-                    split = solve_split(
-                        model,
-                        states,
-                        resident_per_param_byte=problem.training.bytes_per_param_byte,
-                        memory_share=share,
-                        budget=budget,
-                    )
-                    if split is not None:
-                        search.offer(to_assignment(model, states, split))
-                    if split is None or search.last_feasible or budget.spent:
-                        break
+                offer_split(search, model, states)
                 if budget.spent:
                     return search.result({"configurations": float(configurations)})
         return search.result({"configurations": float(configurations)})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.graph import OpGraph
+from drlpp.graph.topology import depths
 
 
 def op_orders(graph: OpGraph, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
@@ -51,14 +52,25 @@ def priority_order(graph: OpGraph, priority: NDArray[np.float64]) -> NDArray[np.
 
 def depth_first(graph: OpGraph, priority: NDArray[np.float64]) -> NDArray[np.int64]:
     """Follows a branch to its end before it starts the next: ops that just became ready come first."""
-    waiting = [len(p) for p in graph.predecessors]
-    stack = sorted((i for i in range(graph.num_ops) if waiting[i] == 0), key=lambda i: -priority[i])
+    return _follow_branches(graph.predecessors, graph.successors, priority)
+
+
+def reversed_depth_first(graph: OpGraph, priority: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The same from the outputs: an op comes as late as its branch allows."""
+    return _follow_branches(graph.successors, graph.predecessors, priority)[::-1].copy()
+
+
+def _follow_branches(
+    before: Sequence[Sequence[int]], after: Sequence[Sequence[int]], priority: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    waiting = [len(b) for b in before]
+    stack = sorted((i for i in range(len(before)) if waiting[i] == 0), key=lambda i: -priority[i])
     out = []
     while stack:
         i = stack.pop()
         out.append(i)
         ready = []
-        for j in graph.successors[i]:
+        for j in after[i]:
             waiting[j] -= 1
             if waiting[j] == 0:
                 ready.append(j)
@@ -66,27 +78,6 @@ def depth_first(graph: OpGraph, priority: NDArray[np.float64]) -> NDArray[np.int
     return np.array(out, dtype=np.int64)
 
 
-def reversed_depth_first(graph: OpGraph, priority: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The same from the outputs: an op comes as late as its branch allows."""
-    waiting = [len(s) for s in graph.successors]
-    stack = sorted((i for i in range(graph.num_ops) if waiting[i] == 0), key=lambda i: -priority[i])
-    out = []
-    while stack:
-        i = stack.pop()
-        out.append(i)
-        ready = []
-        for j in graph.predecessors[i]:
-            waiting[j] -= 1
-            if waiting[j] == 0:
-                ready.append(j)
-        stack.extend(sorted(ready, key=lambda j: -priority[j]))
-    return np.array(out[::-1], dtype=np.int64)
-
-
 def breadth_first(graph: OpGraph) -> NDArray[np.int64]:
     """By depth: the number of arcs on the longest path to the op."""
-    depth = np.zeros(graph.num_ops)
-    for i, before in enumerate(graph.predecessors):
-        if before:
-            depth[i] = 1 + max(depth[p] for p in before)
-    return np.argsort(depth, kind="stable").astype(np.int64)
+    return np.argsort(depths(graph.predecessors), kind="stable").astype(np.int64)

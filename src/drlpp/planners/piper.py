@@ -19,10 +19,9 @@ import numpy as np
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.device_orders import device_orders, folded
 from drlpp.planners.device_states import in_order, replica_choices
-from drlpp.planners.dynamic_program import MAX_DEVICE_ORDERS, MEMORY_SHARES, split_models
+from drlpp.planners.dynamic_program import MAX_DEVICE_ORDERS, offer_split, split_models
 from drlpp.planners.op_arrays import op_arrays
 from drlpp.planners.search import Search
-from drlpp.planners.split_dp import solve_split, to_assignment
 from drlpp.problem import PlanningProblem
 
 
@@ -44,18 +43,7 @@ class Piper:
         for model in split_models(problem, arrays, rng):
             for order in orders:
                 states = in_order(problem, arrays, folded(order, 1), replicas, recompute=True)
-                for share in MEMORY_SHARES:
-                    split = solve_split(
-                        model,
-                        states,
-                        resident_per_param_byte=problem.training.bytes_per_param_byte,
-                        memory_share=share,
-                        budget=budget,
-                    )
-                    if split is not None:
-                        search.offer(to_assignment(model, states, split))
-                    if split is None or search.last_feasible or budget.spent:
-                        break
+                offer_split(search, model, states)
                 if budget.spent:
                     return search.result()
         return search.result()
