@@ -63,11 +63,29 @@ def is_graph_file(model: str) -> bool:
 def load_problem(
     model: str, cluster: str, num_microbatches: int | None, objective: ObjectiveName, optimizer: OptimizerName
 ) -> PlanningProblem:
-    """The planning problem of MODEL on CLUSTER; the cluster is read first, since a mistake there shows at once."""
+    """The planning problem of MODEL on CLUSTER, with the simulator loaded, so that budgets begin after that.
+
+    The cluster is read first, since a mistake there shows at once.
+    """
     from drlpp.cluster import load_cluster
     from drlpp.problem import PlanningProblem
 
     loaded = load_cluster(cluster)
-    return PlanningProblem.build(
+    problem = PlanningProblem.build(
         load_graph(model), loaded, num_microbatches=num_microbatches, objective=objective, optimizer=optimizer
     )
+    _load_simulator(problem)
+    return problem
+
+
+def _load_simulator(problem: PlanningProblem) -> None:
+    """Loads the compiled simulator; the first time on a machine, this compiles it."""
+    import numpy as np
+
+    from drlpp.plan import Assignment
+    from drlpp.sim import Evaluator
+
+    with err().status("loading the simulator (compiled on first use: about 20 s)"):
+        num_ops = problem.graph.num_ops
+        halves = np.minimum(np.arange(num_ops) * 2 // num_ops, 1)
+        Evaluator(problem).evaluate(Assignment.compact(halves, {0: (0,), 1: (problem.cluster.num_devices - 1,)}))
