@@ -70,6 +70,34 @@ def test_kinds(nodes):
     assert not is_getitem(nodes["linear"])
 
 
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (nn.Conv2d(3, 6, 3), "aten.conv2d.3x3"),
+        (nn.Conv2d(3, 6, 5, padding=2), "aten.conv2d.5x5"),
+        (nn.Conv2d(3, 6, 1), "aten.conv2d"),
+        (nn.Conv2d(3, 6, 3, stride=2), "aten.conv2d"),
+        (nn.Conv2d(3, 6, 3, dilation=2), "aten.conv2d"),
+        (nn.Conv2d(3, 6, 3, groups=3), "aten.conv2d"),
+        (nn.Conv2d(3, 6, (1, 5)), "aten.conv2d"),
+        (nn.Conv2d(3, 6, 3, padding="same"), "aten.conv2d.3x3"),
+        (nn.Conv1d(3, 6, 3), "aten.conv1d"),
+    ],
+)
+def test_kinds_of_convolutions_tell_those_with_fast_algorithms(layer, kind):
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x).sum()
+
+    x = torch.ones((1, 3, 8) if isinstance(layer, nn.Conv1d) else (1, 3, 8, 8))
+    calls = [n for n in export_module(Sum(), (x,), {}).module.graph.nodes if n.op == "call_function"]
+    assert kind_of(calls[0]) == kind
+
+
 def test_broadcast_dimensions_count_once():
     assert distinct_bytes(torch.ones(5, 1).expand(5, 1000)) == 5 * 4
     assert distinct_bytes(torch.ones(5, 3)[:, :2]) == 10 * 4

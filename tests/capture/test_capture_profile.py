@@ -33,7 +33,7 @@ def test_every_op_gets_times(captured, tmp_path):
     for op, t in zip(result.graph.ops, times, strict=True):
         assert (t.weight_grad_s > 0) <= bool(op.params)
     first = result.graph.ops[0]
-    assert first.kind == "aten.conv2d"
+    assert first.kind == "aten.conv2d.3x3"
     assert first.times[REFERENCE].input_grad_s == 0, "the images need no gradient"
 
 

@@ -57,7 +57,7 @@ def test_linear():
 def test_convolution():
     n, c, o, size = 2, 3, 4, 6
     graph = graph_of(lambda m, x: F.conv2d(x, m.w, padding=1), [torch.ones(n, c, size, size)], w=torch.ones(o, c, 3, 3))
-    op = the(graph, "aten.conv2d")
+    op = the(graph, "aten.conv2d.3x3")
     assert op.forward.flop == 2 * n * o * size * size * c * 9
     assert op.input_grad.flop == pytest.approx(op.forward.flop)
     assert op.weight_grad.flop == pytest.approx(op.forward.flop, rel=0.05)

@@ -7,7 +7,14 @@ import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, device_preset, load_cluster
 from drlpp.cost import all_reduce_s, op_times, roofline_times, transfer_s
-from drlpp.cost.op_times import COMPUTE_EFFICIENCY, LAUNCH_OVERHEAD_S, MEMORY_EFFICIENCY
+from drlpp.cost.op_times import (
+    COMPUTE_EFFICIENCY,
+    CONVOLUTION_EFFICIENCY,
+    FAST_CONVOLUTION_EFFICIENCY,
+    LAUNCH_OVERHEAD_S,
+    MEMORY_EFFICIENCY,
+    TENSOR_CORE_EFFICIENCY,
+)
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes, Work
 from drlpp.graph.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
@@ -24,16 +31,27 @@ def one_op(**values) -> OpGraph:
     return OpGraph(name="g", ops=(Op(name="a", kind="k", **values),), edges=(), tensor_bytes={})
 
 
-def test_roofline_takes_the_larger_side():
-    bound_by_compute = Op(name="a", kind="k", forward=Work(flop=15.7e12, bytes=1))
-    bound_by_memory = Op(name="a", kind="k", forward=Work(flop=1, bytes=900e9))
-    assert roofline_times(bound_by_compute, V100, "float32")[0] == pytest.approx(
-        1 / COMPUTE_EFFICIENCY + LAUNCH_OVERHEAD_S
-    )
-    assert roofline_times(bound_by_memory, V100, "float32")[0] == pytest.approx(
-        1 / MEMORY_EFFICIENCY + LAUNCH_OVERHEAD_S
-    )
-    assert roofline_times(bound_by_memory, V100, "float32")[1:] == (0, 0)  # no work, no time
+def test_roofline_adds_compute_and_memory():
+    op = Op(name="a", kind="aten.linear", forward=Work(flop=15.7e12, bytes=900e9))
+    seconds = roofline_times(op, V100, "float32")
+    assert seconds[0] == pytest.approx(1 / COMPUTE_EFFICIENCY + 1 / MEMORY_EFFICIENCY + LAUNCH_OVERHEAD_S)
+    assert seconds[1:] == (0, 0)  # no work, no time
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "device", "flops"),
+    [
+        ("aten.conv2d", "float32", "v100-sxm2-16gb", 15.7e12 * CONVOLUTION_EFFICIENCY),
+        ("aten.conv2d.3x3", "float32", "v100-sxm2-16gb", 15.7e12 * FAST_CONVOLUTION_EFFICIENCY),
+        ("aten.conv2d.3x3", "float32", "a100-sxm4-80gb", 156e12 * TENSOR_CORE_EFFICIENCY),  # TF32
+        ("aten.linear", "float32", "a100-sxm4-80gb", 19.5e12 * COMPUTE_EFFICIENCY),  # no TF32 unless told to
+        ("aten.linear", "bfloat16", "a100-sxm4-80gb", 312e12 * TENSOR_CORE_EFFICIENCY),
+        ("aten.linear", "bfloat16", "gtx1080ti-11gb", 11.3e12 * COMPUTE_EFFICIENCY),  # which lacks it
+    ],
+)
+def test_rate_by_kind_and_precision(kind, dtype, device, flops):
+    op = Op(name="a", kind=kind, forward=Work(flop=1e15))
+    assert roofline_times(op, device_preset(device), dtype)[0] == pytest.approx(1e15 / flops, rel=1e-4)
 
 
 def test_measured_times_scale_with_the_given_speed():

@@ -141,6 +141,19 @@ def is_getitem(node: fx.Node) -> bool:
 
 
 def kind_of(node: fx.Node) -> str:
-    """Short name of what a node computes: ``aten.conv2d``, ``getitem``."""
+    """Short name of what a node computes: ``aten.linear``, ``getitem``.
+
+    A convolution that fast algorithms serve names its kernel, ``aten.conv2d.3x3``.
+    """
     packet = getattr(node.target, "overloadpacket", None)
-    return str(packet) if packet is not None else getattr(node.target, "__name__", str(node.target))
+    name = str(packet) if packet is not None else getattr(node.target, "__name__", str(node.target))
+    return f"{name}.{_fast_kernel(node)}" if packet is torch.ops.aten.conv2d and _fast_kernel(node) else name
+
+
+def _fast_kernel(node: fx.Node) -> str:
+    """``3x3`` or ``5x5`` for a dense two-dimensional convolution of stride and dilation 1, else nothing."""
+    given = dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), node.args, strict=False))
+    given |= node.kwargs
+    plain = given.get("groups", 1) == 1 and all(n == 1 for k in ("stride", "dilation") for n in given.get(k, (1, 1)))  # type: ignore[union-attr]
+    kernel = tuple(given["weight"].meta["val"].shape[2:])  # type: ignore[union-attr]
+    return f"{kernel[0]}x{kernel[1]}" if plain and kernel in ((3, 3), (5, 5)) else ""

@@ -1,7 +1,9 @@
 """Seconds of every op on every device type: measured where the graph has a time, else an analytic roofline.
 
-Roofline (Williams et al., CACM 2009): a part of an op takes the larger of FLOP / (peak x efficiency) and
-bytes / (memory bandwidth x efficiency), and a fixed launch overhead per operator.
+Roofline (after Williams et al., CACM 2009): a part of an op takes FLOP / (peak x efficiency) plus bytes / (memory
+bandwidth x efficiency) plus a fixed launch overhead. The sum, not the larger of the two: an op may stand for several
+operators, a convolution and the activation behind it, which run one after another. The efficiencies come from
+PipeDream's published V100 profiles (`benchmarks/roofline_calibration.py`); where nothing was measured, they are marked.
 
 Measured times are taken as they are for the device type (or the preset) they name. Times on the graph's reference
 device are scaled: by `speed` where the cluster gives one, else by the roofline of the two devices where both and the
@@ -22,10 +24,18 @@ from drlpp.cluster import Cluster, DeviceType, device_presets
 from drlpp.cluster.devices import REFERENCE_PRESET, device_preset
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes, Work
 
-COMPUTE_EFFICIENCY = 0.55
-"""Reached part of the peak for dense matrix products and convolutions in training (between 0.3 and 0.7 in practice)."""
-MEMORY_EFFICIENCY = 0.75
-"""Reached part of the memory bandwidth for element-wise kernels (STREAM-like kernels reach 0.7 to 0.9)."""
+COMPUTE_EFFICIENCY = 0.7
+"""Reached part of the float32 peak in matrix products, attention and recurrent layers."""
+CONVOLUTION_EFFICIENCY = 0.75
+"""The same in convolutions."""
+FAST_CONVOLUTION_EFFICIENCY = 1.6
+"""The same in those that Winograd's algorithm serves (kind ``aten.conv2d.3x3``): it needs fewer FLOP than are counted."""
+TENSOR_CORE_EFFICIENCY = 0.5
+"""Reached part of the peak of a lower precision (not measured here; 0.4 to 0.6 are usual in training)."""
+MEMORY_EFFICIENCY = 0.57
+"""Reached part of the memory bandwidth."""
+FAST_CONVOLUTIONS = (".3x3", ".5x5")
+"""Ends of the kinds of dense convolutions of stride 1 that have fast algorithms."""
 LAUNCH_OVERHEAD_S = 4e-6
 """Seconds per operator that even an empty kernel takes."""
 
@@ -86,11 +96,22 @@ def roofline_times(op: Op, device: DeviceType, dtype: str) -> tuple[float, float
         base, speed = device_preset(REFERENCE_PRESET), device.speed
     elif device.speed_is_given:
         speed = device.speed
-    flops, bandwidth = base.peak(dtype) * COMPUTE_EFFICIENCY, base.memory_bandwidth * MEMORY_EFFICIENCY
+    flops, bandwidth = _flop_per_second(op.kind, base, dtype), base.memory_bandwidth * MEMORY_EFFICIENCY
 
     def seconds(work: Work) -> float:
         if not (work.flop or work.bytes):
             return 0.0
-        return (max(work.flop / flops, work.bytes / bandwidth) + LAUNCH_OVERHEAD_S) / speed
+        return (work.flop / flops + work.bytes / bandwidth + LAUNCH_OVERHEAD_S) / speed
 
     return seconds(op.forward), seconds(op.input_grad), seconds(op.weight_grad)
+
+
+def _flop_per_second(kind: str, device: DeviceType, dtype: str) -> float:
+    """PyTorch runs convolutions of float32 in TF32 where the device has it, and other ops only when it is told to."""
+    peaks = dict(device.peak_flops)
+    if dtype != "float32" and dtype in peaks:
+        return peaks[dtype] * TENSOR_CORE_EFFICIENCY
+    if "conv" not in kind:
+        return device.peak(dtype) * COMPUTE_EFFICIENCY
+    efficiency = FAST_CONVOLUTION_EFFICIENCY if kind.endswith(FAST_CONVOLUTIONS) else CONVOLUTION_EFFICIENCY
+    return max(device.peak(dtype) * efficiency, peaks.get("tf32", 0.0) * TENSOR_CORE_EFFICIENCY)
