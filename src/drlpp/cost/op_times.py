@@ -29,7 +29,7 @@ COMPUTE_EFFICIENCY = 0.7
 CONVOLUTION_EFFICIENCY = 0.75
 """The same in convolutions."""
 FAST_CONVOLUTION_EFFICIENCY = 1.6
-"""The same in those that Winograd's algorithm serves (kind ``aten.conv2d.3x3``): it needs fewer FLOP than are counted."""
+"""The same in those that Winograd's algorithm serves (kind ``aten.conv2d.3x3``): it needs fewer FLOP than counted."""
 TENSOR_CORE_EFFICIENCY = 0.5
 """Reached part of the peak of a lower precision (not measured here; 0.4 to 0.6 are usual in training)."""
 MEMORY_EFFICIENCY = 0.57
