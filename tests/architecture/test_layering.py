@@ -15,6 +15,7 @@ LEVEL = {
     "errors": 0,
     "units": 0,
     "files": 0,
+    "specs": 0,
     "threads": 0,
     "training": 0,
     "graph": 1,
@@ -34,7 +35,7 @@ LEVEL = {
     "export": 7,
     "cli": 8,
 }
-SAME_LEVEL_ALLOWED = {("units", "errors"), ("files", "errors"), ("training", "errors")}
+SAME_LEVEL_ALLOWED = {("units", "errors"), ("files", "errors"), ("training", "errors"), ("specs", "errors")}
 FORBIDDEN = {("runtime", "sim"), ("report", "agent"), ("export", "agent")}
 TORCH_ALLOWED = {"capture", "runtime", "agent", "threads"}
 
