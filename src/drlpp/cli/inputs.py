@@ -41,6 +41,17 @@ PlanFile = Annotated[
 ]
 
 
+def planner_list(names: str) -> list[str]:
+    """Comma-separated names of planners, or ``all``, each once. Raises InputError if there is none."""
+    from drlpp.errors import InputError
+    from drlpp.solve import planner_names
+
+    found = planner_names() if names == "all" else [n.strip() for n in names.split(",") if n.strip()]
+    if not found:
+        raise InputError("--planners names no planner: give at least one, see `drlpp planners`")
+    return list(dict.fromkeys(found))
+
+
 def load_graph(model: str) -> OpGraph:
     """The operator graph of MODEL: read from a file, generated, or captured. Raises GraphError or CaptureError."""
     from drlpp.graph.generated import generated_graph

@@ -159,10 +159,11 @@ def encoder_decoder(rng: np.random.Generator) -> OpGraph:
 def gnmt(
     layers: int = 8, width: int = 1024, batch_size: int = 64, seq_len: int = 50, vocabulary: int = 32_000
 ) -> OpGraph:
-    """GNMT (Wu et al., 2016, as in PipeDream's experiments): an LSTM encoder, the first layer in both directions, and an
-    LSTM decoder whose first layer asks the attention for a context that every later layer reads; residual connections.
+    """GNMT (Wu et al., 2016, as in PipeDream's experiments), with residual connections.
 
-    An LSTM layer is one op, so the time steps of one micro-batch do not overlap between layers.
+    An LSTM encoder, its first layer in both directions, and an LSTM decoder; the first layer of the decoder asks the
+    attention for a context that every later layer reads. A layer is one op, so the time steps of one micro-batch do
+    not overlap between layers.
 
     Raises:
         GraphError: a size is below 1, or there are fewer than 2 layers.
