@@ -10,11 +10,12 @@ import pytest
 SRC = Path(__file__).parents[2] / "src" / "drlpp"
 
 LEVEL = {
-    "__init__": 9,
-    "__main__": 9,
+    "__init__": 10,
+    "__main__": 10,
     "errors": 0,
     "units": 0,
     "files": 0,
+    "specs": 0,
     "threads": 0,
     "training": 0,
     "graph": 1,
@@ -32,9 +33,10 @@ LEVEL = {
     "whatif": 7,
     "report": 7,
     "export": 7,
-    "cli": 8,
+    "bench": 8,
+    "cli": 9,
 }
-SAME_LEVEL_ALLOWED = {("units", "errors"), ("files", "errors"), ("training", "errors")}
+SAME_LEVEL_ALLOWED = {("units", "errors"), ("files", "errors"), ("training", "errors"), ("specs", "errors")}
 FORBIDDEN = {("runtime", "sim"), ("report", "agent"), ("export", "agent")}
 TORCH_ALLOWED = {"capture", "runtime", "agent", "threads"}
 

@@ -37,19 +37,16 @@ def compare(
     check_writable(json_file)
     check_writable(html_file)
     from drlpp.cli.solve import solve_visibly
-    from drlpp.errors import InfeasibleError, InputError
+    from drlpp.errors import InfeasibleError
     from drlpp.files import write_atomically
     from drlpp.plan import save_plan
     from drlpp.planners.bounds import lower_bound
     from drlpp.report.comparison import compare_results
     from drlpp.report.html import write_report
     from drlpp.report.tables import comparison_table
-    from drlpp.solve import make_planner, planner_names
+    from drlpp.solve import make_planner
 
-    names = planner_names() if planners == "all" else [n.strip() for n in planners.split(",") if n.strip()]
-    if not names:
-        raise InputError("--planners names no planner: give at least one, see `drlpp planners`")
-    chosen = [make_planner(n) for n in dict.fromkeys(names)]
+    chosen = [make_planner(n) for n in inputs.planner_list(planners)]
     problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
     results = []
     for planner in chosen:

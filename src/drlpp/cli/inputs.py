@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from drlpp.cli.terminal import err, say
+from drlpp.specs import PREFIX
 
 if TYPE_CHECKING:
     from drlpp.graph import OpGraph
     from drlpp.problem import PlanningProblem
 
 MODEL_HELP = (
-    "timm:NAME, transformers:CLASS?key=value, FILE.py:callable, or a graph file "
+    "timm:NAME, transformers:CLASS?key=value, FILE.py:callable, generated:NAME?key=number, or a graph file "
     "(drlpp JSON, PipeDream graph.txt, dnn-partitioning JSON, Piper JSON, PyTorch execution or Kineto trace)."
 )
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
@@ -40,12 +41,26 @@ PlanFile = Annotated[
 ]
 
 
+def planner_list(names: str) -> list[str]:
+    """Comma-separated names of planners, or ``all``, each once. Raises InputError if there is none."""
+    from drlpp.errors import InputError
+    from drlpp.solve import planner_names
+
+    found = planner_names() if names == "all" else [n.strip() for n in names.split(",") if n.strip()]
+    if not found:
+        raise InputError("--planners names no planner: give at least one, see `drlpp planners`")
+    return list(dict.fromkeys(found))
+
+
 def load_graph(model: str) -> OpGraph:
-    """The operator graph of MODEL: read from a file, or captured. Raises GraphError or CaptureError."""
+    """The operator graph of MODEL: read from a file, generated, or captured. Raises GraphError or CaptureError."""
+    from drlpp.graph.generated import generated_graph
     from drlpp.graph.readers import read_graph
 
     if is_graph_file(model):
         return read_graph(Path(model))
+    if model.startswith(PREFIX):
+        return generated_graph(model)
     from drlpp.capture import capture_graph
 
     with err().status(f"capturing {model}"):

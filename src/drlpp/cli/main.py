@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from drlpp.cli import capture, compare, export, learn, lists, plan, run, simulate, whatif
+from drlpp.cli import bench, capture, compare, export, learn, lists, plan, run, simulate, whatif
 from drlpp.cli.terminal import complain
 from drlpp.errors import DrlppError, InfeasibleError, InputError
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (plan, compare, whatif, simulate, run, learn, capture, export, lists):
+for module in (plan, compare, bench, whatif, simulate, run, learn, capture, export, lists):
     module.register(app)
 
 

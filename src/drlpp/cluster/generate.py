@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
 
 from drlpp.cluster.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cluster.devices import device_preset
+from drlpp.errors import ClusterError
+from drlpp.specs import make_generated
 
 _FAMILIES = (
     ("p100-pcie-16gb", "v100-pcie-16gb", "t4-16gb", "v100-sxm2-32gb"),
@@ -101,3 +104,50 @@ CLUSTER_KINDS: dict[str, Callable[[np.random.Generator], Cluster]] = {
     "desktops": desktops,
 }
 """Name -> generator of a cluster of 2 to 40 devices."""
+
+
+def half_and_half(devices: int) -> Cluster:
+    """Hosts of 8 devices (4 where there are 8 in all): half with A100 and 100 Gbit/s, half with V100 and 25 Gbit/s."""
+    size = 4 if devices < 16 else 8
+    if devices < 8 or devices % (2 * size):
+        raise ClusterError(f"half-and-half of {devices} devices: their number must be 8 or a multiple of 16")
+    count = devices // size // 2
+    kinds = [device_preset("a100-sxm4-80gb"), device_preset("v100-sxm2-32gb")]
+    links = [Link(bandwidth=300e9, latency_s=5e-6), Link(bandwidth=150e9, latency_s=5e-6)]
+    networks = [Link(bandwidth=12.5e9, latency_s=1e-5), Link(bandwidth=3.125e9, latency_s=1e-5)]
+    hosts = tuple(
+        Host(name=f"{kind.name}-{i}", devices=(kind.name,) * size, link=link, network=network)
+        for kind, link, network in zip(kinds, links, networks, strict=True)
+        for i in range(count)
+    )
+    return Cluster(f"half-{devices}", tuple(kinds), hosts)
+
+
+def dgx_h100(devices: int) -> Cluster:
+    """Hosts of 8 H100 on NVLink 4, with 400 Gbit/s of InfiniBand each (NVIDIA's data sheet of the DGX H100)."""
+    if devices < 8 or devices % 8:
+        raise ClusterError(f"dgx-h100 of {devices} devices: their number must be a multiple of 8")
+    kind = device_preset("h100-sxm5-80gb")
+    link, network = Link(bandwidth=450e9, latency_s=5e-6), Link(bandwidth=50e9, latency_s=5e-6)
+    hosts = tuple(
+        Host(name=f"dgx-{i}", devices=(kind.name,) * 8, link=link, network=network) for i in range(devices // 8)
+    )
+    return Cluster(f"dgx-h100-{devices}", (kind,), hosts)
+
+
+def drawn(kind: str, seed: int = 0) -> Cluster:
+    """A cluster of a kind, as the seed draws it."""
+    return CLUSTER_KINDS[kind](np.random.default_rng(seed))
+
+
+MAKERS: dict[str, Callable[..., Cluster]] = {
+    **{name: functools.partial(drawn, name) for name in CLUSTER_KINDS},
+    "half-and-half": half_and_half,
+    "dgx-h100": dgx_h100,
+}
+"""Name -> maker; its parameters are the options."""
+
+
+def generated_cluster(spec: str) -> Cluster:
+    """The cluster that ``generated:NAME?key=number`` names. Raises ClusterError if there is none."""
+    return make_generated(spec, MAKERS, ClusterError)

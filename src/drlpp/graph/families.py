@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from drlpp.errors import GraphError
 from drlpp.graph.op_graph import NO_WORK, Edge, Op, OpGraph, Work
 from drlpp.graph.synthetic import random_graph
 
@@ -35,8 +36,12 @@ class _Builder:
         flop: float = 0.0,
         params: float = 0.0,
         shared: str = "",
+        kept: float = 0.0,
     ) -> int:
-        """Adds an op with `elements` output elements and `params` parameter elements (of its own, or `shared`)."""
+        """Adds an op with `elements` output elements and `params` parameter elements (of its own, or `shared`).
+
+        `kept` elements beside its inputs are saved for the backward pass.
+        """
         i = len(self.ops)
         name, tensor = f"op{i}", f"t{i}"
         self.sizes[tensor] = elements * _FLOAT
@@ -46,6 +51,9 @@ class _Builder:
         read = sum(self.sizes[f"t{j}"] for j in inputs)
         work = Work(max(flop, elements), read + elements * _FLOAT + params * _FLOAT)
         grads = [f"t{j}" for j in inputs] if params else [tensor]
+        if kept:
+            self.sizes[f"k{i}"] = kept * _FLOAT
+            grads.append(f"k{i}")
         self.ops.append(
             Op(
                 name=name,
@@ -64,6 +72,11 @@ class _Builder:
     def linear(self, x: int, tokens: float, before: float, after: float, shared: str = "") -> int:
         flop = 2.0 * tokens * before * after
         return self.op("aten.linear", [x], tokens * after, flop=flop, params=before * after, shared=shared)
+
+    def lstm(self, inputs: Sequence[int], tokens: float, before: float, width: float) -> int:
+        """One layer in one direction, all time steps in one op, as cuDNN and ``torch.nn.LSTM`` run it."""
+        flop, params = 8.0 * tokens * width * (before + width), 4.0 * width * (before + width + 2)
+        return self.op("aten.lstm", inputs, tokens * width, flop=flop, params=params, kept=5.0 * tokens * width)
 
     def conv(self, x: int, batch: float, side: float, before: float, after: float, kernel: int, stride: int = 1) -> int:
         """Convolution, batch norm and ReLU at output resolution ``side / stride``."""
@@ -141,6 +154,59 @@ def encoder_decoder(rng: np.random.Generator) -> OpGraph:
     x = b.linear(x, tokens, width, vocabulary)
     b.op("aten.cross_entropy_loss", [x], 1.0)
     return b.graph("encoder-decoder", batch)
+
+
+def gnmt(
+    layers: int = 8, width: int = 1024, batch_size: int = 64, seq_len: int = 50, vocabulary: int = 32_000
+) -> OpGraph:
+    """GNMT (Wu et al., 2016, as in PipeDream's experiments), with residual connections.
+
+    An LSTM encoder, its first layer in both directions, and an LSTM decoder; the first layer of the decoder asks the
+    attention for a context that every later layer reads. A layer is one op, so the time steps of one micro-batch do
+    not overlap between layers.
+
+    Raises:
+        GraphError: a size is below 1, or there are fewer than 2 layers.
+    """
+    if layers < 2 or min(width, batch_size, seq_len, vocabulary) < 1:
+        raise GraphError(
+            f"gnmt with layers={layers}, width={width}, batch_size={batch_size}, seq_len={seq_len}, "
+            f"vocabulary={vocabulary}: it needs at least 2 layers, and 1 of everything else"
+        )
+    b, tokens = _Builder(), float(batch_size * seq_len)
+    wide = tokens * width
+
+    def stack(x: int, before: float, extra: list[int], first: int) -> int:
+        """Layers `first`... of a stack: dropout, LSTM over the input and `extra`, residual from the third layer on."""
+        for layer in range(first, layers):
+            dropped = b.op("aten.dropout", [x], tokens * before)
+            read = dropped
+            if extra:
+                before += width
+                read = b.op("aten.cat", [dropped, *extra], tokens * before)
+            y = b.lstm([read], tokens, before, width)
+            x = b.op("aten.add", [y, x], wide) if layer >= 2 else y
+            before = width
+        return x
+
+    source = b.op("aten.embedding", [], wide, params=vocabulary * width)
+    source = b.op("aten.dropout", [source], wide)
+    ways = [b.lstm([source], tokens, width, width) for _ in range(2)]
+    memory = stack(b.op("aten.cat", ways, 2 * wide), 2.0 * width, [], 1)
+    target = b.op("aten.embedding", [], wide, params=vocabulary * width)
+    target = b.op("aten.dropout", [target], wide)
+    first = b.lstm([target], tokens, width, width)
+    query = b.linear(first, tokens, width, width)
+    keys = b.linear(memory, tokens, width, width)
+    pairs = tokens * seq_len
+    energy = b.op("aten.tanh", [query, keys], pairs * width)
+    score = b.op("aten.matmul", [energy], pairs, flop=2.0 * pairs * width, params=width)
+    weight = b.op("aten.softmax", [score], pairs)
+    context = b.op("aten.bmm", [weight, memory], wide, flop=2.0 * pairs * width)
+    x = stack(first, float(width), [context], 1)
+    x = b.linear(x, tokens, width, vocabulary)
+    b.op("aten.cross_entropy_loss", [x], 1.0)
+    return b.graph(f"gnmt-{layers}", batch_size)
 
 
 def _image(b: _Builder, batch: int, side: int) -> int:

@@ -68,7 +68,7 @@ def device_choices(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Ge
     cluster = problem.cluster
     far = not arrays.timed and len(cluster.hosts) > 1
     orders = device_orders(cluster, arrays.total_s.sum(axis=1), MAX_DEVICE_ORDERS, rng)
-    for replicas in _replica_sets(problem):
+    for replicas in replica_sets(problem):
         for number, order in enumerate(orders):
             yield in_order(problem, arrays, folded(order, 1), replicas)
             if far and len(replicas) > 1:
@@ -130,7 +130,8 @@ def offer_splits(search: Search, model: SplitModel, choices: Iterable[DeviceStat
     return [states for _, _, states, _ in ranked[:KEPT_STATES]]
 
 
-def _replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
+def replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
+    """Sets of numbers of replicas that the stages of a plan may have, best first: any, none, the same in all stages."""
     total = problem.cluster.num_devices
     free = replica_choices(problem, total)
     if problem.objective == "steady-state" or free == (1,):

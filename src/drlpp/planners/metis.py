@@ -23,11 +23,10 @@ from drlpp.planners.device_states import DeviceStates, in_order
 from drlpp.planners.dynamic_program import offer_split, split_models
 from drlpp.planners.op_arrays import OpArrays, op_arrays
 from drlpp.planners.search import Search
+from drlpp.planners.uniform import USUAL_STAGES
 from drlpp.problem import PlanningProblem
 
 MAX_DEVICE_ORDERS = 24
-USUAL_STAGES = 8
-"""Group sizes that give about so many stages are tried first."""
 
 
 class Metis:

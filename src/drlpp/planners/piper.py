@@ -14,13 +14,15 @@ simulation.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.device_orders import device_orders, folded
-from drlpp.planners.device_states import in_order, replica_choices
-from drlpp.planners.dynamic_program import MAX_DEVICE_ORDERS, offer_split, split_models
-from drlpp.planners.op_arrays import op_arrays
+from drlpp.planners.device_states import DeviceStates, in_order
+from drlpp.planners.dynamic_program import MAX_DEVICE_ORDERS, offer_splits, replica_sets, split_models
+from drlpp.planners.op_arrays import OpArrays, op_arrays
 from drlpp.planners.search import Search
 from drlpp.problem import PlanningProblem
 
@@ -37,13 +39,17 @@ class Piper:
         search = Search(self.name, problem, budget, seed, progress)
         rng = np.random.default_rng(seed)
         arrays = op_arrays(problem)
-        slowness = arrays.total_s.sum(axis=1)
-        orders = device_orders(problem.cluster, slowness, MAX_DEVICE_ORDERS, rng)
-        replicas = replica_choices(problem, problem.cluster.num_devices)
+        choices: Iterable[DeviceStates] = _device_choices(problem, arrays, rng)
         for model in split_models(problem, arrays, rng):
-            for order in orders:
-                states = in_order(problem, arrays, folded(order, 1), replicas, recompute=True)
-                offer_split(search, model, states)
-                if budget.spent:
-                    return search.result()
+            choices = offer_splits(search, model, choices)
+            if budget.spent:
+                break
         return search.result()
+
+
+def _device_choices(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator) -> Iterator[DeviceStates]:
+    """Orders of the devices, with recomputation and any number of replicas per stage; the same number first on many."""
+    orders = device_orders(problem.cluster, arrays.total_s.sum(axis=1), MAX_DEVICE_ORDERS, rng)
+    for replicas in replica_sets(problem):
+        for order in orders:
+            yield in_order(problem, arrays, folded(order, 1), replicas, recompute=True)

@@ -1,0 +1,80 @@
+"""A benchmark case: a planning problem by name, as `drlpp compare` takes it, so that it can repeat any row."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from drlpp.capture.graph_cache import kept_graph
+from drlpp.cluster import load_cluster
+from drlpp.errors import InputError
+from drlpp.graph import OpGraph
+from drlpp.graph.generated import generated_graph
+from drlpp.graph.readers import read_graph
+from drlpp.problem import Objective, PlanningProblem
+from drlpp.specs import PREFIX
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Case:
+    """One planning problem of a suite.
+
+    Attributes:
+        name: short, unique in its suite.
+        model: ``timm:``, ``transformers:``, ``generated:``, ``FILE.py:callable`` or a graph file.
+        cluster: a preset, ``generated:``, or a YAML file.
+        num_microbatches: None for the default of the cluster.
+        objective: of the search.
+        optimizer: decides the memory of its state.
+    """
+
+    name: str
+    model: str
+    cluster: str
+    num_microbatches: int | None = None
+    objective: Objective = "iteration-time"
+    optimizer: str = "momentum"
+
+    def problem(self) -> PlanningProblem:
+        """The problem. Raises InputError if the model or the cluster cannot be had."""
+        cluster = load_cluster(self.cluster)
+        return PlanningProblem.build(
+            load_model_graph(self.model),
+            cluster,
+            num_microbatches=self.num_microbatches,
+            objective=self.objective,
+            optimizer=self.optimizer,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON-ready form."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Suite:
+    """Named cases.
+
+    Raises:
+        InputError: there are no cases, or two have the same name.
+    """
+
+    name: str
+    summary: str
+    cases: tuple[Case, ...]
+
+    def __post_init__(self) -> None:
+        names = [c.name for c in self.cases]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice or not names:
+            what = f"names {twice[0]!r} twice" if twice else "has no cases"
+            raise InputError(f"suite {self.name!r} {what}: give at least one case, each with a name of its own")
+
+
+def load_model_graph(model: str) -> OpGraph:
+    """The graph of a model: generated, read from a file, or captured (once per machine)."""
+    if model.startswith(PREFIX):
+        return generated_graph(model)
+    path = Path(model)
+    return read_graph(path) if path.is_file() else kept_graph(model)

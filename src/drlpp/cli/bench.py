@@ -1,0 +1,108 @@
+"""``drlpp bench``: planners on a suite of problems, with equal budgets, resumed when interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from drlpp.cli import inputs
+from drlpp.cli.terminal import check_writable, counter, out, print_json, say
+
+if TYPE_CHECKING:
+    from drlpp.bench.runner import Step
+
+_EPILOG = """Examples:
+
+drlpp bench --list
+
+drlpp bench paper --budget 30 --seeds 3 -o paper.jsonl --markdown docs/benchmarks.md"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("bench", epilog=_EPILOG)(bench)
+
+
+def bench(
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="Name (see --list) or YAML file of a suite.", show_default=False)
+    ] = "",
+    planners: Annotated[str, typer.Option("--planners", help="Comma-separated names, or `all`.")] = "all",
+    budget: inputs.Budget = 30.0,
+    seeds: Annotated[int, typer.Option("--seeds", help="Seeds per case and planner: 0, 1, ...", min=1)] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Results, one line per cell; a run goes on from it [default: SUITE.jsonl]."
+        ),
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", help="Write the tables into this document, between markers.")
+    ] = None,
+    list_suites: Annotated[bool, typer.Option("--list", help="List the suites.")] = False,
+    as_json: inputs.AsJson = False,
+) -> None:
+    """Run planners on a suite of problems with equal budgets; the same command goes on where it was interrupted."""
+    from drlpp.errors import InputError
+
+    if list_suites:
+        _list(as_json)
+        return
+    if not suite:
+        raise InputError("no suite is named: write `drlpp bench SUITE`, or `drlpp bench --list` for their names")
+    from drlpp.bench import find_suite, run_suite, summarize
+    from drlpp.bench.document import write_section
+    from drlpp.bench.tables import markdown_section, planner_table
+
+    chosen = find_suite(suite)
+    path = output if output is not None else Path(f"{chosen.name}.jsonl")
+    check_writable(path)
+    check_writable(markdown)
+    with counter(f"bench {chosen.name}") as show:
+        rows = run_suite(
+            chosen,
+            path,
+            planners=inputs.planner_list(planners),
+            budget_s=budget,
+            seeds=range(seeds),
+            say=say,
+            on_step=lambda step: _tell(step, show),
+        )
+    summary = summarize(rows)
+    if markdown is not None:
+        command = f"drlpp bench {suite} --planners {planners} --budget {budget:g} --seeds {seeds}"
+        write_section(markdown, f"bench-{chosen.name}", markdown_section(chosen, rows, summary, command))
+        say(f"tables written to {markdown}")
+    if as_json:
+        data: dict[str, Any] = {"suite": chosen.name, "results": str(path), "rows": rows}
+        print_json(data | {"planners": [p.to_dict() for p in summary.planners]})
+    else:
+        out().print(planner_table(chosen, summary))
+    say(f"{len(rows)} rows in {path}")
+
+
+def _list(as_json: bool) -> None:
+    from rich.table import Table
+
+    from drlpp.bench import suites
+
+    if as_json:
+        found = {s.name: {"summary": s.summary, "cases": [c.to_dict() for c in s.cases]} for s in suites().values()}
+        print_json(found)
+        return
+    table = Table("suite", "cases", "what it is")
+    for suite in suites().values():
+        table.add_row(suite.name, str(len(suite.cases)), suite.summary)
+    out().print(table)
+
+
+def _tell(step: Step, show: Any) -> None:
+    from drlpp.units import format_time
+
+    left = f"{step.eta_s / 60:.0f} min left" if step.eta_s >= 90 else f"{step.eta_s:.0f} s left"
+    show(step.done, step.total, f"{step.what}, {left}")
+    if step.row is not None:
+        value = step.row["value_s"]
+        found = format_time(value) if value is not None else f"{step.row['status']}: {step.row['reason']}"
+        say(f"[{step.done}/{step.total}, {left}] {step.what}: {found} ({step.row['planning_time_s']:.1f} s)")
