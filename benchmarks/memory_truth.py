@@ -29,8 +29,9 @@ from drlpp.capture import CapturedModel, capture, load_model
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem
+from drlpp.runtime.job import RunOptions
 from drlpp.runtime.pipeline import used_devices
-from drlpp.runtime.training import RunOptions, train_captured
+from drlpp.runtime.training import train_captured
 from drlpp.sim import Evaluator
 from drlpp.units import format_bytes
 from tables import machine, markdown, write_section

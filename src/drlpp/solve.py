@@ -1,9 +1,12 @@
-"""The spine: a planning problem in, a `PlanResult` out, by any planner."""
+"""The spine: a planning problem in, a `PlanResult` out, by any planner; and a plan made anew for another cluster."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from drlpp.cluster import Cluster
+from drlpp.errors import InfeasibleError
+from drlpp.plan import Plan
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
 from drlpp.planners.registry import PLANNERS, get_planner
 from drlpp.problem import PlanningProblem
@@ -66,3 +69,21 @@ def solve(
     chosen = make_planner(planner) if isinstance(planner, str) else planner
     clock = budget if isinstance(budget, Budget) else Budget(budget)
     return chosen.solve(problem, clock, seed, progress)
+
+
+def replan(plan: Plan, cluster: Cluster, *, budget: float = 3.0, seed: int = 0) -> Plan:
+    """A plan of the same model and training set-up for another cluster, such as what is left of one, in seconds.
+
+    The learned policy samples plans for it without being trained on it; the cheap baselines and what refinement finds
+    in the rest of the budget are candidates too.
+
+    Args:
+        budget: seconds of search.
+
+    Raises:
+        InfeasibleError: no plan fits.
+    """
+    result = solve(PlanningProblem(plan.graph, cluster, plan.training), budget=budget, seed=seed)
+    if result.plan is None:
+        raise InfeasibleError(f"no plan for the {cluster.num_devices} devices of {cluster.name!r}: {result.reason}")
+    return result.plan

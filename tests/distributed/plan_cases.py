@@ -14,7 +14,8 @@ from drlpp.capture import CapturedModel, capture_module
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.graph import OpGraph
 from drlpp.plan import Action, Plan, Provenance, Schedule, Stage, dependencies, validate
-from drlpp.runtime.training import RunOptions, RunReport, train_captured
+from drlpp.runtime.job import RunOptions, RunReport
+from drlpp.runtime.training import train_captured
 from drlpp.training import TrainingSetup
 
 

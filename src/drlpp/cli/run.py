@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,6 +13,8 @@ from drlpp.cli.terminal import check_writable, out, print_json, say
 _EPILOG = """Examples:
 
 drlpp run plan.json --steps 5 --verify
+
+drlpp run plan.json --steps 1000 --checkpoint checkpoints --elastic
 
 torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m drlpp run plan.json"""
 
@@ -34,6 +36,27 @@ def run(
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="Of the optimizer that the plan names.", min=0.0)
     ] = 1e-3,
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option("--precision", help="bf16: compute under bfloat16 autocast.")
+    ] = "fp32",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="DIR", help="Keep checkpoints here, and go on from the last one in it."),
+    ] = None,
+    checkpoint_every: Annotated[
+        int,
+        typer.Option("--checkpoint-every", help="Steps between checkpoints; there is always one at the end.", min=1),
+    ] = 10,
+    elastic: Annotated[
+        bool,
+        typer.Option("--elastic", help="When a rank dies or hangs, plan for the devices that are left and go on."),
+    ] = False,
+    restart_in_place: Annotated[
+        bool, typer.Option("--restart-in-place", help="With --elastic: no device is lost, the same plan starts again.")
+    ] = False,
+    max_restarts: Annotated[
+        int, typer.Option("--max-restarts", help="With --elastic: restarts before the run gives up.", min=0)
+    ] = 3,
     memory: Annotated[bool, typer.Option("--memory", help="Account for tensor memory (slower).")] = False,
     trace: Annotated[
         Path | None, typer.Option("--trace", help="Write the measured Chrome/Perfetto trace here.")
@@ -42,13 +65,17 @@ def run(
 ) -> None:
     """Train a model under a plan on torch.distributed: one process per device, or the ranks of torchrun."""
     check_writable(trace)
-    from drlpp.errors import ExecutionError
+    from drlpp.errors import ExecutionError, InputError
     from drlpp.export.chrome_trace import chrome_trace
     from drlpp.files import write_atomically
     from drlpp.plan import load_plan
     from drlpp.report.tables import run_tables
+    from drlpp.runtime import Elastic
     from drlpp.runtime import run as execute
+    from drlpp.solve import replan
 
+    if not elastic and restart_in_place:
+        raise InputError("--restart-in-place says how an elastic run restarts: give --elastic too")
     loaded = load_plan(plan)
     report = execute(
         loaded,
@@ -57,6 +84,10 @@ def run(
         emulate=emulate,
         seed=seed,
         learning_rate=learning_rate,
+        precision=precision,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        elastic=Elastic(replan=None if restart_in_place else replan, max_restarts=max_restarts) if elastic else None,
         track_memory=memory,
         say=say,
     )

@@ -20,7 +20,7 @@ from drlpp.units import format_bytes, format_time
 
 if TYPE_CHECKING:
     from drlpp.planners.bounds import Bound
-    from drlpp.runtime.training import RunReport
+    from drlpp.runtime.job import RunReport
 
 _NONE = "-"
 

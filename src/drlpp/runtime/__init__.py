@@ -6,15 +6,19 @@ written and tested on machines without GPUs).
 """
 
 from drlpp.runtime.checkpoint import load_checkpoint, save_checkpoint
+from drlpp.runtime.elastic import Elastic, Replan
+from drlpp.runtime.job import Restart, RunOptions, RunReport
 from drlpp.runtime.launch import run
 from drlpp.runtime.pipeline import Pipeline, build
 from drlpp.runtime.reference import TrainingState, reference_run
-from drlpp.runtime.training import RunOptions, RunReport
 from drlpp.runtime.verify import Difference, Verification, compare
 
 __all__ = [
     "Difference",
+    "Elastic",
     "Pipeline",
+    "Replan",
+    "Restart",
     "RunOptions",
     "RunReport",
     "TrainingState",

@@ -2,8 +2,9 @@
 
 Written by torch.distributed.checkpoint under the model's own names, each tensor once, wherever it was held. A
 checkpoint is a folder ``step-N``; it appears under that name when it is complete, and the last two are kept. It holds
-parameters, buffers, the state of the optimizer and the number of steps done (which dropout and drawn micro-batches
-depend on). Left out: learning-rate schedulers and the position in the data, which every rank has for itself.
+parameters, buffers, the state of the optimizer (its hyperparameters are those of rank 0), that of a learning-rate
+scheduler, and the number of steps done (which dropout and drawn micro-batches depend on). Left out: the position in the
+data.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,39 +26,53 @@ from drlpp.errors import InputError
 from drlpp.runtime.pipeline import Pipeline
 
 KEPT = 2
+_GROUPS, _SCHEDULER = "groups", "scheduler"
 _NAME = re.compile(r"step-(\d+)$")
 
 
-def save_checkpoint(folder: Path, pipeline: Pipeline, optimizer: torch.optim.Optimizer) -> Path:
+def save_checkpoint(
+    folder: Path,
+    pipeline: Pipeline,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+) -> Path:
     """Saves a checkpoint in `folder`, which all ranks share; called on every rank. Returns its path."""
     path = folder / f"step-{pipeline.steps_done}"
     partial = folder / f"partial-{pipeline.steps_done}"
     if dist.get_rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in folder.glob("partial-*"):
+            shutil.rmtree(left)
     dist.barrier()
-    content = _model_content(pipeline) | _optimizer_content(pipeline, optimizer)
+    content = _model_content(pipeline) | _optimizer_content(pipeline, optimizer) | _settings(optimizer, scheduler)
     save(content, checkpoint_id=partial)
     if dist.get_rank() == 0:
         shutil.rmtree(path, ignore_errors=True)
         partial.rename(path)
-        for old in checkpoints(folder)[:-KEPT]:
+        for _, old in checkpoints(folder)[:-KEPT]:
             shutil.rmtree(old)
     dist.barrier()
     return path
 
 
-def load_checkpoint(path: Path, pipeline: Pipeline, optimizer: torch.optim.Optimizer) -> None:
+def load_checkpoint(
+    path: Path,
+    pipeline: Pipeline,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+) -> None:
     """Restores what this rank holds; called on every rank, on any plan of the model.
 
     Raises:
-        InputError: `path` is no checkpoint, or one of another model.
+        InputError: `path` is no checkpoint, or one of another model or with other groups of parameters, or it has no
+            scheduler.
     """
-    content = _model_content(pipeline)
+    model = _model_content(pipeline)
     problems = [""] * dist.get_world_size()
-    dist.all_gather_object(problems, _problem(path, content))  # all ranks raise, or none does
+    dist.all_gather_object(problems, _problem(path, model, scheduler is not None))  # all ranks raise, or none does
     if problem := next(filter(None, problems), ""):
         raise InputError(problem)
+    content: dict[str, Any] = model | _settings(optimizer, scheduler)
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
     states: dict[str, dict[str, torch.Tensor]] = {}
     for name, parameter in pipeline.named_parameters():
@@ -67,13 +83,22 @@ def load_checkpoint(path: Path, pipeline: Pipeline, optimizer: torch.optim.Optim
                 content[key] = torch.empty(entry.size, dtype=entry.properties.dtype, device=device)
                 states.setdefault(name, {})[key.removeprefix(prefix)] = content[key]
     load(content, checkpoint_id=path)
+    if len(content[_GROUPS]) != len(optimizer.param_groups):
+        raise InputError(
+            f"{path} has {len(content[_GROUPS])} groups of parameters, the optimizer has "
+            f"{len(optimizer.param_groups)}: give it the same groups on every rank"
+        )
     pipeline.steps_done = int(content["step"].item())
     for name, parameter in pipeline.named_parameters():
         if name in states:
             optimizer.state[parameter] = states[name]
+    for group, settings in zip(optimizer.param_groups, content[_GROUPS], strict=True):
+        group.update(settings)
+    if scheduler is not None:
+        scheduler.load_state_dict(content[_SCHEDULER])
 
 
-def _problem(path: Path, content: Mapping[str, torch.Tensor]) -> str:
+def _problem(path: Path, content: Mapping[str, torch.Tensor], scheduler: bool) -> str:
     """Why `content` cannot be loaded from a checkpoint; empty if it can."""
     if not (path / ".metadata").is_file():
         return f"{path} is not a checkpoint: give a folder step-N that save_checkpoint wrote"
@@ -82,13 +107,14 @@ def _problem(path: Path, content: Mapping[str, torch.Tensor]) -> str:
         entry = stored.get(name)
         if not isinstance(entry, TensorStorageMetadata) or entry.size != tensor.shape:
             return f"{path} has no {name} of shape {list(tensor.shape)}: it is of another model"
+    if scheduler and _SCHEDULER not in stored:
+        return f"{path} has no learning-rate scheduler: give one to save_checkpoint, or none to load_checkpoint"
     return ""
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a folder, oldest first."""
-    found = [(int(match.group(1)), path) for path in folder.iterdir() if (match := _NAME.match(path.name))]
-    return [path for _, path in sorted(found)]
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """The complete checkpoints of a folder with the steps that were done, oldest first."""
+    return sorted((int(match.group(1)), path) for path in folder.glob("step-*") if (match := _NAME.match(path.name)))
 
 
 def _model_content(pipeline: Pipeline) -> dict[str, torch.Tensor]:
@@ -104,3 +130,11 @@ def _optimizer_content(pipeline: Pipeline, optimizer: torch.optim.Optimizer) -> 
         for key, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, torch.Tensor)
     }
+
+
+def _settings(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None
+) -> dict[str, Any]:
+    """Hyperparameters per group of parameters, and the state of the scheduler: what is equal on all ranks."""
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    return {_GROUPS: groups} | ({} if scheduler is None else {_SCHEDULER: scheduler.state_dict()})

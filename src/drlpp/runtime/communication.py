@@ -23,11 +23,10 @@ import torch.distributed as dist
 
 from drlpp.errors import ExecutionError
 from drlpp.runtime.messages import Slot, Transfer
+from drlpp.runtime.waiting import FIRST_TIMEOUT_S
 
 LOOKAHEAD = 2
 """Actions before its first reader at which a receive is posted."""
-FIRST_TIMEOUT_S = 600.0
-"""The first step may take this long: nobody knows yet how fast this machine is."""
 _NEVER = 1 << 60
 
 

@@ -32,9 +32,11 @@ from drlpp.plan import Action, Plan, TraceEvent, validate
 from drlpp.problem import PlanningProblem
 from drlpp.runtime.communication import Channel, TensorSpec
 from drlpp.runtime.executor import Executor, Tensors
+from drlpp.runtime.heartbeat import Where
 from drlpp.runtime.messages import Slot, StageSlots, Transfer, plan_transfers, stage_slots
 from drlpp.runtime.pipeline import used_devices
 from drlpp.runtime.recording import Recorder
+from drlpp.runtime.waiting import time_limit_s
 from drlpp.schedules import GradientGroup, gradient_groups, resident_and_optimizer
 
 PAYLOAD_BYTES = 1 << 16
@@ -261,6 +263,7 @@ class EmulatedPipeline:
         self._network = PacedNetwork(plan, self._path, self.time_scale)
         self._executor: Executor | None = None
         self._optimizer_s = 0.0
+        self._longest_s = 0.0
         if self.device is None:
             return
         d, scale = self.device, self.time_scale
@@ -310,9 +313,17 @@ class EmulatedPipeline:
             wait_until(start + self._optimizer_s)
             self.recorder.optimizer(start, time.perf_counter())
         end = time.perf_counter()
+        self._longest_s = max(self._longest_s, end - begin)
         if self._executor is not None:
             self._executor.finish()
+            self._executor.limit_waits(time_limit_s(self._longest_s))
         return begin, end
+
+    def where(self) -> Where:
+        """Where this rank is."""
+        if self._executor is None or self._executor.current is None:
+            return Where(what="the end of a step", waits=True)
+        return Where(what=f"action {self._executor.current}", waits=self._executor.waits)
 
     def close(self) -> None:
         """Removes the shared table, when all ranks are done."""

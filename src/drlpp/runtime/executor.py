@@ -19,10 +19,6 @@ from drlpp.plan import Action, Plan
 from drlpp.runtime.communication import Channel
 from drlpp.runtime.messages import Slot, Transfer, readers, stage_slots, writers
 
-PATIENCE = 20.0
-"""A rank that has not answered for this many times the longest step so far is taken for dead."""
-MIN_TIMEOUT_S = 8.0
-
 Tensors = tuple[torch.Tensor, ...]
 Observer = Callable[[Action, float, float], None]
 """Called after an action with the action and the seconds at which its computation began and ended."""
@@ -56,6 +52,10 @@ class Executor:
         computes: stage -> what it computes, for each stage of this device.
         after_action: called after each action with its index, for example to start all-reduces.
         observe: see `Observer`.
+
+    Attributes:
+        current: the action that runs now; None between steps.
+        waits: it waits for what it reads.
     """
 
     def __init__(
@@ -71,6 +71,8 @@ class Executor:
     ) -> None:
         self.actions = plan.schedule.get(device, ())
         self.observe = observe
+        self.current: Action | None = None
+        self.waits = False
         self._plan = plan
         self._device = device
         self._channel = channel
@@ -86,7 +88,6 @@ class Executor:
             if t.dst == device:
                 self._incoming[t.slot, t.microbatch].append(t)
         self._local: dict[tuple[Slot, int], list[Tensors]] = defaultdict(list)
-        self._slowest_s = 0.0
         self._reads_left: Counter[tuple[Slot, int]] = Counter()
 
     def run(self) -> None:
@@ -95,15 +96,16 @@ class Executor:
         Raises:
             ExecutionError: another rank does not answer; the message names the action that waits.
         """
-        began = time.perf_counter()
         self._channel.begin()
         for i, action in enumerate(self.actions):
+            self.current, self.waits = action, True
             self._channel.post(i)
             slots = self._slots[action.stage]
             try:
                 inputs = {slot: self._take(slot, action.microbatch) for slot in slots.reads(action)}
             except ExecutionError as error:
                 raise ExecutionError(f"stuck before action {action}: {error}") from error
+            self.waits = False
             begin = time.perf_counter()
             outputs = self._compute(action, inputs)
             end = time.perf_counter()
@@ -114,13 +116,15 @@ class Executor:
             if self.observe is not None:
                 self.observe(action, begin, end)
             self._after_action(i)
-        took = time.perf_counter() - began
-        self._slowest_s = max(self._slowest_s, took)
+        self.current = None
 
     def finish(self) -> None:
-        """Waits until what the last step sent has been received. Later steps may take `PATIENCE` times as long."""
+        """Waits until what the last step sent has been received."""
         self._channel.finish()
-        self._channel.timeout_s = max(MIN_TIMEOUT_S, PATIENCE * self._slowest_s)
+
+    def limit_waits(self, timeout_s: float) -> None:
+        """From now on a message may be waited for so long."""
+        self._channel.timeout_s = timeout_s
 
     def _compute(self, action: Action, inputs: Mapping[Slot, Tensors]) -> Mapping[Slot, Tensors]:
         compute, m = self._computes[action.stage], action.microbatch

@@ -31,6 +31,7 @@ from drlpp.runtime.batches import Microbatch, draw, split_batch
 from drlpp.runtime.communication import Channel, TensorSpec
 from drlpp.runtime.compute import TorchStage
 from drlpp.runtime.executor import Executor, Observer, StageCompute
+from drlpp.runtime.heartbeat import Where
 from drlpp.runtime.messages import Slot, logical_times, plan_transfers, stage_slots
 from drlpp.runtime.randomness import RandomContext
 from drlpp.runtime.reduction import CombinedBuffers, GradientReducer, Holders, holders, new_groups
@@ -43,6 +44,7 @@ from drlpp.runtime.stage_module import (
     value_messages,
     value_spec,
 )
+from drlpp.runtime.waiting import FIRST_TIMEOUT_S, wait_for_all
 
 
 def used_devices(plan: Plan) -> tuple[int, ...]:
@@ -62,6 +64,7 @@ class Pipeline:
         state_dict: Mapping[str, torch.Tensor] | None,
         torch_device: torch.device,
         one_queue_per_pair: bool,
+        timeout_s: float,
     ) -> None:
         self.plan = plan
         devices = used_devices(plan)
@@ -147,6 +150,7 @@ class Pipeline:
             self._executor = Executor(
                 plan, self.device, messages, transfers, channel, computes, self._reducer.after_action
             )
+        self.limit_waits(timeout_s)
 
     def step(self, batch: Microbatch | Sequence[Microbatch] | None = None) -> torch.Tensor:
         """Runs the forward and backward passes of all micro-batches; gradients are added to `.grad` of the parameters.
@@ -160,6 +164,7 @@ class Pipeline:
 
         Raises:
             InputError: the batch does not fit the plan.
+            ExecutionError: another rank hangs or has died.
         """
         m = self.plan.num_microbatches
         self._microbatches = None
@@ -174,14 +179,36 @@ class Pipeline:
             self._executor.run()
         self._reducer.finish()
         for shared in self._combined_buffers.values():
-            shared.finish()
+            shared.finish(self._timeout_s)
+        if self._executor is not None:
+            self._executor.finish()
         self._microbatches = None
         self._context.step += 1
         total = torch.zeros((), dtype=torch.float64, device=self.torch_device)
         for loss in self._losses.values():
             total += loss
-        dist.all_reduce(total)
+        self._sum(total, "the sum of losses")
         return (total / m).float()
+
+    def limit_waits(self, timeout_s: float) -> None:
+        """From now on other ranks may be waited for so long within a step, before they are taken for dead."""
+        self._timeout_s = self._reducer.timeout_s = timeout_s
+        if self._executor is not None:
+            self._executor.limit_waits(timeout_s)
+
+    def wait_for_all(self) -> None:
+        """Waits until every rank is here. Raises ExecutionError as `step` does."""
+        wait_for_all(dist.barrier(async_op=True), "a barrier", self._timeout_s, self.torch_device)
+
+    def where(self) -> Where:
+        """Where this rank is; another thread may ask."""
+        action = None if self._executor is None else self._executor.current
+        if self._executor is None or action is None:
+            return Where(what=f"the end of step {self.steps_done}", waits=True)
+        return Where(what=f"action {action} of step {self.steps_done + 1}", waits=self._executor.waits)
+
+    def _sum(self, total: torch.Tensor, what: str) -> None:
+        wait_for_all(dist.all_reduce(total, async_op=True), what, self._timeout_s, self.torch_device)
 
     @property
     def steps_done(self) -> int:
@@ -201,7 +228,7 @@ class Pipeline:
         for name, parameter in self.named_parameters():
             if parameter.grad is not None and self._owner[name] == self.device:
                 total += parameter.grad.detach().double().square().sum()
-        dist.all_reduce(total)
+        self._sum(total, "the norm of gradients")
         norm = total.sqrt()
         factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
         for parameter in self.parameters():
@@ -259,6 +286,7 @@ def build(
     state_dict: Mapping[str, torch.Tensor] | None = None,
     torch_device: torch.device | None = None,
     one_queue_per_pair: bool | None = None,
+    timeout_s: float = FIRST_TIMEOUT_S,
 ) -> Pipeline:
     """Builds this rank's part of a plan. The process group has to be there (`torch.distributed.init_process_group`).
 
@@ -270,6 +298,8 @@ def build(
             read. Without it the values of `captured` are used (and shared with it, where the device is the same).
         torch_device: where this rank computes; the current GPU with NCCL, else the CPU.
         one_queue_per_pair: see `Channel`; by default what the backend needs.
+        timeout_s: how long other ranks are waited for within a step, before they are taken for dead. What they do
+            between the steps counts too.
 
     Raises:
         PlanError, ScheduleError: the plan is not legal, is not for this model, or replicates a stage with a state that
@@ -287,6 +317,7 @@ def build(
         state_dict=state_dict,
         torch_device=torch_device,
         one_queue_per_pair=nccl if one_queue_per_pair is None else one_queue_per_pair,
+        timeout_s=timeout_s,
     )
 
 

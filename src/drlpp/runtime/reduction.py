@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from drlpp.plan import Plan
+from drlpp.runtime.waiting import FIRST_TIMEOUT_S, wait_for_all
 
 Holders = tuple[int, ...]
 """Devices that hold a copy of the same parameter, sorted."""
@@ -47,6 +48,9 @@ class GradientReducer:
             the order in which all ranks start them.
         last_action: set of devices -> index of the last action of this rank that adds to these gradients.
         groups: set of devices -> process group.
+
+    Attributes:
+        timeout_s: how long other ranks are waited for.
     """
 
     def __init__(
@@ -58,8 +62,9 @@ class GradientReducer:
         self._parameters = {d: list(p) for d, p in parameters.items() if len(d) > 1}
         self._last_action = last_action
         self._groups = groups
+        self.timeout_s = FIRST_TIMEOUT_S
         self._waiting: list[Holders] = []
-        self._started: list[tuple[dist.Work, torch.Tensor, list[nn.Parameter]]] = []
+        self._started: list[tuple[dist.Work | None, torch.Tensor, list[nn.Parameter]]] = []
 
     def begin(self) -> None:
         """Starts a step."""
@@ -75,7 +80,7 @@ class GradientReducer:
         while self._waiting:
             self._start(self._waiting.pop(0))
         for work, flat, parameters in self._started:
-            work.wait()
+            wait_for_all(work, "the sum of gradients", self.timeout_s, flat.device)
             pieces = flat.split([p.numel() for p in parameters])
             for parameter, piece in zip(parameters, pieces, strict=True):
                 parameter.grad = piece.view(parameter.shape)
@@ -90,8 +95,6 @@ class GradientReducer:
                 [(torch.zeros_like(p) if p.grad is None else p.grad).detach().reshape(-1) for p in parameters]
             )
             work = dist.all_reduce(flat, group=self._groups[devices], async_op=True)
-            if work is None:
-                raise RuntimeError(f"this process is not in the group of devices {devices}")
             self._started.append((work, flat, parameters))
 
 
@@ -129,14 +132,15 @@ class CombinedBuffers:
             part = value * weight if value.is_floating_point() else value
             self._total[name] = self._total[name] + part if name in self._total else part
 
-    def finish(self) -> None:
+    def finish(self, timeout_s: float = FIRST_TIMEOUT_S) -> None:
         """Combines the contributions of all replicas at the end of a step."""
         for name, decay in self._decay.items():
             buffer = self._module.get_buffer(name)
             total = self._total.pop(name, None)
             total = torch.zeros_like(buffer) if total is None else total.contiguous()
             if self._group is not None:
-                dist.all_reduce(total, group=self._group)
+                work = dist.all_reduce(total, group=self._group, async_op=True)
+                wait_for_all(work, "the sum of batch statistics", timeout_s, total.device)
             with torch.no_grad():
                 if buffer.is_floating_point():
                     buffer.mul_(decay**self._num_microbatches)

@@ -5,106 +5,35 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from drlpp.capture import CapturedModel
 from drlpp.errors import InputError
-from drlpp.plan import Action, Plan, Trace
+from drlpp.plan import Action, Plan
+from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from drlpp.runtime.clock import clock_offset_s
 from drlpp.runtime.emulation import EmulatedPipeline
 from drlpp.runtime.executor import Observer
+from drlpp.runtime.heartbeat import Where
+from drlpp.runtime.job import RunOptions, RunReport
 from drlpp.runtime.memory import StorageTracker
 from drlpp.runtime.optimizers import optimizer_factory
 from drlpp.runtime.pipeline import build
 from drlpp.runtime.recording import Recorder, merge
 from drlpp.runtime.reference import TrainingState, reference_run
-from drlpp.runtime.verify import Verification, compare
+from drlpp.runtime.verify import compare
+from drlpp.runtime.waiting import time_limit_s
 from drlpp.units import format_time
 
 Say = Callable[[str], None]
 """Called with one line about what goes on."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How a plan is run.
-
-    Attributes:
-        steps: optimizer steps; the first one warms up, and is left out of the measured time if there are others.
-        verify: compare with single-process training.
-        emulate: wait for the predicted time of each action and message instead of computing.
-        seed: of the initial parameters, the micro-batches and dropout.
-        learning_rate: of the optimizer that the plan names.
-        track_memory: account for the memory of tensors on the CPU (this slows the run down).
-        time_scale: emulated seconds per predicted second; None chooses one.
-
-    Raises:
-        InputError: a value is out of range.
-    """
-
-    steps: int = 3
-    verify: bool = False
-    emulate: bool = False
-    seed: int = 0
-    learning_rate: float = 1e-3
-    track_memory: bool = False
-    time_scale: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"steps is {self.steps}: it must be at least 1")
-        if self.emulate and (self.verify or self.track_memory):
-            raise InputError("an emulated run computes nothing: leave out verify and track_memory")
-        if self.time_scale is not None and not self.time_scale > 0:
-            raise InputError(f"time_scale is {self.time_scale}: it must be positive")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RunReport:
-    """What a run measured.
-
-    Attributes:
-        iteration_times_s: of each step after the first (of the first too if it is the only one): from the first rank
-            that begins to the last that ends. Of an emulated run: divided by the time scale.
-        predicted_s: what the plan says, if it says something.
-        losses: mean loss of each step; empty for an emulated run.
-        verification: the comparison with single-process training, if asked for.
-        peak_memory_bytes: per device of the cluster, 0 where nothing runs: the largest sum of the sizes of all tensors
-            between two actions; empty if it was not tracked.
-        trace: of the last step.
-        time_scale: emulated seconds per predicted second; 1 for a real run.
-    """
-
-    iteration_times_s: tuple[float, ...]
-    predicted_s: float | None
-    losses: tuple[float, ...]
-    verification: Verification | None = None
-    peak_memory_bytes: tuple[float, ...] = ()
-    trace: Trace
-    time_scale: float = 1.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON-ready form, without the trace."""
-        verification = None if self.verification is None else dataclasses.asdict(self.verification)
-        return {
-            "iteration_time_s": self.iteration_time_s,
-            "iteration_times_s": list(self.iteration_times_s),
-            "predicted_iteration_time_s": self.predicted_s,
-            "losses": list(self.losses),
-            "verification": verification,
-            "peak_memory_bytes": list(self.peak_memory_bytes),
-            "time_scale": self.time_scale,
-        }
-
-    @property
-    def iteration_time_s(self) -> float:
-        """The median of the measured steps."""
-        ordered = sorted(self.iteration_times_s)
-        middle = len(ordered) // 2
-        return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+Follow = Callable[[Callable[[], Where]], None]
+"""Called with a function that says where this rank is."""
+RecordLoss = Callable[[int, float], None]
+"""Called on rank 0 with a step (counted from 0) and its loss."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +55,8 @@ def train_captured(
     say: Say,
     *,
     one_queue_per_pair: bool | None = None,
+    follow: Follow | None = None,
+    record_loss: RecordLoss | None = None,
 ) -> RunReport:
     """Trains the model under the plan. Called on every rank; all return the same report.
 
@@ -135,6 +66,7 @@ def train_captured(
         options: see there (an emulated run does not come here).
         say: called on rank 0.
         one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
+        follow, record_loss: see there.
 
     Raises:
         PlanError, ScheduleError, InputError: see `drlpp.runtime.pipeline.build`.
@@ -147,11 +79,22 @@ def train_captured(
     pipeline = build(captured, plan, seed=options.seed, one_queue_per_pair=one_queue_per_pair)
     make_optimizer = optimizer_factory(plan.training.optimizer, options.learning_rate)
     optimizer = make_optimizer(list(pipeline.parameters()))
+    if follow is not None:
+        follow(pipeline.where)
+    store = None if options.checkpoint is None else Path(options.checkpoint)
+    if store is not None and (found := checkpoints(store)):
+        load_checkpoint(found[-1][1], pipeline, optimizer)
+    first = pipeline.steps_done
+    if first >= options.steps:
+        raise InputError(f"{options.checkpoint} has a checkpoint of step {first}: ask for more than {first} steps")
+    if first and dist.get_rank() == 0:
+        say(f"going on from the checkpoint of step {first}")
     recorder = Recorder(pipeline.device, offset_s)
     spans: list[tuple[float, float]] = []
     losses: list[float] = []
     gradients: dict[str, torch.Tensor] = {}
-    for step in range(options.steps):
+    longest_s = 0.0
+    for step in range(first, options.steps):
         last = step == options.steps - 1
         if last:
             pipeline.observe(_observer(recorder, tracker))
@@ -159,7 +102,7 @@ def train_captured(
             tracker.add(pipeline.state_dict().values())
             tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
             tracker.start()
-        dist.barrier()
+        pipeline.wait_for_all()
         begin = time.perf_counter()
         recorder.begin(begin)
         loss = pipeline.step()
@@ -174,8 +117,14 @@ def train_captured(
         end = time.perf_counter()
         recorder.optimizer(update, end)
         spans.append((begin + offset_s, end + offset_s))
+        longest_s = max(longest_s, end - begin)
+        pipeline.limit_waits(time_limit_s(longest_s))
         if dist.get_rank() == 0:
+            if record_loss is not None:
+                record_loss(step, losses[-1])
             say(f"step {step + 1} of {options.steps}: loss {losses[-1]:.6g}, {format_time(end - begin)}")
+        if store is not None and (last or (step + 1) % options.checkpoint_every == 0):
+            save_checkpoint(store, pipeline, optimizer)
     state = None
     if options.verify:
         held = {n: t.detach().clone().cpu() for n, t in pipeline.state_dict().items() if n not in captured.aliases}
@@ -198,13 +147,15 @@ def train_captured(
     return report[0]
 
 
-def train_emulated(plan: Plan, options: RunOptions, say: Say) -> RunReport:
+def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow | None = None) -> RunReport:
     """Emulates the plan (`drlpp.runtime.emulation`). Called on every rank; all return the same report.
 
     Raises:
         PlanError, ScheduleError: the plan is not legal.
     """
     pipeline = EmulatedPipeline(plan, options.time_scale)
+    if follow is not None:
+        follow(pipeline.where)
     if dist.get_rank() == 0:
         say(f"emulating with seconds stretched {pipeline.time_scale:.3g} times")
     spans = [pipeline.step() for _ in range(options.steps)]
@@ -214,7 +165,7 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say) -> RunReport:
     dist.all_gather_object(results, result)
     scale = pipeline.time_scale
     return RunReport(
-        iteration_times_s=tuple(t / scale for t in _measured(results, options.steps)),
+        iteration_times_s=tuple(t / scale for t in _measured(results)),
         predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
         losses=(),
         trace=merge([r.recorder for r in results], plan.cluster.num_devices, scale),
@@ -222,12 +173,12 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say) -> RunReport:
     )
 
 
-def _measured(results: list[_RankResult], steps: int) -> list[float]:
+def _measured(results: list[_RankResult]) -> list[float]:
     """Seconds of the steps that count, over all ranks."""
     times = [
         max(e for _, e in step) - min(b for b, _ in step) for step in zip(*(r.spans for r in results), strict=True)
     ]
-    return times[1:] if steps > 1 else times
+    return times[1:] if len(times) > 1 else times
 
 
 def _observer(recorder: Recorder, tracker: StorageTracker | None) -> Observer:
@@ -268,9 +219,10 @@ def _report(
     peaks = {r.device: r.peak_bytes for r in results if r.device is not None}
     tracked = any(peaks.values())
     return RunReport(
-        iteration_times_s=tuple(_measured(results, options.steps)),
+        iteration_times_s=tuple(_measured(results)),
         predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
         losses=results[0].losses,
+        first_step=options.steps - len(results[0].losses),
         verification=verification,
         peak_memory_bytes=tuple(peaks.get(d, 0.0) for d in range(plan.cluster.num_devices)) if tracked else (),
         trace=merge([r.recorder for r in results], plan.cluster.num_devices),

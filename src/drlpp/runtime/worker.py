@@ -17,13 +17,17 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from drlpp.capture import CapturedModel, capture, load_model
 from drlpp.errors import DrlppError, PlanError
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
-from drlpp.runtime.training import RunOptions, RunReport, Say, train_captured, train_emulated
+from drlpp.runtime.heartbeat import Heartbeat
+from drlpp.runtime.job import RunOptions, RunReport
+from drlpp.runtime.training import Follow, RecordLoss, Say, train_captured, train_emulated
 
 CONTROL_TIMEOUT = timedelta(minutes=30)
 """Ranks wait for each other this long outside of steps: while models are captured and verified."""
@@ -51,6 +55,23 @@ def error_file(folder: Path, rank: int) -> Path:
 def progress_file(folder: Path) -> Path:
     """Where rank 0 writes lines about what goes on."""
     return folder / "progress.txt"
+
+
+def beat_file(folder: Path, rank: int) -> Path:
+    """Where a rank leaves its signs of life."""
+    return folder / f"beat-{rank}.json"
+
+
+def _loss_file(folder: Path) -> Path:
+    return folder / "losses.txt"
+
+
+def read_losses(folder: Path) -> dict[int, float]:
+    """Step (counted from 0) -> loss, as far as the job in a folder came."""
+    if not _loss_file(folder).exists():
+        return {}
+    lines = [line.split() for line in _loss_file(folder).read_text().splitlines()]
+    return {int(step): float.fromhex(loss) for step, loss in lines}
 
 
 def _append(path: Path, line: str) -> None:
@@ -108,22 +129,34 @@ def init_process_group(init_method: str | None = None) -> None:
     gpus = torch.cuda.is_available() and torch.cuda.device_count() >= local_ranks
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ["RANK"])))
+    store, rank, world_size = next(
+        rendezvous(
+            init_method or "env://",
+            int(os.environ["RANK"]),
+            int(os.environ["WORLD_SIZE"]),
+            timeout=CONTROL_TIMEOUT,
+        )
+    )
+    # torchrun keeps its store over restarts, with the addresses of the ranks that were there before
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(
         "nccl" if gpus else "gloo",
-        init_method=init_method or "env://",
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
+        store=PrefixStore(f"drlpp-{attempt}", store),
+        rank=rank,
+        world_size=world_size,
         timeout=CONTROL_TIMEOUT,
     )
 
 
-def train(plan: Plan, options: RunOptions, say: Say) -> RunReport:
-    """Runs a plan on the process group that is there; called on every rank, and `say` on rank 0."""
+def train(
+    plan: Plan, options: RunOptions, say: Say, *, follow: Follow | None = None, record_loss: RecordLoss | None = None
+) -> RunReport:
+    """Runs a plan on the process group that is there; called on every rank, `say` and `record_loss` on rank 0."""
     if options.emulate:
-        return train_emulated(plan, options, say)
+        return train_emulated(plan, options, say, follow=follow)
     if dist.get_rank() == 0:
         say(f"building {plan.graph.source} on {dist.get_world_size()} ranks")
-    return train_captured(model_of(plan, options.seed), plan, options, say)
+    return train_captured(model_of(plan, options.seed), plan, options, say, follow=follow, record_loss=record_loss)
 
 
 def main(folder: Path) -> int:
@@ -131,11 +164,19 @@ def main(folder: Path) -> int:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
+    heartbeat = Heartbeat(beat_file(folder, rank))
+    heartbeat.start()
     job = json.loads((folder / "job.json").read_text())
     try:
         plan, options = plan_from_dict(job["plan"]), RunOptions(**job["options"])
         init_process_group(f"file://{folder / 'store'}")
-        report = train(plan, options, lambda line: _append(progress_file(folder), line))
+        report = train(
+            plan,
+            options,
+            lambda line: _append(progress_file(folder), line),
+            follow=heartbeat.follow,
+            record_loss=lambda step, loss: _append(_loss_file(folder), f"{step} {loss.hex()}"),
+        )
         if rank == 0:
             write_atomically(folder / "report.pickle", pickle.dumps(report))
         dist.barrier()
