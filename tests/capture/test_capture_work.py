@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from drlpp.capture import capture_module
+from drlpp.capture.work import Kernels
 from drlpp.graph import Op, OpGraph
 
 
@@ -24,14 +25,16 @@ class One(nn.Module):
         return self.function(self, *[x * 1 for x in inputs]).sum()
 
 
-def graph_of(function: Any, inputs: list[torch.Tensor], **parameters: torch.Tensor) -> OpGraph:
+def graph_of(
+    function: Any, inputs: list[torch.Tensor], kernels: Kernels = "gpu", **parameters: torch.Tensor
+) -> OpGraph:
     for x in inputs:
         if x.is_floating_point():
             x.requires_grad_()
     module = One(function, **parameters)
     module.start = nn.Parameter(torch.ones(()))
     module.function = lambda self, *xs: function(self, *[x * self.start if x.is_floating_point() else x for x in xs])
-    return capture_module(module, inputs).graph
+    return capture_module(module, inputs, kernels=kernels).graph
 
 
 def the(graph: OpGraph, kind: str) -> Op:
@@ -75,6 +78,29 @@ def test_attention_is_counted_in_its_fused_form(dropout):
     assert op.input_grad.flop == 10 * b * h * s * s * d
     kept = sum(graph.tensor_bytes[t] for t in op.saved)
     assert kept == 4 * b * h * (4 * s * d + s), "query, key, value, result and one number per row; no scores"
+
+
+def test_attention_with_dropout_keeps_its_scores_on_a_cpu():
+    b, h, s, d = 2, 3, 16, 8
+
+    def attention(m, q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=0.1)
+
+    graph = graph_of(attention, [torch.ones(b, h, s, d) for _ in range(3)], "cpu")
+    kept = sum(graph.tensor_bytes[t] for t in the(graph, "aten.scaled_dot_product_attention").saved)
+    assert kept >= 4 * b * h * 3 * s * s, "probabilities, the mask, and their product"
+
+
+@pytest.mark.parametrize(("kernels", "bytes_per_element"), [("gpu", 1), ("cpu", 4)])
+def test_mask_of_dropout(kernels, bytes_per_element):
+    graph = graph_of(lambda m, x: F.dropout(x, 0.5), [torch.ones(3, 5)], kernels)
+    op = the(graph, "aten.dropout")
+    assert sum(graph.tensor_bytes[t] for t in op.saved if ":saved" in t) == 15 * bytes_per_element
+
+
+def test_dropout_that_does_nothing_keeps_nothing():
+    graph = graph_of(lambda m, x: F.dropout(x, 0.0), [torch.ones(3, 5)])
+    assert not any(":saved" in t for op in graph.ops for t in op.saved)
 
 
 def test_grouped_attention():

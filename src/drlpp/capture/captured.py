@@ -13,6 +13,7 @@ from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.graph_builder import build_graph
 from drlpp.capture.loss import LossFunction
 from drlpp.capture.sources import ModelSource, as_call, load_model
+from drlpp.capture.work import Kernels
 from drlpp.graph import OpGraph
 
 Device = Literal["meta", "cpu"]
@@ -62,7 +63,7 @@ class CapturedModel:
     has_values: bool
 
 
-def capture(source: ModelSource, *, device: Device = "meta", seed: int = 0) -> CapturedModel:
+def capture(source: ModelSource, *, device: Device = "meta", seed: int = 0, kernels: Kernels = "gpu") -> CapturedModel:
     """Captures a model from where it comes.
 
     Args:
@@ -70,21 +71,23 @@ def capture(source: ModelSource, *, device: Device = "meta", seed: int = 0) -> C
         device: ``meta``: parameters take no memory (for planning); ``cpu``: they have values (for profile and run).
             Both give the same operator graph.
         seed: of the initial parameters and the example inputs.
+        kernels: ``gpu`` or ``cpu``: where the model is to be trained. CPUs keep more for the backward pass of dropout
+            and attention.
 
     Raises:
         CaptureError: the model cannot be built or captured.
     """
     example = source.build(device=device, seed=seed)
     exported = export_module(example.module, example.args, example.kwargs, example.loss_fn)
-    return _captured(exported, source.name, source.spec, has_values=device == "cpu")
+    return _captured(exported, source.name, source.spec, kernels, has_values=device == "cpu")
 
 
-def capture_graph(spec: str) -> OpGraph:
+def capture_graph(spec: str, kernels: Kernels = "gpu") -> OpGraph:
     """The operator graph of a model by its specification (``timm:NAME``, ``transformers:CLASS``, ``FILE.py:callable``).
 
     No weights are allocated. Raises CaptureError that names the construct that cannot be captured.
     """
-    return capture(load_model(spec)).graph
+    return capture(load_model(spec), kernels=kernels).graph
 
 
 def capture_module(
@@ -92,6 +95,7 @@ def capture_module(
     example_inputs: torch.Tensor | Sequence[Any] | Mapping[str, Any],
     loss_fn: LossFunction | None = None,
     source: str = "",
+    kernels: Kernels = "gpu",
 ) -> CapturedModel:
     """Captures a module at hand.
 
@@ -100,6 +104,7 @@ def capture_module(
         example_inputs: one micro-batch: a tensor, a tuple or list of arguments, or a dict of keyword arguments.
         loss_fn: output -> scalar loss; without it the module returns the loss, or an object with `.loss`.
         source: for people: where the module comes from.
+        kernels: see `capture`.
 
     Raises:
         CaptureError: the module cannot be captured.
@@ -107,11 +112,11 @@ def capture_module(
     args, kwargs = as_call(example_inputs)
     exported = export_module(module, args, kwargs, loss_fn)
     has_values = not any(p.is_meta for p in module.parameters())
-    return _captured(exported, type(module).__name__, source, has_values=has_values)
+    return _captured(exported, type(module).__name__, source, kernels, has_values=has_values)
 
 
-def _captured(exported: ExportedModel, name: str, source: str, *, has_values: bool) -> CapturedModel:
-    graph, op_of_node = build_graph(exported, name=name, source=source)
+def _captured(exported: ExportedModel, name: str, source: str, kernels: Kernels, *, has_values: bool) -> CapturedModel:
+    graph, op_of_node = build_graph(exported, name=name, source=source, kernels=kernels)
     module = exported.module
     return CapturedModel(
         graph=graph,

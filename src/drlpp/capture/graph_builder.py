@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from drlpp.capture.calls import Call, call_of, distinct_bytes, is_getitem, kind_of
 from drlpp.capture.export import ExportedModel, module_path
 from drlpp.capture.groups import group_nodes, is_op
-from drlpp.capture.work import CallWork, count_work
+from drlpp.capture.work import CallWork, Kernels, count_work
 from drlpp.errors import CaptureError
 from drlpp.graph import Edge, Op, OpGraph, Work
 
@@ -70,12 +70,13 @@ class NodeCosts:
         return out
 
 
-def node_costs(module: fx.GraphModule, no_grad: Collection[str]) -> NodeCosts:
+def node_costs(module: fx.GraphModule, no_grad: Collection[str], kernels: Kernels = "gpu") -> NodeCosts:
     """Walks an exported graph once and counts every call (equal calls once).
 
     Args:
         module: a tidied graph (`drlpp.capture.export`).
         no_grad: names of the fx nodes that run without gradient recording.
+        kernels: see `drlpp.capture.work`.
 
     Raises:
         CaptureError: an operator cannot be run on fake tensors.
@@ -99,7 +100,7 @@ def node_costs(module: fx.GraphModule, no_grad: Collection[str]) -> NodeCosts:
             call = _call(node, values, params, node.name not in no_grad)
             if call.key not in counted:
                 try:
-                    counted[call.key] = count_work(call)
+                    counted[call.key] = count_work(call, kernels)
                 except Exception as error:
                     raise CaptureError(
                         f"op {node.name!r} ({kind_of(node)}) of module {module_path(node)!r} cannot be analysed: "
@@ -162,13 +163,13 @@ def _require_gradient(values: dict[fx.Node, tuple[_Value, ...]], changed: _Value
             )
 
 
-def build_graph(exported: ExportedModel, *, name: str, source: str) -> tuple[OpGraph, dict[str, str]]:
+def build_graph(exported: ExportedModel, *, name: str, source: str, kernels: Kernels) -> tuple[OpGraph, dict[str, str]]:
     """The operator graph of an exported model, and fx node name -> op name.
 
     Raises:
         CaptureError: an operator cannot be analysed.
     """
-    costs = node_costs(exported.module, exported.no_grad)
+    costs = node_costs(exported.module, exported.no_grad, kernels)
     groups = group_nodes(exported.module, exported.autocast, costs.views)
     return _Builder(exported, costs, groups).build(name, source)
 

@@ -33,6 +33,7 @@ from drlpp.capture.captured import CapturedModel
 from drlpp.capture.graph_builder import node_costs
 from drlpp.capture.interpret import attribute, run_stages
 from drlpp.cluster import device_presets
+from drlpp.cluster.devices import CPU_PRESET
 from drlpp.errors import CaptureError, InputError
 from drlpp.files import read_text, write_atomically
 from drlpp.graph import REFERENCE, OpGraph, OpTimes
@@ -130,7 +131,7 @@ def profile(
 def database_name(device: str) -> str:
     """The device type of the database that a torch device of this machine is; empty if it is not in the database."""
     if _device(device).type != "cuda":
-        return "cpu-core"
+        return CPU_PRESET
     words = torch.cuda.get_device_name(device).lower().removeprefix("nvidia ").removeprefix("tesla ").replace(" ", "-")
     return words if words in device_presets() else ""
 

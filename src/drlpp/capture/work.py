@@ -4,8 +4,11 @@ The call is run with its backward pass on fake tensors, and the kernels that PyT
 the formulas of `torch.utils.flop_counter` and the few it lacks (one FLOP per element of the result for element-wise
 kernels), bytes as the tensors that each kernel reads and writes. What autograd keeps is asked of autograd.
 
-The weight gradient includes adding it to the accumulated gradient. Attention is counted in its fused form also where
-dropout would make the CPU fall back to the unfused one, because that is what devices that train run.
+The weight gradient includes adding it to the accumulated gradient.
+
+Two operators differ between GPUs and CPUs, and the caller says whose kernels to count. With dropout, attention is fused
+on a GPU, while the CPU computes and keeps the matrix of scores; and dropout keeps a mask of one byte per element on a
+GPU, on a CPU one of the tensor's type.
 
 A backward pass whose shapes depend on values is taken to cost as much as the forward pass.
 
@@ -33,6 +36,8 @@ from drlpp.graph.op_graph import NO_WORK
 aten = torch.ops.aten
 
 
+Kernels = Literal["gpu", "cpu"]
+"""Whose kernels the work and the kept tensors are those of."""
 LSTM_RESERVE = 5
 """What a fused LSTM keeps per element of its result: four gates and the cell state. Its shape rule leaves it out."""
 
@@ -66,19 +71,29 @@ class CallWork:
     saved: tuple[Saved, ...]
 
 
-def count_work(call: Call) -> CallWork:
+def count_work(call: Call, kernels: Kernels = "gpu") -> CallWork:
     """Runs the call on fake tensors and counts. Raises what the operator raises if it has no shape rule."""
-    call = _with_fused_attention(call)
+    if kernels == "gpu":
+        call = _as_on_a_gpu(call)
     with FakeTensorMode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _count(call)
 
 
-def _with_fused_attention(call: Call) -> Call:
+def _as_on_a_gpu(call: Call) -> Call:
+    """The call in a form that keeps on the CPU, where fake tensors live, what it keeps on a GPU."""
+    if call.target is aten.dropout.default:
+        return dataclasses.replace(call, target=_dropout_with_small_mask)
     if call.target is not aten.scaled_dot_product_attention.default:
         return call
     args = tuple(0.0 if i == 4 else a for i, a in enumerate(call.args))
     return dataclasses.replace(call, args=args, kwargs={k: v for k, v in call.kwargs.items() if k != "dropout_p"})
+
+
+def _dropout_with_small_mask(x: torch.Tensor, p: float, train: bool) -> torch.Tensor:
+    if p in (0, 1) or not train:
+        return aten.dropout.default(x, p, train)  # type: ignore[no-any-return]
+    return aten.native_dropout.default(x, p, train)[0]  # type: ignore[no-any-return]
 
 
 def _count(call: Call) -> CallWork:

@@ -56,7 +56,9 @@ def profile(
             f"{model} is a graph file: profile needs a model that can run (timm:, transformers:, FILE.py:)"
         )
     with err().status(f"capturing {model}"):
-        captured = capturing.capture(capturing.load_model(model), device="cpu")
+        captured = capturing.capture(
+            capturing.load_model(model), device="cpu", kernels="cpu" if device == "cpu" else "gpu"
+        )
     with counter("profile") as progress:
         measured = capturing.profile(
             captured,

@@ -52,8 +52,12 @@ def planner_list(names: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def load_graph(model: str) -> OpGraph:
-    """The operator graph of MODEL: read from a file, generated, or captured. Raises GraphError or CaptureError."""
+def load_graph(model: str, kernels: Literal["gpu", "cpu"] = "gpu") -> OpGraph:
+    """The operator graph of MODEL: read from a file, generated, or captured for GPUs or CPUs.
+
+    Raises:
+        GraphError, CaptureError: MODEL is not one.
+    """
     from drlpp.graph.generated import generated_graph
     from drlpp.graph.readers import read_graph
 
@@ -64,7 +68,7 @@ def load_graph(model: str) -> OpGraph:
     from drlpp.capture import capture_graph
 
     with err().status(f"capturing {model}"):
-        graph = capture_graph(model)
+        graph = capture_graph(model, kernels)
     say(f"captured {model}: {graph.num_ops} ops, {len(graph.edges)} edges")
     return graph
 
@@ -83,11 +87,14 @@ def load_problem(
     The cluster is read first, since a mistake there shows at once.
     """
     from drlpp.cluster import load_cluster
+    from drlpp.cluster.devices import CPU_PRESET
     from drlpp.problem import PlanningProblem
 
     loaded = load_cluster(cluster)
+    on_cpus = all(t.preset == CPU_PRESET for t in loaded.device_types)
+    graph = load_graph(model, "cpu" if on_cpus else "gpu")
     problem = PlanningProblem.build(
-        load_graph(model), loaded, num_microbatches=num_microbatches, objective=objective, optimizer=optimizer
+        graph, loaded, num_microbatches=num_microbatches, objective=objective, optimizer=optimizer
     )
     _load_simulator(problem)
     return problem

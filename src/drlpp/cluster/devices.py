@@ -13,6 +13,8 @@ from drlpp.errors import ClusterError
 _T, _GB = 1e12, 10**9
 REFERENCE_PRESET = "v100-sxm2-16gb"
 """Device that `DeviceType.speed` is relative to."""
+CPU_PRESET = "cpu-core"
+"""The one row of the database that is no accelerator."""
 
 
 def _device(
@@ -153,7 +155,7 @@ _ROWS = dict(
             bfloat16=275.0,
         ),
         _device(
-            "cpu-core", 8, 10, "order of magnitude of one AVX2 server core; profile for real figures", float32=0.05
+            CPU_PRESET, 8, 10, "order of magnitude of one AVX2 server core; profile for real figures", float32=0.05
         ),
     ]
 )
