@@ -5,7 +5,7 @@ In this order, each while the budget lasts, best plan so far at any time:
 1. zero-shot: one batch of samples from the policy;
 2. baselines: the plans of cheap planners, so that the result is never worse than theirs;
 3. fine-tuning: PPO on the problem;
-4. refinement: annealing on the full simulation (`planners.annealing`), from the best of all these plans.
+4. refinement: annealing on the full simulation, from the best of all these plans with different devices (`islands`).
 
 The breakdown of the result keeps apart what each part found. Left out: measuring plans on the real cluster (pass a
 `Rewarder` to `train.train_on_problem` for that).
@@ -16,17 +16,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from drlpp.agent.checkpoint import initial_policy, load_checkpoint
 from drlpp.agent.coarse import coarse_problem
 from drlpp.agent.features import problem_view
+from drlpp.agent.islands import Start, Starts, refine
 from drlpp.agent.policy import Policy
 from drlpp.agent.ppo import PpoConfig
 from drlpp.agent.rollout import Rewarder
@@ -36,8 +35,9 @@ from drlpp.errors import InputError
 from drlpp.graph.synthetic import chain_graph
 from drlpp.plan import Plan
 from drlpp.plan.assignment import Assignment
-from drlpp.planners.annealing import anneal, offer_starts
+from drlpp.planners.annealing import offer_starts
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
+from drlpp.planners.bounds import lower_bound
 from drlpp.planners.registry import get_planner
 from drlpp.planners.search import Search
 from drlpp.problem import PlanningProblem
@@ -46,8 +46,14 @@ from drlpp.threads import one_thread
 
 MAX_GROUPS = 200
 """Larger graphs are coarsened to this many groups of ops for the policy; refinement works on ops."""
-BASELINES = ("pipedream", "greedy")
-"""Planners whose plans are candidates, besides data parallelism, the uniform split and the dynamic program."""
+BASELINES = ("greedy", "metis", "pipedream-contracted", "dapple", "piper", "pipedream", "milp")
+"""Planners whose plans are candidates, besides data parallelism, the uniform split and the dynamic program; those that
+find most per second first."""
+SHORT_BUDGET_S = 8.0
+"""With less than this, fine-tuning and the slower baselines are left out: refinement finds more per second."""
+_QUICK = ("greedy", "metis")
+_FIRST_BATCH = 16
+"""Samples of the first batch; the second makes the rest, if the first shows that there is time for them."""
 _OFFERED = 8
 """Best samples of a batch that are evaluated on the ops themselves."""
 _UPDATE_COST = 5.0
@@ -63,6 +69,8 @@ class DrlConfig:
         episodes: samples per batch.
         iterations: PPO iterations at most; None as many as fit in `learning_share`. With a number, and a budget that
             is not reached, the result depends on the seed alone.
+        sampling_share: the first batch of samples is followed by a larger one if it took less than this part of the
+            budget.
         learning_share: part of the budget for zero-shot and fine-tuning.
         baseline_share: part of the budget for the baselines.
         ppo: settings of the fine-tuning.
@@ -76,8 +84,9 @@ class DrlConfig:
     policy_only: bool = False
     episodes: int = 64
     iterations: int | None = None
-    learning_share: float = 0.2
-    baseline_share: float = 0.4
+    sampling_share: float = 0.05
+    learning_share: float = 0.15
+    baseline_share: float = 0.25
     ppo: PpoConfig = dataclasses.field(default_factory=PpoConfig)
     weights: Path | None = None
     log_dir: Path | None = None
@@ -152,19 +161,20 @@ class _Run:
         self.clock = Clock()
         self.curve: list[Iteration] = []
         self.found: dict[str, float] = {}
+        self.offer_s = 0.0
 
     def solve(self, policy: Policy) -> PlanResult:
         """All steps, as the budget allows."""
-        share = 1.0 if self.config.policy_only else self.config.learning_share
-        learning = self.budget.part(share)
-        sampling_s = self._zero_shot(policy)
-        if not self.config.policy_only:
-            self._baselines()
-        self._fine_tune(policy, learning, sampling_s)
-        if not self.config.policy_only and not self.budget.spent:
-            before = self.budget.elapsed_s
-            anneal(self.search, np.random.default_rng(self.seed))
-            self.found["refinement_s"] = self.budget.elapsed_s - before
+        alone = self.config.policy_only
+        learning = self.budget.part(1.0 if alone else self.config.learning_share)
+        starts = Starts(self.problem, lambda: self._sample(policy, self.config.episodes))
+        starts.add(self._zero_shot(policy))
+        if not alone:
+            starts.add(self._baselines())
+        if alone or self.budget.seconds >= SHORT_BUDGET_S:
+            self._fine_tune(policy, learning)
+        if not alone:
+            self._refine(starts)
         self.found["refined_best_s"] = self.search.best_value
         breakdown = {
             **self.found,
@@ -176,40 +186,61 @@ class _Run:
         finite = {key: value for key, value in breakdown.items() if math.isfinite(value)}
         return dataclasses.replace(self.search.result(finite), curve=tuple(self.curve))
 
-    def _zero_shot(self, policy: Policy) -> float:
-        """Offers the best of one batch of samples; returns the seconds that sampling took."""
+    def _zero_shot(self, policy: Policy) -> list[Start]:
+        """The first samples: as many as are asked for, if the first batch shows that there is time for them."""
         before = self.budget.elapsed_s
-        rollout = policy.sample([self.view], self.config.episodes, self.generator, repeats=2, greedy_first=True)[0]
+        starts = self._sample(policy, min(_FIRST_BATCH, self.config.episodes), greedy_first=True)
+        took, rest = self.budget.elapsed_s - before, self.config.episodes - _FIRST_BATCH
+        if rest > 0 and (self.config.policy_only or took < self.config.sampling_share * self.budget.seconds):
+            starts += self._sample(policy, rest)
+        self.found["zero_shot_best_s"] = self.found["policy_best_s"] = self.search.best_value
+        return starts
+
+    def _sample(self, policy: Policy, episodes: int, greedy_first: bool = False) -> list[Start]:
+        """Draws a batch of samples and offers the best of them."""
+        before = self.budget.elapsed_s
+        rollout = policy.sample([self.view], episodes, self.generator, repeats=2, greedy_first=greedy_first)[0]
         sampled = self.budget.elapsed_s
         values = self.rewarder.values(rollout)
-        self._offer(rollout.assignments(), values)
-        self.found["zero_shot_best_s"] = self.found["policy_best_s"] = self.search.best_value
+        assignments = [self.coarse.expand(a) for a in rollout.assignments()]
+        offering = self.budget.elapsed_s
+        best = np.argsort(values, kind="stable")[:_OFFERED].tolist()
+        for i in best:
+            self.search.offer(assignments[i])
         self.clock.sampling_s += sampled - before
         self.clock.evaluation_s += self.budget.elapsed_s - sampled
-        return sampled - before
+        self.offer_s = (self.budget.elapsed_s - offering) / len(best)
+        return [Start(float(values[i]), a, "policy") for i, a in enumerate(assignments)]
 
-    def _offer(self, assignments: Sequence[Assignment], values: NDArray[np.float64]) -> None:
-        for i in np.argsort(values, kind="stable")[:_OFFERED].tolist():
-            self.search.offer(self.coarse.expand(assignments[i]))
-
-    def _baselines(self) -> None:
-        """Offers what cheap planners find; a search of their own keeps what they found apart."""
+    def _baselines(self) -> list[Start]:
+        """Offers what other planners find; a search of their own keeps what they found apart."""
         share = self.budget.part(self.config.baseline_share)
         before = self.budget.elapsed_s
         own = Search(DrlPlanner.name, self.problem, share, self.seed, evaluator=self.search.evaluator)
-        for name in BASELINES:
-            result = get_planner(name).solve(self.problem, share.part(0.3), self.seed)
+        offer_starts(own, np.random.default_rng(self.seed))
+        names = BASELINES if self.budget.seconds >= SHORT_BUDGET_S else _QUICK
+        for number, name in enumerate(names):
+            if share.spent:
+                break
+            result = get_planner(name).solve(self.problem, share.part(1 / (len(names) - number)), self.seed)
             if result.plan is not None:
                 own.offer(assignment_of(result.plan))
-        offer_starts(own, np.random.default_rng(self.seed))
-        for _, assignment in own.pool:
-            self.search.offer(assignment)
+        if own.best is not None:
+            self.search.offer(own.best)
         self.found["baseline_best_s"] = own.best_value
         self.found["baselines_s"] = self.budget.elapsed_s - before
+        return [Start(value, assignment, "baselines") for value, assignment in own.pool]
 
-    def _fine_tune(self, policy: Policy, budget: Budget, sampling_s: float) -> None:
+    def _refine(self, starts: Starts) -> None:
+        before = self.budget.elapsed_s
+        bound_s = lower_bound(self.problem, self.budget.part(0.02)).value_s
+        found = refine(self.search, starts, self.offer_s, bound_s, np.random.default_rng(self.seed))
+        self.found |= {f"refined_from_{origin}_s": value for origin, value in found.items()}
+        self.found["refinement_s"] = self.budget.elapsed_s - before
+
+    def _fine_tune(self, policy: Policy, budget: Budget) -> None:
         """PPO on the problem while `budget` lasts."""
-        if self.config.iterations == 0 or budget.left_s < _UPDATE_COST * sampling_s:
+        if self.config.iterations == 0 or budget.left_s < _UPDATE_COST * self.clock.sampling_s:
             return
         best = self.found["policy_best_s"]
         writer = SummaryWriter(log_dir=str(self.config.log_dir)) if self.config.log_dir else None
