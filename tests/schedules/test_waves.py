@@ -7,7 +7,22 @@ from chains import cluster_of, looped, placed_chain, random_stages, rows
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import place_stages
-from drlpp.schedules.waves import stage_depths
+from drlpp.schedules.arena import entry, with_arena
+from drlpp.schedules.waves import depths
+
+
+@entry
+def write_depths(arena, placed, out):
+    from_source, to_sink = depths(arena, placed)
+    for s in range(len(to_sink)):
+        out[0, s], out[1, s] = from_source[s], to_sink[s]
+
+
+def stage_depths(placed):
+    """Devices before each stage, and from it to the end."""
+    out = np.zeros((2, len(placed.slot_off) - 1), dtype=np.int64)
+    with_arena(lambda arena: write_depths(arena, placed, out))
+    return out.tolist()
 
 
 def warm_up(row: list[str]) -> int:
@@ -28,8 +43,7 @@ def diamond(devices, num_microbatches=8):
 
 def test_warm_up_is_the_longest_path_to_the_end():
     placed = diamond([(0,), (1,), (2,), (3,), (4,)])
-    assert stage_depths(placed).to_sink.tolist() == [4, 3, 2, 2, 1]
-    assert stage_depths(placed).from_source.tolist() == [0, 1, 2, 1, 3]
+    assert stage_depths(placed) == [[0, 1, 2, 1, 3], [4, 3, 2, 2, 1]]
     assert [warm_up(row) for row in rows("1f1b", placed).values()] == [4, 3, 2, 2, 1]
     assert [warm_up(row) for row in rows("eager-1f1b", placed).values()] == [6, 4, 3, 3, 1]
     assert [warm_up(row) for row in rows("gpipe", placed).values()] == [8] * 5
@@ -37,7 +51,7 @@ def test_warm_up_is_the_longest_path_to_the_end():
 
 def test_replicas_count_as_devices_on_the_path():
     placed = diamond([(0,), (1, 5), (2,), (3,), (4,)])
-    assert stage_depths(placed).to_sink.tolist() == [5, 4, 2, 2, 1]
+    assert stage_depths(placed)[1] == [5, 4, 2, 2, 1]
     schedule = rows("1f1b", placed)
     assert warm_up(schedule[0]) == 5
     assert [warm_up(schedule[d]) for d in (1, 5)] == [2, 2]

@@ -14,7 +14,7 @@ from drlpp.plan import Provenance, parse_action, validate
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import from_schedule, place_stages, schedules_for
 from drlpp.sim import Evaluator, simulate
-from drlpp.sim.replay import replay
+from drlpp.schedules.replay import replay
 
 WHO = Provenance(planner="test")
 

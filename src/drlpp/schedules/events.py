@@ -1,66 +1,74 @@
-"""Two compiled parts that event simulations share: a queue of events, and transfers over channels and ports."""
+"""Compiled parts that event simulations share: a queue of events, and transfers over channels and ports."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-_OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
-no_refcount: Any = numba.njit(**_OPTIONS)
-"""Compiles a function that allocates nothing: without counting references to arrays, which costs more than the work."""
+from drlpp.schedules.arena import filled_reals, kernel
+
+ONE = np.uint64(1)
+"""Indices are unsigned, since a signed one may count from the end and is checked for that at every access."""
 
 
-@no_refcount
+@kernel
 def push(heap, size, when, event):  # type: ignore[no-untyped-def]
     """Puts `event` (an index into `when`) into the binary heap of `size` events; returns the new size.
 
     The order is that of ``(when[event], event)``.
     """
     i = size
+    time = when[event]
     while i > 0:
-        parent = (i - 1) >> 1
+        parent = (i - ONE) >> ONE
         other = heap[parent]
-        if when[other] < when[event] or (when[other] == when[event] and other < event):
+        if when[other] < time or (when[other] == time and other < event):
             break
         heap[i] = other
         i = parent
     heap[i] = event
-    return size + 1
+    return size + ONE
 
 
-@no_refcount
-def pop(heap, size, when):  # type: ignore[no-untyped-def]
-    """Takes the first event out of the heap; returns it. The caller's size is one less from then on."""
-    first, last = heap[0], heap[size - 1]
-    size -= 1
-    i = 0
+@kernel
+def settle(heap, size, when, event):  # type: ignore[no-untyped-def]
+    """Puts `event` in the place of the first event of the heap of `size` events."""
+    i = np.uint64(0)
+    time = when[event]
     while True:
-        child = 2 * i + 1
+        child = i + i + ONE
         if child >= size:
             break
         c = heap[child]
-        if child + 1 < size:
-            right = heap[child + 1]
+        if child + ONE < size:
+            right = heap[child + ONE]
             if when[right] < when[c] or (when[right] == when[c] and right < c):
-                child += 1
+                child += ONE
                 c = right
-        if when[last] < when[c] or (when[last] == when[c] and last < c):
+        if time < when[c] or (time == when[c] and event < c):
             break
         heap[i] = c
         i = child
-    heap[i] = last
-    return first
+    heap[i] = event
+
+
+@kernel
+def pop(heap, size, when):  # type: ignore[no-untyped-def]
+    """Takes the first event out of the heap; returns the new size."""
+    size -= ONE
+    if size > 0:
+        settle(heap, size, when, heap[size])
+    return size
 
 
 class Links(NamedTuple):
     """Channels and ports: fields of `PlacedStages`, and when each channel and port is free again."""
 
-    host: NDArray[np.int64]
-    local: NDArray[np.int64]
-    channel_width: int
+    host: NDArray[np.uint64]
+    local: NDArray[np.uint64]
+    channel_width: np.uint64
     link_bandwidth: NDArray[np.float64]
     link_latency_s: NDArray[np.float64]
     port_bandwidth: NDArray[np.float64]
@@ -70,25 +78,25 @@ class Links(NamedTuple):
     in_free: NDArray[np.float64]
 
 
-@numba.njit(cache=True)
-def idle_links(p):  # type: ignore[no-untyped-def]
+@kernel
+def idle_links(arena, p):  # type: ignore[no-untyped-def]
     """All channels and ports of a `PlacedStages`, free from the start."""
     num_hosts = len(p.port_bandwidth)
     return Links(
-        p.host,
-        p.local,
-        p.channel_width,
+        p.host.view(np.uint64),
+        p.local.view(np.uint64),
+        np.uint64(p.channel_width),
         p.link_bandwidth,
         p.link_latency_s,
         p.port_bandwidth,
         p.port_latency_s,
-        np.zeros(len(p.used) * p.channel_width),
-        np.zeros(num_hosts),
-        np.zeros(num_hosts),
+        filled_reals(arena, len(p.used) * p.channel_width, 0.0)[0],
+        filled_reals(arena, num_hosts, 0.0)[0],
+        filled_reals(arena, num_hosts, 0.0)[0],
     )
 
 
-@no_refcount
+@kernel
 def transfer(links, src, dst, num_bytes, given_s, now):  # type: ignore[no-untyped-def]
     """Requests a transfer between two devices at time `now`; returns when it has arrived.
 
@@ -113,9 +121,9 @@ def transfer(links, src, dst, num_bytes, given_s, now):  # type: ignore[no-untyp
     return end + (links.port_latency_s[a] + links.port_latency_s[b])
 
 
-@no_refcount
+@kernel
 def slot_of(slot_off, stage, microbatch):  # type: ignore[no-untyped-def]
     """The slot that runs a micro-batch of a stage."""
     first = slot_off[stage]
-    replicas = slot_off[stage + 1] - first
-    return first if replicas == 1 else first + microbatch % replicas
+    replicas = slot_off[stage + ONE] - first
+    return first if replicas == ONE else first + microbatch % replicas

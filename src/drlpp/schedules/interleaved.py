@@ -8,46 +8,33 @@ torch.distributed.pipelining, and are legal for any DAG of stages, since they ar
 
 from __future__ import annotations
 
-import numba
-import numpy as np
-
-from drlpp.schedules.orders import BACKWARD, FORWARD, INPUT_GRAD, WEIGHT_GRAD, FlatSchedule
-from drlpp.schedules.placed import PlacedStages
+from drlpp.schedules.arena import kernel
+from drlpp.schedules.orders import BACKWARD, FORWARD, INPUT_GRAD, WEIGHT_GRAD, empty_orders
 
 
-def is_interleaved(placed: PlacedStages) -> bool:
+@kernel
+def is_interleaved(p):  # type: ignore[no-untyped-def]
     """Whether the placement is a loop over the devices, more than once, with micro-batches in whole rounds."""
-    num_stages, p = len(placed.slot_off) - 1, len(placed.used)
-    if len(placed.slot_device) > num_stages or num_stages % p or num_stages == p:
+    num_stages, number = len(p.slot_off) - 1, len(p.used)
+    if len(p.slot_device) > num_stages or num_stages % number != 0 or num_stages == number:
         return False
-    rounds = max(1, placed.num_microbatches // p)
-    looped = placed.slot_device.reshape(-1, p)
-    return bool((looped == looped[0]).all()) and placed.num_microbatches % rounds == 0
+    for s in range(number, num_stages):
+        if p.slot_device[s] != p.slot_device[s - number]:
+            return False
+    return p.num_microbatches % max(1, p.num_microbatches // number) == 0
 
 
-def interleaved_one_f_one_b(placed: PlacedStages) -> FlatSchedule:
-    """Interleaved 1F1B. `is_interleaved` says whether it applies."""
-    return FlatSchedule(*_interleaved(placed.slot_device, len(placed.used), placed.num_microbatches, False))
-
-
-def interleaved_zero_bubble(placed: PlacedStages) -> FlatSchedule:
-    """Interleaved 1F1B with split backward passes. `is_interleaved` says whether it applies."""
-    return FlatSchedule(*_interleaved(placed.slot_device, len(placed.used), placed.num_microbatches, True))
-
-
-@numba.njit(cache=True)
-def _interleaved(stage_device, p, num_microbatches, split):  # type: ignore[no-untyped-def]
-    n = len(stage_device) // p
-    round_size = num_microbatches // max(1, num_microbatches // p)
-    per_kind = n * num_microbatches
-    per_device = per_kind * (3 if split else 2)
-    offset = np.arange(p + 1) * per_device
-    stage = np.empty(p * per_device, dtype=np.int32)
-    kind = np.empty(p * per_device, dtype=np.int8)
-    microbatch = np.empty(p * per_device, dtype=np.int32)
-    for rank in range(p):
-        i = offset[stage_device[rank]]
-        warm_up = min((n - 1) * round_size + (1 if split else 2) * (p - 1 - rank), per_kind)
+@kernel
+def interleaved(arena, p, split):  # type: ignore[no-untyped-def]
+    """Interleaved 1F1B, with split backward passes if asked. `is_interleaved` says whether it applies."""
+    number, num_mb = len(p.used), p.num_microbatches
+    n = len(p.slot_device) // number
+    round_size = num_mb // max(1, num_mb // number)
+    per_kind = n * num_mb
+    flat, fill = empty_orders(arena, p, 3 if split else 2)
+    for rank in range(number):
+        i = fill[p.slot_device[rank]]
+        warm_up = min((n - 1) * round_size + (1 if split else 2) * (number - 1 - rank), per_kind)
         num_f, num_b, num_w = 0, 0, 0
         while num_w < per_kind:
             # after the warm-up forward and backward passes take turns; W follows `rank` backward passes later
@@ -65,8 +52,8 @@ def _interleaved(stage_device, p, num_microbatches, split):  # type: ignore[no-u
             chunk = (k // round_size) % n
             if action != FORWARD:
                 chunk = n - 1 - chunk
-            stage[i] = chunk * p + rank
-            kind[i] = action
-            microbatch[i] = (k // (round_size * n)) * round_size + k % round_size
+            flat.stage[i] = chunk * number + rank
+            flat.kind[i] = action
+            flat.microbatch[i] = (k // (round_size * n)) * round_size + k % round_size
             i += 1
-    return offset, stage, kind, microbatch
+    return flat

@@ -12,6 +12,8 @@ the micro-batches; so the oldest one can always finish and nothing deadlocks.
 With `split` the backward pass is two actions, and W runs when nothing else can: this fills bubbles (as the zero-bubble
 schedules of Qi et al., ICLR 2024, do on chains).
 
+A run is given up once it cannot end before a given time, which is that of the best order so far (`schedules.choice`).
+
 Left out: gradient all-reduces and the optimizer step. Micro-batches of one stage keep their order.
 """
 
@@ -19,58 +21,44 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
-from drlpp.schedules.events import idle_links, no_refcount, pop, push, slot_of, transfer
-from drlpp.schedules.orders import FlatSchedule
-from drlpp.schedules.placed import PlacedStages
-from drlpp.schedules.waves import stage_depths
+from drlpp.schedules.arena import filled_ints, filled_reals, filled_words, ints, kernel, reals, words
+from drlpp.schedules.events import ONE, idle_links, pop, push, slot_of, transfer
+from drlpp.schedules.orders import empty_orders
 
 SLACKS = (1.0, 1.5, 2.5, math.inf)
-"""Values of `slack` that `list_schedule` tries."""
+"""Values of `slack` that are tried, until one changes nothing."""
 
 
-def list_schedule(placed: PlacedStages) -> FlatSchedule:
-    """The best list schedule with whole backward passes over `SLACKS`."""
-    return _best(placed, split=False)
+@kernel
+def list_order(arena, p, to_sink, slack, split, work_left, after, give_up_s):  # type: ignore[no-untyped-def]
+    """A list schedule.
 
+    Args:
+        to_sink: see `waves.depths`.
+        work_left, after: ``[U]`` seconds that a device computes, changed here; that at least pass when it is done.
+        give_up_s: the run is of no use if it does not end before.
 
-def split_list_schedule(placed: PlacedStages) -> FlatSchedule:
-    """The best list schedule with separate input and weight gradients over `SLACKS`."""
-    return _best(placed, split=True)
-
-
-def _best(placed: PlacedStages, *, split: bool) -> FlatSchedule:
-    to_sink = stage_depths(placed).to_sink
-    found: list[tuple[float, FlatSchedule]] = []
-    for slack in SLACKS:
-        time, limited, *arrays = _list_schedule(placed, to_sink, slack, split)
-        found.append((time, FlatSchedule(*arrays)))
-        if not limited:  # more slack changes nothing
-            break
-    return min(found, key=lambda pair: pair[0])[1]
-
-
-@numba.njit(cache=True)
-def _list_schedule(p, to_sink, slack, split):  # type: ignore[no-untyped-def]
-    """Returns when the last action ends, whether `slack` ever held a micro-batch back, and the `FlatSchedule`."""
+    Returns:
+        When the last action ends, infinity if the run was given up; whether `slack` ever held a micro-batch back; and
+        the `FlatSchedule`.
+    """
     num_mb = p.num_microbatches
     num_stages = len(p.slot_off) - 1
     num_slots = len(p.slot_device)
     num_devices = len(p.used)
-    held = p.held_bytes + p.again_bytes if split else p.held_bytes  # by a micro-batch in flight
     kinds = 3 if split else 2
-    total = num_stages * num_mb * kinds
+    held = reals(arena, num_stages)[0]  # by a micro-batch in flight
+    for s in range(num_stages):
+        held[s] = p.held_bytes[s] + (p.again_bytes[s] if split else 0.0)
 
     # per slot: its stage, its micro-batches, and how many have had their F, backward and W started
-    slot_stage = np.empty(num_slots, dtype=np.int64)
-    slot_first = np.empty(num_slots, dtype=np.int64)
-    count = np.empty(num_slots, dtype=np.int64)
-    limit = np.empty(num_slots, dtype=np.int64)
-    started = np.zeros((3, num_slots), dtype=np.int64)
-    device_off = np.zeros(num_devices + 1, dtype=np.int64)
-    offset = np.zeros(num_devices + 1, dtype=np.int64)
+    slot_stage = ints(arena, num_slots)[0]
+    slot_first = ints(arena, num_slots)[0]
+    count = ints(arena, num_slots)[0]
+    limit = ints(arena, num_slots)[0]
+    device_off = filled_ints(arena, num_devices + 1, 0)[0]
     for s in range(num_stages):
         replicas = p.slot_off[s + 1] - p.slot_off[s]
         for i in range(p.slot_off[s], p.slot_off[s + 1]):
@@ -78,96 +66,81 @@ def _list_schedule(p, to_sink, slack, split):  # type: ignore[no-untyped-def]
             slot_first[i] = i - p.slot_off[s]
             count[i] = max(0, (num_mb - slot_first[i] + replicas - 1) // replicas)
             in_flight = slack * to_sink[s] / replicas
-            limit[i] = num_mb if in_flight >= num_mb else max(1, math.ceil(in_flight - 1e-6))
+            limit[i] = num_mb if in_flight >= num_mb else max(1, np.int64(math.ceil(in_flight - 1e-6)))
             device_off[p.slot_device[i] + 1] += 1
-            offset[p.slot_device[i] + 1] += count[i] * kinds
     for d in range(num_devices):
         device_off[d + 1] += device_off[d]
-        offset[d + 1] += offset[d]
-    device_slot = np.empty(num_slots, dtype=np.int64)
-    fill = device_off[:-1].copy()
+    device_slot = ints(arena, num_slots)[0]
+    fill = ints(arena, num_devices)[0]
+    for d in range(num_devices):
+        fill[d] = device_off[d]
     for i in range(num_slots):
         d = p.slot_device[i]
         device_slot[fill[d]] = i
         fill[d] += 1
 
     # memory: reserved for the micro-batches before `admitted` on every device
-    capacity = p.memory_bytes - p.resident_bytes
-    if not split:
-        for d in range(num_devices):
-            again = 0.0
+    capacity = reals(arena, num_devices)[0]
+    for d in range(num_devices):
+        again = 0.0
+        if not split:
             for r in range(device_off[d], device_off[d + 1]):
                 again = max(again, p.again_bytes[slot_stage[device_slot[r]]])
-            capacity[d] -= again
-    reserved = np.zeros(num_devices)
-    admitted = np.zeros(num_devices, dtype=np.int64)
-    outstanding = np.zeros(num_devices, dtype=np.int64)
+        capacity[d] = p.memory_bytes[d] - p.resident_bytes[d] - again
 
-    missing = np.empty((2, num_stages * num_mb), dtype=np.int32)
-    ready = np.zeros((2, num_stages * num_mb))
+    missing = words(arena, 2 * num_stages * num_mb)[0]
+    at = 0
     for s in range(num_stages):
-        missing[0, s * num_mb : (s + 1) * num_mb] = p.forward_inputs[s]
-        missing[1, s * num_mb : (s + 1) * num_mb] = p.backward_inputs[s]
-    consumers = np.zeros(len(p.dst) * num_mb, dtype=np.int32)
-    links = idle_links(p)
-    stamp = np.zeros(num_devices, dtype=np.int64)
-    leader = np.zeros(num_devices, dtype=np.int64)
-    arrival = np.zeros(num_devices)
-
+        for _ in range(num_mb):
+            missing[at] = p.forward_inputs[s]
+            at += 1
+    for s in range(num_stages):
+        for _ in range(num_mb):
+            missing[at] = p.backward_inputs[s]
+            at += 1
     # events: the end of a device's action, or an arrival that may let an idle device start one
-    max_events = total + num_devices + 2 * len(p.dst) * num_mb
-    when = np.zeros(max_events)
-    event_device = np.zeros(max_events, dtype=np.int64)
-    heap = np.empty(max_events, dtype=np.int64)
-    running_slot = np.full(num_devices, -1, dtype=np.int64)
-    running_kind = np.zeros(num_devices, dtype=np.int64)
-    running_m = np.zeros(num_devices, dtype=np.int64)
-    running_event = np.full(num_devices, -1, dtype=np.int64)
-    running_end = np.zeros(num_devices)
-    fill = offset[:-1].copy()
-    out_stage = np.empty(total, dtype=np.int32)
-    out_kind = np.empty(total, dtype=np.int8)
-    out_m = np.empty(total, dtype=np.int32)
+    max_events = num_stages * num_mb * kinds + num_devices + 2 * len(p.dst) * num_mb
+    flat, fill = empty_orders(arena, p, kinds)
     last, limited = _loop(
         p,
         kinds,
         held,
         to_sink,
-        slot_stage,
-        slot_first,
+        slot_stage.view(np.uint64),
+        slot_first.view(np.uint64),
         count,
         limit,
-        started,
-        device_off,
-        device_slot,
+        filled_ints(arena, 3 * num_slots, 0)[0],
+        device_off.view(np.uint64),
+        device_slot.view(np.uint64),
         capacity,
-        reserved,
-        admitted,
-        outstanding,
+        filled_reals(arena, num_devices, 0.0)[0],
+        filled_ints(arena, num_devices, 0)[0],
+        filled_ints(arena, num_devices, 0)[0],
         missing,
-        ready,
-        consumers,
-        links,
-        stamp,
-        leader,
-        arrival,
-        when,
-        event_device,
-        heap,
-        running_slot,
-        running_kind,
-        running_m,
-        running_event,
-        running_end,
-        fill,
-        out_stage,
-        out_kind,
-        out_m,
+        filled_reals(arena, 2 * num_stages * num_mb, 0.0)[0],
+        filled_words(arena, len(p.dst) * num_mb, 0)[0],
+        idle_links(arena, p),
+        filled_ints(arena, num_devices, 0)[0],
+        ints(arena, num_devices)[0].view(np.uint64),
+        reals(arena, num_devices)[0],
+        reals(arena, max_events)[0],
+        ints(arena, max_events)[0].view(np.uint64),
+        ints(arena, max_events)[0].view(np.uint64),
+        filled_ints(arena, num_devices, -1)[0],
+        filled_ints(arena, num_devices, 0)[0],
+        ints(arena, num_devices)[0].view(np.uint64),
+        filled_reals(arena, num_devices, 0.0)[0],
+        flat,
+        fill.view(np.uint64),
+        work_left,
+        after,
+        give_up_s,
     )
-    return last, limited, offset, out_stage, out_kind, out_m
+    return last, limited, flat
 
 
-@no_refcount
+@kernel
 def _loop(  # type: ignore[no-untyped-def]
     p,
     kinds,
@@ -194,61 +167,69 @@ def _loop(  # type: ignore[no-untyped-def]
     when,
     event_device,
     heap,
-    running_slot,
-    running_kind,
-    running_m,
     running_event,
+    running_kind,
+    running_slot,
     running_end,
+    flat,
     fill,
-    out_stage,
-    out_kind,
-    out_m,
+    work_left,
+    after,
+    give_up_s,
 ):
-    """Handles the events; the arguments are the state that `_list_schedule` sets up."""
-    slot_off = p.slot_off
-    slot_device = p.slot_device
+    """Handles the events; the arguments are the state that `list_order` sets up."""
+    slot_off = p.slot_off.view(np.uint64)
+    slot_device = p.slot_device.view(np.uint64)
     action_s = p.action_s
-    message_off = p.message_off
+    message_off = p.message_off.view(np.uint64)
     message_backward = p.message_backward
     message_grad = p.message_grad
-    message_src = p.message_src
-    dst_off = p.dst_off
-    dst = p.dst
-    returns_off = p.returns_off
-    returns = p.returns
+    message_src = p.message_src.view(np.uint64)
+    dst_off = p.dst_off.view(np.uint64)
+    dst = p.dst.view(np.uint64)
+    returns_off = p.returns_off.view(np.uint64)
+    returns = p.returns.view(np.uint64)
     message_s = p.message_s
     message_bytes = p.message_bytes
-    num_mb = p.num_microbatches
+    num_mb = np.uint64(p.num_microbatches)
+    num_slots = np.uint64(len(slot_device))
+    half = np.uint64(len(held)) * num_mb
+    zero = np.uint64(0)
     split = kinds == 3
-    counter, num_events, size = 0, 0, 0
+    weights = num_slots + num_slots if split else num_slots  # where `started` counts what frees the memory
+    size, num_events, counter = zero, zero, 0
     limited, last = False, 0.0
-    for d in range(len(p.used)):
+    microbatch = flat.microbatch
+    for d in range(np.uint64(len(p.used))):
         event_device[num_events] = d
+        when[num_events] = 0.0
         size = push(heap, size, when, num_events)
-        num_events += 1
+        num_events += ONE
     while size > 0:
-        event = pop(heap, size, when)
-        size -= 1
+        event = heap[zero]
+        size = pop(heap, size, when)
         now = when[event]
         d = event_device[event]
         if running_event[d] >= 0:
-            if running_event[d] != event:
+            if running_event[d] != np.int64(event):
                 continue  # an arrival while the device computes
             # the action ends: send its messages
-            slot, kind, m = running_slot[d], running_kind[d], running_m[d]
+            slot, kind = running_slot[d], running_kind[d]
             s = slot_stage[slot]
+            m = np.uint64(microbatch[fill[d] - ONE])
             running_event[d] = -1
             last = max(last, now)
             if kind == kinds - 1:
                 reserved[d] -= held[s]
                 outstanding[d] -= 1
             if kind < 2:
-                for k in range(message_off[s], message_off[s + 1]):
+                base = half if kind == 1 else zero
+                for k in range(message_off[s], message_off[s + ONE]):
                     if message_backward[k] != kind:
                         continue
                     counter += 1
                     receivers = 0
-                    for j in range(dst_off[k], dst_off[k + 1]):
+                    for j in range(dst_off[k], dst_off[k + ONE]):
                         t = dst[j]
                         q = slot_device[slot_of(slot_off, t, m)]
                         if stamp[q] != counter:
@@ -257,69 +238,67 @@ def _loop(  # type: ignore[no-untyped-def]
                             receivers += 1
                             arrival[q] = now if q == d else transfer(links, d, q, message_bytes[k], message_s[k], now)
                         consumers[leader[q] * num_mb + m] += 1
-                        to = t * num_mb + m
-                        ready[kind, to] = max(ready[kind, to], arrival[q])
-                        missing[kind, to] -= 1
+                        to = base + t * num_mb + m
+                        ready[to] = max(ready[to], arrival[q])
+                        missing[to] -= 1
                         if (
-                            missing[kind, to] == 0
-                            and (q != d or ready[kind, to] > now)
-                            and (running_event[q] < 0 or running_end[q] < ready[kind, to])
+                            missing[to] == 0
+                            and (q != d or ready[to] > now)
+                            and (running_event[q] < 0 or running_end[q] < ready[to])
                         ):
-                            when[num_events] = ready[kind, to]
+                            when[num_events] = ready[to]
                             event_device[num_events] = q
                             size = push(heap, size, when, num_events)
-                            num_events += 1
+                            num_events += ONE
                     if message_grad[k]:
-                        missing[1, s * num_mb + m] += receivers
+                        missing[half + s * num_mb + m] += receivers
             if kind == 1:
-                for r in range(returns_off[s], returns_off[s + 1]):
+                for r in range(returns_off[s], returns_off[s + ONE]):
                     k = returns[r]
                     j = dst_off[k]
-                    while True:
-                        t = dst[j]
-                        if slot_device[slot_of(slot_off, t, m)] == d:
-                            break
-                        j += 1
+                    while slot_device[slot_of(slot_off, dst[j], m)] != d:
+                        j += ONE
                     consumers[j * num_mb + m] -= 1
                     if consumers[j * num_mb + m] == 0:
                         t = message_src[k]
                         q = slot_device[slot_of(slot_off, t, m)]
-                        back_at = now if q == d else transfer(links, d, q, message_bytes[k], message_s[k], now)
-                        to = t * num_mb + m
-                        ready[1, to] = max(ready[1, to], back_at)
-                        missing[1, to] -= 1
+                        back = now if q == d else transfer(links, d, q, message_bytes[k], message_s[k], now)
+                        to = half + t * num_mb + m
+                        ready[to] = max(ready[to], back)
+                        missing[to] -= 1
                         if (
-                            missing[1, to] == 0
-                            and (q != d or ready[1, to] > now)
-                            and (running_event[q] < 0 or running_end[q] < ready[1, to])
+                            missing[to] == 0
+                            and (q != d or ready[to] > now)
+                            and (running_event[q] < 0 or running_end[q] < ready[to])
                         ):
-                            when[num_events] = ready[1, to]
+                            when[num_events] = ready[to]
                             event_device[num_events] = q
                             size = push(heap, size, when, num_events)
-                            num_events += 1
+                            num_events += ONE
 
         # choose what the device does next
-        best_key, best_slot, best_kind = np.int64(2**62), -1, 0
-        for r in range(device_off[d], device_off[d + 1]):
+        found = False
+        best_key, best_slot, best_kind = np.int64(2**62), zero, 0
+        for r in range(device_off[d], device_off[d + ONE]):
             slot = device_slot[r]
             s = slot_stage[slot]
-            replicas = slot_off[s + 1] - slot_off[s]
-            i = started[1, slot]
-            if i < started[0, slot]:
-                m = slot_first[slot] + replicas * i
-                at = s * num_mb + m
-                key = 2 * m + to_sink[s] - 1
-                if missing[1, at] == 0 and ready[1, at] <= now and key < best_key:
-                    best_key, best_slot, best_kind = key, slot, 1
-            i = started[0, slot]
+            replicas = slot_off[s + ONE] - slot_off[s]
+            i = started[num_slots + slot]
+            if i < started[slot]:
+                m = slot_first[slot] + replicas * np.uint64(i)
+                at = half + s * num_mb + m
+                key = 2 * np.int64(m) + to_sink[s] - 1
+                if missing[at] == 0 and ready[at] <= now and key < best_key:
+                    found, best_key, best_slot, best_kind = True, key, slot, 1
+            i = started[slot]
             if i < count[slot]:
-                m = slot_first[slot] + replicas * i
+                m = slot_first[slot] + replicas * np.uint64(i)
                 at = s * num_mb + m
-                key = 2 * m - to_sink[s]
-                if missing[0, at] == 0 and ready[0, at] <= now and key < best_key:
-                    if i - started[kinds - 1, slot] >= limit[slot]:
+                key = 2 * np.int64(m) - to_sink[s]
+                if missing[at] == 0 and ready[at] <= now and key < best_key:
+                    if i - started[weights + slot] >= limit[slot]:
                         limited = True
-                    elif m < admitted[d] or _fits(
+                    elif np.int64(m) < admitted[d] or _fits(
                         held,
                         slot_off,
                         d,
@@ -332,66 +311,71 @@ def _loop(  # type: ignore[no-untyped-def]
                         device_slot,
                         slot_stage,
                     ):
-                        best_key, best_slot, best_kind = key, slot, 0
-        if best_slot < 0 and split:
-            for r in range(device_off[d], device_off[d + 1]):
+                        found, best_key, best_slot, best_kind = True, key, slot, 0
+        if split and not found:
+            for r in range(device_off[d], device_off[d + ONE]):
                 slot = device_slot[r]
-                i = started[2, slot]
-                if i < started[1, slot]:
+                i = started[weights + slot]
+                if i < started[num_slots + slot]:
                     s = slot_stage[slot]
-                    key = 2 * (slot_first[slot] + (slot_off[s + 1] - slot_off[s]) * i) + to_sink[s]
+                    m = slot_first[slot] + (slot_off[s + ONE] - slot_off[s]) * np.uint64(i)
+                    key = 2 * np.int64(m) + to_sink[s]
                     if key < best_key:
-                        best_key, best_slot, best_kind = key, slot, 2
-        if best_slot < 0:
+                        found, best_key, best_slot, best_kind = True, key, slot, 2
+        if not found:
             continue
+        if now + work_left[d] + after[d] >= give_up_s:
+            return math.inf, limited
         slot = best_slot
         s = slot_stage[slot]
-        m = slot_first[slot] + (slot_off[s + 1] - slot_off[s]) * started[best_kind, slot]
-        started[best_kind, slot] += 1
+        counted = slot if best_kind == 0 else num_slots + slot if best_kind == 1 else weights + slot
+        m = slot_first[slot] + (slot_off[s + ONE] - slot_off[s]) * np.uint64(started[counted])
+        started[counted] += 1
         if best_kind == 0:
-            while admitted[d] <= m:
-                size_m, stages_m = _need(held, slot_off, d, admitted[d], device_off, device_slot, slot_stage)
-                reserved[d] += size_m
-                outstanding[d] += stages_m
+            while admitted[d] <= np.int64(m):
+                need, stages = _need(held, slot_off, d, np.uint64(admitted[d]), device_off, device_slot, slot_stage)
+                reserved[d] += need
+                outstanding[d] += stages
                 admitted[d] += 1
-        action = best_kind + 1 if split and best_kind else best_kind
-        out_stage[fill[d]] = s
-        out_kind[fill[d]] = action
-        out_m[fill[d]] = m
-        fill[d] += 1
-        running_slot[d], running_kind[d], running_m[d] = slot, best_kind, m
+        action = np.uint64(best_kind + 1 if split and best_kind else best_kind)
+        flat.stage[fill[d]] = s
+        flat.kind[fill[d]] = action
+        microbatch[fill[d]] = m
+        fill[d] += ONE
+        running_slot[d], running_kind[d] = slot, best_kind
         running_event[d] = num_events
+        work_left[d] -= action_s[action, slot]
         running_end[d] = now + action_s[action, slot]
         when[num_events] = now + action_s[action, slot]
         event_device[num_events] = d
         size = push(heap, size, when, num_events)
-        num_events += 1
+        num_events += ONE
     return last, limited
 
 
-@no_refcount
+@kernel
 def _need(held, slot_off, device, microbatch, device_off, device_slot, slot_stage):  # type: ignore[no-untyped-def]
     """Bytes that a micro-batch needs on a device for all of its stages there, and the number of these stages."""
-    size, stages = 0.0, 0
-    for r in range(device_off[device], device_off[device + 1]):
+    need, stages = 0.0, 0
+    for r in range(device_off[device], device_off[device + ONE]):
         slot = device_slot[r]
         s = slot_stage[slot]
-        if microbatch % (slot_off[s + 1] - slot_off[s]) == slot - slot_off[s]:
-            size += held[s]
+        if microbatch % (slot_off[s + ONE] - slot_off[s]) == slot - slot_off[s]:
+            need += held[s]
             stages += 1
-    return size, stages
+    return need, stages
 
 
-@no_refcount
+@kernel
 def _fits(  # type: ignore[no-untyped-def]
     held, slot_off, device, microbatch, admitted, outstanding, reserved, capacity, device_off, device_slot, slot_stage
 ):
     """Whether all micro-batches up to `microbatch` can be admitted; one always can be if nothing else is there."""
     size, stages = 0.0, outstanding[device]
-    for m in range(admitted[device], microbatch + 1):
-        size_m, stages_m = _need(held, slot_off, device, m, device_off, device_slot, slot_stage)
-        if stages_m and stages and reserved[device] + size + size_m > capacity[device]:
+    for m in range(np.uint64(admitted[device]), microbatch + ONE):
+        need, more = _need(held, slot_off, device, m, device_off, device_slot, slot_stage)
+        if more and stages and reserved[device] + size + need > capacity[device]:
             return False
-        size += size_m
-        stages += stages_m
+        size += need
+        stages += more
     return True

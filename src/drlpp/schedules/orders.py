@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.plan import Action, Schedule
 from drlpp.plan.action import Kind
-from drlpp.schedules.placed import PlacedStages
+from drlpp.schedules.arena import filled_ints, ints, kernel, words
 
 FORWARD, BACKWARD, INPUT_GRAD, WEIGHT_GRAD = 0, 1, 2, 3
 KINDS: tuple[Kind, ...] = ("F", "B", "I", "W")
@@ -32,7 +31,7 @@ class FlatSchedule(NamedTuple):
 
     offset: NDArray[np.int64]
     stage: NDArray[np.int32]
-    kind: NDArray[np.int8]
+    kind: NDArray[np.int32]
     microbatch: NDArray[np.int32]
 
 
@@ -53,66 +52,63 @@ def from_schedule(schedule: Schedule, used: NDArray[np.int64]) -> FlatSchedule:
     return FlatSchedule(
         offset=np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64),
         stage=np.array([a.stage for a in actions], dtype=np.int32),
-        kind=np.array([KINDS.index(a.kind) for a in actions], dtype=np.int8),
+        kind=np.array([KINDS.index(a.kind) for a in actions], dtype=np.int32),
         microbatch=np.array([a.microbatch for a in actions], dtype=np.int32),
     )
 
 
-def wave_schedule(
-    placed: PlacedStages,
-    stage: NDArray[np.int64],
-    kind: NDArray[np.int64],
-    offset: NDArray[np.int64],
-    stride: NDArray[np.int64],
-) -> FlatSchedule:
-    """The wave schedule of rows ``[rows]``; of actions with equal keys the one in the earlier row comes first."""
-    arrays = _wave(
-        placed.slot_off, placed.slot_device, len(placed.used), placed.num_microbatches, stage, kind, offset, stride
-    )
-    return FlatSchedule(*arrays)
-
-
-@numba.njit(cache=True)
-def _wave(slot_off, slot_device, num_devices, num_microbatches, row_stage, row_kind, row_offset, row_stride):  # type: ignore[no-untyped-def]
-    """Counting sort by key, then distribution to the devices."""
-    num_rows, m_last = len(row_stage), num_microbatches - 1
-    low = row_offset.min()
-    high = low
-    for r in range(num_rows):
-        high = max(high, row_offset[r] + row_stride[r] * m_last)
-    start = np.zeros(high - low + 2, dtype=np.int64)
-    offset = np.zeros(num_devices + 1, dtype=np.int64)
-    for r in range(num_rows):
-        s = row_stage[r]
-        first = slot_off[s]
-        replicas = slot_off[s + 1] - first
-        for m in range(num_microbatches):
-            start[row_offset[r] + row_stride[r] * m - low + 1] += 1
+@kernel
+def empty_orders(arena, p, kinds):  # type: ignore[no-untyped-def]
+    """A `FlatSchedule` to be filled, in which every micro-batch has `kinds` actions per stage, and where to begin."""
+    num_stages, num_mb = len(p.slot_off) - 1, p.num_microbatches
+    offset = filled_ints(arena, len(p.used) + 1, 0)[0]
+    for s in range(num_stages):
+        first = p.slot_off[s]
+        replicas = p.slot_off[s + 1] - first
         for i in range(replicas):
-            offset[slot_device[first + i] + 1] += (num_microbatches - i + replicas - 1) // replicas
+            offset[p.slot_device[first + i] + 1] += (num_mb - i + replicas - 1) // replicas * kinds
+    fill = ints(arena, len(p.used))[0]
+    for d in range(len(p.used)):
+        offset[d + 1] += offset[d]
+        fill[d] = offset[d]
+    total = num_stages * num_mb * kinds
+    flat = FlatSchedule(offset, words(arena, total)[0], words(arena, total)[0], words(arena, total)[0])
+    return flat, fill
+
+
+@kernel
+def wave(arena, p, row_kind, row_offset, row_stride):  # type: ignore[no-untyped-def]
+    """The wave schedule of rows (row r belongs to stage r mod S); of equal keys that of the earlier row comes first.
+
+    A counting sort by key, then distribution to the devices.
+    """
+    num_rows, num_mb, num_stages = len(row_kind), p.num_microbatches, len(p.slot_off) - 1
+    flat, fill = empty_orders(arena, p, num_rows // num_stages)
+    low, high = row_offset[0], row_offset[0]
+    for r in range(num_rows):
+        low = min(low, row_offset[r])
+        high = max(high, row_offset[r] + row_stride[r] * (num_mb - 1))
+    start = filled_ints(arena, high - low + 2, 0)[0]
+    for r in range(num_rows):
+        for m in range(num_mb):
+            start[row_offset[r] + row_stride[r] * m - low + 1] += 1
     for k in range(1, len(start)):
         start[k] += start[k - 1]
-    for d in range(num_devices):
-        offset[d + 1] += offset[d]
-    total = num_rows * num_microbatches
-    sorted_row = np.empty(total, dtype=np.int32)
-    sorted_m = np.empty(total, dtype=np.int32)
+    row = words(arena, num_rows * num_mb)[0]
+    microbatch = words(arena, num_rows * num_mb)[0]
     for r in range(num_rows):
-        for m in range(num_microbatches):
+        for m in range(num_mb):
             k = row_offset[r] + row_stride[r] * m - low
-            sorted_row[start[k]] = r
-            sorted_m[start[k]] = m
+            row[start[k]] = r
+            microbatch[start[k]] = m
             start[k] += 1
-    fill = offset[:-1].copy()
-    stage = np.empty(total, dtype=np.int32)
-    kind = np.empty(total, dtype=np.int8)
-    microbatch = np.empty(total, dtype=np.int32)
-    for i in range(total):
-        r, m = sorted_row[i], sorted_m[i]
-        s = row_stage[r]
-        d = slot_device[slot_off[s] + m % (slot_off[s + 1] - slot_off[s])]
-        stage[fill[d]] = s
-        kind[fill[d]] = row_kind[r]
-        microbatch[fill[d]] = m
-        fill[d] += 1
-    return offset, stage, kind, microbatch
+    for i in range(num_rows * num_mb):
+        r, m = row[i], microbatch[i]
+        s = r % num_stages
+        first = p.slot_off[s]
+        replicas = p.slot_off[s + 1] - first
+        d = p.slot_device[first if replicas == 1 else first + m % replicas]
+        at = fill[d]
+        fill[d] = at + 1
+        flat.stage[at], flat.kind[at], flat.microbatch[at] = s, row_kind[r], m
+    return flat

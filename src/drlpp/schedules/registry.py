@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 from drlpp.cost import StageCosts
 from drlpp.errors import ScheduleError
 from drlpp.plan import Schedule
+from drlpp.schedules.arena import with_arena
+from drlpp.schedules.choice import SPLITS_BACKWARD, applicable, choose_one
 from drlpp.schedules.gradients import Devices
-from drlpp.schedules.interleaved import interleaved_one_f_one_b, interleaved_zero_bubble, is_interleaved
-from drlpp.schedules.list_scheduler import list_schedule, split_list_schedule
-from drlpp.schedules.orders import WEIGHT_GRAD, FlatSchedule, to_schedule
+from drlpp.schedules.orders import FlatSchedule, to_schedule
 from drlpp.schedules.placed import PlacedStages, place_stages
-from drlpp.schedules.waves import eager_one_f_one_b, gpipe, one_f_one_b
-from drlpp.schedules.zero_bubble import is_v_shaped, zbv, zero_bubble
-
-
-def _always(placed: PlacedStages) -> bool:
-    return True
-
-
-def _is_interleaved_with_weights(placed: PlacedStages) -> bool:
-    return _has_weight_gradients(placed) and is_interleaved(placed)
-
-
-def _has_weight_gradients(placed: PlacedStages) -> bool:
-    """Without time for weight gradients there is nothing to split off a backward pass."""
-    return bool(placed.action_s[WEIGHT_GRAD].any())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,48 +24,62 @@ class ScheduleKind:
     """A way to make schedules.
 
     Attributes:
-        generate: makes the schedule.
-        applies: whether it can be made for stages so placed, and makes sense.
         summary: one line for people.
         splits_backward: backward passes are run as I and W.
     """
 
-    generate: Callable[[PlacedStages], FlatSchedule]
-    applies: Callable[[PlacedStages], bool]
     summary: str
-    splits_backward: bool = False
+    splits_backward: bool
 
 
-SCHEDULES: Mapping[str, ScheduleKind] = {
-    "1f1b": ScheduleKind(one_f_one_b, _always, "one forward, one backward (PipeDream-Flush)"),
-    "eager-1f1b": ScheduleKind(eager_one_f_one_b, _always, "1F1B with more micro-batches in flight"),
-    "gpipe": ScheduleKind(gpipe, _always, "all forward passes, then all backward passes"),
-    "interleaved-1f1b": ScheduleKind(
-        interleaved_one_f_one_b, is_interleaved, "several stages per device, looped (Megatron-LM)"
-    ),
-    "zero-bubble": ScheduleKind(
-        zero_bubble, _has_weight_gradients, "1F1B with split backward passes (ZB-H1)", splits_backward=True
-    ),
-    "interleaved-zero-bubble": ScheduleKind(
-        interleaved_zero_bubble,
-        _is_interleaved_with_weights,
-        "interleaved 1F1B with split backward passes",
-        splits_backward=True,
-    ),
-    "zbv": ScheduleKind(
-        zbv, is_v_shaped, "two stages per device in the shape of a V, split backward passes", splits_backward=True
-    ),
-    "list": ScheduleKind(list_schedule, _always, "list scheduling: the most urgent action that is ready"),
-    "split-list": ScheduleKind(
-        split_list_schedule, _has_weight_gradients, "list scheduling with split backward passes", splits_backward=True
-    ),
+_SUMMARIES = {
+    "1f1b": "one forward, one backward (PipeDream-Flush)",
+    "eager-1f1b": "1F1B with more micro-batches in flight",
+    "gpipe": "all forward passes, then all backward passes",
+    "interleaved-1f1b": "several stages per device, looped (Megatron-LM)",
+    "zero-bubble": "1F1B with split backward passes (ZB-H1)",
+    "interleaved-zero-bubble": "interleaved 1F1B with split backward passes",
+    "zbv": "two stages per device in the shape of a V, split backward passes",
+    "list": "the best of list scheduling (the most urgent action that is ready) and the named schedules",
+    "split-list": "the same with split backward passes",
 }
-"""Name -> how it is made."""
+SCHEDULES: Mapping[str, ScheduleKind] = {
+    name: ScheduleKind(summary, splits)
+    for (name, summary), splits in zip(_SUMMARIES.items(), SPLITS_BACKWARD, strict=True)
+}
+"""All schedules, in the order of `schedules.choice`."""
 
 
 def schedules_for(placed: PlacedStages) -> tuple[str, ...]:
     """Names of the schedules that apply to these stages and devices."""
-    return tuple(name for name, kind in SCHEDULES.items() if kind.applies(placed))
+    flags = np.zeros(len(SCHEDULES), dtype=np.int64)
+    applicable(placed, flags)
+    return tuple(name for name, flag in zip(SCHEDULES, flags.tolist(), strict=True) if flag)
+
+
+def schedule_flags(names: Sequence[str] | None) -> NDArray[np.int64]:
+    """``[NUM_SCHEDULES]`` which schedules are named; None means all. Raises ScheduleError if a name is not known."""
+    if names is None:
+        return np.ones(len(SCHEDULES), dtype=np.int64)
+    flags = np.zeros(len(SCHEDULES), dtype=np.int64)
+    order = list(SCHEDULES)
+    for name in names:
+        if name not in SCHEDULES:
+            raise ScheduleError(f"schedule {name!r} is not known: use one of {', '.join(SCHEDULES)}")
+        flags[order.index(name)] = 1
+    return flags
+
+
+def empty_order(num_devices: int, num_actions: int) -> FlatSchedule:
+    """Room for a `FlatSchedule`."""
+    columns = (np.empty(num_actions, dtype=np.int32) for _ in range(3))
+    return FlatSchedule(np.zeros(num_devices + 1, dtype=np.int64), *columns)
+
+
+def filled_part(order: FlatSchedule, num_devices: int) -> FlatSchedule:
+    """The part of `empty_order` that was filled."""
+    n = int(order.offset[num_devices])
+    return FlatSchedule(order.offset[: num_devices + 1], order.stage[:n], order.kind[:n], order.microbatch[:n])
 
 
 def generate(name: str, placed: PlacedStages) -> FlatSchedule:
@@ -86,14 +88,15 @@ def generate(name: str, placed: PlacedStages) -> FlatSchedule:
     Raises:
         ScheduleError: the name is not known, or the schedule does not apply.
     """
-    kind = SCHEDULES.get(name)
-    if kind is None:
-        raise ScheduleError(f"schedule {name!r} is not known: use one of {', '.join(SCHEDULES)}")
-    if not kind.applies(placed):
+    kind = int(schedule_flags((name,)).argmax())
+    if name not in schedules_for(placed):
         raise ScheduleError(
             f"schedule {name!r} does not apply to this placement: use one of {', '.join(schedules_for(placed))}"
         )
-    return kind.generate(placed)
+    num_devices, peak = len(placed.used), np.empty(len(placed.used))
+    order = empty_order(num_devices, 3 * (len(placed.slot_off) - 1) * placed.num_microbatches)
+    with_arena(lambda arena: choose_one(arena, placed, kind, peak, order))
+    return filled_part(order, num_devices)
 
 
 def make_schedule(

@@ -8,102 +8,88 @@ in PipeDream, SOSP 2019: that many micro-batches are in flight to keep every dev
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numba
-import numpy as np
-from numpy.typing import NDArray
-
-from drlpp.schedules.orders import BACKWARD, FORWARD, FlatSchedule, wave_schedule
-from drlpp.schedules.placed import PlacedStages
+from drlpp.schedules.arena import filled_ints, ints, kernel
+from drlpp.schedules.orders import BACKWARD, FORWARD, wave
 
 
-class Depths(NamedTuple):
+@kernel
+def depths(arena, p):  # type: ignore[no-untyped-def]
     """Longest paths in the DAG of stages, counted in devices (a stage of R replicas counts R).
 
-    Attributes:
-        from_source: ``[S]`` devices before the stage.
-        to_sink: ``[S]`` devices from the stage, itself included, to the end.
+    Over all messages: those of the forward pass go from lower to higher stages, those of the backward pass from higher
+    to lower.
+
+    Returns:
+        ``[S]`` devices before the stage; ``[S]`` devices from the stage, itself included, to the end.
     """
-
-    from_source: NDArray[np.int64]
-    to_sink: NDArray[np.int64]
-
-
-def stage_depths(placed: PlacedStages) -> Depths:
-    """Longest paths over all messages, whatever their phase."""
-    return Depths(*_depths(placed.slot_off, placed.message_off, placed.message_backward, placed.dst_off, placed.dst))
-
-
-def gpipe(placed: PlacedStages) -> FlatSchedule:
-    """All forward passes, then all backward passes; every micro-batch starts as early as it can."""
-    depths = stage_depths(placed)
-    start = int(depths.from_source.max()) + placed.num_microbatches
-    return _forward_and_backward(placed, depths.from_source, 1, start + depths.to_sink, 1)
-
-
-def one_f_one_b(placed: PlacedStages) -> FlatSchedule:
-    """One forward, one backward: as many micro-batches in flight as there are devices from the stage to the end."""
-    to_sink = stage_depths(placed).to_sink
-    longest = int(to_sink.max())
-    return _forward_and_backward(placed, longest - to_sink, 2, longest - 1 + to_sink, 2)
-
-
-def eager_one_f_one_b(placed: PlacedStages) -> FlatSchedule:
-    """1F1B with about 1.5 times the micro-batches in flight, which hides the latency of transfers.
-
-    Source: the eager 1F1B of Zhuang et al., "On optimizing the communication of model parallelism" (MLSys 2023).
-    """
-    to_sink = stage_depths(placed).to_sink
-    longest = int(to_sink.max())
-    return _forward_and_backward(placed, longest - 2 * to_sink, 2, longest - 1 + to_sink, 2)
-
-
-def _forward_and_backward(
-    placed: PlacedStages,
-    forward_offset: NDArray[np.int64],
-    forward_stride: int,
-    backward_offset: NDArray[np.int64],
-    backward_stride: int,
-) -> FlatSchedule:
-    """A wave schedule of F and B; where keys are equal B comes first, since it frees memory."""
-    num_stages = len(placed.slot_off) - 1
-    stages = np.arange(num_stages)
-    return wave_schedule(
-        placed,
-        stage=np.concatenate([stages, stages]),
-        kind=np.repeat(np.array([BACKWARD, FORWARD]), num_stages),
-        offset=np.concatenate([backward_offset, forward_offset]),
-        stride=np.repeat(np.array([backward_stride, forward_stride]), num_stages),
-    )
-
-
-@numba.njit(cache=True)
-def _depths(slot_off, message_off, message_backward, dst_off, dst):  # type: ignore[no-untyped-def]
-    """Messages of the forward pass go from lower to higher stages, those of the backward pass from higher to lower."""
-    num_stages = len(slot_off) - 1
-    from_source = np.zeros(num_stages, dtype=np.int64)
-    to_sink = np.zeros(num_stages, dtype=np.int64)
+    num_stages = len(p.slot_off) - 1
+    from_source = filled_ints(arena, num_stages, 0)[0]
+    to_sink = filled_ints(arena, num_stages, 0)[0]
     for s in range(num_stages):
-        for k in range(message_off[s], message_off[s + 1]):
-            if message_backward[k]:
-                for j in range(dst_off[k], dst_off[k + 1]):
-                    t = dst[j]
-                    from_source[s] = max(from_source[s], from_source[t] + slot_off[t + 1] - slot_off[t])
-        after = from_source[s] + slot_off[s + 1] - slot_off[s]
-        for k in range(message_off[s], message_off[s + 1]):
-            if not message_backward[k]:
-                for j in range(dst_off[k], dst_off[k + 1]):
-                    from_source[dst[j]] = max(from_source[dst[j]], after)
+        for k in range(p.message_off[s], p.message_off[s + 1]):
+            if p.message_backward[k]:
+                for j in range(p.dst_off[k], p.dst_off[k + 1]):
+                    t = p.dst[j]
+                    from_source[s] = max(from_source[s], from_source[t] + p.slot_off[t + 1] - p.slot_off[t])
+        after = from_source[s] + p.slot_off[s + 1] - p.slot_off[s]
+        for k in range(p.message_off[s], p.message_off[s + 1]):
+            if not p.message_backward[k]:
+                for j in range(p.dst_off[k], p.dst_off[k + 1]):
+                    t = p.dst[j]
+                    from_source[t] = max(from_source[t], after)
     for s in range(num_stages - 1, -1, -1):
         below = to_sink[s]  # from messages of the backward pass, whose sources are higher
-        for k in range(message_off[s], message_off[s + 1]):
-            if not message_backward[k]:
-                for j in range(dst_off[k], dst_off[k + 1]):
-                    below = max(below, to_sink[dst[j]])
-        to_sink[s] = below + slot_off[s + 1] - slot_off[s]
-        for k in range(message_off[s], message_off[s + 1]):
-            if message_backward[k]:
-                for j in range(dst_off[k], dst_off[k + 1]):
-                    to_sink[dst[j]] = max(to_sink[dst[j]], to_sink[s])
+        for k in range(p.message_off[s], p.message_off[s + 1]):
+            if not p.message_backward[k]:
+                for j in range(p.dst_off[k], p.dst_off[k + 1]):
+                    below = max(below, to_sink[p.dst[j]])
+        to_sink[s] = below + p.slot_off[s + 1] - p.slot_off[s]
+        for k in range(p.message_off[s], p.message_off[s + 1]):
+            if p.message_backward[k]:
+                for j in range(p.dst_off[k], p.dst_off[k + 1]):
+                    t = p.dst[j]
+                    to_sink[t] = max(to_sink[t], to_sink[s])
     return from_source, to_sink
+
+
+@kernel
+def gpipe(arena, p):  # type: ignore[no-untyped-def]
+    """All forward passes, then all backward passes; every micro-batch starts as early as it can."""
+    from_source, to_sink = depths(arena, p)
+    kind, offset, stride = _forward_and_backward(arena, len(to_sink))
+    longest = 0
+    for s in range(len(to_sink)):
+        longest = max(longest, from_source[s])
+    for s in range(len(to_sink)):
+        offset[s] = longest + p.num_microbatches + to_sink[s]
+        offset[len(to_sink) + s] = from_source[s]
+        stride[s] = stride[len(to_sink) + s] = 1
+    return wave(arena, p, kind, offset, stride)
+
+
+@kernel
+def one_f_one_b(arena, p, eagerness):  # type: ignore[no-untyped-def]
+    """One forward, one backward: as many micro-batches in flight as there are devices from the stage to the end.
+
+    With an `eagerness` of 2 instead of 1 there are about 1.5 times as many, which hides the latency of transfers
+    (the eager 1F1B of Zhuang et al., "On optimizing the communication of model parallelism", MLSys 2023).
+    """
+    to_sink = depths(arena, p)[1]
+    kind, offset, stride = _forward_and_backward(arena, len(to_sink))
+    longest = 0
+    for s in range(len(to_sink)):
+        longest = max(longest, to_sink[s])
+    for s in range(len(to_sink)):
+        offset[s] = longest - 1 + to_sink[s]
+        offset[len(to_sink) + s] = longest - eagerness * to_sink[s]
+        stride[s] = stride[len(to_sink) + s] = 2
+    return wave(arena, p, kind, offset, stride)
+
+
+@kernel
+def _forward_and_backward(arena, num_stages):  # type: ignore[no-untyped-def]
+    """Rows of B and F; where keys are equal B comes first, since it frees memory."""
+    kind = filled_ints(arena, 2 * num_stages, BACKWARD)[0]
+    for s in range(num_stages):
+        kind[num_stages + s] = FORWARD
+    return kind, ints(arena, 2 * num_stages)[0], ints(arena, 2 * num_stages)[0]

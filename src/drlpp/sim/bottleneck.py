@@ -11,10 +11,10 @@ Left out: ports that devices of a host share, bubbles, and the optimizer step.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.schedules.arena import entry, filled_ints, kernel, with_arena
 from drlpp.schedules.placed import PlacedStages
 
 LONGEST_PERIOD = 10_000
@@ -23,18 +23,19 @@ LONGEST_PERIOD = 10_000
 
 def device_loads(placed: PlacedStages) -> NDArray[np.float64]:
     """``[U]`` seconds per micro-batch of each used device."""
-    loads: NDArray[np.float64] = _loads(placed)
+    loads = np.empty(len(placed.used))
+    with_arena(lambda arena: write_loads(arena, placed, loads))
     return loads
 
 
-@numba.njit(cache=True)
+@kernel
 def _gcd(a, b):  # type: ignore[no-untyped-def]
     while b:
         a, b = b, a % b
     return a
 
 
-@numba.njit(cache=True)
+@kernel
 def _seconds(p, message, src, dst):  # type: ignore[no-untyped-def]
     a, b = p.host[src], p.host[dst]
     if a == b:
@@ -43,15 +44,17 @@ def _seconds(p, message, src, dst):  # type: ignore[no-untyped-def]
     return p.port_latency_s[a] + p.port_latency_s[b] + p.message_bytes[message] / bandwidth
 
 
-@numba.njit(cache=True)
-def _loads(p):  # type: ignore[no-untyped-def]
-    load = np.zeros(len(p.used))
+@entry
+def write_loads(arena, p, load):  # type: ignore[no-untyped-def]
+    """Writes the ``[U]`` loads."""
+    for u in range(len(p.used)):
+        load[u] = 0.0
     num_stages = len(p.slot_off) - 1
     for s in range(num_stages):
         replicas = p.slot_off[s + 1] - p.slot_off[s]
         for i in range(p.slot_off[s], p.slot_off[s + 1]):
             load[p.slot_device[i]] += (p.action_s[0, i] + p.action_s[1, i]) / replicas
-    stamp = np.zeros(len(p.used), dtype=np.int64)
+    stamp = filled_ints(arena, len(p.used), 0)[0]
     counter = 0
     for k in range(len(p.message_src)):
         s = p.message_src[k]
@@ -82,4 +85,3 @@ def _loads(p):  # type: ignore[no-untyped-def]
     for g in range(len(p.group_s)):
         for i in range(p.group_off[g], p.group_off[g + 1]):
             load[p.group_device[i]] += p.group_s[g] / p.num_microbatches
-    return load

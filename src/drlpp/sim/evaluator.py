@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.errors import InputError
+from drlpp.errors import InputError, ScheduleError
+from drlpp.graph.stages import check_partition
 from drlpp.plan import Assignment, Plan, Prediction, Provenance, Stage
 from drlpp.problem import Objective, PlanningProblem
-from drlpp.schedules import SCHEDULES, FlatSchedule, PlacedStages, generate, schedules_for, to_schedule
-from drlpp.sim.bottleneck import device_loads
-from drlpp.sim.placing import ProblemArrays, place_assignment, problem_arrays
-from drlpp.sim.replay import replay
+from drlpp.schedules import SCHEDULES, FlatSchedule, to_schedule
+from drlpp.schedules.arena import new_arena, with_arena
+from drlpp.schedules.registry import empty_order, filled_part, schedule_flags
+from drlpp.sim.batch import bottleneck_packed, evaluate_packed
+from drlpp.sim.placing import ProblemArrays, pack, problem_arrays
 
-SPLIT_BACKWARD_COST = 0.15
-"""A schedule with split backward passes has to save this part of the iteration to be chosen over one without: the
-weight half is one call of autograd per layer, which the simulator leaves out. On two CPU processes it made I + W take
-1.2 to 1.4 times B (`docs/log.md`)."""
 _INFEASIBLE_FACTOR, _EXCESS_FACTOR = 10.0, 100.0
 """Score of an infeasible assignment: value x (10 + 100 x excess / memory in use)."""
 
@@ -61,44 +62,110 @@ class Evaluation:
         )
 
 
+class Evaluations(Sequence[Evaluation]):
+    """Evaluations of a batch, as arrays and one by one.
+
+    Attributes:
+        iteration_time_s, bottleneck_s, over_memory_bytes, schedule: ``[B]``; the last is an index into `SCHEDULES`.
+        peak_memory_bytes, compute_s: ``[B, D]``; the last is the seconds of a step that a device computes.
+    """
+
+    def __init__(
+        self,
+        schedule: NDArray[np.int64],
+        numbers: NDArray[np.float64],
+        peak_memory_bytes: NDArray[np.float64],
+        compute_s: NDArray[np.float64],
+    ) -> None:
+        self.schedule = schedule
+        self.iteration_time_s, self.bottleneck_s, self.over_memory_bytes = numbers.T
+        self.peak_memory_bytes = peak_memory_bytes
+        self.compute_s = compute_s
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    @overload
+    def __getitem__(self, index: int) -> Evaluation: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Evaluation]: ...
+    def __getitem__(self, index: int | slice) -> Evaluation | list[Evaluation]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return Evaluation(
+            iteration_time_s=float(self.iteration_time_s[index]),
+            bottleneck_s=float(self.bottleneck_s[index]),
+            peak_memory_bytes=self.peak_memory_bytes[index],
+            over_memory_bytes=float(self.over_memory_bytes[index]),
+            schedule_name=_NAMES[self.schedule[index]],
+        )
+
+    def scores(self, objective: Objective) -> NDArray[np.float64]:
+        """``[B]`` `Evaluation.score` of each."""
+        value = self.iteration_time_s if objective == "iteration-time" else self.bottleneck_s
+        over = self.over_memory_bytes
+        factor = _INFEASIBLE_FACTOR + _EXCESS_FACTOR * over / np.maximum(self.peak_memory_bytes.max(axis=1), 1e-300)
+        return np.where(over > 0, value * factor, value)
+
+
 class Evaluator:
-    """Evaluates assignments of one problem.
+    """Evaluates assignments of one problem; not by two threads at a time.
 
     Args:
         problem: what is planned.
+        num_threads: how many threads evaluate a batch.
     """
 
-    def __init__(self, problem: PlanningProblem) -> None:
+    def __init__(self, problem: PlanningProblem, num_threads: int = 1) -> None:
         self.problem = problem
-        self._num_devices = problem.cluster.num_devices
+        self._arenas = [new_arena() for _ in range(num_threads)]
 
-    def evaluate(self, assignment: Assignment, schedules: Sequence[str] | None = None) -> Evaluation:
+    def evaluate(
+        self, assignment: Assignment, schedules: Sequence[str] | None = None, give_up_s: float = math.inf
+    ) -> Evaluation:
         """Evaluates an assignment under the best of some schedules.
 
         The best is the fastest of those that fit the memory, else the one that exceeds it least.
 
         Args:
             schedules: names to try; None tries all that apply.
+            give_up_s: if the assignment takes longer than this under the first schedule that applies (1F1B, if that is
+                among them), and fits, no other is tried.
 
         Raises:
             PlanError: the partition is not legal.
-            ScheduleError: a name is not known, or a device does not exist.
+            ScheduleError: a name is not known or does not apply, or a device does not exist.
         """
-        return self._best(self._placed(assignment), schedules)[0]
+        return self.evaluate_many((assignment,), schedules, give_up_s)[0]
+
+    def evaluate_many(
+        self, assignments: Sequence[Assignment], schedules: Sequence[str] | None = None, give_up_s: float = math.inf
+    ) -> Evaluations:
+        """`evaluate` of many assignments at once, which is faster."""
+        return self._run(assignments, schedules, give_up_s, _NO_ORDER)
 
     def bottleneck_s(self, assignment: Assignment) -> float:
         """The largest load of a device per micro-batch. Raises PlanError if the partition is not legal."""
-        return float(device_loads(self._placed(assignment)).max())
+        packed, out = pack(self.problem, (assignment,)), np.empty(1)
+        _, self._arenas[0] = with_arena(
+            lambda arena: bottleneck_packed(arena, self._arrays, packed, out), self._arenas[0]
+        )
+        if out[0] < 0:
+            check_partition(self.problem.graph, packed.labels[0], assignment.num_stages)
+        return float(out[0])
 
     def make_plan(self, assignment: Assignment, provenance: Provenance, schedules: Sequence[str] | None = None) -> Plan:
         """The plan of an assignment with its best schedule and the prediction. Raises as `evaluate` does."""
-        placed = self._placed(assignment)
-        evaluation, flat = self._best(placed, schedules)
-        problem, time = self.problem, evaluation.iteration_time_s
+        problem = self.problem
+        used = np.unique([d for group in assignment.devices for d in group])
+        order = empty_order(len(used), 3 * assignment.num_stages * problem.training.num_microbatches)
+        evaluations = self._run((assignment,), schedules, math.inf, order)
+        evaluation, time = evaluations[0], float(evaluations.iteration_time_s[0])
         members: list[list[str]] = [[] for _ in assignment.devices]
         for op, s in zip(problem.graph.ops, assignment.stage_of_op.tolist(), strict=True):
             members[s].append(op.name)
         samples = problem.graph.samples_per_microbatch * problem.training.num_microbatches
+        bubbles = 1.0 - evaluations.compute_s[0] / time if time else np.zeros(problem.cluster.num_devices)
         return Plan(
             graph=problem.graph,
             cluster=problem.cluster,
@@ -109,7 +176,7 @@ class Evaluator:
                     zip(members, assignment.devices, assignment.recompute, strict=True)
                 )
             ),
-            schedule=to_schedule(flat, placed.used),
+            schedule=to_schedule(filled_part(order, len(used)), used),
             schedule_name=evaluation.schedule_name,
             provenance=provenance,
             prediction=Prediction(
@@ -117,7 +184,7 @@ class Evaluator:
                 bottleneck_s=evaluation.bottleneck_s,
                 throughput_samples_per_s=samples / time if time else float("inf"),
                 peak_memory_bytes=tuple(evaluation.peak_memory_bytes.tolist()),
-                bubble_fraction=tuple(self._bubbles(placed, time).tolist()),
+                bubble_fraction=tuple(bubbles.tolist()),
             ),
         )
 
@@ -125,34 +192,42 @@ class Evaluator:
     def _arrays(self) -> ProblemArrays:
         return problem_arrays(self.problem)
 
-    def _placed(self, assignment: Assignment) -> PlacedStages:
-        return place_assignment(self.problem, self._arrays, assignment)
+    @functools.cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(len(self._arenas))
 
-    def _best(self, placed: PlacedStages, schedules: Sequence[str] | None) -> tuple[Evaluation, FlatSchedule]:
-        names = schedules_for(placed) if schedules is None else schedules
-        if not names:
+    def _run(
+        self, assignments: Sequence[Assignment], schedules: Sequence[str] | None, give_up_s: float, order: FlatSchedule
+    ) -> Evaluations:
+        wanted = schedule_flags(schedules)
+        if not wanted.any():
             raise InputError("no schedule is given: name at least one, or None for all that apply")
-        results = []
-        for name in names:
-            flat = generate(name, placed)
-            time, peak = replay(placed, flat)
-            over = max(0.0, float((peak - placed.memory_bytes).max()))
-            cost = 1.0 + SPLIT_BACKWARD_COST if SCHEDULES[name].splits_backward else 1.0
-            results.append((over, time * cost, time, name, peak, flat))
-        over, _, time, name, peak, flat = min(results, key=lambda result: result[:2])
-        peak_memory = np.zeros(self._num_devices)
-        peak_memory[placed.used] = peak
-        loads = device_loads(placed)
-        return Evaluation(time, float(loads.max()), peak_memory, over, name), flat
+        packed, arrays = pack(self.problem, assignments), self._arrays
+        number, num_devices = len(assignments), self.problem.cluster.num_devices
+        kind, numbers = np.empty(number, dtype=np.int64), np.empty((number, 3))
+        peak, busy = np.empty((number, num_devices)), np.empty((number, num_devices))
 
-    def _bubbles(self, placed: PlacedStages, time: float) -> NDArray[np.float64]:
-        """``[D]`` part of the iteration in which each device does not compute."""
-        compute = np.zeros(self._num_devices)
-        compute[placed.used] = placed.optimizer_s
-        num_microbatches = placed.num_microbatches
-        sizes = np.diff(placed.slot_off)
-        replica = np.arange(len(placed.slot_device)) - np.repeat(placed.slot_off[:-1], sizes)
-        share = -(-(num_microbatches - replica) // np.repeat(sizes, sizes))  # micro-batches of each slot
-        seconds = share.clip(min=0) * (placed.action_s[0] + placed.action_s[1])
-        np.add.at(compute, placed.used[placed.slot_device], seconds)
-        return 1.0 - compute / time if time else np.zeros(self._num_devices)
+        def part(thread: int) -> None:
+            begin, end = (number * t // len(self._arenas) for t in (thread, thread + 1))
+            _, self._arenas[thread] = with_arena(
+                lambda arena: evaluate_packed(
+                    arena, arrays, packed, begin, end, wanted, give_up_s, kind, numbers, peak, busy, order
+                ),
+                self._arenas[thread],
+            )
+
+        if len(self._arenas) == 1 or number == 1:
+            for thread in range(len(self._arenas)):
+                part(thread)
+        else:
+            list(self._threads.map(part, range(len(self._arenas))))
+        for b in np.flatnonzero(kind < 0).tolist():
+            if kind[b] == -2:
+                check_partition(self.problem.graph, packed.labels[b], assignments[b].num_stages)
+            names = ", ".join(name for name, flag in zip(SCHEDULES, wanted, strict=True) if flag)
+            raise ScheduleError(f"none of the schedules {names} applies to this placement: add 1f1b")
+        return Evaluations(kind, numbers, peak, busy)
+
+
+_NAMES = tuple(SCHEDULES)
+_NO_ORDER = empty_order(0, 0)

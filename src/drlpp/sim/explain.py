@@ -21,7 +21,7 @@ from drlpp.plan import Assignment, Plan, TraceEvent
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import SCHEDULES, FlatSchedule, PlacedStages, from_schedule, generate, schedules_for
 from drlpp.sim.placing import place_assignment, problem_arrays
-from drlpp.sim.replay import replay
+from drlpp.schedules.replay import replay
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.simulator import simulate
 from drlpp.units import format_bytes, format_time
@@ -248,7 +248,7 @@ def _changes(plan: Plan, time: float) -> Iterator[Change]:
         new = place_assignment(problem, arrays, dataclasses.replace(assignment, stage_of_op=labels))
         text = f"op {plan.graph.ops[op].name!r} in stage {s} instead of {assignment.stage_of_op[op]}"
         # moves change which stages depend on each other, so the order is made anew
-        yield change("plan", text, new, generate(name if SCHEDULES[name].applies(new) else "1f1b", new))
+        yield change("plan", text, new, generate(name if name in schedules_for(new) else "1f1b", new))
 
     yield change(
         "hardware", "twice the bandwidth between hosts", placed._replace(port_bandwidth=placed.port_bandwidth * 2), flat

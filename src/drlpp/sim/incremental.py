@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from drlpp.errors import InputError
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
-from drlpp.schedules.events import no_refcount, slot_of
+from drlpp.schedules.arena import entry, kernel
+from drlpp.schedules.events import slot_of
 from drlpp.sim.bottleneck import LONGEST_PERIOD
-from drlpp.sim.placing import place_assignment, problem_arrays
+from drlpp.sim.placing import offset_rows, place_assignment, problem_arrays
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
@@ -158,9 +159,9 @@ def _move_state(problem: PlanningProblem, assignment: Assignment) -> MoveState:
         for o in sorted(set(arrays.reader[arrays.reader_off[p] : arrays.reader_off[p + 1]].tolist())):
             params[o].append(p)
     num_readers = np.bincount([p for row in params for p in row], minlength=len(arrays.param_bytes))
-    out_off, out_value = _rows(outs)
-    in_off, in_value = _rows([[v for v, _ in row] for row in ins])
-    param_off, param = _rows(params)
+    out_off, out_value = offset_rows(outs)
+    in_off, in_value = offset_rows([[v for v, _ in row] for row in ins])
+    param_off, param = offset_rows(params)
     table = 1 << int(np.ceil(np.log2(8 * max(1, num_values) + 64)))
     num_used = len(placed.used)
     return MoveState(
@@ -203,13 +204,7 @@ def _move_state(problem: PlanningProblem, assignment: Assignment) -> MoveState:
     )
 
 
-def _rows(rows: list[list[int]]) -> tuple[_Ints, _Ints]:
-    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    offsets[1:] = np.cumsum([len(row) for row in rows])
-    return offsets, np.array([x for row in rows for x in row], dtype=np.int64)
-
-
-@no_refcount
+@entry
 def refresh(st):  # type: ignore[no-untyped-def]
     """Sums everything anew from the labels."""
     st.load[:] = 0.0
@@ -244,7 +239,7 @@ def refresh(st):  # type: ignore[no-untyped-def]
     _reduce_tied(st)
 
 
-@no_refcount
+@entry
 def bottleneck(st):  # type: ignore[no-untyped-def]
     """The largest load of a device."""
     most = 0.0
@@ -253,7 +248,7 @@ def bottleneck(st):  # type: ignore[no-untyped-def]
     return most
 
 
-@no_refcount
+@entry
 def move_op(st, op, stage):  # type: ignore[no-untyped-def]
     """Moves an op to a stage."""
     old = st.labels[op]
@@ -287,7 +282,7 @@ def move_op(st, op, stage):  # type: ignore[no-untyped-def]
         _move_parameters(st, op, old, stage)
 
 
-@no_refcount
+@entry
 def cost_of_move(st, op, stage):  # type: ignore[no-untyped-def]
     """The bottleneck if an op were in a stage; the state is as before, to the last bit of the loads."""
     old = st.labels[op]
@@ -303,7 +298,7 @@ def cost_of_move(st, op, stage):  # type: ignore[no-untyped-def]
     return cost
 
 
-@no_refcount
+@kernel
 def _first_use(st, op, i):  # type: ignore[no-untyped-def]
     """Whether the i-th consumed edge is the op's first of its value (an op may use a value twice)."""
     for j in range(st.in_off[op], i):  # noqa: SIM110  (compiled)
@@ -312,13 +307,13 @@ def _first_use(st, op, i):  # type: ignore[no-untyped-def]
     return True
 
 
-@no_refcount
+@kernel
 def _compute(st, op, stage, sign):  # type: ignore[no-untyped-def]
     for i in range(st.slot_off[stage], st.slot_off[stage + 1]):
         st.load[st.slot_device[i]] += sign * st.op_s[op, i]
 
 
-@no_refcount
+@kernel
 def _entry(st, key):  # type: ignore[no-untyped-def]
     """The place of a message in the hash table (a new one if it is not there)."""
     mask = len(st.keys) - 1
@@ -332,7 +327,7 @@ def _entry(st, key):  # type: ignore[no-untyped-def]
     return i
 
 
-@no_refcount
+@kernel
 def _value(st, v, sign):  # type: ignore[no-untyped-def]
     """Adds (sign 1) or takes away (-1) the transfers of a value."""
     s = st.labels[st.source[v]]
@@ -365,7 +360,7 @@ def _value(st, v, sign):  # type: ignore[no-untyped-def]
     _message(st, s, receivers, grad and not backward, given, st.size[v], new, sign)
 
 
-@no_refcount
+@kernel
 def _message(st, s, receivers, grad, given, size, with_latency, sign):  # type: ignore[no-untyped-def]
     """Adds the load of moving `size` bytes from stage s to the stages in the work space, averaged over a period."""
     period = st.slot_off[s + 1] - st.slot_off[s]
@@ -409,7 +404,7 @@ def _message(st, s, receivers, grad, given, size, with_latency, sign):  # type: 
                 st.load[p] += seconds
 
 
-@no_refcount
+@kernel
 def _move_parameters(st, op, old, stage):  # type: ignore[no-untyped-def]
     _reduce(st, st.load, old, -1.0)
     _reduce(st, st.load, stage, -1.0)
@@ -437,7 +432,7 @@ def _move_parameters(st, op, old, stage):  # type: ignore[no-untyped-def]
         _reduce_tied(st)
 
 
-@no_refcount
+@kernel
 def _only_reader(st, p):  # type: ignore[no-untyped-def]
     """The stage that reads a parameter, or -1 if several do."""
     only = -1
@@ -449,7 +444,7 @@ def _only_reader(st, p):  # type: ignore[no-untyped-def]
     return only
 
 
-@no_refcount
+@kernel
 def _reduce(st, load, stage, sign):  # type: ignore[no-untyped-def]
     """Adds the all-reduce of a stage's own parameters."""
     first, last = st.slot_off[stage], st.slot_off[stage + 1]
@@ -461,7 +456,7 @@ def _reduce(st, load, stage, sign):  # type: ignore[no-untyped-def]
     _all_reduce(st, load, st.own_bytes[stage], sign)
 
 
-@no_refcount
+@kernel
 def _reduce_tied(st):  # type: ignore[no-untyped-def]
     """Sums the all-reduces of parameters that several stages read: one for all that the same stages read."""
     st.tied_load[:] = 0.0
@@ -489,7 +484,7 @@ def _reduce_tied(st):  # type: ignore[no-untyped-def]
         _all_reduce(st, st.tied_load, size, 1.0)
 
 
-@no_refcount
+@kernel
 def _all_reduce(st, load, size, sign):  # type: ignore[no-untyped-def]
     """Adds the share per micro-batch of an all-reduce over the devices with the current stamp."""
     stamp = st.counter[0]

@@ -7,9 +7,9 @@ the same to the last bit (`place_stages` stays the readable definition, and the 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, get_type_hints
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +20,16 @@ from drlpp.graph.stages import check_partition
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import PlacedStages
+from drlpp.schedules.arena import (
+    Arena,
+    entry,
+    filled_ints,
+    filled_reals,
+    ints,
+    kernel,
+    reals,
+    with_arena,
+)
 from drlpp.sim.bits import lists_before, merge_sort, same_bits
 
 _Ints = NDArray[np.int64]
@@ -87,8 +97,8 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     bandwidth = [d.type.memory_bandwidth for d in cluster.devices]
     links = [host.link or Link(bandwidth=1e30) for host in cluster.hosts]
     ports = [host.network or Link(bandwidth=1e30) for host in cluster.hosts]
-    saver_off, saver = _rows(savers)
-    reader_off, reader = _rows(list(readers.values()))
+    saver_off, saver = offset_rows(savers)
+    reader_off, reader = offset_rows(list(readers.values()))
     return ProblemArrays(
         num_microbatches=problem.training.num_microbatches,
         action_s=np.stack([times.forward_s, times.input_grad_s, times.weight_grad_s]),
@@ -118,6 +128,54 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     )
 
 
+class PackedAssignments(NamedTuple):
+    """B assignments as arrays; assignment b has stages ``stage_off[b] .. stage_off[b + 1]``, and slots likewise.
+
+    Attributes:
+        labels: ``[B, N]`` stage of each op.
+        stage_off, slot_off: ``[B + 1]``.
+        replicas, recompute: per stage.
+        devices: per slot.
+    """
+
+    labels: _Ints
+    stage_off: _Ints
+    slot_off: _Ints
+    replicas: _Ints
+    recompute: _Ints
+    devices: _Ints
+
+
+def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedAssignments:
+    """Packs assignments.
+
+    Raises:
+        PlanError: a partition has another length than the graph.
+        ScheduleError: a device does not exist.
+    """
+    num_ops, cluster = problem.graph.num_ops, problem.cluster
+    for assignment in assignments:
+        if len(assignment.stage_of_op) != num_ops:
+            check_partition(problem.graph, assignment.stage_of_op, assignment.num_stages)
+    groups = [group for assignment in assignments for group in assignment.devices]
+    replicas = np.array([len(group) for group in groups], dtype=np.int64)
+    devices = np.array([d for group in groups for d in group], dtype=np.int64)
+    if len(devices) and (devices.min() < 0 or devices.max() >= cluster.num_devices):
+        raise ScheduleError(
+            f"the placement uses devices {devices.min()}..{devices.max()}: cluster {cluster.name!r} has devices "
+            f"0..{cluster.num_devices - 1}"
+        )
+    stage_off = _offsets([len(assignment.devices) for assignment in assignments])
+    return PackedAssignments(
+        labels=np.array([assignment.stage_of_op for assignment in assignments], dtype=np.int64).reshape(-1, num_ops),
+        stage_off=stage_off,
+        slot_off=_offsets(replicas)[stage_off],
+        replicas=replicas,
+        recompute=np.array([flag for assignment in assignments for flag in assignment.recompute], dtype=np.int64),
+        devices=devices,
+    )
+
+
 def place_assignment(problem: PlanningProblem, arrays: ProblemArrays, assignment: Assignment) -> PlacedStages:
     """Puts an assignment's stages on its devices.
 
@@ -125,70 +183,138 @@ def place_assignment(problem: PlanningProblem, arrays: ProblemArrays, assignment
         PlanError: the partition is not legal.
         ScheduleError: a device does not exist.
     """
-    labels = np.ascontiguousarray(assignment.stage_of_op, dtype=np.int64)
-    num_stages, cluster = assignment.num_stages, problem.cluster
-    slot_off = np.zeros(num_stages + 1, dtype=np.int64)
-    slot_off[1:] = np.cumsum([len(d) for d in assignment.devices])
-    slot_device = np.array([d for devices in assignment.devices for d in devices], dtype=np.int64)
-    if slot_device.min() < 0 or slot_device.max() >= cluster.num_devices:
-        raise ScheduleError(
-            f"the placement uses devices {slot_device.min()}..{slot_device.max()}: cluster {cluster.name!r} has "
-            f"devices 0..{cluster.num_devices - 1}"
-        )
-    if len(labels) != problem.graph.num_ops or not _is_legal(arrays, labels, num_stages):
-        check_partition(problem.graph, labels, num_stages)
-    placed: PlacedStages = _place(arrays, labels, slot_off, slot_device, np.array(assignment.recompute))
-    return placed
+    packed = pack(problem, (assignment,))
+    int_names = [name for name, kind in get_type_hints(PlacedStages).items() if kind == _Ints]
+    real_names = [name for name, kind in get_type_hints(PlacedStages).items() if kind == _Floats]
+    sizes = np.zeros((2, len(PlacedStages._fields)), dtype=np.int64)
+    numbers = np.zeros(3, dtype=np.int64)
+
+    def call(arena: Arena) -> tuple[_Ints, _Floats, bool]:
+        ints, reals = np.empty(len(arena.ints), dtype=np.int64), np.empty(len(arena.reals))
+        return ints, reals, _place_alone(arena, arrays, packed, ints, reals, sizes, numbers)
+
+    (ints, reals, legal), _ = with_arena(call)
+    if not legal:
+        check_partition(problem.graph, packed.labels[0], assignment.num_stages)
+    fields: dict[str, Any] = dict(zip(int_names, np.split(ints, np.cumsum(sizes[0, : len(int_names)])), strict=False))
+    fields |= zip(real_names, np.split(reals, np.cumsum(sizes[1, : len(real_names)])), strict=False)
+    fields = {name: array.copy() for name, array in fields.items()}
+    fields["action_s"] = fields["action_s"].reshape(4, -1)
+    fields |= zip(("num_microbatches", "channel_width", "ports_shared"), numbers.tolist(), strict=True)
+    return PlacedStages(**fields)
 
 
-def _rows(rows: list[list[int]]) -> tuple[_Ints, _Ints]:
-    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    offsets[1:] = np.cumsum([len(row) for row in rows])
-    return offsets, np.array([x for row in rows for x in row], dtype=np.int64)
+def _offsets(sizes: list[int] | _Ints) -> _Ints:
+    out = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=out[1:])
+    return out
 
 
-@numba.njit(cache=True)
-def _is_legal(a, labels, num_stages):  # type: ignore[no-untyped-def]
-    used = np.zeros(num_stages, dtype=np.bool_)
+def offset_rows(rows: list[list[int]]) -> tuple[_Ints, _Ints]:
+    """Where each row begins (and the last one ends), and all rows one after the other."""
+    return _offsets([len(row) for row in rows]), np.array([x for row in rows for x in row], dtype=np.int64)
+
+
+@entry
+def _place_alone(arena, a, packed, out_ints, out_reals, sizes, numbers):  # type: ignore[no-untyped-def]
+    """Writes the fields of the first assignment's `PlacedStages`: arrays one after the other, their sizes, numbers."""
+    p, legal = place(arena, a, packed, 0)
+    if not legal:
+        return False
+    numbers[0], numbers[1], numbers[2] = p.num_microbatches, p.channel_width, p.ports_shared
+    at, number = 0, 0
+    for x in (
+        p.used,
+        p.slot_off,
+        p.slot_device,
+        p.message_off,
+        p.message_backward,
+        p.message_grad,
+        p.message_src,
+        p.dst_off,
+        p.dst,
+        p.returns_off,
+        p.returns,
+        p.forward_inputs,
+        p.backward_inputs,
+        p.host,
+        p.local,
+        p.group_pending,
+        p.group_spans,
+        p.group_off,
+        p.group_device,
+        p.group_host_off,
+        p.group_host,
+        p.stage_group_off,
+        p.stage_group,
+    ):
+        sizes[0, number] = len(x)
+        number += 1
+        for i in range(len(x)):
+            out_ints[at] = x[i]
+            at += 1
+    at, number = 0, 0
+    for y in (
+        p.action_s.reshape(p.action_s.size),
+        p.held_bytes,
+        p.again_bytes,
+        p.resident_bytes,
+        p.memory_bytes,
+        p.optimizer_s,
+        p.message_bytes,
+        p.message_s,
+        p.link_bandwidth,
+        p.link_latency_s,
+        p.port_bandwidth,
+        p.port_latency_s,
+        p.group_s,
+    ):
+        sizes[1, number] = len(y)
+        number += 1
+        for i in range(len(y)):
+            out_reals[at] = y[i]
+            at += 1
+    return True
+
+
+@kernel
+def _is_legal(arena, a, labels, num_stages):  # type: ignore[no-untyped-def]
+    used = filled_ints(arena, num_stages, 0)[0]
+    count = 0
     for s in labels:
         if s < 0 or s >= num_stages:
             return False
-        used[s] = True
+        count += 1 - used[s]
+        used[s] = 1
     for e in range(len(a.edge_src)):
         before, after = labels[a.edge_src[e]], labels[a.edge_dst[e]]
         if a.value_backward[a.edge_value[e]]:
             before, after = after, before
         if before > after:
             return False
-    return bool(used.all())
+    return count == num_stages
 
 
-@numba.njit(cache=True)
-def _offsets(counts):  # type: ignore[no-untyped-def]
-    out = np.zeros(len(counts) + 1, dtype=np.int64)
-    for i in range(len(counts)):
-        out[i + 1] = out[i] + counts[i]
-    return out
-
-
-@numba.njit(cache=True)
-def _sent_values(a, labels, num_stages):  # type: ignore[no-untyped-def]
+@kernel
+def _sent_values(arena, a, labels, num_stages, num_words):  # type: ignore[no-untyped-def]
     """The values that leave their stage, in order of their first edge that does.
 
-    Returns, per sent value: stage, value, 1 if a gradient returns, seconds or -1, and ``[n, words]`` the bits of the
-    receiving stages; and how many there are.
+    Returns, per sent value: stage, value, 1 if a gradient returns, seconds or -1, and ``[n * num_words]`` the bits of
+    the receiving stages; the sent value by value, and more by `following`; and how many there are.
     """
-    most = len(a.edge_src)
-    words = (num_stages + 63) // 64
-    first = np.full(len(a.value_tensor), -1, dtype=np.int64)  # sent value by value; more by `following`
-    following = np.full(most, -1, dtype=np.int64)
-    stage = np.empty(most, dtype=np.int64)
-    value = np.empty(most, dtype=np.int64)
-    grad = np.zeros(most, dtype=np.int64)
-    seconds = np.empty(most)
-    bits = np.zeros((most, words), dtype=np.uint64)
+    most = 0
+    for e in range(len(a.edge_src)):
+        if labels[a.edge_src[e]] != labels[a.edge_dst[e]]:
+            most += 1
+    first = filled_ints(arena, len(a.value_tensor), -1)[0]
+    following = ints(arena, most)[0]
+    stage = ints(arena, most)[0]
+    value = ints(arena, most)[0]
+    grad = filled_ints(arena, most, 0)[0]
+    seconds = reals(arena, most)[0]
+    bits = filled_ints(arena, most * num_words, 0)[0].view(np.uint64)
     n = 0
-    for e in range(most):
+    for e in range(len(a.edge_src)):
         s, t = labels[a.edge_src[e]], labels[a.edge_dst[e]]
         if s == t:
             continue
@@ -204,88 +330,87 @@ def _sent_values(a, labels, num_stages):  # type: ignore[no-untyped-def]
             first[v] = k
         grad[k] |= a.edge_grad[e]
         seconds[k] = a.edge_s[e]
-        bits[k, t >> 6] |= np.uint64(1) << np.uint64(t & 63)
+        bits[k * num_words + (t >> 6)] |= np.uint64(1) << np.uint64(t & 63)
     return stage, value, grad, seconds, bits, first, following, n
 
 
-@numba.njit(cache=True)
-def _message_order(a, stage, value, grad, seconds, bits, n):  # type: ignore[no-untyped-def]
+@kernel
+def _message_order(arena, a, stage, value, grad, seconds, bits, num_words, n):  # type: ignore[no-untyped-def]
     """Sorts sent values by (stage, receiving stages, backward phase first, gradient, timed), as `stage_graph` does."""
-
-    order = np.arange(n)
-    flags = np.empty(n, dtype=np.int64)
+    order = ints(arena, n)[0]
+    flags = ints(arena, n)[0]
     for k in range(n):
+        order[k] = k
         forward = 1 - a.value_backward[value[k]]
         flags[k] = 4 * forward + 2 * grad[k] + (1 if seconds[k] >= 0.0 else 0)
-    merge_sort(order, stage, bits, flags)
+    merge_sort(order, ints(arena, n)[0], stage, bits, num_words, flags)
     return order, flags
 
 
-@numba.njit(cache=True)
-def _has(bits, row, s):  # type: ignore[no-untyped-def]
-    """Whether stage s is in a set."""
-    return (bits[row, s >> 6] >> np.uint64(s & 63)) & np.uint64(1) != np.uint64(0)
-
-
-@numba.njit(cache=True)
-def _messages(a, labels, num_stages):  # type: ignore[no-untyped-def]
+@kernel
+def _messages(arena, a, labels, num_stages, num_words):  # type: ignore[no-untyped-def]
     """Fields of `PlacedStages` about messages; and the sent values for `_activations`."""
-    stage, value, grad, seconds, bits, first, following, n = _sent_values(a, labels, num_stages)
-    order, flags = _message_order(a, stage, value, grad, seconds, bits, n)
-    message_off = np.zeros(num_stages + 1, dtype=np.int64)
-    message_src = np.empty(n, dtype=np.int64)
-    message_backward = np.empty(n, dtype=np.int64)
-    message_grad = np.empty(n, dtype=np.int64)
-    message_bytes = np.zeros(n)
-    message_s = np.full(n, -1.0)
-    dst_off = np.zeros(n + 1, dtype=np.int64)
-    num_dst = 0
-    for i in range(n):
-        for w in range(bits.shape[1]):
-            x = bits[i, w]
-            while x:
-                num_dst += 1
-                x &= x - np.uint64(1)
-    dst = np.empty(num_dst, dtype=np.int64)
-    returned = np.zeros(num_stages, dtype=np.int64)
-    forward_inputs = np.zeros(num_stages, dtype=np.int64)
-    backward_inputs = np.zeros(num_stages, dtype=np.int64)
-    timed = False
-    links_used = False
-    num_messages, filled = 0, 0
+    stage, value, grad, seconds, bits, first, following, n = _sent_values(arena, a, labels, num_stages, num_words)
+    order, flags = _message_order(arena, a, stage, value, grad, seconds, bits, num_words, n)
+    num_messages, num_dst = 0, 0
     for i in range(n):
         k = order[i]
-        j = order[i - 1]
-        if i == 0 or stage[k] != stage[j] or flags[k] != flags[j] or not same_bits(bits, k, j):
-            message_src[num_messages] = stage[k]
+        j = order[max(0, i - 1)]
+        if i == 0 or stage[k] != stage[j] or flags[k] != flags[j] or not same_bits(bits, num_words, k, j):
+            num_messages += 1
+            for w in range(num_words):
+                x = bits[k * num_words + w]
+                while x:
+                    num_dst += 1
+                    x &= x - np.uint64(1)
+    message_off = filled_ints(arena, num_stages + 1, 0)[0]
+    message_src = ints(arena, num_messages)[0]
+    message_backward = ints(arena, num_messages)[0]
+    message_grad = ints(arena, num_messages)[0]
+    message_bytes = filled_reals(arena, num_messages, 0.0)[0]
+    message_s = filled_reals(arena, num_messages, -1.0)[0]
+    dst_off = filled_ints(arena, num_messages + 1, 0)[0]
+    dst = ints(arena, num_dst)[0]
+    returns_off = filled_ints(arena, num_stages + 1, 0)[0]
+    forward_inputs = filled_ints(arena, num_stages, 0)[0]
+    backward_inputs = filled_ints(arena, num_stages, 0)[0]
+    timed = False
+    links_used = False
+    last, filled = -1, 0
+    for i in range(n):
+        k = order[i]
+        j = order[max(0, i - 1)]
+        if i == 0 or stage[k] != stage[j] or flags[k] != flags[j] or not same_bits(bits, num_words, k, j):
+            last += 1
+            message_src[last] = stage[k]
             message_off[stage[k] + 1] += 1
-            message_backward[num_messages] = a.value_backward[value[k]]
-            message_grad[num_messages] = grad[k] * (1 - a.value_backward[value[k]])
+            message_backward[last] = a.value_backward[value[k]]
+            message_grad[last] = grad[k] * (1 - a.value_backward[value[k]])
             if seconds[k] >= 0.0:
-                message_s[num_messages] = 0.0
+                message_s[last] = 0.0
                 timed = True
             else:
                 links_used = True
             for t in range(num_stages):
-                if _has(bits, k, t):
+                if _has(bits, num_words, k, t):
                     dst[filled] = t
                     filled += 1
-                    if message_grad[num_messages]:
-                        returned[t] += 1
-                    if message_backward[num_messages]:
+                    if message_grad[last]:
+                        returns_off[t + 1] += 1
+                    if message_backward[last]:
                         backward_inputs[t] += 1
                     else:
                         forward_inputs[t] += 1
-            num_messages += 1
-            dst_off[num_messages] = filled
-        message_bytes[num_messages - 1] += a.tensor_bytes[a.value_tensor[value[k]]]
+            dst_off[last + 1] = filled
+        message_bytes[last] += a.tensor_bytes[a.value_tensor[value[k]]]
         if seconds[k] >= 0.0:
-            message_s[num_messages - 1] += seconds[k]
+            message_s[last] += seconds[k]
+    fill = ints(arena, num_stages)[0]
     for s in range(num_stages):
         message_off[s + 1] += message_off[s]
-    returns_off = _offsets(returned)
-    returns = np.empty(returns_off[-1], dtype=np.int64)
-    fill = returns_off[:-1].copy()
+        returns_off[s + 1] += returns_off[s]
+        fill[s] = returns_off[s]
+    returns = ints(arena, returns_off[num_stages])[0]
     for k in range(num_messages):
         if message_grad[k]:
             for j in range(dst_off[k], dst_off[k + 1]):
@@ -293,13 +418,13 @@ def _messages(a, labels, num_stages):  # type: ignore[no-untyped-def]
                 fill[dst[j]] += 1
     return (
         message_off,
-        message_backward[:num_messages].copy(),
-        message_grad[:num_messages].copy(),
-        message_bytes[:num_messages].copy(),
-        message_s[:num_messages].copy(),
-        message_src[:num_messages].copy(),
-        dst_off[: num_messages + 1].copy(),
-        dst[:filled].copy(),
+        message_backward,
+        message_grad,
+        message_bytes,
+        message_s,
+        message_src,
+        dst_off,
+        dst,
         returns_off,
         returns,
         forward_inputs,
@@ -313,13 +438,19 @@ def _messages(a, labels, num_stages):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(cache=True)
-def _activations(a, labels, num_stages, stage, bits, first, following):  # type: ignore[no-untyped-def]
+@kernel
+def _has(bits, num_words, row, s):  # type: ignore[no-untyped-def]
+    """Whether stage s is in a set."""
+    return (bits[row * num_words + (s >> 6)] >> np.uint64(s & 63)) & np.uint64(1) != np.uint64(0)
+
+
+@kernel
+def _activations(arena, a, labels, num_stages, num_words, stage, bits, first, following):  # type: ignore[no-untyped-def]
     """``[S]`` bytes kept and received: every tensor once per stage that has it, in the graph's order."""
-    activation = np.zeros(num_stages)
-    boundary = np.zeros(num_stages)
-    holder = np.full(num_stages, -1, dtype=np.int64)
-    receiver = np.full(num_stages, -1, dtype=np.int64)
+    activation = filled_reals(arena, num_stages, 0.0)[0]
+    boundary = filled_reals(arena, num_stages, 0.0)[0]
+    holder = filled_ints(arena, num_stages, -1)[0]
+    receiver = filled_ints(arena, num_stages, -1)[0]
     for t in range(len(a.tensor_bytes)):
         size = a.tensor_bytes[t]
         for r in range(a.saver_off[t], a.saver_off[t + 1]):
@@ -335,7 +466,7 @@ def _activations(a, labels, num_stages, stage, bits, first, following):  # type:
                 holder[s] = t
                 activation[s] += size
             for s in range(num_stages):
-                if _has(bits, k, s):
+                if _has(bits, num_words, k, s):
                     if holder[s] != t:
                         holder[s] = t
                         activation[s] += size
@@ -346,47 +477,51 @@ def _activations(a, labels, num_stages, stage, bits, first, following):  # type:
     return activation, boundary
 
 
-@numba.njit(cache=True)
-def _parameters(a, labels, num_stages):  # type: ignore[no-untyped-def]
-    """``[S]`` parameter bytes; sets of stages that share some, their bytes, and their order."""
-    words = (num_stages + 63) // 64
-    params = np.zeros(num_stages)
-    tied_bits = np.zeros((len(a.param_bytes), words), dtype=np.uint64)
-    tied_bytes = np.zeros(len(a.param_bytes))
-    num_tied = 0
-    holder = np.full(num_stages, -1, dtype=np.int64)
+@kernel
+def _parameters(arena, a, labels, num_stages, num_words):  # type: ignore[no-untyped-def]
+    """``[S]`` parameter bytes; sets of stages that share some, their bytes, their order, and how many there are."""
+    most = 1  # the last row is for the parameter in hand
     for p in range(len(a.param_bytes)):
-        row = tied_bits[num_tied]
-        row[:] = np.uint64(0)
+        most += a.reader_off[p + 1] - a.reader_off[p] > 1
+    params = filled_reals(arena, num_stages, 0.0)[0]
+    tied_bits = ints(arena, most * num_words)[0].view(np.uint64)
+    tied_bytes = filled_reals(arena, most, 0.0)[0]
+    num_tied = 0
+    holder = filled_ints(arena, num_stages, -1)[0]
+    for p in range(len(a.param_bytes)):
+        row = num_tied * num_words
+        for w in range(num_words):
+            tied_bits[row + w] = np.uint64(0)
         count = 0
         for r in range(a.reader_off[p], a.reader_off[p + 1]):
             s = labels[a.reader[r]]
             if holder[s] != p:
                 holder[s] = p
                 params[s] += a.param_bytes[p]
-                row[s >> 6] |= np.uint64(1) << np.uint64(s & 63)
+                tied_bits[row + (s >> 6)] |= np.uint64(1) << np.uint64(s & 63)
                 count += 1
         if count > 1:
             at = 0
-            while not same_bits(tied_bits, at, num_tied):
+            while not same_bits(tied_bits, num_words, at, num_tied):
                 at += 1
             tied_bytes[at] += a.param_bytes[p]
             if at == num_tied:
                 num_tied += 1
-    tied_order = np.arange(num_tied)
-    for i in range(1, num_tied):
+    tied_order = ints(arena, num_tied)[0]
+    for i in range(num_tied):
+        tied_order[i] = i
         j = i
-        while j > 0 and lists_before(tied_bits, tied_order[j], tied_order[j - 1]):
+        while j > 0 and lists_before(tied_bits, num_words, tied_order[j], tied_order[j - 1]):
             tied_order[j], tied_order[j - 1] = tied_order[j - 1], tied_order[j]
             j -= 1
     return params, tied_bits, tied_bytes, tied_order
 
 
-@numba.njit(cache=True)
-def _devices(a, devices, timed):  # type: ignore[no-untyped-def]
+@kernel
+def _devices(arena, a, devices, timed):  # type: ignore[no-untyped-def]
     """Fields of `PlacedStages` about devices, hosts and channels."""
     num_slots = len(devices)
-    number = np.full(len(a.device_type), -1, dtype=np.int64)
+    number = filled_ints(arena, len(a.device_type), -1)[0]
     for d in devices:
         number[d] = 0
     num_used = 0
@@ -394,18 +529,18 @@ def _devices(a, devices, timed):  # type: ignore[no-untyped-def]
         if number[d] == 0:
             number[d] = num_used
             num_used += 1
-    used = np.empty(num_used, dtype=np.int64)
+    used = ints(arena, num_used)[0]
     for d in range(len(number)):
         if number[d] >= 0:
             used[number[d]] = d
-    slot_device = np.empty(num_slots, dtype=np.int64)
+    slot_device = ints(arena, num_slots)[0]
     for i in range(num_slots):
         slot_device[i] = number[devices[i]]
-    host_number = np.full(len(a.link_bandwidth), -1, dtype=np.int64)
-    num_hosts = 0
-    host = np.empty(num_used, dtype=np.int64)
-    local = np.empty(num_used, dtype=np.int64)
-    on_host = np.zeros(len(a.link_bandwidth), dtype=np.int64)
+    host_number = filled_ints(arena, len(a.link_bandwidth), -1)[0]
+    on_host = filled_ints(arena, len(a.link_bandwidth), 0)[0]
+    num_hosts, most = 0, 0
+    host = ints(arena, num_used)[0]
+    local = ints(arena, num_used)[0]
     for u in range(num_used):  # devices are listed host by host, so hosts come in ascending order
         h = a.device_host[used[u]]
         if host_number[h] < 0:
@@ -414,11 +549,11 @@ def _devices(a, devices, timed):  # type: ignore[no-untyped-def]
         host[u] = host_number[h]
         local[u] = u if timed else on_host[h]
         on_host[h] += 1
-    channel_width = num_used if timed else on_host.max()
-    link_bandwidth = np.empty(num_hosts)
-    link_latency_s = np.empty(num_hosts)
-    port_bandwidth = np.empty(num_hosts)
-    port_latency_s = np.empty(num_hosts)
+        most = max(most, on_host[h])
+    link_bandwidth = reals(arena, num_hosts)[0]
+    link_latency_s = reals(arena, num_hosts)[0]
+    port_bandwidth = reals(arena, num_hosts)[0]
+    port_latency_s = reals(arena, num_hosts)[0]
     for h in range(len(host_number)):
         if host_number[h] >= 0:
             link_bandwidth[host_number[h]] = a.link_bandwidth[h]
@@ -430,7 +565,7 @@ def _devices(a, devices, timed):  # type: ignore[no-untyped-def]
         slot_device,
         host,
         local,
-        channel_width,
+        num_used if timed else most,
         link_bandwidth,
         link_latency_s,
         port_bandwidth,
@@ -438,46 +573,54 @@ def _devices(a, devices, timed):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(cache=True)
-def _times(a, labels, slot_off, devices, recompute):  # type: ignore[no-untyped-def]
+@kernel
+def _times(arena, a, labels, slot_off, devices, recompute):  # type: ignore[no-untyped-def]
     """``[4, L]`` seconds of the actions in each slot."""
     num_stages, num_slots = len(slot_off) - 1, len(devices)
-    by_type = np.zeros((3, a.action_s.shape[1], num_stages))
+    num_types = a.action_s.shape[1]
+    by_type = filled_reals(arena, 3 * num_types * num_stages, 0.0)[0]
     for i in range(3):
-        for k in range(a.action_s.shape[1]):
+        for k in range(num_types):
+            first = (i * num_types + k) * num_stages
             for o in range(len(labels)):
-                by_type[i, k, labels[o]] += a.action_s[i, k, o]
-    action_s = np.empty((4, num_slots))
+                by_type[first + labels[o]] += a.action_s[i, k, o]
+    action_s = reals(arena, 4 * num_slots)[0]
     for s in range(num_stages):
         for i in range(slot_off[s], slot_off[s + 1]):
             k = a.device_type[devices[i]]
-            again = by_type[0, k, s] if recompute[s] else 0.0
-            action_s[0, i] = by_type[0, k, s]
-            action_s[1, i] = again + (by_type[1, k, s] + by_type[2, k, s])
-            action_s[2, i] = again + by_type[1, k, s]
-            action_s[3, i] = by_type[2, k, s]
-    return action_s
+            forward = by_type[k * num_stages + s]
+            input_grad = by_type[(num_types + k) * num_stages + s]
+            weight_grad = by_type[(2 * num_types + k) * num_stages + s]
+            again = forward if recompute[s] else 0.0
+            action_s[i] = forward
+            action_s[num_slots + i] = again + (input_grad + weight_grad)
+            action_s[2 * num_slots + i] = again + input_grad
+            action_s[3 * num_slots + i] = weight_grad
+    return (action_s.reshape((4, num_slots)),)
 
 
-@numba.njit(cache=True)
-def _resident(a, slot_off, devices, slot_device, num_used, params, tied_bits, tied_bytes, tied_order):  # type: ignore[no-untyped-def]
+@kernel
+def _resident(  # type: ignore[no-untyped-def]
+    arena, a, slot_off, devices, slot_device, num_used, params, tied_bits, num_words, tied_bytes, tied_order
+):
     """``[U]`` resident bytes and seconds of the optimizer; copies of a parameter on one device are one."""
     num_stages = len(slot_off) - 1
-    resident = np.zeros(num_used)
-    optimizer = np.zeros(num_used)
-    read = np.zeros(num_used)
+    resident = filled_reals(arena, num_used, 0.0)[0]
+    optimizer = filled_reals(arena, num_used, 0.0)[0]
+    read = filled_reals(arena, num_used, 0.0)[0]
     for s in range(num_stages):
         for i in range(slot_off[s], slot_off[s + 1]):
             u = slot_device[i]
             resident[u] += params[s] * a.resident_factor
             optimizer[u] += params[s] * a.optimizer_s[devices[i]]
             read[u] += params[s]
-    copies = np.zeros(num_used)
-    count_on = np.zeros(num_used, dtype=np.int64)
+    copies = filled_reals(arena, num_used, 0.0)[0]
+    count_on = ints(arena, num_used)[0]
     for g in tied_order:
-        count_on[:] = 0
+        for u in range(num_used):
+            count_on[u] = 0
         for s in range(num_stages):
-            if _has(tied_bits, g, s):
+            if _has(tied_bits, num_words, g, s):
                 for r in range(slot_off[s], slot_off[s + 1]):
                     count_on[slot_device[r]] += 1
         for u in range(num_used):
@@ -491,8 +634,9 @@ def _resident(a, slot_off, devices, slot_device, num_used, params, tied_bits, ti
     return resident, optimizer
 
 
-@numba.njit(cache=True)
+@kernel
 def _groups(  # type: ignore[no-untyped-def]
+    arena,
     num_mb,
     slot_off,
     slot_device,
@@ -503,109 +647,139 @@ def _groups(  # type: ignore[no-untyped-def]
     port_latency_s,
     params,
     tied_bits,
+    num_words,
     tied_bytes,
     tied_order,
 ):
     """Fields of `PlacedStages` about all-reduces: of replicated stages, then of tied parameters."""
     num_stages, num_used, num_hosts = len(slot_off) - 1, len(host), len(link_bandwidth)
-    num_tied, words = len(tied_order), tied_bits.shape[1]
-    own = params.copy()
+    num_tied = len(tied_order)
+    own = reals(arena, num_stages)[0]
+    most, most_devices = num_tied, num_tied * num_used
+    for s in range(num_stages):
+        own[s] = params[s]
+        replicas = slot_off[s + 1] - slot_off[s]
+        if replicas > 1:
+            most += 1
+            most_devices += replicas
     for g in tied_order:
         for s in range(num_stages):
-            if _has(tied_bits, g, s):
+            if _has(tied_bits, num_words, g, s):
                 own[s] -= tied_bytes[g]
-    count_on = np.zeros(num_used, dtype=np.int64)
-    most = num_stages + num_tied
-    group_s = np.empty(most)
-    group_pending = np.empty(most, dtype=np.int64)
-    group_spans = np.empty(most, dtype=np.int64)
-    group_off = np.zeros(most + 1, dtype=np.int64)
-    group_host_off = np.zeros(most + 1, dtype=np.int64)
-    group_device = np.empty(len(slot_device) + num_tied * num_used, dtype=np.int64)
-    group_host = np.empty(len(slot_device) + num_tied * num_used, dtype=np.int64)
-    group_bits = np.zeros((most, words), dtype=np.uint64)
-    groups_of = np.zeros(num_stages, dtype=np.int64)
-    devices_on = np.zeros(num_hosts, dtype=np.int64)
+    on_device = ints(arena, num_used)[0]
+    on_host = ints(arena, num_hosts)[0]
+    group_s = reals(arena, most)[0]
+    group_pending = ints(arena, most)[0]
+    group_spans = ints(arena, most)[0]
+    group_off = filled_ints(arena, most + 1, 0)[0]
+    group_host_off = filled_ints(arena, most + 1, 0)[0]
+    group_device = ints(arena, most_devices)[0]
+    group_host = ints(arena, most_devices)[0]
+    group_tied = ints(arena, most)[0]  # the set of stages, or -1 - s for stage s alone
+    stage_group_off = filled_ints(arena, num_stages + 1, 0)[0]
     num_groups = 0
-    for i in range(most):
+    for i in range(num_stages + num_tied):
         if i < num_stages:
             size = 0.0 if own[i] < 1e-9 * params[i] else own[i]
-            row = group_bits[num_groups]
-            row[:] = np.uint64(0)
-            row[i >> 6] |= np.uint64(1) << np.uint64(i & 63)
+            tied = -1 - i
             if slot_off[i + 1] - slot_off[i] < 2:
                 continue
         else:
-            size = tied_bytes[tied_order[i - num_stages]]
-            group_bits[num_groups] = tied_bits[tied_order[i - num_stages]]
+            tied = tied_order[i - num_stages]
+            size = tied_bytes[tied]
         if size <= 0.0:
             continue
-        count_on[:] = 0
-        pending = 0
+        for u in range(num_used):
+            on_device[u] = 0
+        pending, num_on = 0, 0
         for s in range(num_stages):
-            if _has(group_bits, num_groups, s):
+            if tied == -1 - s or (tied >= 0 and _has(tied_bits, num_words, tied, s)):
                 pending += min(slot_off[s + 1] - slot_off[s], num_mb)
                 for r in range(slot_off[s], slot_off[s + 1]):
-                    count_on[slot_device[r]] = 1
-        if count_on.sum() < 2:
+                    num_on += 1 - on_device[slot_device[r]]
+                    on_device[slot_device[r]] = 1
+        if num_on < 2:
             continue
-        devices_on[:] = 0
+        for h in range(num_hosts):
+            on_host[h] = 0
         at = group_off[num_groups]
         for u in range(num_used):
-            if count_on[u]:
+            if on_device[u]:
                 group_device[at] = u
                 at += 1
-                devices_on[host[u]] += 1
+                on_host[host[u]] += 1
         group_off[num_groups + 1] = at
         at = group_host_off[num_groups]
         for h in range(num_hosts):
-            if devices_on[h]:
+            if on_host[h]:
                 group_host[at] = h
                 at += 1
         group_host_off[num_groups + 1] = at
         group_spans[num_groups] = 1 if at - group_host_off[num_groups] > 1 else 0
         group_pending[num_groups] = pending
+        group_tied[num_groups] = tied
         group_s[num_groups] = _all_reduce_s(
-            devices_on, link_bandwidth, link_latency_s, port_bandwidth, port_latency_s, size
+            on_host, link_bandwidth, link_latency_s, port_bandwidth, port_latency_s, size
         )
         for s in range(num_stages):
-            if _has(group_bits, num_groups, s):
-                groups_of[s] += 1
+            if tied == -1 - s or (tied >= 0 and _has(tied_bits, num_words, tied, s)):
+                stage_group_off[s + 1] += 1
         num_groups += 1
-    stage_group_off = _offsets(groups_of)
-    stage_group = np.empty(stage_group_off[-1], dtype=np.int64)
-    fill = stage_group_off[:-1].copy()
+    fill = ints(arena, num_stages)[0]
+    for s in range(num_stages):
+        stage_group_off[s + 1] += stage_group_off[s]
+        fill[s] = stage_group_off[s]
+    stage_group = ints(arena, stage_group_off[num_stages])[0]
     for g in range(num_groups):
         for s in range(num_stages):
-            if _has(group_bits, g, s):
+            tied = group_tied[g]
+            if tied == -1 - s or (tied >= 0 and _has(tied_bits, num_words, tied, s)):
                 stage_group[fill[s]] = g
                 fill[s] += 1
     return (
-        group_s[:num_groups].copy(),
-        group_pending[:num_groups].copy(),
-        group_spans[:num_groups].copy(),
-        group_off[: num_groups + 1].copy(),
-        group_device[: group_off[num_groups]].copy(),
-        group_host_off[: num_groups + 1].copy(),
-        group_host[: group_host_off[num_groups]].copy(),
+        group_s[:num_groups],
+        group_pending[:num_groups],
+        group_spans[:num_groups],
+        group_off[: num_groups + 1],
+        group_device[: group_off[num_groups]],
+        group_host_off[: num_groups + 1],
+        group_host[: group_host_off[num_groups]],
         stage_group_off,
         stage_group,
     )
 
 
-@numba.njit(cache=True)
-def _place(a, labels, slot_off, devices, recompute):  # type: ignore[no-untyped-def]
-    num_stages = len(slot_off) - 1
-    messages = _messages(a, labels, num_stages)
+@kernel
+def place(arena, a, packed, number):  # type: ignore[no-untyped-def]
+    """Places one of some packed assignments.
+
+    Returns:
+        The `PlacedStages`, and whether the partition is legal; if it is not, they are of no use.
+    """
+    first, first_slot = packed.stage_off[number], packed.slot_off[number]
+    num_stages = packed.stage_off[number + 1] - first
+    labels = packed.labels[number]
+    legal = _is_legal(arena, a, labels, num_stages)
+    if not legal:  # anything that has the type
+        labels = filled_ints(arena, len(labels), 0)[0]
+    num_words = (num_stages + 63) // 64
+    slot_off = filled_ints(arena, num_stages + 1, 0)[0]
+    for s in range(num_stages):
+        slot_off[s + 1] = slot_off[s] + packed.replicas[first + s]
+    devices = packed.devices[first_slot : first_slot + slot_off[num_stages]]
+    recompute = packed.recompute[first : first + num_stages]
+
+    messages = _messages(arena, a, labels, num_stages, num_words)
     timed, links_used = messages[12], messages[13]
-    activation, boundary = _activations(a, labels, num_stages, *messages[14:])
-    params, tied_bits, tied_bytes, tied_order = _parameters(a, labels, num_stages)
-    on_devices = _devices(a, devices, timed)
+    activation, boundary = _activations(arena, a, labels, num_stages, num_words, *messages[14:])
+    params, tied_bits, tied_bytes, tied_order = _parameters(arena, a, labels, num_stages, num_words)
+    on_devices = _devices(arena, a, devices, timed)
     used, slot_device, host = on_devices[0], on_devices[1], on_devices[2]
     resident, optimizer = _resident(
-        a, slot_off, devices, slot_device, len(used), params, tied_bits, tied_bytes, tied_order
+        arena, a, slot_off, devices, slot_device, len(used), params, tied_bits, num_words, tied_bytes, tied_order
     )
     groups = _groups(
+        arena,
         a.num_microbatches,
         slot_off,
         slot_device,
@@ -616,18 +790,27 @@ def _place(a, labels, slot_off, devices, recompute):  # type: ignore[no-untyped-
         on_devices[8],
         params,
         tied_bits,
+        num_words,
         tied_bytes,
         tied_order,
     )
-    held = np.where(recompute, boundary, activation)
+    held = reals(arena, num_stages)[0]
+    again = reals(arena, num_stages)[0]
+    for s in range(num_stages):
+        held[s] = boundary[s] if recompute[s] else activation[s]
+        again[s] = activation[s] - held[s]
+    memory_bytes = reals(arena, len(used))[0]
+    for u in range(len(used)):
+        memory_bytes[u] = a.memory_bytes[used[u]]
+    action_s = _times(arena, a, labels, slot_off, devices, recompute)[0]
     ports_shared = 1 if len(on_devices[5]) > 1 and links_used else 0
-    before = (a.num_microbatches, used, slot_off, slot_device, _times(a, labels, slot_off, devices, recompute))
-    memory = (held, activation - held, resident, a.memory_bytes[used], optimizer)
+    before = (a.num_microbatches, used, slot_off, slot_device, action_s)
+    memory = (held, again, resident, memory_bytes, optimizer)
     fields = before + memory + messages[:12] + on_devices[2:] + (ports_shared,) + groups
-    return PlacedStages(*fields)
+    return PlacedStages(*fields), legal
 
 
-@numba.njit(cache=True)
+@kernel
 def _all_reduce_s(devices_on, link_bandwidth, link_latency_s, port_bandwidth, port_latency_s, size):  # type: ignore[no-untyped-def]
     """`cost.all_reduce_s` for ``devices_on[h]`` devices of each host."""
     inside, hosts, bandwidth, latency = 0.0, 0, np.inf, 0.0
