@@ -30,14 +30,11 @@ from numpy.typing import NDArray
 
 from drlpp.planners.base import Budget
 from drlpp.planners.op_arrays import OpArrays, op_arrays
-from drlpp.planners.set_rows import SetRows, exchange_s_per_byte
+from drlpp.planners.set_rows import MAX_DEVICES, MAX_PATH, SetRows, exchange_s_per_byte
 from drlpp.problem import PlanningProblem
 
 SAFETY = 1.0 - 1e-9
 """Factor on every bound against the rounding of sums."""
-MAX_PATH = 1500
-MAX_DEVICES = 64
-"""Larger problems skip the bound by sets."""
 WIDTHS = (128, 1024)
 """States per layer, of the first and of the second search for the bound by sets."""
 STEP, PRECISION = 1.1, 1e-3
@@ -67,11 +64,12 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
     arrays = op_arrays(problem)
     if not _may_fit(problem, arrays):
         return Bound(math.inf, "memory")
-    weights, work = _work_bound(problem, arrays)
+    rows = SetRows(problem, arrays)
+    work = rows.work_s
     if problem.objective == "steady-state":
         bounds = [Bound(work, "work"), Bound(_largest_op_steady(problem, arrays), "op")]
         if not budget.spent:
-            bounds.append(Bound(_sets_bound(problem, arrays, weights, budget), "sets"))
+            bounds.append(Bound(_sets_bound(rows, problem.cluster.num_devices, budget), "sets"))
     else:
         bounds = [
             Bound(work * problem.training.num_microbatches, "work"),
@@ -87,32 +85,6 @@ def _may_fit(problem: PlanningProblem, arrays: OpArrays) -> bool:
     resident = arrays.param_bytes * problem.training.bytes_per_param_byte
     memory = problem.cluster.memory_bytes
     return bool(resident.sum() <= memory.sum() * (1 + 1e-9) and resident.max() <= memory.max() * (1 + 1e-9))
-
-
-def _work_bound(problem: PlanningProblem, arrays: OpArrays) -> tuple[NDArray[np.float64], float]:
-    """Weights ``[T]`` of the device types and the bound per micro-batch that they give."""
-    count = np.bincount(problem.cluster.type_index, minlength=len(arrays.total_s)).astype(np.float64)
-    used = count > 0
-
-    def value(y: NDArray[np.float64]) -> float:
-        spent = (arrays.total_s[used] * y[used, None]).min(axis=0).sum()
-        return float(spent / (count[used] @ y[used]))
-
-    whole = arrays.total_s.sum(axis=1)
-    best = np.where(whole > 0, 1.0 / np.maximum(whole, 1e-300), 1.0)
-    best /= best.max()
-    best_value = value(best)
-    step = 0.5
-    while step > 1e-4 and used.sum() > 1:
-        improved = False
-        for t in np.flatnonzero(used):
-            for factor in (1.0 + step, 1.0 / (1.0 + step)):
-                y = best.copy()
-                y[t] *= factor
-                if (v := value(y)) > best_value:
-                    best, best_value, improved = y, v, True
-        step = step if improved else step / 2
-    return best, best_value
 
 
 def _replicas(problem: PlanningProblem) -> NDArray[np.int64]:
@@ -180,12 +152,9 @@ def _longest_path_s(problem: PlanningProblem) -> float:
     return best
 
 
-def _sets_bound(problem: PlanningProblem, arrays: OpArrays, weights: NDArray[np.float64], budget: Budget) -> float:
+def _sets_bound(rows: SetRows, num_devices: int, budget: Budget) -> float:
     """The bound by sets of devices; 0 where the problem is too large for it."""
-    if problem.cluster.num_devices > MAX_DEVICES:
-        return 0.0
-    rows = SetRows(problem, arrays, weights)
-    if rows.path_length > MAX_PATH:
+    if num_devices > MAX_DEVICES or rows.path_length > MAX_PATH:
         return 0.0
     low = rows.work_s  # what does not exist at one value exists at none below it, so every "no" is a bound
     for width in WIDTHS:

@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 from drlpp.graph import OpGraph
-from drlpp.planners.device_sets import Row, find_sets, overlap
+from drlpp.planners.device_sets import TOLERANCE, Row, find_sets, overlap
 from drlpp.planners.op_arrays import OpArrays
 from drlpp.problem import PlanningProblem
 
+MAX_PATH = 1500
+MAX_DEVICES = 64
+"""Larger problems are not asked about."""
 SMALL = 0.002
 """Groups below this part of the bound, in time and in gradient exchange, are taken out of the row."""
 
@@ -34,14 +37,18 @@ class SetRows:
     Args:
         problem: what is planned.
         arrays: its arrays.
-        weights: ``[T]`` of a second on each device type, in sums over devices.
+
+    Attributes:
+        work_s: what all devices together need at least, each for its part.
     """
 
-    def __init__(self, problem: PlanningProblem, arrays: OpArrays, weights: NDArray[np.float64]) -> None:
+    def __init__(self, problem: PlanningProblem, arrays: OpArrays) -> None:
+        weights, self.work_s = work_weights(problem, arrays)
         cluster = problem.cluster
         used = np.unique(cluster.type_index)
         self._arrays = arrays
         self._weights = weights
+        self._by_type = np.argsort(cluster.type_index, kind="stable")
         self._count = np.bincount(cluster.type_index, minlength=len(arrays.total_s))
         self._weighted = (arrays.total_s[used] * weights[used, None]).min(axis=0)
         self._fastest = arrays.total_s[used].min(axis=0)
@@ -61,26 +68,23 @@ class SetRows:
         self._least_move = least * float(weights[used].min())
 
     @property
-    def work_s(self) -> float:
-        """What all devices together need at least, each for its part."""
-        return float(self._weighted.sum()) / self._capacity
-
-    @property
     def path_length(self) -> int:
         return len(self._path)
 
     def find(self, bound_s: float, width: int) -> list[tuple[NDArray[np.int64], tuple[int, ...]]] | None:
-        """Ops and devices (numbered by type) of each group in the row, or None: no plan has all loads at most `bound_s`."""
-        row, groups = self.row(bound_s)
-        if row.apart + row.seconds.sum() > 0 and self._capacity * bound_s * (1 + 1e-9) < self._weighted.sum():
+        """Ops and devices of each group in the row, or None: no plan has all loads at most `bound_s`."""
+        if self._capacity * bound_s * (1 + TOLERANCE) < self._weighted.sum():
             return None
+        row, groups = self.row(bound_s)
         sets = find_sets(row, bound_s, width)
-        return None if sets is None else list(zip(groups, sets, strict=True))
+        if sets is None:
+            return None
+        return [(ops, tuple(self._by_type[list(s)].tolist())) for ops, s in zip(groups, sets, strict=True)]
 
     def row(self, bound_s: float) -> tuple[Row, list[NDArray[np.int64]]]:
         """The row for a bound, and the ops of each of its groups."""
         arrays = self._arrays
-        group = self._together(self._capacity * bound_s * (1 + 1e-9) - float(self._weighted.sum()))
+        group = self._together(self._capacity * bound_s * (1 + TOLERANCE) - float(self._weighted.sum()))
         num = int(group.max()) + 1
         main, host = self._main_groups(group)
         main, host, moved = self._exchanged(group, num, main, host)
@@ -201,9 +205,35 @@ class SetRows:
         total = 0.0
         for i in ops.tolist():
             load = self._fastest[i] / r + exchange * self._arrays.param_bytes[i]
-            extra = np.where(load <= bound_s * (1 + 1e-9), r * exchange * self._arrays.param_bytes[i], np.inf).min()
+            extra = np.where(load <= bound_s * (1 + TOLERANCE), r * exchange * self._arrays.param_bytes[i], np.inf).min()
             total += float(self._weighted[i] + lightest * extra)
         return total
+
+
+def work_weights(problem: PlanningProblem, arrays: OpArrays) -> tuple[NDArray[np.float64], float]:
+    """Weights ``[T]`` of a second on each device type, and the bound by work that they give: see `bounds`."""
+    count = np.bincount(problem.cluster.type_index, minlength=len(arrays.total_s)).astype(np.float64)
+    used = count > 0
+
+    def value(y: NDArray[np.float64]) -> float:
+        spent = (arrays.total_s[used] * y[used, None]).min(axis=0).sum()
+        return float(spent / (count[used] @ y[used]))
+
+    whole = arrays.total_s.sum(axis=1)
+    best = np.where(whole > 0, 1.0 / np.maximum(whole, 1e-300), 1.0)
+    best /= best.max()
+    best_value = value(best)
+    step = 0.5
+    while step > 1e-4 and used.sum() > 1:
+        improved = False
+        for t in np.flatnonzero(used):
+            for factor in (1.0 + step, 1.0 / (1.0 + step)):
+                y = best.copy()
+                y[t] *= factor
+                if (v := value(y)) > best_value:
+                    best, best_value, improved = y, v, True
+        step = step if improved else step / 2
+    return best, best_value
 
 
 def exchange_s_per_byte(cluster: Cluster) -> NDArray[np.float64]:

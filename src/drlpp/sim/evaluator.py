@@ -88,7 +88,11 @@ class Evaluator:
 
     def bottleneck_s(self, assignment: Assignment) -> float:
         """The largest load of a device per micro-batch. Raises PlanError if the partition is not legal."""
-        return float(device_loads(self._placed(assignment)).max())
+        return float(self.loads_s(assignment).max())
+
+    def loads_s(self, assignment: Assignment) -> NDArray[np.float64]:
+        """``[U]`` load per micro-batch of each used device. Raises PlanError if the partition is not legal."""
+        return device_loads(self._placed(assignment))
 
     def make_plan(self, assignment: Assignment, provenance: Provenance, schedules: Sequence[str] | None = None) -> Plan:
         """The plan of an assignment with its best schedule and the prediction. Raises as `evaluate` does."""
