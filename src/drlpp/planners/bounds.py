@@ -26,20 +26,19 @@ import dataclasses
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from drlpp.cluster import Cluster
 from drlpp.planners.base import Budget
 from drlpp.planners.op_arrays import OpArrays, op_arrays
-from drlpp.planners.run_bound import may_exist
+from drlpp.planners.set_rows import MAX_DEVICES, MAX_PATH, SetRows, exchange_s_per_byte
 from drlpp.problem import PlanningProblem
 
 SAFETY = 1.0 - 1e-9
 """Factor on every bound against the rounding of sums."""
-MAX_PATH = 1500
-MAX_REPLICAS = 64
-"""Larger problems skip the bound by cuts."""
+WIDTHS = (128, 1024)
+"""States per layer, of the first and of the second search for the bound by sets."""
+STEP, PRECISION = 1.1, 1e-3
+"""Of that search: factor until a plan may exist, and relative distance at which it ends."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,16 +58,18 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
     """The best bound on the problem's objective.
 
     Args:
-        budget: the bound by cuts is skipped when it is spent.
+        budget: the bound by sets is searched while it lasts.
     """
+    budget = Budget(math.inf) if budget is None else budget
     arrays = op_arrays(problem)
     if not _may_fit(problem, arrays):
         return Bound(math.inf, "memory")
-    weights, work = _work_bound(problem, arrays)
+    rows = SetRows(problem, arrays)
+    work = rows.work_s
     if problem.objective == "steady-state":
         bounds = [Bound(work, "work"), Bound(_largest_op_steady(problem, arrays), "op")]
-        if budget is None or not budget.spent:
-            bounds.append(Bound(_cut_bound(problem, arrays, weights), "cuts"))
+        if not budget.spent:
+            bounds.append(Bound(_sets_bound(rows, problem.cluster.num_devices, budget), "sets"))
     else:
         bounds = [
             Bound(work * problem.training.num_microbatches, "work"),
@@ -84,49 +85,6 @@ def _may_fit(problem: PlanningProblem, arrays: OpArrays) -> bool:
     resident = arrays.param_bytes * problem.training.bytes_per_param_byte
     memory = problem.cluster.memory_bytes
     return bool(resident.sum() <= memory.sum() * (1 + 1e-9) and resident.max() <= memory.max() * (1 + 1e-9))
-
-
-def _work_bound(problem: PlanningProblem, arrays: OpArrays) -> tuple[NDArray[np.float64], float]:
-    """Weights ``[T]`` of the device types and the bound per micro-batch that they give."""
-    count = np.bincount(problem.cluster.type_index, minlength=len(arrays.total_s)).astype(np.float64)
-    used = count > 0
-
-    def value(y: NDArray[np.float64]) -> float:
-        spent = (arrays.total_s[used] * y[used, None]).min(axis=0).sum()
-        return float(spent / (count[used] @ y[used]))
-
-    whole = arrays.total_s.sum(axis=1)
-    best = np.where(whole > 0, 1.0 / np.maximum(whole, 1e-300), 1.0)
-    best /= best.max()
-    best_value = value(best)
-    step = 0.5
-    while step > 1e-4 and used.sum() > 1:
-        improved = False
-        for t in np.flatnonzero(used):
-            for factor in (1.0 + step, 1.0 / (1.0 + step)):
-                y = best.copy()
-                y[t] *= factor
-                if (v := value(y)) > best_value:
-                    best, best_value, improved = y, v, True
-        step = step if improved else step / 2
-    return best, best_value
-
-
-def exchange_s_per_byte(cluster: Cluster) -> NDArray[np.float64]:
-    """``[D + 1]`` seconds per byte that an all-reduce over r = 0, 1, ... D devices takes at least; not falling."""
-    sizes = [len(h.devices) for h in cluster.hosts if h.devices]
-    largest, hosts, total = max(sizes), len(sizes), cluster.num_devices
-    link = max((h.link.bandwidth for h in cluster.hosts if h.link is not None), default=math.inf)
-    port = max((h.network.bandwidth for h in cluster.hosts if h.network is not None), default=math.inf)
-    out = np.zeros(total + 1)
-    for r in range(2, total + 1):
-        choices = []
-        for n in range(1, min(r, largest) + 1):
-            h = -(-r // n)
-            if h <= hosts:
-                choices.append(2 * (n - 1) / n / link + 2 * (h - 1) / h / port)
-        out[r] = min(choices, default=0.0)
-    return np.minimum.accumulate(out[::-1])[::-1]
 
 
 def _replicas(problem: PlanningProblem) -> NDArray[np.int64]:
@@ -194,143 +152,21 @@ def _longest_path_s(problem: PlanningProblem) -> float:
     return best
 
 
-def _heaviest_path(problem: PlanningProblem, weight: NDArray[np.float64]) -> list[int]:
-    """Ops of the path of the graph with the largest sum of weights; light detours are left out."""
-    graph = problem.graph
-    # a detour over a light op (the size of a tensor) would hide the value that goes beside it
-    gain = weight - 0.02 * weight.mean()
-    total, previous = gain.copy(), [-1] * graph.num_ops
-    for i in range(graph.num_ops):
-        for p in graph.predecessors[i]:
-            if total[p] + gain[i] > total[i]:
-                total[i], previous[i] = total[p] + gain[i], p
-    path, i = [], int(np.argmax(total))
-    while i >= 0:
-        path.append(i)
-        i = previous[i]
-    return path[::-1]
-
-
-def _cut_bound(problem: PlanningProblem, arrays: OpArrays, weights: NDArray[np.float64]) -> float:
-    """The bound by cuts along the heaviest path; 0 where the problem is too large for it."""
-    cluster = problem.cluster
-    replicas = int(_replicas(problem)[-1])
-    used = np.unique(cluster.type_index)
-    weighted = (arrays.total_s[used] * weights[used, None]).min(axis=0)
-    least = float(weights[used].min())
-    path = _heaviest_path(problem, weighted)
-    if len(path) > MAX_PATH or replicas > MAX_REPLICAS:
+def _sets_bound(rows: SetRows, num_devices: int, budget: Budget) -> float:
+    """The bound by sets of devices; 0 where the problem is too large for it."""
+    if num_devices > MAX_DEVICES or rows.path_length > MAX_PATH:
         return 0.0
-    if arrays.timed:
-        per_unit = 1.0
-    else:
-        off = cluster.bandwidth[~np.eye(cluster.num_devices, dtype=np.bool_)]
-        per_unit = float(1.0 / off.max()) if len(off) else 0.0
-    moved = np.zeros(len(path))  # [k]: what a cut before op k of the path moves, both ends
-    for k in range(1, len(path)):
-        a, b = path[k - 1], path[k]
-        amounts = [arrays.value_amount[v] for v in _values_between(arrays, a, b)]
-        moved[k] = 2 * sum(amounts) * per_unit * least
-    capacity = float(weights[cluster.type_index].sum())
-    exchange = exchange_s_per_byte(cluster)[: replicas + 1] / problem.training.num_microbatches
-    others = np.ones(arrays.num_ops, dtype=np.bool_)
-    others[path] = False
-    fastest = _fastest(problem, arrays)
-
-    def fits(bound: float) -> bool:
-        total = _cheapest_runs(
-            weighted[path], fastest[path], arrays.param_bytes[path], moved, exchange, least, bound
-        ) + _cheapest_apart(weighted[others], fastest[others], arrays.param_bytes[others], exchange, least, bound)
-        return bool(total <= capacity * bound) and may_exist(
-            fastest[path],
-            arrays.param_bytes[path],
-            moved / (2 * least),
-            fastest[others],
-            arrays.param_bytes[others],
-            exchange,
-            cluster.num_devices,
-            bound,
-        )
-
-    # what does not fit at one value fits at none below it, so every "no" is a bound
-    low = float(weighted.sum()) / capacity
-    high = low
-    while not fits(high):
-        low, high = high, high * 1.25
-    for _ in range(40):
-        middle = (low + high) / 2
-        if fits(middle):
-            high = middle
-        else:
-            low = middle
-        if high - low < 1e-4 * high:
-            break
+    low = rows.work_s  # what does not exist at one value exists at none below it, so every "no" is a bound
+    for width in WIDTHS:
+        high = low
+        while rows.find(high, width) is None:
+            low, high = high, high * STEP
+            if budget.spent:
+                return low
+        while high - low > PRECISION * high and not budget.spent:
+            middle = (low + high) / 2
+            if rows.find(middle, width) is None:
+                low = middle
+            else:
+                high = middle
     return low
-
-
-def _values_between(arrays: OpArrays, a: int, b: int) -> list[int]:
-    """Values with one end at each of two ops."""
-    mine = arrays.touch_value[arrays.touch_ptr[a] : arrays.touch_ptr[a + 1]].tolist()
-    theirs = set(arrays.touch_value[arrays.touch_ptr[b] : arrays.touch_ptr[b + 1]].tolist())
-    return [v for v in mine if v in theirs and arrays.value_src[v] in (a, b)]
-
-
-@njit(cache=True)
-def _cheapest_apart(
-    weighted: NDArray[np.float64],
-    fastest: NDArray[np.float64],
-    params: NDArray[np.float64],
-    exchange: NDArray[np.float64],
-    least: float,
-    bound: float,
-) -> float:
-    """Weighted load of ops taken one by one, each with the fewest replicas that keep it below the bound."""
-    total = 0.0
-    for i in range(len(weighted)):
-        found = False
-        for r in range(1, len(exchange)):
-            if fastest[i] / r + exchange[r] * params[i] <= bound * (1 + 1e-9):
-                total += weighted[i] + r * exchange[r] * params[i] * least
-                found = True
-                break
-        if not found:
-            return np.inf
-    return total
-
-
-@njit(cache=True)
-def _cheapest_runs(
-    weighted: NDArray[np.float64],
-    fastest: NDArray[np.float64],
-    params: NDArray[np.float64],
-    moved: NDArray[np.float64],
-    exchange: NDArray[np.float64],
-    least: float,
-    bound: float,
-) -> float:
-    """Smallest weighted load of a path cut in runs, each with a number of replicas that keeps it below the bound."""
-    n, most = len(weighted), len(exchange) - 1
-    best = np.full((n + 1, most + 1), np.inf)  # [position, replicas of the run that ends there]
-    arrive = np.full((n + 1, most + 1), np.inf)  # [position, replicas of the run that begins there]
-    for r in range(1, most + 1):
-        arrive[0, r] = 0.0
-    for j in range(1, n + 1):
-        for r in range(1, most + 1):
-            seconds, load, bytes_ = 0.0, 0.0, 0.0
-            for i in range(j - 1, -1, -1):
-                seconds += fastest[i]
-                load += weighted[i]
-                bytes_ += params[i]
-                if seconds / r + exchange[r] * bytes_ > bound * (1 + 1e-9):
-                    break
-                value = arrive[i, r] + load + r * exchange[r] * bytes_ * least
-                if value < best[j, r]:
-                    best[j, r] = value
-        if j < n:
-            for r in range(1, most + 1):
-                for q in range(1, most + 1):
-                    part = 1.0 / r if q == r else 1.0 - min(q, r) / max(q, r)
-                    value = best[j, q] + part * moved[j]
-                    if value < arrive[j, r]:
-                        arrive[j, r] = value
-    return float(best[n].min())

@@ -30,6 +30,7 @@ from drlpp.planners.downsets import all_downsets
 from drlpp.planners.op_arrays import OpArrays, op_arrays
 from drlpp.planners.op_orders import op_orders
 from drlpp.planners.search import Search
+from drlpp.planners.set_plans import offer_set_plans
 from drlpp.planners.split_dp import Split, solve_split, to_assignment
 from drlpp.planners.split_model import SplitModel, along_order, over_downsets
 from drlpp.problem import PlanningProblem
@@ -107,6 +108,7 @@ def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
         states = offer_splits(search, model, states)
         if search.budget.spent:
             return
+    offer_set_plans(search)
 
 
 def offer_splits(search: Search, model: SplitModel, choices: Iterable[DeviceStates]) -> list[DeviceStates]:

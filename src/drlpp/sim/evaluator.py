@@ -20,7 +20,8 @@ from drlpp.schedules import SCHEDULES, FlatSchedule, to_schedule
 from drlpp.schedules.arena import new_arena, with_arena
 from drlpp.schedules.registry import empty_order, filled_part, schedule_flags
 from drlpp.sim.batch import bottleneck_packed, evaluate_packed
-from drlpp.sim.placing import ProblemArrays, pack, problem_arrays
+from drlpp.sim.bottleneck import device_loads
+from drlpp.sim.placing import ProblemArrays, pack, place_assignment, problem_arrays
 
 _INFEASIBLE_FACTOR, _EXCESS_FACTOR = 10.0, 100.0
 """Score of an infeasible assignment: value x (10 + 100 x excess / memory in use)."""
@@ -153,6 +154,10 @@ class Evaluator:
         if out[0] < 0:
             check_partition(self.problem.graph, packed.labels[0], assignment.num_stages)
         return float(out[0])
+
+    def loads_s(self, assignment: Assignment) -> NDArray[np.float64]:
+        """``[U]`` load per micro-batch of each used device. Raises PlanError if the partition is not legal."""
+        return device_loads(place_assignment(self.problem, self._arrays, assignment))
 
     def make_plan(self, assignment: Assignment, provenance: Provenance, schedules: Sequence[str] | None = None) -> Plan:
         """The plan of an assignment with its best schedule and the prediction. Raises as `evaluate` does."""

@@ -1,0 +1,464 @@
+"""Which set of devices runs each group of ops, one group after another, so that no load exceeds T: a decision diagram.
+
+Groups come in a row. Each takes a set of devices (its replicas), which bears the group's time over their number and its
+gradient exchange; where the sets of two neighbours differ, the values between them are moved. A *satellite* is a group
+that exchanges values with the last main group before it and with no other that is looked at.
+
+The diagram is built layer by layer: a state holds the load of every device and the set of the last main group. Devices
+of one type are alike, so a state is kept with its loads sorted. States die where a load exceeds T, where all loads
+together and the least that the groups to come add exceed what all devices may bear (`_least_to_come`), and where
+another state is better in everything. A layer that is too wide is coarsened: states whose loads are alike become one
+with the smaller of each load (a *relaxed* diagram; Andersen et al., "A Constraint Store Based on Multivalued Decision
+Diagrams", CP 2007). So "no" is a proof that no sets of devices keep all loads below T, at any width; "yes" comes with
+sets that do, up to what coarsening hid.
+
+Transfers: replica i of r runs the micro-batches m with m mod r = i. Of two sets of r and s, a common device keeps at
+most 1 / lcm(r, s) of the micro-batches for itself, so it moves at least ``1/r + 1/s - 2/lcm``; a device in one set
+only moves its whole share. The same set costs nothing. In the order that is best for one pair, these are exact.
+
+Left out: the order of devices in a set, hosts (every transfer takes the fastest link), latencies, memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from drlpp.sim.bottleneck import LONGEST_PERIOD
+
+_Ints = NDArray[np.int64]
+_Floats = NDArray[np.float64]
+TOLERANCE = 1e-9
+MAX_CHOICES = 256
+"""Sets that one state may choose from; devices with the closest loads count as alike where there would be more."""
+FIRST_CELL, GROWTH = 1e-3, 1.3
+"""Width of a cell of loads in units of T when a layer is first coarsened, and the factor while it is too wide."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """G groups in a row and the devices, T types, at most R replicas.
+
+    Attributes:
+        seconds: ``[T, G]`` per micro-batch on one device of each type.
+        param_bytes: ``[G]``.
+        moved_s: ``[G]`` seconds, at either end, of moving all that is exchanged with the main group before.
+        satellite: ``[G]`` bool; the first group is none.
+        exchange: ``[R + 1]`` seconds per byte and micro-batch of a gradient exchange over r replicas.
+        count: ``[T]`` devices of each type.
+        weight: ``[T]`` of a second on each type, in sums over devices.
+        apart: weighted seconds that ops outside the row add to the sum, wherever they run.
+    """
+
+    seconds: _Floats
+    param_bytes: _Floats
+    moved_s: _Floats
+    satellite: NDArray[np.bool_]
+    exchange: _Floats
+    count: _Ints
+    weight: _Floats
+    apart: float
+
+    @property
+    def num_groups(self) -> int:
+        return len(self.param_bytes)
+
+
+class _States(NamedTuple):
+    """States of a layer, n of them in rows 0 .. n - 1.
+
+    Attributes:
+        load: ``[n, D]`` by type; in a type, the devices of the last main group's set first; each part sorted.
+        total: ``[n]`` weighted sum of what was put on the devices.
+        members: ``[n, T]`` devices of each type in the last main group's set.
+        parent: ``[n]`` state of the layer before.
+        origin: ``[n, D]`` place of the device in the parent.
+        chosen: ``[n, D]`` the device runs this layer's group.
+    """
+
+    load: _Floats
+    total: _Floats
+    members: _Ints
+    parent: _Ints
+    origin: _Ints
+    chosen: NDArray[np.bool_]
+
+
+class _Costs(NamedTuple):
+    """What one layer needs to know; see `Row`."""
+
+    seconds: _Floats
+    param_bytes: float
+    moved_s: float
+    satellite: bool
+    first: bool
+    exchange: _Floats
+    share: _Floats
+    kept: _Floats
+    offset: _Ints
+    weight: _Floats
+    to_come: _Floats
+    limit: float
+    room: float
+
+
+def overlap(most: int, period: int = LONGEST_PERIOD) -> tuple[_Floats, _Floats]:
+    """``[R + 1]`` least part of the micro-batches of one replica of r, and ``[R + 1, R + 1]`` the most that a device
+    in sets of r and s has in common: 1 / lcm, and a little for periods that the evaluator cuts short."""
+    slip = 0.0 if math.lcm(*range(1, most + 1)) <= period else 1.0 / period
+    number = np.arange(most + 1)
+    share = np.where(number > 0, 1.0 / np.maximum(number, 1) - slip, 0.0)
+    kept = 1.0 / np.maximum(1, np.lcm.outer(number, number)) + slip
+    return share, kept
+
+
+def find_sets(row: Row, bound_s: float, width: int) -> list[tuple[int, ...]] | None:
+    """Sets of devices of the groups, numbered by type, or None: no sets keep all loads at most `bound_s`.
+
+    Args:
+        width: most states of a layer.
+    """
+    most = len(row.exchange) - 1
+    share, kept = overlap(most)
+    offset = np.concatenate(([0], np.cumsum(row.count))).astype(np.int64)
+    total = int(offset[-1])
+    limit = bound_s * (1 + TOLERANCE)
+    to_come = _least_to_come(
+        (row.seconds * row.weight[:, None])[row.count > 0].min(axis=0),
+        row.seconds[row.count > 0].min(axis=0),
+        row.param_bytes,
+        row.moved_s,
+        row.satellite,
+        row.exchange,
+        share,
+        kept,
+        float(row.weight[row.count > 0].min()),
+        limit,
+        row.apart,
+    )
+    states = _States(
+        np.zeros((1, total)),
+        np.zeros(1),
+        np.zeros((1, len(row.count)), dtype=np.int64),
+        np.zeros(1, dtype=np.int64),
+        np.zeros((1, total), dtype=np.int64),
+        np.zeros((1, total), dtype=np.bool_),
+    )
+    layers = []
+    cell = bound_s * FIRST_CELL
+    for g in range(row.num_groups):
+        costs = _Costs(
+            np.ascontiguousarray(row.seconds[:, g]),
+            float(row.param_bytes[g]),
+            float(row.moved_s[g]),
+            bool(row.satellite[g]),
+            g == 0,
+            row.exchange,
+            share,
+            kept,
+            offset,
+            row.weight,
+            to_come[g],
+            limit,
+            float(row.count @ row.weight) * limit,
+        )
+        states, cell = _next_layer(states, costs, width, cell)
+        if not len(states.total):
+            return None
+        layers.append(states)
+    return _trace(layers, total)
+
+
+def _trace(layers: list[_States], num_devices: int) -> list[tuple[int, ...]]:
+    """The sets on the way to the last layer's state with the smallest largest load."""
+    at = int(layers[-1].load.max(axis=1).argmin())
+    way = []
+    for states in reversed(layers):
+        way.append(at)
+        at = int(states.parent[at])
+    device = np.arange(num_devices)
+    sets = []
+    for states, i in zip(layers, reversed(way), strict=True):
+        device = device[states.origin[i]]
+        sets.append(tuple(sorted(device[states.chosen[i]].tolist())))
+    return sets
+
+
+@njit(cache=True)
+def _least_to_come(
+    weighted: _Floats,
+    fastest: _Floats,
+    params: _Floats,
+    moved: _Floats,
+    satellite: NDArray[np.bool_],
+    exchange: _Floats,
+    share: _Floats,
+    kept: _Floats,
+    least: float,
+    limit: float,
+    apart: float,
+) -> _Floats:
+    """``[G, R + 1]`` least weighted load of the groups after g if the last main group up to g has r replicas."""
+    num, most = len(weighted), len(exchange) - 1
+    out = np.full((num, most + 1), apart)
+    own = np.empty(most + 1)
+    for g in range(num - 1, 0, -1):
+        for q in range(1, most + 1):
+            load = fastest[g] / q + exchange[q] * params[g]
+            own[q] = weighted[g] + q * exchange[q] * params[g] * least if load <= limit else np.inf
+        for r in range(1, most + 1):
+            best = np.inf
+            for q in range(1, most + 1):
+                value = own[q] + out[g, r if satellite[g] else q]
+                if q != r:
+                    value += moved[g] * least * _moved_in_all(share[r], share[q], kept[r, q], r, q)
+                best = min(best, value)
+            out[g - 1, r] = best
+    return out
+
+
+@njit(cache=True)
+def _moved_in_all(mine: float, theirs: float, kept: float, r: int, q: int) -> float:
+    """Part of the micro-batches moved between sets of r and q devices, at both ends together."""
+    return max(0.0, r * mine + q * theirs - 2 * min(r, q) * kept)
+
+
+@njit(cache=True)
+def _alike(states: _States, i: int, offset: _Ints) -> tuple[_Floats, _Ints, _Ints, NDArray[np.bool_], _Ints, int]:
+    """Classes of devices with one type, membership and load: load, size, type, membership, first place; how many."""
+    devices = states.load.shape[1]
+    load, size, first = np.empty(devices), np.zeros(devices, dtype=np.int64), np.zeros(devices, dtype=np.int64)
+    kind, member = np.zeros(devices, dtype=np.int64), np.zeros(devices, dtype=np.bool_)
+    n = 0
+    choices = 1.0
+    for t in range(len(offset) - 1):
+        middle = offset[t] + states.members[i, t]
+        for d in range(offset[t], offset[t + 1]):
+            fresh = d == offset[t] or d == middle
+            if not fresh and states.load[i, d] == load[n - 1]:
+                choices *= (size[n - 1] + 2) / (size[n - 1] + 1)
+                size[n - 1] += 1
+            else:
+                load[n], size[n], kind[n], member[n], first[n] = states.load[i, d], 1, t, d < middle, d
+                choices *= 2
+                n += 1
+    while choices > MAX_CHOICES:
+        at, least = -1, np.inf
+        for c in range(1, n):
+            if kind[c] == kind[c - 1] and member[c] == member[c - 1]:
+                loss = (load[c] - load[c - 1]) * size[c]
+                if loss < least:
+                    at, least = c, loss
+        if at < 0:
+            break
+        choices *= (size[at - 1] + size[at] + 1) / ((size[at - 1] + 1) * (size[at] + 1))
+        size[at - 1] += size[at]
+        for c in range(at, n - 1):
+            load[c], size[c], kind[c], member[c], first[c] = load[c + 1], size[c + 1], kind[c + 1], member[c + 1], first[c + 1]
+        n -= 1
+    return load, size, kind, member, first, n
+
+
+@njit(cache=True)
+def _cell_hash(load: _Floats, members: _Ints, cell: float) -> np.uint64:
+    h = np.uint64(1469598103934665603)
+    for x in members:
+        h = (h ^ np.uint64(x)) * np.uint64(1099511628211)
+    for x in load:
+        h = (h ^ np.uint64(np.int64(x / cell))) * np.uint64(1099511628211)
+    return h ^ (h >> np.uint64(29))
+
+
+@njit(cache=True)
+def _place(table: _Ints, states: _States, load: _Floats, members: _Ints, cell: float) -> int:
+    """Place in the table of the state with these members whose loads are in the same cells, or the free one."""
+    at = np.int64(_cell_hash(load, members, cell) & np.uint64(len(table) - 1))
+    while table[at] >= 0:
+        j = table[at]
+        same = True
+        for t in range(len(members)):
+            same = same and states.members[j, t] == members[t]
+        if same:
+            for d in range(len(load)):
+                if np.int64(states.load[j, d] / cell) != np.int64(load[d] / cell):
+                    same = False
+                    break
+        if same:
+            break
+        at = (at + 1) & (len(table) - 1)
+    return at
+
+
+@njit(cache=True)
+def _lower(states: _States, j: int, load: _Floats, total: float) -> None:
+    """State j becomes at most as loaded as another."""
+    for d in range(len(load)):
+        states.load[j, d] = min(states.load[j, d], load[d])
+    states.total[j] = min(states.total[j], total)
+
+
+@njit(cache=True)
+def _copy(states: _States, j: int, i: int) -> None:
+    """State i moves to row j."""
+    states.load[j], states.total[j], states.members[j] = states.load[i], states.total[i], states.members[i]
+    states.parent[j], states.origin[j], states.chosen[j] = states.parent[i], states.origin[i], states.chosen[i]
+
+
+@njit(cache=True)
+def _coarsen(states: _States, n: int, table: _Ints, cell: float, width: int) -> tuple[int, float]:
+    """Joins states in ever larger cells until at most `width` are left."""
+    while n > width:
+        cell *= GROWTH
+        table[:] = -1
+        left = 0
+        for i in range(n):
+            at = _place(table, states, states.load[i], states.members[i], cell)
+            if table[at] >= 0:
+                _lower(states, table[at], states.load[i], states.total[i])
+            else:
+                if left < i:
+                    _copy(states, left, i)
+                table[at] = left
+                left += 1
+        n = left
+    return n, cell
+
+
+@njit(cache=True)
+def _undominated(states: _States, n: int) -> _Ints:
+    """Rows of the states that no other one is better than in everything."""
+    order = np.argsort(states.total[:n], kind="mergesort")
+    kept = np.empty(n, dtype=np.int64)
+    number = 0
+    for i in order:
+        worse = False
+        for k in range(number):
+            j = kept[k]
+            worse = True
+            for t in range(states.members.shape[1]):
+                if states.members[i, t] != states.members[j, t]:
+                    worse = False
+                    break
+            if worse:
+                for d in range(states.load.shape[1]):
+                    if states.load[j, d] > states.load[i, d]:
+                        worse = False
+                        break
+            if worse:
+                break
+        if not worse:
+            kept[number] = i
+            number += 1
+    return kept[:number]
+
+
+@njit(cache=True)
+def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tuple[_States, float]:
+    """The states after one more group, and the width of a cell of loads that the layer needed."""
+    devices, types, most = states.load.shape[1], len(costs.weight), len(costs.exchange) - 1
+    space = 4 * width
+    size_of_table = 1
+    while size_of_table < 4 * space:
+        size_of_table *= 2
+    table = np.full(size_of_table, -1, dtype=np.int64)
+    new = _States(
+        np.empty((space, devices)),
+        np.empty(space),
+        np.empty((space, types), dtype=np.int64),
+        np.empty(space, dtype=np.int64),
+        np.empty((space, devices), dtype=np.int64),
+        np.empty((space, devices), dtype=np.bool_),
+    )
+    n = 0
+    take = np.zeros(devices, dtype=np.int64)
+    after = np.empty((2, devices))  # load of each class's devices that are taken, and of the others
+    load, members = np.empty(devices), np.empty(types, dtype=np.int64)
+    origin, chosen = np.empty(devices, dtype=np.int64), np.empty(devices, dtype=np.bool_)
+    for i in range(len(states.total)):
+        r = states.members[i].sum()
+        before, size, kind, member, first, classes = _alike(states, i, costs.offset)
+        take[:] = 0
+        while True:
+            c = 0  # the next number of devices from each class
+            while c < classes and take[c] == size[c]:
+                take[c] = 0
+                c += 1
+            if c == classes:
+                break
+            take[c] += 1
+            q = take[:classes].sum()
+            if q > most:
+                continue
+            same = not costs.first
+            for c in range(classes):
+                same = same and take[c] == (size[c] if member[c] else 0)
+            stay, enter, leave = 0.0, 0.0, 0.0
+            if not same and not costs.first:
+                stay = costs.moved_s * max(0.0, costs.share[r] + costs.share[q] - 2 * costs.kept[r, q])
+                enter, leave = costs.moved_s * costs.share[q], costs.moved_s * costs.share[r]
+            total = states.total[i]
+            fits = True
+            for c in range(classes):
+                work = costs.seconds[kind[c]] / q + costs.exchange[q] * costs.param_bytes
+                taken, other = work + (stay if member[c] else enter), leave if member[c] else 0.0
+                after[0, c], after[1, c] = before[c] + taken, before[c] + other
+                if (take[c] > 0 and after[0, c] > costs.limit) or (take[c] < size[c] and after[1, c] > costs.limit):
+                    fits = False
+                    break
+                total += costs.weight[kind[c]] * (take[c] * taken + (size[c] - take[c]) * other)
+            if not fits or total + costs.to_come[r if costs.satellite else q] > costs.room:
+                continue
+            # sort the devices of each type: the set of the last main group, then the others
+            end = 0
+            for t in range(types):
+                for part in range(2):
+                    start = end
+                    for c in range(classes):
+                        if kind[c] != t:
+                            continue
+                        for k in range(size[c]):
+                            is_taken = k < take[c]
+                            in_set = member[c] if costs.satellite else is_taken
+                            if in_set != (part == 0):
+                                continue
+                            value = after[0 if is_taken else 1, c]
+                            d = end
+                            while d > start and load[d - 1] > value:
+                                load[d], origin[d], chosen[d] = load[d - 1], origin[d - 1], chosen[d - 1]
+                                d -= 1
+                            load[d], origin[d], chosen[d] = value, first[c] + k, is_taken
+                            end += 1
+                    if part == 0:
+                        members[t] = end - start
+            while True:
+                at = _place(table, new, load, members, cell)
+                if table[at] >= 0:
+                    _lower(new, table[at], load, total)
+                    break
+                if n < space:
+                    new.load[n], new.total[n], new.members[n] = load, total, members
+                    new.parent[n], new.origin[n], new.chosen[n] = i, origin, chosen
+                    table[at] = n
+                    n += 1
+                    break
+                n, cell = _coarsen(new, n, table, cell, width)
+    kept = _undominated(new, n)
+    out = _States(
+        new.load[kept], new.total[kept], new.members[kept], new.parent[kept], new.origin[kept], new.chosen[kept]
+    )
+    if len(kept) > width:
+        number, cell = _coarsen(out, len(kept), table, cell, width)
+        out = _States(
+            out.load[:number],
+            out.total[:number],
+            out.members[:number],
+            out.parent[:number],
+            out.origin[:number],
+            out.chosen[:number],
+        )
+    return out, cell

@@ -1,0 +1,132 @@
+"""Steady-state plans from the sets of devices that the decision diagram finds (`device_sets`).
+
+The diagram's answer to "may all loads be at most T?" names the devices of the groups of ops along the heaviest path;
+T is bisected. Ops beside the row join a neighbour. Then every op in turn tries the devices of its neighbours, while
+that lowers the loads. A device may take part in any number of stages, with any partners in each: plans that the
+dynamic program over consecutive stages cannot make.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drlpp.graph import OpGraph
+from drlpp.plan.assignment import Assignment
+from drlpp.planners.op_arrays import op_arrays
+from drlpp.planners.search import Search
+from drlpp.planners.set_rows import MAX_DEVICES, MAX_PATH, SetRows
+
+WIDTH = 512
+STEPS = 10
+"""Bisections of T."""
+POWER = 16
+"""Loads are compared by the sum of this power: the largest first, but the others count as well."""
+MAX_TRIES = 4000
+"""Most changes that the descent tries on one plan."""
+
+Sets = list[tuple[int, ...]]
+"""Devices of each op, in order; empty: not known."""
+
+
+def offer_set_plans(search: Search) -> None:
+    """Offers plans for ever smaller T, until none may exist or the budget is spent."""
+    problem = search.problem
+    if problem.objective != "steady-state" or problem.cluster.num_devices > MAX_DEVICES:
+        return
+    rows = SetRows(problem, op_arrays(problem))
+    if rows.path_length > MAX_PATH:
+        return
+    low, high = rows.work_s, search.best_value
+    if not math.isfinite(high):
+        high = 2 * float(op_arrays(problem).total_s.max(axis=0).sum())
+    for _ in range(STEPS):
+        if search.budget.spent:
+            return
+        middle = (low + high) / 2
+        found = rows.find(middle, WIDTH)
+        if found is None:
+            low = middle
+            continue
+        high = middle
+        sets: Sets = [()] * problem.graph.num_ops
+        for ops, devices in found:
+            for op in ops.tolist():
+                sets[op] = devices
+        _descend(search, _filled(problem.graph, sets))
+
+
+def sets_to_assignment(graph: OpGraph, sets: Sequence[tuple[int, ...]]) -> Assignment:
+    """Stages with the given devices: an op joins the first stage with its devices that none of its inputs is behind."""
+    devices: list[tuple[int, ...]] = []
+    with_set: dict[tuple[int, ...], list[int]] = {}
+    stage = np.zeros(graph.num_ops, dtype=np.int64)
+    for i in range(graph.num_ops):
+        earliest = max((int(stage[p]) for p in graph.predecessors[i]), default=0)
+        known = with_set.setdefault(sets[i], [])
+        chosen = next((s for s in known if s >= earliest), -1)
+        if chosen < 0:
+            chosen = len(devices)
+            devices.append(sets[i])
+            known.append(chosen)
+        stage[i] = chosen
+    return Assignment(stage, tuple(devices))
+
+
+def _filled(graph: OpGraph, sets: Sets) -> Sets:
+    """Ops without devices take those of the input that has some, else of the consumer; and replicas are ordered so
+    that as few micro-batches as possible change their device."""
+    out = list(sets)
+    for i in range(graph.num_ops):
+        if not out[i]:
+            out[i] = next((out[p] for p in reversed(graph.predecessors[i]) if out[p]), ())
+    for i in range(graph.num_ops - 1, -1, -1):
+        if not out[i]:
+            out[i] = next((out[s] for s in graph.successors[i] if out[s]), ())
+    ordered: Sets = []
+    for i in range(graph.num_ops):
+        before = next((ordered[p] for p in reversed(graph.predecessors[i])), ())
+        ordered.append(_aligned(before, out[i] or (0,)))
+    return ordered
+
+
+def _aligned(before: tuple[int, ...], devices: tuple[int, ...]) -> tuple[int, ...]:
+    """The devices in the order in which replica i and replica j of both sets meet where i = j modulo the common divisor."""
+    if set(before) == set(devices):
+        return before
+    places: list[int] = [-1] * len(devices)
+    divisor = math.gcd(len(before), len(devices))
+    left = []
+    for d in devices:
+        at = before.index(d) if d in before else -1
+        fitting = [j for j in range(len(places)) if places[j] < 0 and at >= 0 and (j - at) % divisor == 0]
+        if fitting:
+            places[at if at in fitting else fitting[0]] = d
+        else:
+            left.append(d)
+    rest = iter(left)
+    return tuple(next(rest) if p < 0 else p for p in places)
+
+
+def _descend(search: Search, sets: Sets) -> None:
+    """Lets ops take the devices of their neighbours while that lowers the loads; offers the plan at the end."""
+    graph, evaluator = search.problem.graph, search.evaluator
+
+    def value(candidate: Sets) -> float:
+        loads: NDArray[np.float64] = evaluator.loads_s(sets_to_assignment(graph, candidate))
+        return float(loads.max() * ((loads / loads.max()) ** POWER).sum() ** (1 / POWER))
+
+    current, best = sets, value(sets)
+    tries, improved = 0, True
+    while improved and tries < MAX_TRIES and not search.budget.spent:
+        improved = False
+        for i in range(graph.num_ops):
+            for other in {current[j] for j in (*graph.predecessors[i], *graph.successors[i])} - {current[i]}:
+                candidate = [*current[:i], other, *current[i + 1 :]]
+                tries += 1
+                if (v := value(candidate)) < best * (1 - 1e-9):
+                    current, best, improved = candidate, v, True
+    search.offer(sets_to_assignment(graph, current))

@@ -1,0 +1,275 @@
+"""The row of groups that `device_sets` asks about, from a problem: what must be together, what comes in which order.
+
+For a bound T, the devices have some time to spare beyond the work. A value whose move between two different sets of
+devices would take more than that is not moved: its ops have the same set in every plan with loads up to T, and become
+one group. The groups along the heaviest path of the graph are the row. Where the path leaves a group and comes back, what
+lies between is a satellite of the group; so is each group beside the path, of the group that it exchanges most with.
+
+Groups too small to matter for the load of a device are taken out: their work still counts in the sum over devices, and
+between their neighbours the smaller of the two transfers remains (the part of the micro-batches that a device moves
+obeys the triangle inequality).
+
+Left out, all of it on the safe side: values between other groups than a main group and the next, or a satellite and its
+main group; each value counts once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drlpp.cluster import Cluster
+from drlpp.graph import OpGraph
+from drlpp.planners.device_sets import TOLERANCE, Row, find_sets, overlap
+from drlpp.planners.op_arrays import OpArrays
+from drlpp.problem import PlanningProblem
+
+MAX_PATH = 1500
+MAX_DEVICES = 64
+"""Larger problems are not asked about."""
+SMALL = 0.002
+"""Groups below this part of the bound, in time and in gradient exchange, are taken out of the row."""
+
+
+class SetRows:
+    """Rows of groups of one problem, for any bound.
+
+    Args:
+        problem: what is planned.
+        arrays: its arrays.
+
+    Attributes:
+        work_s: what all devices together need at least, each for its part.
+    """
+
+    def __init__(self, problem: PlanningProblem, arrays: OpArrays) -> None:
+        weights, self.work_s = work_weights(problem, arrays)
+        cluster = problem.cluster
+        used = np.unique(cluster.type_index)
+        self._arrays = arrays
+        self._weights = weights
+        self._by_type = np.argsort(cluster.type_index, kind="stable")
+        self._count = np.bincount(cluster.type_index, minlength=len(arrays.total_s))
+        self._weighted = (arrays.total_s[used] * weights[used, None]).min(axis=0)
+        self._fastest = arrays.total_s[used].min(axis=0)
+        self._capacity = float(self._count @ weights)
+        self._path = _heaviest_path(problem.graph, self._weighted)
+        replicas = cluster.num_devices if problem.may_replicate else 1
+        self._exchange = exchange_s_per_byte(cluster)[: replicas + 1] / problem.training.num_microbatches
+        per_unit = 1.0 if arrays.timed else 1.0 / float(_largest_bandwidth(cluster))
+        self._moved_s = arrays.value_amount * per_unit
+        share, kept = overlap(replicas)
+        least = 2.0 if cluster.num_devices > 1 else 0.0
+        for r in range(1, replicas + 1):
+            for q in range(1, r + 1):
+                common = q if q < r else r - 1
+                if q < r or r < cluster.num_devices:
+                    least = min(least, r * share[r] + q * share[q] - 2 * common * kept[r, q])
+        self._least_move = least * float(weights[used].min())
+
+    @property
+    def path_length(self) -> int:
+        return len(self._path)
+
+    def find(self, bound_s: float, width: int) -> list[tuple[NDArray[np.int64], tuple[int, ...]]] | None:
+        """Ops and devices of each group in the row, or None: no plan has all loads at most `bound_s`."""
+        if self._capacity * bound_s * (1 + TOLERANCE) < self._weighted.sum():
+            return None
+        row, groups = self.row(bound_s)
+        sets = find_sets(row, bound_s, width)
+        if sets is None:
+            return None
+        return [(ops, tuple(self._by_type[list(s)].tolist())) for ops, s in zip(groups, sets, strict=True)]
+
+    def row(self, bound_s: float) -> tuple[Row, list[NDArray[np.int64]]]:
+        """The row for a bound, and the ops of each of its groups."""
+        arrays = self._arrays
+        group = self._together(self._capacity * bound_s * (1 + TOLERANCE) - float(self._weighted.sum()))
+        num = int(group.max()) + 1
+        main, host = self._main_groups(group)
+        main, host, moved = self._exchanged(group, num, main, host)
+        work = np.zeros((len(arrays.total_s), num))
+        for t in range(len(work)):
+            work[t] = np.bincount(group, arrays.total_s[t], num)
+        params = np.bincount(group, arrays.param_bytes, num)
+        slowest = work[self._count > 0].max(axis=0)
+        large = (slowest > SMALL * bound_s) | (params * self._exchange[-1] > SMALL * bound_s)
+        satellites: dict[int, list[int]] = {g: [] for g in main}
+        for g, h in host.items():
+            if large[g]:
+                satellites[h].append(g)
+        order: list[int] = []
+        is_satellite: list[bool] = []
+        cuts: list[float] = []
+        passed = np.inf  # smallest transfer over the groups taken out since the last one that was kept
+        for g in main:
+            passed = min(passed, moved[g])
+            if large[g] or satellites[g]:
+                order += [g, *satellites[g]]
+                is_satellite += [False, *(True for _ in satellites[g])]
+                cuts += [passed, *(moved[s] for s in satellites[g])]
+                passed = np.inf
+        rank = np.full(num, -1)
+        rank[order] = np.arange(len(order))
+        outside = np.flatnonzero(rank[group] < 0)
+        if cuts:
+            cuts[0] = 0.0
+        row = Row(
+            seconds=np.ascontiguousarray(work[:, order]),
+            param_bytes=params[order],
+            moved_s=np.array(cuts),
+            satellite=np.array(is_satellite, dtype=np.bool_),
+            exchange=self._exchange,
+            count=self._count,
+            weight=self._weights,
+            apart=self._apart(outside, bound_s),
+        )
+        return row, [np.flatnonzero(group == g) for g in order]
+
+    def _together(self, spare: float) -> NDArray[np.int64]:
+        """``[N]`` group of each op, if devices may only spend so many weighted seconds on transfers."""
+        arrays = self._arrays
+        parent = list(range(arrays.num_ops))
+
+        def root(i: int) -> int:
+            while parent[i] != i:
+                parent[i] = parent[parent[i]]
+                i = parent[i]
+            return i
+
+        for v in np.flatnonzero(self._moved_s * self._least_move > spare):
+            a = root(int(arrays.value_src[v]))
+            for op in arrays.consumer_op[arrays.consumer_ptr[v] : arrays.consumer_ptr[v + 1]].tolist():
+                parent[root(op)] = a
+        _, group = np.unique([root(i) for i in range(arrays.num_ops)], return_inverse=True)
+        return np.asarray(group, dtype=np.int64)
+
+    def _main_groups(self, group: NDArray[np.int64]) -> tuple[list[int], dict[int, int]]:
+        """Groups along the path, and for those between two visits of one group, that group."""
+        main: list[int] = []
+        host: dict[int, int] = {}
+        for op in self._path:
+            g = int(group[op])
+            if g in host:
+                continue
+            if g in main:
+                at = main.index(g)
+                left = set(main[at + 1 :])
+                host.update(dict.fromkeys(left, g))
+                host.update({s: g for s, h in host.items() if h in left})
+                del main[at + 1 :]
+            else:
+                main.append(g)
+        return main, host
+
+    def _exchanged(
+        self, group: NDArray[np.int64], num: int, main: list[int], host: dict[int, int]
+    ) -> tuple[list[int], dict[int, int], NDArray[np.float64]]:
+        """Gives every group beside the row a host; and ``[num]`` seconds of the values that each group exchanges with
+        the main group before it or its host."""
+        arrays = self._arrays
+        place = np.full(num, -2)
+        place[main] = np.arange(len(main))
+        moved = np.zeros(num)
+        source = group[arrays.value_src]
+        left: list[tuple[int, list[int]]] = []
+        amount: dict[tuple[int, int], float] = {}
+        for v in range(len(source)):
+            a = int(source[v])
+            users = set(group[arrays.consumer_op[arrays.consumer_ptr[v] : arrays.consumer_ptr[v + 1]]].tolist()) - {a}
+            next_to = [b for b in users if place[a] >= 0 and place[b] >= 0 and abs(place[a] - place[b]) == 1]
+            if next_to:
+                moved[max(a, next_to[0], key=lambda g: place[g])] += self._moved_s[v]
+            elif users:
+                left.append((v, sorted(users)))
+                for b in users:
+                    for x, y in ((a, b), (b, a)):
+                        if place[x] < 0 and x not in host and place[y] >= 0:
+                            amount[x, y] = amount.get((x, y), 0.0) + self._moved_s[v]
+        best: dict[int, float] = {}
+        for (x, y), value in amount.items():
+            if value > best.get(x, -1.0):
+                best[x], host[x] = value, y
+        for v, users_of in left:
+            a = int(source[v])
+            satellites = [b for b in users_of if host.get(b) == a] or [b for b in users_of if host.get(a) == b][:1]
+            if satellites:
+                moved[satellites[0] if host.get(satellites[0]) == a else a] += self._moved_s[v]
+        return main, host, moved
+
+    def _apart(self, ops: NDArray[np.int64], bound_s: float) -> float:
+        """Least weighted load of some ops, each with the number of replicas that keeps it below the bound."""
+        r = np.arange(1, len(self._exchange))
+        exchange = self._exchange[1:]
+        lightest = float(self._weights[self._count > 0].min())
+        total = 0.0
+        for i in ops.tolist():
+            load = self._fastest[i] / r + exchange * self._arrays.param_bytes[i]
+            extra = np.where(load <= bound_s * (1 + TOLERANCE), r * exchange * self._arrays.param_bytes[i], np.inf).min()
+            total += float(self._weighted[i] + lightest * extra)
+        return total
+
+
+def work_weights(problem: PlanningProblem, arrays: OpArrays) -> tuple[NDArray[np.float64], float]:
+    """Weights ``[T]`` of a second on each device type, and the bound by work that they give: see `bounds`."""
+    count = np.bincount(problem.cluster.type_index, minlength=len(arrays.total_s)).astype(np.float64)
+    used = count > 0
+
+    def value(y: NDArray[np.float64]) -> float:
+        spent = (arrays.total_s[used] * y[used, None]).min(axis=0).sum()
+        return float(spent / (count[used] @ y[used]))
+
+    whole = arrays.total_s.sum(axis=1)
+    best = np.where(whole > 0, 1.0 / np.maximum(whole, 1e-300), 1.0)
+    best /= best.max()
+    best_value = value(best)
+    step = 0.5
+    while step > 1e-4 and used.sum() > 1:
+        improved = False
+        for t in np.flatnonzero(used):
+            for factor in (1.0 + step, 1.0 / (1.0 + step)):
+                y = best.copy()
+                y[t] *= factor
+                if (v := value(y)) > best_value:
+                    best, best_value, improved = y, v, True
+        step = step if improved else step / 2
+    return best, best_value
+
+
+def exchange_s_per_byte(cluster: Cluster) -> NDArray[np.float64]:
+    """``[D + 1]`` seconds per byte that an all-reduce over r = 0, 1, ... D devices takes at least; not falling."""
+    sizes = [len(h.devices) for h in cluster.hosts if h.devices]
+    largest, hosts, total = max(sizes), len(sizes), cluster.num_devices
+    link = max((h.link.bandwidth for h in cluster.hosts if h.link is not None), default=np.inf)
+    port = max((h.network.bandwidth for h in cluster.hosts if h.network is not None), default=np.inf)
+    out = np.zeros(total + 1)
+    for r in range(2, total + 1):
+        choices = []
+        for n in range(1, min(r, largest) + 1):
+            h = -(-r // n)
+            if h <= hosts:
+                choices.append(2 * (n - 1) / n / link + 2 * (h - 1) / h / port)
+        out[r] = min(choices, default=0.0)
+    return np.minimum.accumulate(out[::-1])[::-1]
+
+
+def _largest_bandwidth(cluster: Cluster) -> float:
+    """Of a path between two devices; inf for one device."""
+    off = cluster.bandwidth[~np.eye(cluster.num_devices, dtype=np.bool_)]
+    return float(off.max()) if len(off) else np.inf
+
+
+def _heaviest_path(graph: OpGraph, weight: NDArray[np.float64]) -> list[int]:
+    """Ops of the path of the graph with the largest sum of weights; light detours are left out."""
+    # a detour over a light op (the size of a tensor) would hide the value that goes beside it
+    gain = weight - 0.02 * weight.mean()
+    total, previous = gain.copy(), [-1] * graph.num_ops
+    for i in range(graph.num_ops):
+        for p in graph.predecessors[i]:
+            if total[p] + gain[i] > total[i]:
+                total[i], previous[i] = total[p] + gain[i], p
+    path, i = [], int(np.argmax(total))
+    while i >= 0:
+        path.append(i)
+        i = previous[i]
+    return path[::-1]
