@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -114,3 +115,10 @@ def levels_cluster(machines: int | list[int], bandwidths: float | list[float]) -
     speeds = [bandwidths] if isinstance(bandwidths, float) else bandwidths
     hosts = sizes[1] if len(sizes) > 1 else 1
     return small_cluster([["mid"] * sizes[0]] * hosts, link=f"{speeds[0]}B/s", network=f"{speeds[-1]}B/s")
+
+
+def with_split(problem: PlanningProblem, num_stages: int = 2) -> PlanningProblem:
+    """The problem, with a split of its source: as many ops in each stage, in their order."""
+    ops = problem.graph.ops
+    given = {op.name: i * num_stages // len(ops) for i, op in enumerate(ops)}
+    return dataclasses.replace(problem, graph=dataclasses.replace(problem.graph, given_stages=given))

@@ -1,7 +1,7 @@
 """Graphs at the edge: nothing to do, no edges, several components, inputs that PipeDream drops."""
 
 import pytest
-from planner_cases import small_cluster
+from planner_cases import small_cluster, with_split
 
 from drlpp.graph import REFERENCE, Edge, Op, OpGraph, OpTimes
 from drlpp.plan import validate
@@ -36,8 +36,10 @@ GRAPHS = {
 @pytest.mark.parametrize("kind", list(GRAPHS))
 @pytest.mark.parametrize("objective", ["iteration-time", "steady-state"])
 def test_every_planner_plans_odd_graphs(name, kind, objective):
-    problem = PlanningProblem.build(
-        GRAPHS[kind], small_cluster([["fast", "mid"], ["slow"]]), num_microbatches=4, objective=objective
+    problem = with_split(
+        PlanningProblem.build(
+            GRAPHS[kind], small_cluster([["fast", "mid"], ["slow"]]), num_microbatches=4, objective=objective
+        )
     )
     result = get_planner(name).solve(problem, Budget(0.1), 0)
     assert result.status == "ok", result.reason

@@ -1,8 +1,10 @@
 """Data parallelism, uniform split, random plans, greedy, and the registry."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from planner_cases import chain_problem, data_file, small_problem
+from planner_cases import chain_problem, data_file, small_problem, with_split
 
 from drlpp.errors import InputError
 from drlpp.graph.readers import read_graph
@@ -13,8 +15,9 @@ from drlpp.planners.greedy import Greedy, greedy_assignment, upward_rank
 from drlpp.planners.op_arrays import op_arrays
 from drlpp.planners.random_plans import RandomPlans, random_assignment
 from drlpp.planners.registry import PLANNERS, get_planner
-from drlpp.planners.uniform import Uniform, uniform_assignment
+from drlpp.planners.uniform import Uniform, grids, uniform_assignment, uniform_split
 from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluator
 
 UNEQUAL = [["fast", "mid"], ["slow", "mid"]]
 
@@ -22,7 +25,7 @@ UNEQUAL = [["fast", "mid"], ["slow", "mid"]]
 @pytest.mark.parametrize("name", list(PLANNERS))
 @pytest.mark.parametrize("objective", ["iteration-time", "steady-state"])
 def test_every_planner_returns_a_legal_plan_with_its_prediction(name, objective):
-    problem = small_problem(0, UNEQUAL, num_ops=14, objective=objective)
+    problem = with_split(small_problem(0, UNEQUAL, num_ops=14, objective=objective))
     planner = get_planner(name)
     assert planner.name == name
     assert planner.summary
@@ -37,7 +40,7 @@ def test_every_planner_returns_a_legal_plan_with_its_prediction(name, objective)
 
 @pytest.mark.parametrize("name", list(PLANNERS))
 def test_too_little_memory_is_infeasible_with_a_reason(name):
-    problem = small_problem(0, UNEQUAL, num_ops=14, memory="1KB", objective="iteration-time")
+    problem = with_split(small_problem(0, UNEQUAL, num_ops=14, memory="1KB", objective="iteration-time"))
     result = get_planner(name).solve(problem, Budget(0.3), 0)
     assert result.status == "infeasible"
     assert result.plan is None
@@ -46,7 +49,7 @@ def test_too_little_memory_is_infeasible_with_a_reason(name):
 
 @pytest.mark.parametrize("name", list(PLANNERS))
 def test_one_device_and_one_op(name):
-    problem = small_problem(1, [["mid"]], num_ops=2)
+    problem = with_split(small_problem(1, [["mid"]], num_ops=2), num_stages=1)
     result = get_planner(name).solve(problem, Budget(0.2), 0)
     assert result.status == "ok"
     assert result.plan.num_stages == 1
@@ -71,9 +74,24 @@ def test_data_parallel_needs_parameter_sizes():
 
 
 def test_uniform_cuts_equal_ops_evenly_in_host_order():
-    result = Uniform().solve(chain_problem(8, [["mid"] * 2, ["mid"] * 2]), Budget(1), 0)
+    problem = dataclasses.replace(chain_problem(8, [["mid"] * 2, ["mid"] * 2]), replication=False)
+    result = Uniform().solve(problem, Budget(1), 0)
     assert [len(s.ops) for s in result.plan.stages] == [2, 2, 2, 2]
     assert [s.devices for s in result.plan.stages] == [(0,), (1,), (2,), (3,)]
+
+
+def test_uniform_tries_all_products_of_stages_and_replicas():
+    problem = dataclasses.replace(chain_problem(8, [["mid"] * 2, ["mid"] * 2]), objective="iteration-time")
+    assert set(grids(problem)) == {
+        ((0,), (1,), (2,), (3,)),
+        ((0, 1), (2, 3)),
+        ((0, 2), (1, 3)),
+        ((0, 1, 2),),
+        ((0, 1, 2, 3),),
+    }
+    values = [Evaluator(problem).evaluate(uniform_split(problem, places)).iteration_time_s for places in grids(problem)]
+    result = Uniform().solve(problem, Budget(1), 0)
+    assert result.plan.prediction.iteration_time_s == min(values)
 
 
 def test_uniform_drops_stages_that_a_large_op_swallows():
@@ -103,9 +121,9 @@ def test_upward_rank_falls_along_edges():
 
 def test_greedy_respects_its_cap():
     problem = chain_problem(8, [["mid"] * 4])
-    order = np.arange(8)
-    assert greedy_assignment(problem, order, (0, 1, 2, 3), 3e-3 * 1.9) is None
-    assignment = greedy_assignment(problem, order, (0, 1, 2, 3), 6.1e-3)
+    order, places = np.arange(8), ((0,), (1,), (2,), (3,))
+    assert greedy_assignment(problem, order, places, 3e-3 * 1.9) is None
+    assignment = greedy_assignment(problem, order, places, 6.1e-3)
     assert np.bincount(assignment.stage_of_op).tolist() == [2, 2, 2, 2]
 
 

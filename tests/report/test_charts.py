@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,12 +11,26 @@ from drlpp.report.comparison import compare_results
 
 
 def test_history_goes_on_until_the_last_planner_is_done(problem, results):
-    chart = history_chart(compare_results(problem, results, Bound(0.01)))
+    bound = 0.9 * min(r.history[-1][1] for r in results if r.history)
+    chart = history_chart(compare_results(problem, results, Bound(bound)))
     assert [s["name"] for s in chart["series"]] == ["drl", "data-parallel"]
     for series in chart["series"]:
         assert series["points"][-1][0] == 30.0
         assert series["points"][-1][1] == series["points"][-2][1]
-    assert chart["bound"] == 0.01
+    assert chart["bound"] == bound
+
+
+def test_bad_starts_and_low_bounds_do_not_flatten_the_chart(problem, results):
+    best = results[0].history[-1][1]
+    late = dataclasses.replace(results[1], history=((0.1, 50 * best), (0.2, 1.1 * best)))
+    chart = history_chart(compare_results(problem, [late, results[0]], Bound(0.1 * best)))
+    assert [s["name"] for s in chart["series"]] == [results[0].planner, results[1].planner]
+    assert chart["series"][0]["label"].startswith(f"{results[0].planner} ")
+    assert chart["y"]["cut"] == pytest.approx(2 * best)
+    assert chart["bound"] is None
+    assert "below the chart" in chart["remark"]
+    calm = history_chart(compare_results(problem, [results[0]], Bound(0.9 * best)))
+    assert (calm["bound"], calm["remark"]) == (pytest.approx(0.9 * best), "")
 
 
 def test_no_history_no_chart(problem, results):

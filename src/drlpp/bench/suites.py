@@ -36,15 +36,15 @@ _LLM = {
     "&num_heads=16&batch_size=4&seq_len=256",
     "whisper": "transformers:WhisperForConditionalGeneration?batch_size=2",
     "clip": "transformers:CLIPModel?batch_size=16",
-    "blip2": "transformers:Blip2ForConditionalGeneration?batch_size=1",
+    "llava-7b": "transformers:LlavaForConditionalGeneration?batch_size=1&dtype=bfloat16",
 }
+_LLAMA_70B = (
+    "transformers:LlamaForCausalLM?num_hidden_layers=80&hidden_size=8192&intermediate_size=28672"
+    "&num_attention_heads=64&num_key_value_heads=8&vocab_size=128256&batch_size=1&seq_len=4096&dtype=bfloat16"
+)
 _LLAMA_405B = (
     "transformers:LlamaForCausalLM?num_hidden_layers=126&hidden_size=16384&intermediate_size=53248"
     "&num_attention_heads=128&num_key_value_heads=8&vocab_size=128256&batch_size=1&seq_len=4096&dtype=bfloat16"
-)
-_GPT_96 = (
-    "transformers:GPT2LMHeadModel?n_layer=96&n_embd=12288&n_head=96&n_positions=2048&batch_size=1&seq_len=2048"
-    "&dtype=bfloat16"
 )
 _UNSEEN = {
     "nasnet-large": "timm:nasnetalarge?batch_size=4",
@@ -87,7 +87,8 @@ def _large() -> Suite:
         Case("dag-3000 on 64 mixed", "generated:dag?ops=3000", "generated:half-and-half?devices=64", 128),
         Case("dag-5000 on 256 mixed", "generated:dag?ops=5000", "generated:half-and-half?devices=256", 256),
         Case("dag-5000 on 1024 mixed", "generated:dag?ops=5000&seed=1", "generated:half-and-half?devices=1024", 1024),
-        Case("gpt-96-layers on 512 H100", _GPT_96, "generated:dgx-h100?devices=512", 512, optimizer="adamw"),
+        Case("llama-70b on 64 H100", _LLAMA_70B, "generated:dgx-h100?devices=64", 128, optimizer="adamw"),
+        Case("llama-70b on 256 mixed", _LLAMA_70B, "generated:half-and-half?devices=256", 256, optimizer="adamw"),
         Case("llama-405b on 1024 H100", _LLAMA_405B, "generated:dgx-h100?devices=1024", 1024, optimizer="adamw"),
         Case("llama-405b on 512 H100", _LLAMA_405B, "generated:dgx-h100?devices=512", 512, optimizer="adamw"),
     ]

@@ -82,7 +82,8 @@ class Summary:
 
 
 def summarize(rows: Sequence[Row]) -> Summary:
-    """Summarises the rows of a suite, as `run_suite` returns them."""
+    """Summarises the rows that `run_suite` returns; cells where a planner does not apply are left out."""
+    rows = [row for row in rows if row["status"] != "not-applicable"]
     by_case: dict[str, list[Row]] = {}
     for row in rows:
         by_case.setdefault(row["case"]["name"], []).append(row)

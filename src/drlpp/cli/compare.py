@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def compare(
     model: inputs.Model,
     cluster: inputs.ClusterOption,
-    planners: Annotated[str, typer.Option("--planners", help="Comma-separated names, or `all`.")] = "all",
+    planners: Annotated[str, typer.Option("--planners", help="Comma-separated names, or `all` that apply.")] = "all",
     budget: inputs.Budget = 30.0,
     seed: inputs.Seed = 0,
     objective: inputs.ObjectiveOption = "iteration-time",
@@ -52,6 +52,8 @@ def compare(
     for planner in chosen:
         results.append(solve_visibly(planner, problem, budget, seed))
         say(f"{planner.name}: {results[-1].status}, {results[-1].planning_time_s:.1f} s")
+    if planners == "all":
+        results = [r for r in results if r.status != "not-applicable"]
     comparison = compare_results(problem, results, lower_bound(problem))
     out().print(comparison_table(comparison))
     if json_file:

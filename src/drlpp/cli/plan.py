@@ -56,7 +56,7 @@ def plan(
     """
     check_writable(output)
     from drlpp.cli.solve import solve_visibly
-    from drlpp.errors import ExecutionError, InfeasibleError
+    from drlpp.errors import ExecutionError, InfeasibleError, InputError
     from drlpp.plan import plan_to_dict, save_plan
     from drlpp.planners.bounds import lower_bound
     from drlpp.planners.engines import get_engine
@@ -100,6 +100,8 @@ def plan(
         if "restriction" in answer:
             say(answer["restriction"]["summary"])
         say(f"plan written to {output}" if output else "not written: give -o plan.json to keep the plan")
+    if result.status == "not-applicable":
+        raise InputError(result.reason)
     if result.status == "infeasible":
         raise InfeasibleError(result.reason)
     if result.status == "failed":

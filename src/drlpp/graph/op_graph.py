@@ -147,6 +147,7 @@ class OpGraph:
         samples_per_microbatch: samples in the micro-batch that the costs are for.
         dtype: element type that decides the peak rate of devices.
         measured_on: device type of the database that `REFERENCE` times were taken on; empty if unknown.
+        given_stages: op -> stage of the split that the source carries; empty if it carries none.
 
     Raises:
         GraphError: duplicate or unknown names, negative sizes, a cycle or an order that is not topological.
@@ -161,6 +162,7 @@ class OpGraph:
     samples_per_microbatch: int = 1
     dtype: str = "float32"
     measured_on: str = ""
+    given_stages: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.ops:
@@ -197,6 +199,10 @@ class OpGraph:
                     f"graph {self.name!r}: edge {e.src!r} -> {e.dst!r} goes against the order of the ops: "
                     "list ops in topological order (a cyclic graph has none)"
                 )
+        if self.given_stages and (set(self.given_stages) != set(index) or min(self.given_stages.values()) < 0):
+            raise GraphError(
+                f"graph {self.name!r}: given_stages must name the stage of every op, and of nothing else, from 0 on"
+            )
         if self.samples_per_microbatch < 1:
             raise GraphError(
                 f"graph {self.name!r}: samples_per_microbatch is {self.samples_per_microbatch}: must be >= 1"
@@ -278,7 +284,7 @@ class OpGraph:
         """SHA-256 over everything that decides a plan (not the name or the source)."""
         from drlpp.graph.serialize import graph_to_dict
 
-        content = {k: v for k, v in graph_to_dict(self).items() if k not in ("name", "source")}
+        content = {k: v for k, v in graph_to_dict(self).items() if k not in ("name", "source", "given_stages")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -47,7 +47,8 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
         if e.transfer_s is not None:
             entry["transfer_s"] = e.transfer_s
         edges.append(entry)
-    return {
+    given = {"given_stages": dict(graph.given_stages)} if graph.given_stages else {}
+    return given | {
         "schema_version": SCHEMA_VERSION,
         "format": "drlpp-graph",
         "name": graph.name,
@@ -68,7 +69,7 @@ def graph_from_dict(data: Mapping[str, Any], where: str = "graph") -> OpGraph:
     if version != SCHEMA_VERSION:
         raise GraphError(f"{where}: schema_version is {version!r}: this release reads version {SCHEMA_VERSION}")
     known = {"schema_version", "format", "name", "source", "samples_per_microbatch", "dtype", "measured_on"}
-    known |= {"ops", "edges", "tensor_bytes", "param_bytes"}
+    known |= {"ops", "edges", "tensor_bytes", "param_bytes", "given_stages"}
     if unknown := sorted(set(data) - known):
         raise GraphError(f"{where}: unknown key {unknown[0]!r}: known keys are {', '.join(sorted(known))}")
     try:
@@ -84,6 +85,7 @@ def graph_from_dict(data: Mapping[str, Any], where: str = "graph") -> OpGraph:
             samples_per_microbatch=data.get("samples_per_microbatch", 1),
             dtype=data.get("dtype", "float32"),
             measured_on=data.get("measured_on", ""),
+            given_stages=data.get("given_stages", {}),
         )
     except KeyError as error:
         raise GraphError(f"{where}: key {error.args[0]!r} is missing") from error

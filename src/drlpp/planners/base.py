@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from drlpp.plan import Plan
 from drlpp.problem import PlanningProblem
 
-Status = Literal["ok", "infeasible", "failed"]
+Status = Literal["ok", "infeasible", "failed", "not-applicable"]
 
 
 class Budget:
@@ -61,7 +61,8 @@ class PlanResult:
 
     Attributes:
         planner: its name.
-        status: ``ok``; ``infeasible`` (no plan found that fits the memory); ``failed`` (see `reason`).
+        status: ``ok``; ``infeasible`` (no plan found that fits the memory); ``not-applicable`` (the planner needs what
+            the problem does not have); ``failed``; see `reason`.
         plan: the best plan with its prediction; None unless ``ok``.
         planning_time_s: wall-clock seconds.
         reason: for people, unless ``ok``.

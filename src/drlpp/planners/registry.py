@@ -11,6 +11,7 @@ from drlpp.planners.base import Planner
 from drlpp.planners.dapple import Dapple
 from drlpp.planners.data_parallel import DataParallel
 from drlpp.planners.dynamic_program import DynamicProgram
+from drlpp.planners.expert import Expert
 from drlpp.planners.greedy import Greedy
 from drlpp.planners.metis import Metis
 from drlpp.planners.milp import Milp
@@ -22,6 +23,7 @@ from drlpp.planners.uniform import Uniform
 
 PLANNERS: dict[str, Callable[[], Planner]] = {
     DataParallel.name: DataParallel,
+    Expert.name: Expert,
     Uniform.name: Uniform,
     RandomPlans.name: RandomPlans,
     Greedy.name: Greedy,

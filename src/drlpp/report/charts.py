@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from drlpp.report.comparison import Comparison
+from drlpp.units import format_time
 
 CurvePoint = Mapping[str, float]
 """One iteration of learning: ``iteration``, ``seconds`` and any number of rewards and other measures by name."""
 
 _MAX_POINTS = 600
 _EARLIEST_S = 1e-3
+_TALLEST = 2.0
+"""Times the best value, above which the chart of planners is cut off: else one bad start would flatten all the rest."""
+_DEEPEST = 0.5
+"""Times the best value, below which the lower bound is told and not drawn."""
 _NAMES = {
     "mean_reward": "mean of the policy's samples",
     "best_reward": "best of the policy's samples",
@@ -21,26 +26,35 @@ _NAMES = {
 
 
 def history_chart(comparison: Comparison | None) -> dict[str, Any] | None:
-    """Objective value of the best plan over seconds of planning, one line per planner; None without any history."""
+    """Objective value of the best plan over seconds of planning, one line per planner; None without any history.
+
+    The planner with the best plan comes first; the labels tell what each reached in the end.
+    """
     if comparison is None:
         return None
-    series = []
+    series: list[dict[str, Any]] = []
     latest = max((row.planning_time_s for row in comparison.rows), default=0.0)
     for row in comparison.rows:
         if row.history:
             points = [(max(t, _EARLIEST_S), v) for t, v in row.history]
             points.append((max(latest, points[-1][0]), points[-1][1]))
-            series.append({"name": row.planner, "points": _thinned(points)})
+            label = f"{row.planner} {format_time(points[-1][1])}"
+            series.append({"name": row.planner, "label": label, "points": _thinned(points)})
     if not series:
         return None
+    series.sort(key=lambda s: s["points"][-1][1])
+    best = series[0]["points"][-1][1]
+    cut = _TALLEST * best
+    bound = comparison.useful_bound_s
     what = "iteration time" if comparison.problem.objective == "iteration-time" else "bottleneck per micro-batch"
     return {
         "series": series,
         "step": True,
         "label": f"{what} of the best plan over planning time",
         "x": {"label": "planning time", "short": "after", "unit": "s", "log": True},
-        "y": {"unit": "s"},
-        "bound": comparison.useful_bound_s,
+        "y": {"unit": "s", "cut": cut if any(v > cut for s in series for _, v in s["points"]) else None},
+        "bound": bound if bound is not None and bound >= _DEEPEST * best else None,
+        "remark": f"lower bound {format_time(bound)}, below the chart" if bound and bound < _DEEPEST * best else "",
     }
 
 

@@ -299,7 +299,7 @@ function chart(figure, spec) {
   const ys = points.map((p) => p[1]).concat(spec.bound ? [spec.bound] : []);
   let [x0, x1] = [Math.min(...points.map((p) => p[0])), Math.max(...points.map((p) => p[0]))];
   if (x1 <= x0) x1 = x0 + (spec.x.log ? x0 : 1);
-  let [y0, y1] = [Math.min(...ys), Math.max(...ys)];
+  let [y0, y1] = [Math.min(...ys), Math.min(spec.y.cut ?? Infinity, Math.max(...ys))];
   const room = (y1 - y0 || Math.abs(y1) || 1) * 0.06;
   const yLog = spec.y.unit === "s" && y0 > 0 && y1 / y0 > 6;
   if (yLog) { y0 /= 1.08; y1 *= 1.08; } else { y0 -= room; y1 += room; }
@@ -312,10 +312,11 @@ function chart(figure, spec) {
     const inside = all.filter((t) => t >= lo * 0.999 && t <= hi * 1.001), tens = inside.filter((t) => Math.abs(Math.log10(t) - Math.round(Math.log10(t))) < 1e-9);
     return inside.length > count && tens.length > 1 ? tens : inside;
   };
+  const clip = `clip-${figure.dataset.chart}`;
   const colors = (i) => `var(--d${i % 8})`, dashes = ["", "7 4", "2 4"];
   const escape = (t) => String(t).replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
   function draw() {
-    const width = figure.clientWidth, height = 270, left = 64, right = 12, top = 10, bottom = 42;
+    const width = figure.clientWidth, height = spec.series.length > 4 ? 360 : 270, left = 64, right = 12, top = 10, bottom = 42;
     if (!width) return;
     const X = (v) => left + fx(v) * (width - left - right), Y = (v) => height - bottom - fy(v) * (height - top - bottom);
     let out = `<svg viewBox="0 0 ${width} ${height}" height="${height}" role="img" aria-label="${escape(spec.label)}">`;
@@ -323,13 +324,16 @@ function chart(figure, spec) {
     for (const t of ticks(spec.x.log, x0, x1, Math.max(2, width / 110), spec.x.unit ? 0 : 1)) out += `<line class="grid" x1="${X(t)}" x2="${X(t)}" y1="${height - bottom}" y2="${height - bottom + 5}"/><text x="${X(t)}" y="${height - bottom + 19}" text-anchor="${fx(t) > 0.96 ? "end" : "middle"}">${xUnit(t)}</text>`;
     out += `<text x="${(left + width - right) / 2}" y="${height - 4}" text-anchor="middle">${escape(spec.x.label)}</text>`;
     if (spec.bound) out += `<line class="bound" x1="${left}" x2="${width - right}" y1="${Y(spec.bound)}" y2="${Y(spec.bound)}"/>`;
+    out += `<clipPath id="${clip}"><rect x="0" y="${top - 4}" width="${width}" height="${height - bottom - top + 8}"/></clipPath><g clip-path="url(#${clip})">`;
     spec.series.forEach((s, i) => {
       const path = s.points.map((p, k) => (k === 0 ? "M" : spec.step ? `H${X(p[0]).toFixed(1)}V` : "L") + (k && spec.step ? "" : X(p[0]).toFixed(1) + " ") + Y(p[1]).toFixed(1)).join("");
       out += `<path class="line" d="${path}" stroke="${colors(i)}" stroke-dasharray="${dashes[Math.floor(i / 8) % 3]}"/>`;
       if (spec.step) out += `<circle cx="${X(s.points[0][0])}" cy="${Y(s.points[0][1])}" r="3.5" fill="${colors(i)}"/>`;
     });
-    out += "</svg><div class=\"legend\">" + spec.series.map((s, i) => `<span><i style="background:${colors(i)}"></i>${escape(s.name)}</span>`).join("");
+    out += "</g></svg><div class=\"legend\">" + spec.series.map((s, i) => `<span><svg class="key" viewBox="0 0 26 8"><line class="line" x1="1" x2="25" y1="4" y2="4" stroke="${colors(i)}" stroke-dasharray="${dashes[Math.floor(i / 8) % 3]}"/></svg>${escape(s.label ?? s.name)}</span>`).join("");
     if (spec.bound) out += `<span>┅ lower bound</span>`;
+    if (spec.y.cut) out += `<span>values above ${unit(spec.y.cut)} are cut off</span>`;
+    if (spec.remark) out += `<span>${escape(spec.remark)}</span>`;
     figure.innerHTML = out + "</div>";
     figure.querySelector("svg").addEventListener("pointermove", (e) => {
       const box = figure.querySelector("svg").getBoundingClientRect(), u = (e.clientX - box.left - left) / (width - left - right);

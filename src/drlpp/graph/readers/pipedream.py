@@ -3,6 +3,8 @@
 A vertex line is ``node11 -- MaxPool2d(...) -- forward_compute_time=2.2, backward_compute_time=2.8,
 activation_size=205520896.0, parameter_size=0.0`` (milliseconds per mini-batch, bytes), an edge line
 ``<tab>node4 -- node5``. An activation size may be a list ``[a; b]`` of tensors, which are taken together.
+A vertex may end in `` -- stage_id=1``, the stage that PipeDream's optimizer gave it; one without it joins its first
+successor, or else its last predecessor.
 
 Vertices ``Input*`` without predecessors are the model's inputs: every stage can read them and loading them is not part
 of a plan, so they cost nothing here (PipeDream's optimiser drops them too).
@@ -14,6 +16,7 @@ of an op with parameters counts half as input gradient and half as weight gradie
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from drlpp.errors import GraphError
 from drlpp.graph.op_graph import REFERENCE, Edge, Op, OpGraph, OpTimes
@@ -32,6 +35,7 @@ def looks_like_pipedream(text: str) -> bool:
 def read_pipedream(text: str, name: str, where: str = "graph.txt") -> OpGraph:
     """Parses the text of a profile. Raises GraphError with file and line."""
     vertices: dict[str, tuple[str, dict[str, float]]] = {}
+    stages: dict[str, int] = {}
     arcs: dict[tuple[str, str], int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -49,6 +53,8 @@ def read_pipedream(text: str, name: str, where: str = "graph.txt") -> OpGraph:
             if parts[0] in vertices:
                 raise GraphError(f"{where} line {number}: vertex {parts[0]!r} appears twice: names must be unique")
             vertices[parts[0]] = (parts[1], _costs(parts[2], f"{where} line {number}"))
+            if len(parts) > 3:
+                stages[parts[0]] = _stage(parts[3], f"{where} line {number}")
     names = list(vertices)
     for (a, b), number in arcs.items():
         for end in (a, b):
@@ -85,7 +91,38 @@ def read_pipedream(text: str, name: str, where: str = "graph.txt") -> OpGraph:
             )
         )
     edges = tuple(Edge(src=a, dst=b, tensor=a) for a, b in arcs)
-    return OpGraph(name=name, ops=tuple(ops), edges=edges, tensor_bytes=tensors, param_bytes=params)
+    return OpGraph(
+        name=name,
+        ops=tuple(ops),
+        edges=edges,
+        tensor_bytes=tensors,
+        param_bytes=params,
+        given_stages=_completed(stages, [op.name for op in ops], list(arcs)) if stages else {},
+    )
+
+
+def _stage(text: str, where: str) -> int:
+    key, _, value = text.partition("=")
+    if key.strip() != "stage_id" or not value.strip().isdigit():
+        raise GraphError(f"{where}: {text!r} is not the stage of a vertex: write stage_id=NUMBER, from 0 on")
+    return int(value)
+
+
+def _completed(stages: Mapping[str, int], order: Sequence[str], arcs: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Stages of all vertices, given those of some; `order` is topological."""
+    out = dict(stages)
+    after: dict[str, list[str]] = {name: [] for name in order}
+    before: dict[str, list[str]] = {name: [] for name in order}
+    for a, b in arcs:
+        after[a].append(b)
+        before[b].append(a)
+    for name in reversed(order):
+        known = [out[b] for b in after[name] if b in out]
+        if name not in out and known:
+            out[name] = min(known)
+    for name in order:
+        out.setdefault(name, max((out[a] for a in before[name]), default=0))
+    return out
 
 
 def _costs(text: str, where: str) -> dict[str, float]:
