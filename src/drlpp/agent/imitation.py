@@ -57,7 +57,7 @@ class ImitationConfig:
     scale: float = 0.02
     temperature: float = 2.0
     entropy: float = 0.003
-    pool: int = 360
+    pool: int = 720
     steps: int = 10
     batch: int = 8
     learning_rate: float = 1e-3

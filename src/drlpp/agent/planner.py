@@ -179,7 +179,7 @@ class _Run:
     def _zero_shot(self, policy: Policy) -> float:
         """Offers the best of one batch of samples; returns the seconds that sampling took."""
         before = self.budget.elapsed_s
-        rollout = policy.sample([self.view], self.config.episodes, self.generator, repeats=2, greedy_first=True)[0]
+        rollout = policy.sample([self.view], self.config.episodes, self.generator, greedy_first=True, distinct=True)[0]
         sampled = self.budget.elapsed_s
         values = self.rewarder.values(rollout)
         self._offer(rollout.assignments(), values)

@@ -72,8 +72,8 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    imitation_iterations: int = 60
-    iterations: int = 400
+    imitation_iterations: int = 480
+    iterations: int = 200
     problems: int = 6
     episodes: int = 32
     repeats: int = 2
