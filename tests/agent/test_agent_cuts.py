@@ -28,29 +28,50 @@ SLOTS = (Slot(((0, 2),)), Slot(((1, 1),)), Slot(((2, 2),)))
 def setting(seed, num_ops=12, slots=SLOTS, memory_bytes=10**10):
     view = problem_view(small_problem(seed, num_ops, memory_bytes))
     t = view.tables
-    arrays = slot_arrays([slots], t, view.problem.cluster)
+    arrays = slot_arrays([slots], t, view.problem)
     return view, arrays, prefixes(np.arange(num_ops)[None], arrays, t)
 
 
 def stage_cost(arrays, p, m, s, i, j):
     return _stage(
-        s, i, j, arrays.numbers[0], p.time[0], p.forward[0], p.params[0], p.resident[0], p.saved[0], p.live[0], m
+        s,
+        i,
+        j,
+        arrays.numbers[0],
+        arrays.steady,
+        p.time[0],
+        p.forward[0],
+        p.params[0],
+        p.resident[0],
+        p.saved[0],
+        p.live[0],
+        m,
     )
+
+
+def estimate(costs):
+    """Pace, sum of passes, and the latest all-reduce, of three stages."""
+    done, late = 0.0, 0.0
+    for _, once, reduce_s, *_ in costs:
+        late = max(late, reduce_s - 2 / 3 * done)
+        done += once
+    return max(cost[0] for cost in costs) + done + late
 
 
 @pytest.mark.parametrize("memory_bytes", [10**10, 60 * 10**6])
 @pytest.mark.parametrize("seed", range(6))
-def test_the_largest_cost_is_the_smallest_of_all_cuts(seed, memory_bytes):
+def test_the_estimate_is_about_the_smallest_of_all_cuts(seed, memory_bytes):
     view, arrays, p = setting(seed, memory_bytes=memory_bytes)
     n, m = view.tables.num_ops, view.tables.microbatches
-    cuts, bottleneck = solve_cuts(arrays, p, m, passes=1e9)
-    best = min(
-        max(stage_cost(arrays, p, m, s, i, j)[0] for s, (i, j) in enumerate(itertools.pairwise((0, *inner, n))))
+    best = solve_cuts(arrays, p, m)
+    values = [
+        estimate([stage_cost(arrays, p, m, s, i, j) for s, (i, j) in enumerate(itertools.pairwise((0, *inner, n)))])
         for inner in itertools.combinations(range(1, n), 2)
-    )
-    assert bottleneck[0] == pytest.approx(best)
-    found = itertools.pairwise(cuts[0])
-    assert max(stage_cost(arrays, p, m, s, i, j)[0] for s, (i, j) in enumerate(found)) == pytest.approx(best)
+    ]
+    found = [stage_cost(arrays, p, m, s, i, j) for s, (i, j) in enumerate(itertools.pairwise(best.cuts[0]))]
+    assert best.value[0] == pytest.approx(estimate(found))
+    assert best.pace[0] == pytest.approx(max(cost[0] for cost in found))
+    assert min(values) - 1e-12 <= best.value[0] <= 1.02 * min(values)  # one label per state: nearly exact
 
 
 def test_compute_and_memory_of_a_stage_are_the_simulators():
@@ -60,10 +81,10 @@ def test_compute_and_memory_of_a_stage_are_the_simulators():
     assignment = Assignment(labels, ((0, 1), (2,), (3, 4)))
     costs = problem.stage_costs(labels, 3)
     for s, device in enumerate((0, 2, 3)):
-        compute = stage_cost(arrays, p, m, s, 4 * s, 4 * s + 4)[1]
+        compute = p.time[0, s, 4 * s + 4] - p.time[0, s, 4 * s]
         assert compute == pytest.approx(costs.forward_s[s, device] + costs.backward_s[s, device])
     peak = Evaluator(problem).evaluate(assignment, ["1f1b"]).peak_memory_bytes
-    fraction = [stage_cost(arrays, p, m, s, 4 * s, 4 * s + 4)[3] for s in range(3)]
+    fraction = [stage_cost(arrays, p, m, s, 4 * s, 4 * s + 4)[4] for s in range(3)]
     for s, device in enumerate((0, 2, 3)):  # received tensors make the difference
         assert fraction[s] * 1e10 == pytest.approx(peak[device], rel=0.5)
 
@@ -71,28 +92,28 @@ def test_compute_and_memory_of_a_stage_are_the_simulators():
 def test_choices_leave_every_stage_an_op():
     view, arrays, p = setting(1, num_ops=4)
     m = view.tables.microbatches
-    anchors, bottleneck = solve_cuts(arrays, p, m, 7.0)
+    anchors = solve_cuts(arrays, p, m)
     for first in range(len(CUT_OFFSETS)):
-        cuts = np.zeros_like(anchors)
+        cuts = np.zeros_like(anchors.cuts)
         cuts[0, 3] = 4
-        features, mask = cut_choices(1, arrays, p, m, anchors, bottleneck, cuts)
+        features, mask = cut_choices(1, arrays, p, m, anchors, cuts)
         assert np.isfinite(features).all()
         if not mask[0, first]:
             continue
-        make_cuts(1, arrays, anchors, cuts, np.array([first]), 4)
-        _, mask = cut_choices(2, arrays, p, m, anchors, bottleneck, cuts)
+        make_cuts(1, arrays, anchors.cuts, cuts, np.array([first]), 4)
+        _, mask = cut_choices(2, arrays, p, m, anchors, cuts)
         for second in np.flatnonzero(mask[0]):
-            make_cuts(2, arrays, anchors, cuts, np.array([second]), 4)
+            make_cuts(2, arrays, anchors.cuts, cuts, np.array([second]), 4)
             assert 0 < cuts[0, 1] < cuts[0, 2] < 4
 
 
 def test_choices_that_exceed_the_memory_are_masked_where_others_fit():
     view, arrays, p = setting(0, memory_bytes=60 * 10**6)
     m = view.tables.microbatches
-    anchors, bottleneck = solve_cuts(arrays, p, m, 7.0)
-    cuts = np.zeros_like(anchors)
+    anchors = solve_cuts(arrays, p, m)
+    cuts = np.zeros_like(anchors.cuts)
     cuts[0, 3] = view.tables.num_ops
-    features, mask = cut_choices(1, arrays, p, m, anchors, bottleneck, cuts)
+    features, mask = cut_choices(1, arrays, p, m, anchors, cuts)
     fits = features[0, :, 7] <= 1.0
     if (fits & mask[0]).any():
         assert not (mask[0] & ~fits).any()
@@ -101,32 +122,32 @@ def test_choices_that_exceed_the_memory_are_masked_where_others_fit():
 def test_padding_has_one_choice():
     view = problem_view(small_problem())
     t = view.tables
-    arrays = slot_arrays([SLOTS, SLOTS[:1]], t, view.problem.cluster)
+    arrays = slot_arrays([SLOTS, SLOTS[:1]], t, view.problem)
     p = prefixes(np.tile(np.arange(t.num_ops), (2, 1)), arrays, t)
-    anchors, bottleneck = solve_cuts(arrays, p, t.microbatches, 7.0)
-    cuts = np.zeros_like(anchors)
+    anchors = solve_cuts(arrays, p, t.microbatches)
+    cuts = np.zeros_like(anchors.cuts)
     cuts[:, 0], cuts[0, 3], cuts[1, 1] = 0, t.num_ops, t.num_ops
-    _, mask = cut_choices(1, arrays, p, t.microbatches, anchors, bottleneck, cuts)
+    _, mask = cut_choices(1, arrays, p, t.microbatches, anchors, cuts)
     assert mask[1].tolist() == [True] + [False] * (len(CUT_OFFSETS) - 1)
-    make_cuts(1, arrays, anchors, cuts, np.array([0, 0]), t.num_ops)
+    make_cuts(1, arrays, anchors.cuts, cuts, np.array([0, 0]), t.num_ops)
     assert cuts[1].tolist() == [0, t.num_ops, 0, 0]
 
 
 def test_replicas_share_micro_batches_in_whole_rounds():
     _, arrays, _ = setting(0)
-    assert arrays.numbers[0, :, 0].tolist() == [math.ceil(8 / r) / 8 for r in (2, 1, 2)]
+    assert arrays.numbers[0, :, 0].tolist() == [math.ceil(8 / r) for r in (2, 1, 2)]
 
 
 def test_a_slow_replica_that_comes_last_runs_fewer_micro_batches():
     """Classes 0 (fast, two devices) and 1 (slow): three replicas, eight micro-batches: 3, 3 and 2 of them."""
     _, arrays, _ = setting(0, slots=(Slot(((0, 2), (1, 1))),))
     assert arrays.slow_class[0, 0] == 1
-    assert arrays.numbers[0, 0, 0] == 2 / 8
+    assert arrays.numbers[0, 0, 0] == 2
 
 
 def test_recomputation_needs_less_memory():
     view, arrays, p = setting(2)
-    cuts, _ = solve_cuts(arrays, p, view.tables.microbatches, 7.0)
+    cuts = solve_cuts(arrays, p, view.tables.microbatches).cuts
     memory = stage_memory(arrays, p, view.tables.microbatches, cuts)
     assert memory[0, 0, 1] <= memory[0, 0, 0]
     assert (memory[..., 2] < 1).all()

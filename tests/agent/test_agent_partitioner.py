@@ -1,11 +1,15 @@
 """The recurrent partitioner."""
 
+import functools
+
+import numpy as np
 import pytest
 import torch
 
+from drlpp.agent.cuts import slot_arrays
 from drlpp.agent.decisions import Chooser, masked_log_softmax
 from drlpp.agent.encoder import GraphEncoder
-from drlpp.agent.partitioner import RecurrentPartitioner
+from drlpp.agent.partitioner import WALK, RecurrentPartitioner, order_values
 from drlpp.agent.slots import Slot
 
 SLOTS = [
@@ -19,37 +23,63 @@ SLOTS = [
 def test_replay_gives_the_logits_that_were_sampled_from(view, generator, recurrent):
     encoder, partitioner = GraphEncoder(8, 1), RecurrentPartitioner(8, recurrent)
     torch.nn.init.normal_(partitioner.cut_score.weight)
+    partitioner.order_score.weight.data.fill_(-1.0)  # an order that is far from the best is improbable
+    partitioner.order_prior.data.zero_()
+    partitioner.order_detail.weight.data[:, WALK] = -9.0  # so that all walk
     seen = []
 
     class Recording(Chooser):
-        def __call__(self, logits, mask):
+        def __call__(self, logits, mask, episodes=None):
             seen.append(masked_log_softmax(logits, mask))
-            return super().__call__(logits, mask)
+            return super().__call__(logits, mask, episodes)
 
     with torch.no_grad():
         encoding = encoder(view)
         scheduled = torch.zeros(3, 8)
-        decisions, _ = partitioner.sample(view, encoding, SLOTS, scheduled, Recording(generator, False))
+        decisions, _ = partitioner.sample(view, encoding, SLOTS, scheduled, Recording(generator))
         replayed = partitioner.replay(encoding, decisions, scheduled)
-    order_steps = int(decisions["order"].mask[:, :, 1].any(0).sum())
-    sampled = {
-        "order": torch.stack(seen[:order_steps], 1),
-        "cut": torch.stack(seen[order_steps : order_steps + 2], 1),
-        "recompute": torch.stack(seen[order_steps + 2 :], 1),
-    }
-    for name, d in decisions.items():
-        ours = masked_log_softmax(replayed[name], d.mask)
-        if name == "order":
-            ours, valid = ours[:, d.mask[:, :, 1].any(0)], d.valid[:, d.mask[:, :, 1].any(0)]
+    walkers = decisions["order"].choice[:, 0] == WALK
+    assert walkers.any()
+    steps = int(decisions["walk"].valid.any(0).sum())
+    assert len(seen) == 1 + steps + 2 + 3
+    assert_same = functools.partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
+    ours = {name: masked_log_softmax(replayed[name], d.mask) for name, d in decisions.items()}
+    assert_same(ours["order"][:, 0], seen[0])
+    made = decisions["walk"].valid.any(0)
+    rows = decisions["walk"].valid[walkers][:, made]
+    assert_same(ours["walk"][walkers][:, made][rows], torch.stack(seen[1 : 1 + steps], 1)[rows])
+    for name, sampled in (("cut", seen[1 + steps : 3 + steps]), ("recompute", seen[3 + steps :])):
+        valid = decisions[name].valid
+        assert_same(ours[name][valid], torch.stack(sampled, 1)[valid])
+
+
+def test_a_fixed_order_is_taken_as_it_is(view, generator):
+    encoder, partitioner = GraphEncoder(8, 1), RecurrentPartitioner(8)
+    with torch.no_grad():
+        decisions, p = partitioner.sample(view, encoder(view), SLOTS * 8, torch.zeros(24, 8), Chooser(generator))
+    order = decisions["order"].choice[:, 0]
+    assert len(set(order.tolist())) > 2
+    for b in range(24):
+        if order[b] < WALK:
+            assert p.order[b].tolist() == view.orders[order[b]].tolist()
+            assert not decisions["walk"].valid[b].any()
         else:
-            valid = d.valid
-        torch.testing.assert_close(ours[valid], sampled[name][valid], rtol=1e-4, atol=1e-4)
+            assert decisions["walk"].valid[b].any()
+
+
+def test_the_order_of_the_best_estimate_is_the_most_probable_at_first(view, generator):
+    encoder, partitioner = GraphEncoder(8, 1), RecurrentPartitioner(8)
+    with torch.no_grad():
+        decisions, _ = partitioner.sample(view, encoder(view), SLOTS, torch.zeros(3, 8), Chooser(generator, 3))
+    value = order_values(view, slot_arrays(SLOTS, view.tables, view.problem))
+    chosen = decisions["order"].choice[:, 0].numpy()
+    assert (value[np.arange(3), chosen] == value.min(axis=1)).all()
 
 
 def test_every_stage_has_ops(view, generator):
     encoder, partitioner = GraphEncoder(8, 1), RecurrentPartitioner(8)
     with torch.no_grad():
-        _, p = partitioner.sample(view, encoder(view), SLOTS, torch.zeros(3, 8), Chooser(generator, False))
+        _, p = partitioner.sample(view, encoder(view), SLOTS, torch.zeros(3, 8), Chooser(generator))
     for b, slots in enumerate(SLOTS):
         cuts = p.cuts[b, : len(slots) + 1]
         assert cuts[0] == 0

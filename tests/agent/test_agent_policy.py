@@ -82,3 +82,21 @@ def test_a_batch_of_problems(policy, generator):
 def test_no_width_is_an_error():
     with pytest.raises(InputError, match="width 0"):
         PolicyConfig(width=0)
+
+
+def test_distinct_slots_get_their_most_probable_partition(view, policy, generator):
+    rollout = policy.sample([view], 40, generator, greedy_first=True, distinct=True)[0]
+    assert rollout.num_episodes == 40
+    assert len({tuple(c) for c in rollout.decisions["schedule"].choice.tolist()}) == 40
+    order = rollout.decisions["order"]
+    encoding = policy.encoder(view)
+    _, scheduled = policy.scheduler.replay(encoding, rollout.decisions["schedule"])
+    logits = policy.partitioner.replay(encoding, rollout.decisions, scheduled)["order"]
+    assert torch.equal(logits.masked_fill(~order.mask, -1e9).argmax(-1), order.choice)
+
+
+def test_few_slots_get_several_partitions(view, generator):
+    policy = random_policy(PolicyConfig(width=8, num_layers=1, scheduler=False), 0)
+    rollout = policy.sample([view], 12, generator, distinct=True)[0]
+    assert len(set(rollout.slots)) == 1
+    assert len({tuple(a.stage_of_op.tolist()) for a in rollout.assignments()}) > 1

@@ -7,7 +7,7 @@ import torch
 
 from drlpp.agent.checkpoint import load_checkpoint
 from drlpp.agent.policy import PolicyConfig
-from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
+from drlpp.agent.pretrain import BEST, CHECKPOINT, PretrainConfig, pretrain
 from drlpp.errors import InputError
 
 TINY = {
@@ -72,3 +72,13 @@ def test_nothing_to_resume_from(tmp_path):
 def test_wrong_settings(wrong, message):
     with pytest.raises(InputError, match=message):
         PretrainConfig(**wrong)
+
+
+def test_the_weights_that_validate_best_are_the_result(tmp_path):
+    policy = pretrain(tmp_path, PretrainConfig(**{**TINY, "validate_every": 1}))
+    best, record, _ = load_checkpoint(tmp_path / BEST)
+    rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    scores = [row["validation_best_reward"] for row in rows]
+    assert record["iteration"] == 1 + scores.index(max(scores))
+    for name, value in policy.state_dict().items():
+        torch.testing.assert_close(best.state_dict()[name], value)

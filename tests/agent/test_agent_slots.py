@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from drlpp.agent.corpus import draw_problem
 from drlpp.agent.features import problem_view
-from drlpp.agent.slots import NUM_CHOICE_FEATURES, Choices, Slot, SlotState, slot_devices
+from drlpp.agent.slots import NUM_CHOICE_FEATURES, Choices, Slot, SlotState, replica_classes, slot_devices, spell
 
 
 def play(view, batch, rng):
@@ -100,3 +100,44 @@ def test_faster_replicas_come_first():
     assert slot_devices((Slot(((0, 1), (1, 1))),), t) == ((0, 2),)
     flipped = dataclasses.replace(t, speed=t.speed[::-1].copy())
     assert slot_devices((Slot(((0, 1), (2, 1))),), flipped) == ((3, 0),)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_spelled_slots_lead_back_to_themselves(seed):
+    rng = np.random.default_rng(seed)
+    view = problem_view(draw_problem(rng, "train"))
+    choices = Choices.of(view.tables)
+    for slots in play(view, 4, rng).slots():
+        (spelled,) = spell([slots], view.tables, choices)
+        if spelled is None:
+            continue
+        state = SlotState(view.tables, view.profile, choices, 1)
+        for choice in spelled:
+            assert state.done[0] or state.mask()[0, choice]
+            state.step(np.array([choice]))
+        assert state.slots() == [slots]
+
+
+def test_counts_that_no_choice_has_cannot_be_spelled(view):
+    view = problem_view(small_problem())
+    assert spell([(Slot(((0, 9),)),)], view.tables, Choices.of(view.tables)) == [None]
+
+
+def test_selected_episodes_go_on_apart(view):
+    choices = Choices.of(view.tables)
+    state = SlotState(view.tables, view.profile, choices, 1)
+    state.select(np.array([0, 0]))
+    first = np.flatnonzero(state.mask()[0])
+    state.step(first[:2])
+    assert state.slots()[0] != state.slots()[1]
+    state.select(np.array([1]))
+    assert len(state.slots()) == len(state.mask()) == 1
+
+
+def test_equally_fast_replicas_follow_their_senders():
+    """Classes 1 and 2 are slow and on different hosts: the one on the sender's host comes first."""
+    t = problem_view(small_problem()).tables
+    assert replica_classes(Slot(((1, 1), (2, 1))), [0, 2], t) == [1, 2]
+    assert replica_classes(Slot(((1, 1), (2, 1))), [2, 0], t) == [2, 1]
+    assert replica_classes(Slot(((0, 1), (1, 1), (2, 1))), [2], t) == [0, 2, 1]

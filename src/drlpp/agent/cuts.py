@@ -1,37 +1,50 @@
 """Where to cut an order of the ops into the stages of given slots: costs, and the best cuts by dynamic programming.
 
-The cost of a stage is an estimate of what it adds per micro-batch to the step: compute of the slowest replica (with
-the forward pass again where memory asks for recomputation), or the transfer into it if that takes longer, plus the
-gradient all-reduce spread over the micro-batches. Memory that still does not fit adds a penalty that grows with it.
+The estimate of a step is that of a pipeline whose slowest part sets the pace: ``pace + sum of passes + late``.
+- *pace*: the largest over stages of what its rounds after the first take: (rounds - 1) x compute of the slowest
+  replica, or the transfers of the micro-batches after the first into it, or those through its host's port. Where memory
+  does not suffice: with the forward pass again (recomputation), or slower with fewer micro-batches in flight,
+  whichever is faster; a penalty if neither fits.
+- *sum of passes*: one micro-batch forth and back through all stages and over all boundaries.
+- *late*: by how much a gradient all-reduce ends after the last backward pass: that of a late stage runs while the
+  earlier stages still compute.
 
-`solve_cuts` minimises ``passes x largest cost + sum of times`` by a dynamic programme over (slot, position) that keeps
-one label per state: exact for the largest cost alone, a good heuristic for the sum. The policy takes the result as an
-anchor and decides itself (see `partitioner`).
+For the steady state the pace is the largest load of a device per micro-batch, and little else counts.
 
-Left out: sharing of links by several transfers, and tensors that skip stages (charged to every boundary they cross).
+`solve_cuts` minimises the estimate by a dynamic programme over (slot, position) that keeps one label per state: a good
+heuristic, exact for the pace alone. The policy takes the result as an anchor and decides itself (see `partitioner`).
+
+Left out: sharing of links by other than neighbouring transfers, and tensors that skip stages (charged to every boundary
+they cross).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
-from drlpp.agent.slots import Slot, fastest_first, slot_devices
+from drlpp.agent.slots import Slot, fastest_first, replica_classes
 from drlpp.agent.tables import Floats, Ints, Tables
 from drlpp.cluster import Cluster
 from drlpp.cost import all_reduce_s
+from drlpp.problem import PlanningProblem
 
 CUT_OFFSETS = np.array([0, -1, 1, -2, 2, -3, 3, -4, 4, -6, 6])
 """Choices of a cut decision: positions relative to the anchor."""
 NUM_CUT_FEATURES = 11
-NUM_MEMORY_FEATURES = 3
+NUM_MEMORY_FEATURES = 4
 _OVERFLOW = 20.0
+_STEADY_WEIGHT = 1000.0
+_LONGEST_PERIOD = 64
+_BACKWARD = 2.0 / 3.0
 # columns of `SlotArrays.numbers`
-_SHARE, _CAPACITY, _ALPHA, _BETA, _BANDWIDTH, _LATENCY, _IN_FLIGHT, _REPLICAS = range(8)
+_ROUNDS, _CAPACITY, _ALPHA, _BETA, _IN_FLIGHT, _IN, _PORT_IN, _MEAN_IN, _LATENCY, _OUT, _PORT_OUT = range(11)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,45 +54,56 @@ class SlotArrays:
     Attributes:
         num_slots: ``[B]``.
         slow_class: ``[B, K]`` class of the replica that takes longest for its micro-batches.
-        numbers: ``[B, K, 8]`` share of micro-batches per replica, memory of the smallest replica, all-reduce seconds
-            (fixed and per byte), bandwidth and latency into the slot, micro-batches in flight, replicas.
+        numbers: ``[B, K, 11]`` micro-batches of that replica, memory of the smallest replica, all-reduce seconds (fixed
+            and per byte), micro-batches in flight; into the slot, seconds per byte of the busiest link or port, of
+            ports alone, of one micro-batch, and the latency; out of it, seconds per byte of the first two kinds.
+        steady: the objective is the steady state.
     """
 
     num_slots: Ints
     slow_class: Ints
     numbers: Floats
+    steady: bool
+
+    def select(self, rows: Ints) -> SlotArrays:
+        """The arrays of some of the episodes."""
+        return SlotArrays(self.num_slots[rows], self.slow_class[rows], self.numbers[rows], self.steady)
 
 
-def slot_arrays(batch: Sequence[tuple[Slot, ...]], t: Tables, cluster: Cluster) -> SlotArrays:
+def slot_arrays(batch: Sequence[tuple[Slot, ...]], t: Tables, problem: PlanningProblem) -> SlotArrays:
     """Derives the arrays of the slots of B episodes."""
     width = max(len(slots) for slots in batch)
     num_slots = np.array([len(slots) for slots in batch])
     slow_class = np.zeros((len(batch), width), dtype=np.int64)
-    numbers = np.zeros((len(batch), width, 8))
-    reduce_cache: dict[tuple[int, ...], tuple[float, float]] = {}
-    m = t.microbatches
+    numbers = np.zeros((len(batch), width, 11))
+    alone: dict[Slot, tuple[int, float, float, float, float]] = {}
+    paths: dict[tuple[Slot, Slot], _Path] = {}
     for b, slots in enumerate(batch):
-        devices = slot_devices(slots, t)
-        for s, slot in enumerate(slots):
-            classes = [k for k, _ in slot.parts]
-            slow_class[b, s], rounds = _slowest(slot, t)
-            if devices[s] not in reduce_cache:
-                one, two = all_reduce_s(cluster, devices[s], 1e6), all_reduce_s(cluster, devices[s], 2e6)
-                reduce_cache[devices[s]] = (2 * one - two, (two - one) / 1e6)
-            alpha, beta = reduce_cache[devices[s]]
-            bandwidth, latency = (1e30, 0.0) if s == 0 else _path(slots[s - 1], slot, t)
-            replicas = slot.replicas
-            numbers[b, s] = (
-                rounds / m,
-                min(t.memory[k] for k in classes),
-                alpha,
-                beta,
-                bandwidth,
-                latency,
-                math.ceil(min(m, len(slots) - s) / replicas),
-                replicas,
-            )
-    return SlotArrays(num_slots, slow_class, numbers)
+        after = _Path()
+        for s in range(len(slots) - 1, -1, -1):
+            slot = slots[s]
+            if slot not in alone:
+                alone[slot] = _alone(slot, t, problem.cluster)
+            slow_class[b, s], rounds, memory, alpha, beta = alone[slot]
+            before = _Path()
+            if s > 0:
+                pair = slots[s - 1], slot
+                if pair not in paths:
+                    paths[pair] = _path(*pair, t)
+                before = paths[pair]
+            in_flight = math.ceil(min(t.microbatches, len(slots) - s) / slot.replicas)
+            into = before.busiest, before.port, before.mean, before.latency_s
+            numbers[b, s] = rounds, memory, alpha, beta, in_flight, *into, after.busiest, after.port
+            after = before
+    return SlotArrays(num_slots, slow_class, numbers, problem.objective == "steady-state")
+
+
+def _alone(slot: Slot, t: Tables, cluster: Cluster) -> tuple[int, float, float, float, float]:
+    """What does not depend on the slots beside it: slow class, rounds, memory, all-reduce seconds (fixed, per byte)."""
+    slow, rounds = _slowest(slot, t)
+    devices = [d for k, count in slot.parts for d in t.class_devices[k][:count]]  # of a class all are alike
+    one, two = all_reduce_s(cluster, devices, 1e6), all_reduce_s(cluster, devices, 2e6)
+    return slow, rounds, min(t.memory[k] for k, _ in slot.parts), 2 * one - two, (two - one) / 1e6
 
 
 def _slowest(slot: Slot, t: Tables) -> tuple[int, int]:
@@ -92,15 +116,43 @@ def _slowest(slot: Slot, t: Tables) -> tuple[int, int]:
     return worst[1], worst[2]
 
 
-def _path(before: Slot, after: Slot, t: Tables) -> tuple[float, float]:
-    """Bandwidth of all channels between two slots together, and the longest latency."""
-    pairs = [(a, b) for a, _ in before.parts for b, _ in after.parts]
-    hosts_before, hosts_after = ({int(t.host[k]) for k, _ in slot.parts} for slot in (before, after))
-    if len(hosts_before | hosts_after) == 1:
-        channels = max(before.replicas, after.replicas)
-    else:
-        channels = min(len(hosts_before), len(hosts_after))
-    return min(t.bandwidth[a, b] for a, b in pairs) * channels, max(t.latency_s[a, b] for a, b in pairs)
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Path:
+    """From a slot to the next one: seconds per byte.
+
+    Attributes:
+        busiest: of the busiest link or port, averaged over micro-batches.
+        port: the same of ports alone.
+        mean: of one micro-batch.
+        latency_s: the longest.
+    """
+
+    busiest: float = 0.0
+    port: float = 0.0
+    mean: float = 0.0
+    latency_s: float = 0.0
+
+
+def _path(before: Slot, after: Slot, t: Tables) -> _Path:
+    senders = replica_classes(before, (), t)
+    receivers = replica_classes(after, senders, t)
+    period = min(math.lcm(len(senders), len(receivers)), _LONGEST_PERIOD)
+    links: dict[tuple[int, int], float] = defaultdict(float)
+    ports: dict[tuple[str, int], float] = defaultdict(float)
+    total = latency = 0.0
+    for m in range(period):
+        i, j = m % len(senders), m % len(receivers)
+        a, b = senders[i], receivers[j]
+        seconds = 1.0 / float(t.bandwidth[a, b])
+        if t.host[a] == t.host[b]:
+            links[i, j] += seconds
+        else:
+            ports["out", int(t.host[a])] += seconds
+            ports["in", int(t.host[b])] += seconds
+        total += seconds
+        latency = max(latency, float(t.latency_s[a, b]))
+    port = max(ports.values(), default=0.0)
+    return _Path(max(port, max(links.values(), default=0.0)) / period, port / period, total / period, latency)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,111 +193,138 @@ def _prefix(values: Floats) -> Floats:
 
 
 @numba.njit(cache=True)
-def _stage(s, i, j, slot, time, forward, params, resident, saved, live, m):  # type: ignore[no-untyped-def]
-    """(cost, compute, transfer in, memory fraction without and with recomputation) of ops i..j-1 in slot s."""
+def _throttle(room, each, wanted):  # type: ignore[no-untyped-def]
+    """How many times as long a micro-batch takes if only as many are in flight as there is room for."""
+    if room < each:
+        return np.inf
+    return max(1.0, wanted / (room // each)) if each > 0.0 else 1.0
+
+
+@numba.njit(cache=True)
+def _stage(s, i, j, slot, steady, time, forward, params, resident, saved, live, m):  # type: ignore[no-untyped-def]
+    """What ops i..j-1 cost in slot s.
+
+    Pace, pass, all-reduce, transfer in; memory fraction without and with recomputation; gain of recomputation (log).
+    """
     n = slot[s]
     compute = time[s, j] - time[s, i]
-    comm = 0.0 if s == 0 else live[i] / n[_BANDWIDTH] + n[_LATENCY]
+    busy_in, busy_out = live[i] * n[_IN], live[j] * n[_OUT]
+    into = live[i] * n[_MEAN_IN] + n[_LATENCY]
     held = saved[j] - saved[i]
     base = resident[j] - resident[i]
     without = (base + held * n[_IN_FLIGHT]) / n[_CAPACITY]
     kept = live[i] if s > 0 else 0.0
     with_it = (base + kept * n[_IN_FLIGHT] + held) / n[_CAPACITY]
-    penalty = 0.0
+    penalty, throttle = 0.0, 1.0
+    again = compute + forward[s, j] - forward[s, i]
+    gain = -math.log(max(again, 1e-30) / max(compute, 1e-30))
     if without > 1.0:
-        again = forward[s, j] - forward[s, i]
-        if with_it < without:
-            compute += again
-        if with_it > 1.0:
-            penalty = _OVERFLOW * compute * min(with_it, without)
+        # fewer micro-batches in flight, or the forward pass again, or both
+        room = n[_CAPACITY] - base
+        throttle, slower = _throttle(room, held, n[_IN_FLIGHT]), _throttle(room - held, kept, n[_IN_FLIGHT])
+        gain += (
+            math.log(throttle / slower)
+            if slower < np.inf
+            else (-9.0 if throttle < np.inf or without <= with_it else 9.0)
+        )
+        if gain > 0.0:
+            compute, throttle = again, slower
+        if throttle == np.inf:
+            throttle = 1.0
+            penalty = _OVERFLOW * compute * n[_ROUNDS] * min(without, with_it)
     weight_bytes = params[j] - params[i]
     reduce_s = n[_ALPHA] + n[_BETA] * weight_bytes if weight_bytes > 0.0 else 0.0
-    cost = max(compute * n[_SHARE], comm) + reduce_s / m + penalty
-    return cost, compute, comm, without, with_it
+    if steady:
+        pace = compute * n[_ROUNDS] / m + 2.0 * (busy_in + busy_out) + reduce_s / m
+    else:
+        port = live[i] * n[_PORT_IN] + live[j] * n[_PORT_OUT]
+        pace = max(compute * throttle * (n[_ROUNDS] - 1.0), max(busy_in, port) * (m - 1.0))
+    return pace + penalty, compute + 2.0 * into, reduce_s, busy_in, without, with_it, gain
 
 
 @numba.njit(cache=True)
-def _solve_one(num_slots, slot, time, forward, params, resident, saved, live, m, passes, cuts):  # type: ignore[no-untyped-def]
+def _solve_one(num_slots, slot, steady, time, forward, params, resident, saved, live, m, cuts, found):  # type: ignore[no-untyped-def]
     n = len(params) - 1
-    worst = np.full((num_slots, n + 1), np.inf)
+    weight = _STEADY_WEIGHT if steady else 1.0
+    pace = np.full((num_slots, n + 1), np.inf)
     total = np.full((num_slots, n + 1), np.inf)
+    late = np.zeros((num_slots, n + 1))
     back = np.zeros((num_slots, n + 1), dtype=np.int64)
     for j in range(1, n + 2 - num_slots):
-        cost, compute, comm, _, _ = _stage(0, 0, j, slot, time, forward, params, resident, saved, live, m)
-        worst[0, j], total[0, j] = cost, compute
+        own, once, reduce_s, _, _, _, _ = _stage(0, 0, j, slot, steady, time, forward, params, resident, saved, live, m)
+        pace[0, j], total[0, j], late[0, j] = own, once, reduce_s
     for s in range(1, num_slots):
-        share = slot[s, _SHARE]
-        last = s == num_slots - 1
-        for j in range(n if last else s + 1, n + 2 - num_slots + s):
+        least = 1.0 + (weight * slot[s, _ROUNDS] / m if steady else slot[s, _ROUNDS] - 1.0)
+        for j in range(n if s == num_slots - 1 else s + 1, n + 2 - num_slots + s):
             best = np.inf
             for i in range(j - 1, s - 1, -1):
-                if passes * (time[s, j] - time[s, i]) * share >= best:
+                if least * (time[s, j] - time[s, i]) >= best:
                     break
-                before = worst[s - 1, i]
-                if before == np.inf:
+                if pace[s - 1, i] == np.inf:
                     continue
-                cost, compute, comm, _, _ = _stage(s, i, j, slot, time, forward, params, resident, saved, live, m)
-                high = max(before, cost)
-                summed = total[s - 1, i] + compute + 2.0 * comm
-                key = passes * high + summed
+                own, once, reduce_s, _, _, _, _ = _stage(
+                    s, i, j, slot, steady, time, forward, params, resident, saved, live, m
+                )
+                high = max(pace[s - 1, i], own)
+                summed = total[s - 1, i] + once
+                # the earlier stages still run backward, two thirds of their pass, when this one is done
+                after = max(late[s - 1, i], reduce_s - _BACKWARD * total[s - 1, i])
+                key = weight * high + summed + (0.0 if steady else after)
                 if key < best:
                     best = key
-                    worst[s, j], total[s, j], back[s, j] = high, summed, i
+                    pace[s, j], total[s, j], late[s, j], back[s, j] = high, summed, after, i
     cuts[num_slots] = n
     j = n
     for s in range(num_slots - 1, 0, -1):
         j = back[s, j]
         cuts[s] = j
     cuts[0] = 0
-    return worst[num_slots - 1, n]
+    last = num_slots - 1
+    found[0] = pace[last, n]
+    found[1] = found[0] if steady else found[0] + total[last, n] + max(late[last, n], 0.0)
 
 
 @numba.njit(cache=True)
-def _solve(num_slots, slots, time, forward, params, resident, saved, live, m, passes, cuts, bottleneck):  # type: ignore[no-untyped-def]
+def _solve(num_slots, slots, steady, time, forward, params, resident, saved, live, m, cuts, found):  # type: ignore[no-untyped-def]
     for b in range(len(num_slots)):
-        bottleneck[b] = _solve_one(
-            num_slots[b], slots[b], time[b], forward[b], params[b], resident[b], saved[b], live[b], m, passes, cuts[b]
-        )
+        _solve_one(
+            num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m, cuts[b],
+            found[b],
+        )  # fmt: skip
 
 
-def solve_cuts(slots: SlotArrays, p: Prefixes, microbatches: int, passes: float) -> tuple[Ints, Floats]:
-    """The best cuts of every episode by the estimate.
+@dataclasses.dataclass(frozen=True)
+class Anchors:
+    """The best cuts of B episodes by the estimate.
 
-    Args:
-        passes: weight of the largest cost against the sum of times: micro-batches - 1 for the iteration time.
-
-    Returns:
-        ``[B, K + 1]`` positions: stage s is ``order[cuts[s] : cuts[s + 1]]`` (entries after the last slot are 0), and
-        ``[B]`` the largest cost in seconds per micro-batch.
+    Attributes:
+        cuts: ``[B, K + 1]``: stage s is ``order[cuts[s] : cuts[s + 1]]`` (entries after the last slot are 0).
+        pace: ``[B]`` the largest pace of a stage, seconds.
+        value: ``[B]`` the estimate of the objective, seconds.
     """
+
+    cuts: Ints
+    pace: Floats
+    value: Floats
+
+
+def solve_cuts(slots: SlotArrays, p: Prefixes, microbatches: int) -> Anchors:
+    """The best cuts of every episode by the estimate."""
     cuts = np.zeros((len(slots.num_slots), slots.slow_class.shape[1] + 1), dtype=np.int64)
-    bottleneck = np.zeros(len(slots.num_slots))
+    found = np.zeros((len(slots.num_slots), 2))
     _solve(
-        slots.num_slots, slots.numbers, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        microbatches, passes, cuts, bottleneck,
+        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
+        microbatches, cuts, found,
     )  # fmt: skip
-    return cuts, bottleneck
+    return Anchors(cuts, found[:, 0], found[:, 1])
 
 
 @numba.njit(cache=True)
 def _choices(  # type: ignore[no-untyped-def]
     c,
-    num_slots,
-    slots,
-    time,
-    forward,
-    params,
-    resident,
-    saved,
-    live,
-    m,
-    offsets,
-    anchors,
-    bottleneck,
-    cuts,
-    features,
-    mask,
-):
+    num_slots, slots, steady, time, forward, params, resident, saved, live, m,
+    offsets, anchors, pace, value, cuts, features, mask,
+):  # fmt: skip
     for b in range(len(num_slots)):
         last = num_slots[b]
         n = params.shape[1] - 1
@@ -254,7 +333,7 @@ def _choices(  # type: ignore[no-untyped-def]
             continue
         low, high = cuts[b, c - 1] + 1, n - (last - c)
         anchor = min(max(anchors[b, c], low), high)
-        top = max(bottleneck[b], 1e-30)
+        top, whole = pace[b], max(value[b], 1e-30)
         mean_live = max(live[b].mean(), 1e-30)
         fits = False
         for k in range(len(offsets)):
@@ -263,23 +342,26 @@ def _choices(  # type: ignore[no-untyped-def]
                 continue
             end = max(anchors[b, c + 1], at + 1)
             left = _stage(
-                c - 1, cuts[b, c - 1], at, slots[b], time[b], forward[b], params[b], resident[b], saved[b], live[b], m
+                c - 1, cuts[b, c - 1], at, slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b],
+                live[b], m,
+            )  # fmt: skip
+            right = _stage(
+                c, at, end, slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m
             )
-            right = _stage(c, at, end, slots[b], time[b], forward[b], params[b], resident[b], saved[b], live[b], m)
             f = features[b, k]
             f[0] = offsets[k] / 4.0
             f[1] = abs(offsets[k]) / 4.0
             f[2] = 1.0 if offsets[k] == 0 else 0.0
-            f[3] = min(left[0] / top - 1.0, 2.0)
-            f[4] = min(right[0] / top - 1.0, 2.0)
-            f[5] = min(max(left[0], right[0]) / top - 1.0, 2.0)
-            f[6] = min(right[2] / top, 2.0)
-            f[7] = min(min(left[3], left[4]), 2.0)
-            f[8] = min(min(right[3], right[4]), 2.0)
+            f[3] = min((left[0] - top) / whole, 2.0)
+            f[4] = min((right[0] - top) / whole, 2.0)
+            f[5] = min((max(max(left[0], right[0]) - top, 0.0) + left[1] + right[1]) / whole, 2.0)
+            f[6] = min(m * right[3] / whole, 2.0)
+            f[7] = min(min(left[4], left[5]), 2.0)
+            f[8] = min(min(right[4], right[5]), 2.0)
             f[9] = math.log(live[b, at] / mean_live + 1e-3) / 3.0
             f[10] = c / last
             mask[b, k] = True
-            if min(left[3], left[4]) <= 1.0:
+            if min(left[4], left[5]) <= 1.0:
                 fits = True
         for k in range(len(offsets)):
             if fits and mask[b, k] and features[b, k, 7] > 1.0:
@@ -287,8 +369,8 @@ def _choices(  # type: ignore[no-untyped-def]
 
 
 def cut_choices(
-    c: int, slots: SlotArrays, p: Prefixes, microbatches: int, anchors: Ints, bottleneck: Floats, cuts: Ints
-) -> tuple[Floats, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+    c: int, slots: SlotArrays, p: Prefixes, microbatches: int, anchors: Anchors, cuts: Ints
+) -> tuple[Floats, NDArray[np.bool_]]:
     """Features ``[B, O, NUM_CUT_FEATURES]`` and mask ``[B, O]`` of the choices for cut `c` (before slot `c`).
 
     A choice is legal if every stage keeps an op; where some choice lets the stage on the left fit its memory, those
@@ -298,8 +380,8 @@ def cut_choices(
     features = np.zeros((batch, len(CUT_OFFSETS), NUM_CUT_FEATURES))
     mask = np.zeros((batch, len(CUT_OFFSETS)), dtype=bool)
     _choices(
-        c, slots.num_slots, slots.numbers, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        microbatches, CUT_OFFSETS, anchors, bottleneck, cuts, features, mask,
+        c, slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
+        microbatches, CUT_OFFSETS, anchors.cuts, anchors.pace, anchors.value, cuts, features, mask,
     )  # fmt: skip
     return features, mask
 
@@ -313,25 +395,26 @@ def make_cuts(c: int, slots: SlotArrays, anchors: Ints, cuts: Ints, choice: Ints
 
 
 @numba.njit(cache=True)
-def _memory(num_slots, slots, time, forward, params, resident, saved, live, m, cuts, features):  # type: ignore[no-untyped-def]
+def _memory(num_slots, slots, steady, time, forward, params, resident, saved, live, m, cuts, features):  # type: ignore[no-untyped-def]
     for b in range(len(num_slots)):
         for s in range(num_slots[b]):
             i, j = cuts[b, s], cuts[b, s + 1]
-            x = _stage(s, i, j, slots[b], time[b], forward[b], params[b], resident[b], saved[b], live[b], m)
-            features[b, s, 0] = min(x[3], 4.0)
-            features[b, s, 1] = min(x[4], 4.0)
+            x = _stage(s, i, j, slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m)
+            features[b, s, 0] = min(x[4], 4.0)
+            features[b, s, 1] = min(x[5], 4.0)
+            features[b, s, 3] = min(max(x[6], -2.0), 2.0)
             features[b, s, 2] = (forward[b, s, j] - forward[b, s, i]) / max(time[b, s, j] - time[b, s, i], 1e-30)
 
 
 def stage_memory(slots: SlotArrays, p: Prefixes, microbatches: int, cuts: Ints) -> Floats:
     """``[B, K, NUM_MEMORY_FEATURES]`` of each stage.
 
-    The features are the fraction of the device's memory without and with recomputation, and the part of the time that
-    recomputation repeats.
+    The features are the fraction of the device's memory without and with recomputation, the part of the time that
+    recomputation repeats, and the logarithm of what the estimate says that recomputation gains (clipped to 2).
     """
     features = np.zeros((*slots.slow_class.shape, NUM_MEMORY_FEATURES))
     _memory(
-        slots.num_slots, slots.numbers, p.time, p.forward, p.params, p.resident, p.saved, p.live,
+        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
         microbatches, cuts, features,
     )  # fmt: skip
     return features

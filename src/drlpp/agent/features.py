@@ -12,10 +12,12 @@ import functools
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from drlpp.agent.kinds import NUM_KIND_CLASSES, kind_class
-from drlpp.agent.tables import TINY, Floats, Tables, build_tables
+from drlpp.agent.orders import fixed_orders
+from drlpp.agent.tables import TINY, Floats, Ints, Tables, build_tables
 from drlpp.graph.topology import depths
 from drlpp.problem import PlanningProblem
 
@@ -36,6 +38,9 @@ class ProblemView:
         device_features: ``[C, NUM_DEVICE_FEATURES]`` per device class.
         problem_features: ``[NUM_PROBLEM_FEATURES]``.
         profile: prefix sums along the graph's own order that place a share of the work in the graph.
+        orders: ``[M, n]`` fixed orders of the ops, see `orders`.
+        order_is_new: ``[M]`` False for an order that equals one before it.
+        has_orders: there is more than one topological order.
     """
 
     problem: PlanningProblem
@@ -46,6 +51,9 @@ class ProblemView:
     device_features: Tensor
     problem_features: Tensor
     profile: Profile
+    orders: Ints
+    order_is_new: NDArray[np.bool_]
+    has_orders: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +106,7 @@ def problem_view(problem: PlanningProblem) -> ProblemView:
         saved=_prefix(t.saved),
         live=t.live_bytes(order),
     )
+    orders = fixed_orders(graph, t)
     return ProblemView(
         problem=problem,
         tables=t,
@@ -107,6 +116,9 @@ def problem_view(problem: PlanningProblem) -> ProblemView:
         device_features=_tensor(_device_features(t, profile)),
         problem_features=_tensor(_problem_features(problem, t, profile)),
         profile=profile,
+        orders=orders,
+        order_is_new=np.array([not (orders[:k] == o).all(axis=1).any() for k, o in enumerate(orders)]),
+        has_orders=any(i + 1 not in after for i, after in enumerate(graph.successors[:-1])),
     )
 
 

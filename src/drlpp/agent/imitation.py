@@ -1,9 +1,11 @@
-"""A warm start for the scheduler: it learns to repeat the best of many slots drawn for each of many problems.
+"""A warm start: the policy learns to repeat the best of many plans that were searched for each of many problems.
 
-Slots decide most of a plan's time, and one set of slots is judged in about a millisecond: the graph's own order, cut by
-the dynamic programme (`cuts`), no walk. So many are drawn per problem, from the policy and from a flattened one, the
-best are kept with weights, and the policy is trained to draw them by maximum likelihood; problems are kept and
-learned from many times (the cross-entropy method, over a distribution of problems).
+Slots decide most of a plan's time, and one set of slots is judged in about a millisecond: the best fixed order by the
+estimate, cut by the dynamic programme (`cuts`), no walk. So many are drawn per problem, from the policy (without
+replacement) and from a flattened one, and the best of them are changed at random (`slot_moves`) for some rounds. The
+best slots then get several partitions from the policy, and the best episodes that result, all decisions of them, are
+what the policy is trained to draw, by maximum likelihood. Problems are kept and learned from many times (the
+cross-entropy method, over a distribution of problems).
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import torch
 from torch import Tensor
 
 from drlpp.agent.cuts import prefixes, slot_arrays, solve_cuts, stage_memory
-from drlpp.agent.decisions import Chooser, Decisions, log_prob_and_entropy
+from drlpp.agent.decisions import Beam, Chooser, Decisions, Repeat
 from drlpp.agent.features import ProblemView
-from drlpp.agent.partitioner import Partitions, sum_passes
+from drlpp.agent.partitioner import Partitions, order_values
 from drlpp.agent.policy import Policy, to_assignments
 from drlpp.agent.rollout import Rewarder
-from drlpp.agent.slots import Slot
+from drlpp.agent.slot_moves import changed_slots
+from drlpp.agent.slots import Choices, Slot, spell
 from drlpp.errors import InputError
 from drlpp.plan.assignment import Assignment
 
@@ -32,7 +35,9 @@ class ImitationConfig:
 
     Attributes:
         draws: slots drawn per problem.
-        keep: of these, how many are learned from.
+        rounds, changes: rounds of changing the best slots, and new ones in each.
+        keep: episodes that are learned from, with different slots.
+        repeats: partitions drawn for each of these slots.
         scale: a set of slots that is worse by this part weighs e times less.
         temperature: of the flattened policy that half of the draws come from.
         entropy: weight of the entropy of the decisions.
@@ -44,92 +49,101 @@ class ImitationConfig:
         InputError: a number is below 1.
     """
 
-    draws: int = 192
+    draws: int = 96
+    rounds: int = 3
+    changes: int = 48
     keep: int = 8
+    repeats: int = 4
     scale: float = 0.02
     temperature: float = 2.0
     entropy: float = 0.003
-    pool: int = 360
+    pool: int = 720
     steps: int = 10
     batch: int = 8
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
-        if min(self.draws // 2, self.keep, self.pool, self.steps, self.batch) < 1:
+        if min(self.draws // 2, self.keep, self.repeats, self.pool, self.steps, self.batch) < 1:
             raise InputError(
-                f"draws {self.draws}, keep {self.keep}, pool {self.pool}, steps {self.steps}, batch {self.batch}: "
-                "must be at least 1 (draws 2)"
+                f"draws {self.draws}, keep {self.keep}, repeats {self.repeats}, pool {self.pool}, steps {self.steps}, "
+                f"batch {self.batch}: must be at least 1 (draws 2)"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Elite:
-    """The best slots of a problem: their decisions (K rows) and weights ``[K]`` that sum to 1."""
+    """The best episodes of a problem: their decisions (K rows) and weights ``[K]`` that sum to 1."""
 
     view: ProblemView
-    schedule: Decisions
+    decisions: dict[str, Decisions]
     weights: Tensor
 
 
 def anchor_assignments(view: ProblemView, slots: Sequence[tuple[Slot, ...]]) -> list[Assignment]:
-    """Assignments of slots with the graph's own order, cut by the dynamic programme; recomputation where it must be."""
+    """Assignments of slots as the estimate wants them: the best fixed order, cuts, and recomputation."""
     t = view.tables
-    order = np.tile(np.arange(t.num_ops), (len(slots), 1))
-    arrays = slot_arrays(slots, t, view.problem.cluster)
+    arrays = slot_arrays(slots, t, view.problem)
+    order = view.orders[order_values(view, arrays).argmin(axis=1)]
     sums = prefixes(order, arrays, t)
-    cuts, _ = solve_cuts(arrays, sums, t.microbatches, sum_passes(view.problem))
-    memory = stage_memory(arrays, sums, t.microbatches, cuts)
-    recompute = ((memory[..., 0] > 1.0) & (memory[..., 1] < memory[..., 0])).astype(np.int64)
+    cuts = solve_cuts(arrays, sums, t.microbatches).cuts
+    recompute = (stage_memory(arrays, sums, t.microbatches, cuts)[..., 3] > 0.0).astype(np.int64)
     return to_assignments(t, slots, Partitions(order, cuts, recompute))
 
 
 @torch.no_grad()
 def draw_elite(
-    policy: Policy, view: ProblemView, rewarder: Rewarder, config: ImitationConfig, generator: torch.Generator
+    policy: Policy,
+    view: ProblemView,
+    rewarder: Rewarder,
+    config: ImitationConfig,
+    generator: torch.Generator,
+    rng: np.random.Generator,
 ) -> Elite:
-    """Draws slots for a problem and keeps the best."""
-    encoding = policy.encoder(view)
-    half = config.draws // 2
-    found: dict[tuple[Slot, ...], tuple[float, Decisions]] = {}
-    for temperature in (1.0, config.temperature):
-        choose = Chooser(generator, False, temperature)
-        decisions, slots = policy.scheduler.sample(view, encoding, half, choose)
-        distinct = [b for b, s in enumerate(slots) if s not in found and s not in slots[:b]]
-        if not distinct:
-            continue
-        values = [rewarder.value_of(a) for a in anchor_assignments(view, [slots[b] for b in distinct])]
-        for b, value in zip(distinct, values, strict=True):
-            found[slots[b]] = (value, decisions.select(torch.tensor([b])))
-    best = sorted(found.values(), key=lambda x: x[0])[: config.keep]
-    gaps = torch.tensor([np.log(value / best[0][0]) for value, _ in best], dtype=torch.float32)
-    return Elite(view, _stack([d for _, d in best]), torch.softmax(-gaps / config.scale, dim=0))
+    """Searches slots for a problem, and keeps the best episodes with them."""
+    t, encoding, half = view.tables, policy.encoder(view), config.draws // 2
+    choices = Choices.of(t)
+    value: dict[tuple[Slot, ...], float] = {}
 
+    def judge(slots: Sequence[tuple[Slot, ...]]) -> list[tuple[Slot, ...]]:
+        new = list(dict.fromkeys(s for s in slots if s not in value))
+        if new:
+            value.update(zip(new, map(rewarder.value_of, anchor_assignments(view, new)), strict=True))
+        return sorted(value, key=lambda s: value[s])
 
-def _stack(rows: Sequence[Decisions]) -> Decisions:
-    """Rows of different lengths below each other; steps that a row lacks have one legal choice and do not count."""
-    longest = max(r.choice.shape[1] for r in rows)
-    padded = []
-    for r in rows:
-        index = torch.arange(longest).clamp(max=r.choice.shape[1] - 1)
-        real = torch.arange(longest) < r.choice.shape[1]
-        per_step = {k: v if k == "mix" else v[:, index] for k, v in r.context.items()}
-        padded.append(
-            Decisions(r.features[:, index], r.mask[:, index], r.choice[:, index], r.valid[:, index] & real, per_step)
-        )
-    return Decisions(
-        torch.cat([p.features for p in padded]),
-        torch.cat([p.mask for p in padded]),
-        torch.cat([p.choice for p in padded]),
-        torch.cat([p.valid for p in padded]),
-        {k: torch.cat([p.context[k] for p in padded]) for k in padded[0].context},
-    )
+    _, drawn = policy.scheduler.sample(view, encoding, half, Beam(generator, half, False))
+    _, flat = policy.scheduler.sample(view, encoding, half, Chooser(generator, 0, config.temperature))
+    ranked = judge([*drawn, *flat])
+    for _ in range(config.rounds if policy.config.scheduler else 0):
+        starts = [ranked[int(x)] for x in np.minimum(rng.exponential(4.0, config.changes), len(ranked) - 1)]
+        ranked = judge([changed_slots(s, t, rng) for s in starts])
+
+    spelled = [x for x in spell(ranked[: 2 * config.keep], t, choices) if x is not None][: config.keep]
+    longest = max(len(x) for x in spelled)
+    again = Repeat(torch.tensor([x + [0] * (longest - len(x)) for x in spelled]))
+    schedule, best = policy.scheduler.sample(view, encoding, len(spelled), again)
+    rows = torch.arange(len(best)).repeat(config.repeats)
+    schedule, slots = schedule.select(rows), [best[i] for i in rows.tolist()]
+    _, scheduled = policy.scheduler.replay(encoding, schedule)
+    parts, partitions = policy.partitioner.sample(view, encoding, slots, scheduled, Chooser(generator, len(best)))
+    values = np.array([rewarder.value_of(a) for a in to_assignments(t, slots, partitions)])
+    table = values.reshape(config.repeats, len(best))
+    picked = torch.from_numpy(table.argmin(axis=0)) * len(best) + torch.arange(len(best))
+    gaps = torch.from_numpy(np.log(table.min(axis=0) / values.min())).float()
+    decisions = {name: d.select(picked) for name, d in {"schedule": schedule, **parts}.items()}
+    return Elite(view, decisions, torch.softmax(-gaps / config.scale, dim=0))
 
 
 def imitation_loss(policy: Policy, elite: Elite, config: ImitationConfig) -> tuple[Tensor, dict[str, float]]:
-    """Negative log-likelihood of a problem's best slots, less the entropy bonus; and metrics."""
-    logits, _ = policy.scheduler.replay(policy.encoder(elite.view), elite.schedule)
-    log_probs, entropies = log_prob_and_entropy(logits, elite.schedule)
-    likelihood = (elite.weights * log_probs.sum(dim=1)).sum()
-    entropy = entropies.sum() / elite.schedule.valid.sum().clamp(min=1)
-    metrics = {"imitation_loss": -float(likelihood.detach()), "imitation_entropy": float(entropy.detach())}
+    """Negative log-likelihood of a problem's best episodes, less the entropy bonus of the slots; and metrics."""
+    now = policy.evaluate(elite.view, elite.decisions)
+    likelihood = (elite.weights * now.log_probs.sum(dim=1)).sum()
+    schedule = elite.decisions["schedule"]
+    steps = schedule.choice.shape[1]
+    entropy = now.entropies[:, :steps].sum() / schedule.valid.sum().clamp(min=1)
+    slots = (elite.weights * now.log_probs[:, :steps].sum(dim=1)).sum()
+    metrics = {
+        "imitation_loss": -float(likelihood.detach()),
+        "imitation_loss_schedule": -float(slots.detach()),
+        "imitation_entropy": float(entropy.detach()),
+    }
     return -likelihood - config.entropy * entropy, metrics

@@ -1,11 +1,11 @@
-"""The recurrent partitioner: walks the ops in a topological order of its own choice and cuts the walk into stages.
+"""The recurrent partitioner: orders the ops, and cuts the order into stages.
 
-One decision per op: which of the ready ops comes next (see `walk`; the mask makes every walk a topological order). A
-GRU carries what was walked; features carry the fill of the slot that the walk has reached, the bytes that are live
-(the cut), and the devices to come. Then one decision per boundary: where to cut, near the anchor that the dynamic
-programme gives for this walk and these slots (see `cuts`), and one per stage: whether to recompute activations.
-Boundaries and recomputation start from a prior (the estimated excess cost and the memory) that learning corrects;
-every other episode leans to the graph's own order, so that samples hold both faithful and free walks.
+The first decision is the *order*: one of a few fixed ones (see `orders`), or a walk of its own, for which one decision
+per op follows: which of the ready ops comes next (see `walk`; the mask makes every walk a topological order). A GRU
+carries what was passed; features carry the fill of the slot that the order has reached, the bytes that are live (the
+cut), and the devices to come. Then one decision per boundary: where to cut, near the anchor that the dynamic programme
+gives for this order and these slots (see `cuts`), and one per stage: whether to recompute activations. The order, the
+boundaries and recomputation start from a prior (what the programme estimates) that learning corrects.
 """
 
 from __future__ import annotations
@@ -29,24 +29,21 @@ from drlpp.agent.cuts import (
     solve_cuts,
     stage_memory,
 )
-from drlpp.agent.decisions import Chooser, Decisions
+from drlpp.agent.decisions import Chooser, Decisions, stack_steps
 from drlpp.agent.encoder import Encoding, mlp
 from drlpp.agent.features import ProblemView
+from drlpp.agent.orders import FIXED_ORDERS
 from drlpp.agent.slots import Slot
 from drlpp.agent.tables import Floats, Ints, Tables
 from drlpp.agent.walk import NUM_CANDIDATE_FEATURES, NUM_STATE_FEATURES, WalkState
-from drlpp.problem import PlanningProblem
 
-_FIRST_READY, _LEAN = 4, 3.0
-_EXCESS, _CUT_PRIOR, _MEMORY_PRIOR = 5, 12.0, 16.0
+WALK = len(FIXED_ORDERS)
+"""The last choice of the order: a walk."""
+_NUM_ORDERS = WALK + 1
+_EXCESS, _CUT_PRIOR, _ORDER_PRIOR, _WALK_PRIOR, _MEMORY_PRIOR = 5, 40.0, 20.0, -2.0, 8.0
+_NEXT_PRIOR = (0.5, 0.0, -1.0, 0.0, 1.0, 0.0, 0.0)
+"""Weights of the candidates' features (see `walk`) that a walk starts from: go on, narrow, in the graph's order."""
 _SURELY_FITS, _SURELY_NOT = 0.6, 1.3
-_STEADY_STATE_PASSES = 1000.0
-
-
-def sum_passes(problem: PlanningProblem) -> float:
-    """The weight of the largest cost against the sum of times that suits a problem's objective (see `cuts`)."""
-    steady = problem.objective == "steady-state"
-    return _STEADY_STATE_PASSES if steady else float(problem.training.num_microbatches - 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +73,10 @@ class RecurrentPartitioner(nn.Module):
         super().__init__()
         self.recurrent = recurrent
         self.start = nn.Linear(2 * width, width)
+        self.order_query = nn.Linear(width, 16)
+        self.order_detail = nn.Linear(2 * _NUM_ORDERS, 16)
+        self.order_score = nn.Linear(16, 1)
+        self.order_prior = nn.Parameter(torch.tensor(_ORDER_PRIOR))
         self.state_in = nn.Linear(NUM_STATE_FEATURES, width)
         self.gru = nn.GRU(width, width, batch_first=True)
         self.query = nn.Linear(width, width)
@@ -83,6 +84,7 @@ class RecurrentPartitioner(nn.Module):
         self.key = nn.Linear(width, width)
         self.detail = mlp(NUM_CANDIDATE_FEATURES, width, width)
         self.score = nn.Linear(width, 1)
+        self.next_prior = nn.Parameter(torch.tensor(_NEXT_PRIOR))
         self.cut_query = nn.Linear(width, width)
         self.cut_slots = nn.Linear(2 * width, width)
         self.cut_detail = mlp(NUM_CUT_FEATURES, width, width)
@@ -90,8 +92,9 @@ class RecurrentPartitioner(nn.Module):
         self.cut_prior = nn.Parameter(torch.tensor(_CUT_PRIOR))
         excess = nn.Linear(16, 1)
         self.memory_score = nn.Sequential(nn.Linear(NUM_MEMORY_FEATURES, 16), nn.ReLU(), excess)
-        nn.init.zeros_(self.cut_score.weight)
-        nn.init.zeros_(excess.weight)
+        for last in (self.order_score, self.cut_score, excess):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def sample(
         self, view: ProblemView, encoding: Encoding, slots: list[tuple[Slot, ...]], scheduled: Tensor, choose: Chooser
@@ -103,94 +106,124 @@ class RecurrentPartitioner(nn.Module):
             scheduled: ``[B, H]`` the scheduler's final state.
 
         Returns:
-            Decisions under ``order`` ``[B, n]``, ``cut`` ``[B, K - 1]`` and ``recompute`` ``[B, K]``; the partitions.
+            Decisions under ``order`` ``[B, 1]``, ``walk`` ``[B, n]``, ``cut`` ``[B, K - 1]`` and ``recompute``
+            ``[B, K]``; the partitions.
         """
         t = view.tables
-        arrays = slot_arrays(slots, t, view.problem.cluster)
-        walked, outputs = self._walk(view, encoding, arrays, slots, scheduled, choose)
-        order = walked.context["picked"].numpy()
-        sums = prefixes(order, arrays, t)
+        arrays = slot_arrays(slots, t, view.problem)
+        order = self._order(view, arrays, scheduled, choose)
+        walk = self._walk(view, encoding, arrays, scheduled, order.choice[:, 0], choose)
+        outputs = self._outputs(encoding, walk, scheduled)
+        picked = walk.context["picked"].numpy()
+        sums = prefixes(picked, arrays, t)
         cut, cuts = self._cut(view, encoding, arrays, sums, slots, outputs, choose)
         recompute, flags = self._recompute(t, arrays, sums, cuts, choose)
-        return {"order": walked, "cut": cut, "recompute": recompute}, Partitions(order, cuts, flags)
+        decisions = {"order": order, "walk": walk, "cut": cut, "recompute": recompute}
+        return decisions, Partitions(picked, cuts, flags)
 
     def replay(self, encoding: Encoding, decisions: dict[str, Decisions], scheduled: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, T, N]`` of recorded decisions, by the same names."""
-        order = decisions["order"]
-        picked, state = order.context["picked"], order.context["state"]
-        ops = encoding.ops[picked]
-        inputs = self.state_in(state) + torch.cat([torch.zeros_like(ops[:, :1]), ops[:, :-1]], dim=1)
-        hidden = self._start(encoding, scheduled)
-        outputs = self.gru(inputs, hidden)[0] if self.recurrent else torch.tanh(inputs)
+        walk = decisions["walk"]
+        outputs = self._outputs(encoding, walk, scheduled)
+        logits = outputs.new_zeros(walk.mask.shape)
+        rows = torch.nonzero(walk.valid.any(dim=1)).squeeze(1)
+        if len(rows):
+            w = walk.select(rows)
+            own = self._next_logits(encoding, outputs[rows], w.features, w.context["candidates"], w.context["state"])
+            logits = logits.index_put((rows,), own)
         return {
-            "order": self._order_logits(
-                encoding, outputs, order.features, order.context["candidates"], state, order.context["lean"]
-            ),
+            "order": self._order_logits(decisions["order"].features, scheduled),
+            "walk": logits,
             "cut": self._cut_logits(encoding, decisions["cut"], outputs),
             "recompute": self._memory_logits(decisions["recompute"].features),
         }
 
+    def _outputs(self, encoding: Encoding, walk: Decisions, scheduled: Tensor) -> Tensor:
+        """``[B, n, H]``: at each step, what has been passed before it."""
+        ops = encoding.ops[walk.context["picked"]]
+        inputs = self.state_in(walk.context["state"]) + torch.cat([torch.zeros_like(ops[:, :1]), ops[:, :-1]], dim=1)
+        if not self.recurrent:
+            return torch.tanh(inputs)
+        return self.gru(inputs, self._start(encoding, scheduled))[0]  # type: ignore[no-any-return]
+
     def _start(self, encoding: Encoding, scheduled: Tensor) -> Tensor:
         summary = encoding.summary.expand(scheduled.shape[0], -1)
         return torch.tanh(self.start(torch.cat([summary, scheduled], dim=-1))).unsqueeze(0)
+
+    def _order(self, view: ProblemView, arrays: SlotArrays, scheduled: Tensor, choose: Chooser) -> Decisions:
+        batch = len(arrays.num_slots)
+        mask = np.zeros((batch, 1, _NUM_ORDERS), dtype=bool)
+        mask[..., :WALK] = view.order_is_new
+        mask[..., WALK] = view.has_orders
+        features = np.zeros((batch, 1, _NUM_ORDERS, 2 * _NUM_ORDERS))
+        features[..., :_NUM_ORDERS] = np.eye(_NUM_ORDERS)
+        if view.has_orders:
+            value = order_values(view, arrays)
+            excess = np.minimum(value / np.maximum(value.min(axis=1, keepdims=True), 1e-30) - 1.0, 3.0)
+            features[:, 0, :WALK, _NUM_ORDERS] = excess
+            features[:, 0, :, _NUM_ORDERS + 1 :] = excess[:, None, :]
+        seen, legal = torch.from_numpy(features).float(), torch.from_numpy(mask)
+        logits = self._order_logits(seen, scheduled)
+        choice = choose(logits[:, 0], legal[:, 0]).unsqueeze(1)
+        return Decisions(seen, legal, choice, legal.sum(-1) > 1)
+
+    def _order_logits(self, features: Tensor, scheduled: Tensor) -> Tensor:
+        """``[B, 1, _NUM_ORDERS]``."""
+        mixed = self.order_query(scheduled)[:, None, None, :] + self.order_detail(features)
+        prior = _WALK_PRIOR * features[..., WALK] - self.order_prior * features[..., _NUM_ORDERS]
+        return self.order_score(torch.relu(mixed)).squeeze(-1) + prior  # type: ignore[no-any-return]
 
     def _walk(
         self,
         view: ProblemView,
         encoding: Encoding,
         arrays: SlotArrays,
-        slots: list[tuple[Slot, ...]],
         scheduled: Tensor,
+        order: Tensor,
         choose: Chooser,
-    ) -> tuple[Decisions, Tensor]:
-        batch, t = len(slots), view.tables
-        walk = WalkState(t, view.profile.work, _expected_ends(slots, arrays, t), arrays.num_slots)
-        hidden = self._start(encoding, scheduled)
-        before = encoding.ops.new_zeros(batch, encoding.ops.shape[1])
-        lean = _LEAN * (torch.arange(batch) % 2)
+    ) -> Decisions:
+        """Passes the ops in the chosen order ``[B]``; only walks make decisions."""
+        batch, t = len(order), view.tables
+        walk = WalkState(t, view.profile.work, _expected_ends(arrays, t), arrays.num_slots)
+        given = view.orders[order.clamp(max=WALK - 1).numpy()]
+        rows = torch.nonzero(order == WALK).squeeze(1)
+        hidden = self._start(encoding, scheduled[rows])
+        before = encoding.ops.new_zeros(len(rows), encoding.ops.shape[1])
+        walks = torch.zeros(batch, dtype=torch.bool).index_fill(0, rows, True)
         record: list[tuple[Tensor, ...]] = []
-        for _ in range(t.num_ops):
+        for i in range(t.num_ops):
             candidates_, features_, mask_, state_ = walk.observe()
             candidates, mask = torch.from_numpy(candidates_), torch.from_numpy(mask_)
             features, state = torch.from_numpy(features_).float(), torch.from_numpy(state_).float()
-            inputs = self.state_in(state) + before
-            if self.recurrent:
-                output, hidden = self.gru(inputs.unsqueeze(1), hidden)
-                output = output.squeeze(1)
-            else:
-                output = torch.tanh(inputs)
-            valid = mask[:, 1]
-            if bool(valid.any()):
-                logits = self._order_logits(encoding, output, features, candidates, state, lean)
-                choice = choose(logits, mask)
-            else:
-                choice = torch.zeros(batch, dtype=torch.int64)
-            op = candidates.gather(1, choice.unsqueeze(1)).squeeze(1)
+            op, choice = torch.from_numpy(given[:, i].copy()), torch.zeros(batch, dtype=torch.int64)
+            valid = mask[:, 1] & walks
+            if len(rows):
+                inputs = self.state_in(state[rows]) + before
+                if self.recurrent:
+                    output, hidden = self.gru(inputs.unsqueeze(1), hidden)
+                    output = output.squeeze(1)
+                else:
+                    output = torch.tanh(inputs)
+                if bool(valid.any()):
+                    logits = self._next_logits(encoding, output, features[rows], candidates[rows], state[rows])
+                    choice[rows] = choose(logits, mask[rows], rows)
+                op[rows] = candidates[rows, choice[rows]]
+                before = encoding.ops[op[rows]]
             walk.step(op.numpy())
-            before = encoding.ops[op]
-            record.append((features, mask, choice, valid, candidates, state, op, output))
-        features, mask, choice, valid, candidates, state, op, outputs = (
-            torch.stack(x, dim=1) for x in zip(*record, strict=True)
-        )
-        context = {
-            "candidates": candidates,
-            "state": state,
-            "picked": op,
-            "lean": lean.unsqueeze(1).expand(-1, t.num_ops),
-        }
-        return Decisions(features, mask, choice, valid, context), outputs
+            record.append((features, mask, choice, valid, candidates, state, op))
+        features, mask, choice, valid, candidates, state, op = stack_steps(record)
+        return Decisions(features, mask, choice, valid, {"candidates": candidates, "state": state, "picked": op})
 
-    def _order_logits(
-        self, encoding: Encoding, outputs: Tensor, features: Tensor, candidates: Tensor, state: Tensor, lean: Tensor
+    def _next_logits(
+        self, encoding: Encoding, outputs: Tensor, features: Tensor, candidates: Tensor, state: Tensor
     ) -> Tensor:
-        """Scores of ready ops; ``[..., WIDTH]`` for outputs ``[..., H]`` and `lean` ``[...]``."""
+        """Scores of ready ops; ``[..., WIDTH]`` for outputs ``[..., H]``."""
         mixed = (
             (self.query(outputs) + self.state_query(state)).unsqueeze(-2)
             + self.key(encoding.ops)[candidates]
             + self.detail(features)
         )
-        learned: Tensor = self.score(torch.relu(mixed)).squeeze(-1)
-        return learned + lean.unsqueeze(-1) * features[..., _FIRST_READY]
+        return self.score(torch.relu(mixed)).squeeze(-1) + features @ self.next_prior  # type: ignore[no-any-return]
 
     def _cut(
         self,
@@ -204,7 +237,8 @@ class RecurrentPartitioner(nn.Module):
     ) -> tuple[Decisions, Ints]:
         t, batch = view.tables, len(slots)
         m = t.microbatches
-        anchors, bottleneck = solve_cuts(arrays, sums, m, sum_passes(view.problem))
+        best = solve_cuts(arrays, sums, m)
+        anchors = best.cuts
         cuts = np.zeros_like(anchors)
         cuts[np.arange(batch), arrays.num_slots] = t.num_ops
         width = arrays.slow_class.shape[1]
@@ -215,7 +249,7 @@ class RecurrentPartitioner(nn.Module):
                     parts[b, s, k] = count / slot.replicas
         record: list[tuple[Tensor, ...]] = []
         for c in range(1, width):
-            features_, mask_ = cut_choices(c, arrays, sums, m, anchors, bottleneck, cuts)
+            features_, mask_ = cut_choices(c, arrays, sums, m, best, cuts)
             features, mask = torch.from_numpy(features_).float(), torch.from_numpy(mask_)
             pair = torch.stack([parts[:, c - 1], parts[:, c]], dim=1)
             low, high = cuts[:, c - 1] + 1, t.num_ops - (arrays.num_slots - c)
@@ -236,7 +270,7 @@ class RecurrentPartitioner(nn.Module):
                 {"at": empty.long(), "pair": torch.zeros(batch, 0, 2, t.num_classes)},
             )
             return none, cuts
-        features, mask, choice, valid, at, pair = (torch.stack(x, dim=1) for x in zip(*record, strict=True))
+        features, mask, choice, valid, at, pair = stack_steps(record)
         return Decisions(features, mask, choice, valid, {"at": at, "pair": pair}), cuts
 
     def _cut_logits(self, encoding: Encoding, cut: Decisions, outputs: Tensor, single: bool = False) -> Tensor:
@@ -261,15 +295,25 @@ class RecurrentPartitioner(nn.Module):
 
     def _memory_logits(self, features: Tensor) -> Tensor:
         """``[B, K, 2]``: keep, recompute; features ``[B, K, 2, NUM_MEMORY_FEATURES]`` (the same for both)."""
-        again = self.memory_score(features[..., 0, :]).squeeze(-1) + _MEMORY_PRIOR * (features[..., 0, 0] - 1.0)
+        again = self.memory_score(features[..., 0, :]).squeeze(-1) + _MEMORY_PRIOR * features[..., 0, 3]
         return torch.stack([torch.zeros_like(again), again], dim=-1)
+
+
+def order_values(view: ProblemView, arrays: SlotArrays) -> Floats:
+    """``[B, len(FIXED_ORDERS)]`` estimate of the objective for each fixed order; infinite for one that is not new."""
+    t, batch = view.tables, len(arrays.num_slots)
+    value = np.full((batch, WALK), np.inf)
+    for k in np.flatnonzero(view.order_is_new):
+        sums = prefixes(np.tile(view.orders[k], (batch, 1)), arrays, t)
+        value[:, k] = solve_cuts(arrays, sums, t.microbatches).value
+    return value
 
 
 def _pair(features: Tensor) -> Tensor:
     return features.unsqueeze(-2).expand(*features.shape[:-1], 2, features.shape[-1])
 
 
-def _expected_ends(slots: list[tuple[Slot, ...]], arrays: SlotArrays, t: Tables) -> Floats:
+def _expected_ends(arrays: SlotArrays, t: Tables) -> Floats:
     """``[B, K]`` part of the work at which each slot is full if the work is split by speed."""
     speed = t.speed[arrays.slow_class] / np.maximum(arrays.numbers[:, :, 0], 1e-12)
     speed[np.arange(speed.shape[1]) >= arrays.num_slots[:, None]] = 0.0

@@ -199,7 +199,7 @@ class _Run:
     def _sample(self, policy: Policy, episodes: int, greedy_first: bool = False) -> list[Start]:
         """Draws a batch of samples and offers the best of them."""
         before = self.budget.elapsed_s
-        rollout = policy.sample([self.view], episodes, self.generator, repeats=2, greedy_first=greedy_first)[0]
+        rollout = policy.sample([self.view], episodes, self.generator, greedy_first=greedy_first, distinct=True)[0]
         sampled = self.budget.elapsed_s
         values = self.rewarder.values(rollout)
         assignments = [self.coarse.expand(a) for a in rollout.assignments()]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from drlpp.agent.decisions import Chooser, Decisions, log_prob_and_entropy
+from drlpp.agent.decisions import Beam, Chooser, Decisions, log_prob_and_entropy
 from drlpp.agent.encoder import GraphEncoder
 from drlpp.agent.features import ProblemView
 from drlpp.agent.partitioner import Partitions, RecurrentPartitioner
@@ -23,7 +23,7 @@ from drlpp.agent.tables import Tables
 from drlpp.errors import InputError
 from drlpp.plan.assignment import Assignment
 
-PARTS = ("schedule", "order", "cut", "recompute")
+PARTS = ("schedule", "order", "walk", "cut", "recompute")
 """Names of the kinds of decisions, in the order of the columns of log-probabilities."""
 
 
@@ -34,7 +34,8 @@ class PolicyConfig:
     Attributes:
         width: size of embeddings and recurrent states.
         num_layers: rounds of message passing; 0 leaves the graph out of the encoder.
-        recurrent: the partitioner carries what it walked.
+        recurrent: the partitioner carries what it passed.
+        scheduler: the scheduler decides; without, stage i has device i.
 
     Raises:
         InputError: a value is out of range.
@@ -43,6 +44,7 @@ class PolicyConfig:
     width: int = 64
     num_layers: int = 3
     recurrent: bool = True
+    scheduler: bool = True
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.num_layers < 0:
@@ -108,7 +110,7 @@ class Policy(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = GraphEncoder(config.width, config.num_layers)
-        self.scheduler = PipelineScheduler(config.width)
+        self.scheduler = PipelineScheduler(config.width, config.scheduler)
         self.partitioner = RecurrentPartitioner(config.width, config.recurrent)
 
     @torch.no_grad()
@@ -120,6 +122,7 @@ class Policy(nn.Module):
         *,
         repeats: int = 1,
         greedy_first: bool = False,
+        distinct: bool = False,
     ) -> list[Rollout]:
         """Draws episodes on every problem.
 
@@ -127,14 +130,31 @@ class Policy(nn.Module):
             num_episodes: per problem; rounded up to a multiple of `repeats`.
             repeats: partitions that are drawn for the same slots.
             greedy_first: episode 0 of each problem takes the most probable choices.
+            distinct: draw the slots without replacement and give each the most probable partition; if there are fewer
+                slots than episodes, the other episodes are further partitions of them. What a planner wants, while
+                PPO needs independent episodes.
         """
-        choose = Chooser(generator, greedy_first)
-        return [self._sample(view, -(-num_episodes // repeats), repeats, choose) for view in views]
+        return [self._sample(view, num_episodes, repeats, greedy_first, distinct, generator) for view in views]
 
-    def _sample(self, view: ProblemView, num_slots: int, repeats: int, choose: Chooser) -> Rollout:
+    def _sample(
+        self,
+        view: ProblemView,
+        num_episodes: int,
+        repeats: int,
+        greedy_first: bool,
+        distinct: bool,
+        generator: torch.Generator,
+    ) -> Rollout:
         encoding = self.encoder(view)
-        schedule, slots = self.scheduler.sample(view, encoding, num_slots, choose)
-        rows = torch.arange(num_slots).repeat_interleave(repeats)
+        if distinct:
+            beam = Beam(generator, num_episodes, greedy_first)
+            schedule, slots = self.scheduler.sample(view, encoding, num_episodes, beam)
+            rows = torch.arange(num_episodes) % len(slots)
+            choose = Chooser(generator, len(slots))
+        else:
+            choose = Chooser(generator, int(greedy_first))
+            schedule, slots = self.scheduler.sample(view, encoding, -(-num_episodes // repeats), choose)
+            rows = torch.arange(len(slots)).repeat_interleave(repeats)
         schedule, slots = schedule.select(rows), [slots[i] for i in rows.tolist()]
         logits, scheduled = self.scheduler.replay(encoding, schedule)
         parts, partitions = self.partitioner.sample(view, encoding, slots, scheduled, choose)

@@ -1,11 +1,12 @@
-"""Pre-training: imitation of the best slots, then PPO beside it, over a stream of drawn problems (`corpus`).
+"""Pre-training: imitation of the best plans, then PPO beside it, over a stream of drawn problems (`corpus`).
 
-Validation is on families and clusters that training never draws.
+Validation is on families and clusters that training never draws, as a planner samples: without replacement, the best
+counts. The weights that did best there are the result of the run.
 
 Everything drawn in iteration i follows from (seed, i), so a run that is resumed from its checkpoint makes the same
 steps as one that was never stopped, but for the pool of imitation, which is drawn anew with the checkpoint's weights.
-Files in the run's folder: ``checkpoint.safetensors`` (weights, optimizer, record),
-``curve.jsonl`` (one row per iteration), ``events.out.*`` (the same for tensorboard).
+Files in the run's folder: ``policy.safetensors`` (the best weights, record), ``checkpoint.safetensors`` (the latest,
+with the optimizer, to resume from), ``curve.jsonl`` (one row per iteration), ``events.out.*`` (for tensorboard).
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ from drlpp.sim import Evaluator
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
+BEST = "policy.safetensors"
 _VALIDATION_SEED = 10**6
+_VALIDATION_GROUPS = 100
+_VALIDATION_EPISODES = 64
+_SCORE = "validation_best_reward"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,8 @@ class PretrainConfig:
 
     Attributes:
         seed: decides everything but wall-clock times.
-        imitation_iterations: iterations of the warm start (`imitation`), before PPO; 0 leaves imitation out.
+        imitation_iterations: iterations of the warm start (`imitation`), before PPO; 0 leaves imitation out. The
+            learning rate falls to a fifth over them.
         iterations: of PPO; the learning rate falls to a tenth over them.
         problems: drawn per iteration.
         episodes: per problem.
@@ -66,23 +72,23 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    imitation_iterations: int = 60
-    iterations: int = 400
+    imitation_iterations: int = 480
+    iterations: int = 200
     problems: int = 6
     episodes: int = 32
     repeats: int = 2
-    max_groups: int = 64
-    validate_every: int = 50
-    validation_problems: int = 32
+    max_groups: int = 72
+    validate_every: int = 40
+    validation_problems: int = 48
     checkpoint_s: float = 120.0
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     imitation: ImitationConfig = dataclasses.field(default_factory=ImitationConfig)
     ppo: PpoConfig = dataclasses.field(
         default_factory=lambda: PpoConfig(
-            learning_rate=1e-3,
+            learning_rate=3e-4,
             epochs=2,
             minibatches=1,
-            entropy={"schedule": 0.05, "order": 0.004, "cut": 0.01, "recompute": 0.003},
+            entropy={"schedule": 0.05, "order": 0.02, "walk": 0.004, "cut": 0.01, "recompute": 0.003},
         )
     )
 
@@ -121,7 +127,7 @@ def pretrain(
     resume: bool = False,
     stop_after_s: float | None = None,
 ) -> Policy:
-    """Trains a policy on the corpus and leaves checkpoint and curve in a folder.
+    """Trains a policy on the corpus and leaves the best weights, checkpoint and curve in a folder.
 
     Args:
         folder: made if it does not exist.
@@ -143,10 +149,11 @@ def pretrain(
     if states:
         restore_optimizer(learner.optimizer, states)
     validation = [
-        _task(draw_problem(np.random.default_rng([_VALIDATION_SEED, i]), "validation"), config.max_groups)
+        _task(draw_problem(np.random.default_rng([_VALIDATION_SEED, i]), "validation"), _VALIDATION_GROUPS)
         for i in range(config.validation_problems)
     ]
     curve = _read_curve(folder / "curve.jsonl", first)
+    best = max((row[_SCORE] for row in curve if _SCORE in row), default=-np.inf)
     total = config.imitation_iterations + config.iterations
     warm_start = _WarmStart(policy, config)
     if first:
@@ -177,7 +184,10 @@ def pretrain(
                 row = _iterate(learner, warm_start, config, iteration, captured)
             row["seconds"] = time.perf_counter() - start
             if iteration % config.validate_every == 0 or iteration == total - 1:
-                row |= validate(policy, validation, config.episodes)
+                row |= validate(policy, validation)
+                if row[_SCORE] > best:
+                    best = row[_SCORE]
+                    save_checkpoint(folder / BEST, policy, record_of(iteration + 1))
             curve.append(row)
             for key, value in row.items():
                 writer.add_scalar(key, value, iteration)
@@ -190,7 +200,7 @@ def pretrain(
             if over:
                 return policy
     save(total)
-    return policy
+    return load_checkpoint(folder / BEST)[0]
 
 
 def _read_curve(path: Path, rows: int) -> list[dict[str, float]]:
@@ -221,11 +231,11 @@ class _WarmStart:
     ) -> dict[str, float]:
         """Steps on the pool beside PPO, which alone would make the samples of a problem too much alike."""
         for task in tasks:
-            self._add(task, generator)
+            self._add(task, generator, rng)
         return self._steps(optimizer, rng)
 
-    def _add(self, task: _Task, generator: torch.Generator) -> None:
-        self._pool.append(draw_elite(self._policy, task.view, task.rewarder, self._config.imitation, generator))
+    def _add(self, task: _Task, generator: torch.Generator, rng: np.random.Generator) -> None:
+        self._pool.append(draw_elite(self._policy, task.view, task.rewarder, self._config.imitation, generator, rng))
         self._pool = self._pool[-self._config.imitation.pool :]
 
     def refill(self, iterations: int, captured: Sequence[OpGraph]) -> None:
@@ -238,7 +248,7 @@ class _WarmStart:
         rng = np.random.default_rng([config.seed, iteration])
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
         for task in _draw_tasks(config, rng, captured):
-            self._add(task, generator)
+            self._add(task, generator, rng)
         return rng
 
     def iterate(
@@ -246,7 +256,8 @@ class _WarmStart:
     ) -> dict[str, float]:
         """Draws new problems, then makes steps on the pool."""
         rng = self._draw(iteration, captured)
-        _set_rate(optimizer, self._config.imitation.learning_rate)
+        done = iteration / self._config.imitation_iterations
+        _set_rate(optimizer, self._config.imitation.learning_rate * (1.0 - 0.8 * done))
         return {"iteration": float(iteration), **self._steps(optimizer, rng)}
 
     def _steps(self, optimizer: torch.optim.Optimizer, rng: np.random.Generator) -> dict[str, float]:
@@ -293,12 +304,12 @@ def _iterate(
     }
 
 
-def validate(policy: Policy, tasks: Sequence[_Task], episodes: int) -> dict[str, float]:
+def validate(policy: Policy, tasks: Sequence[_Task]) -> dict[str, float]:
     """Mean over problems of the reward of the greedy episode, of all, and of the best."""
     generator = torch.Generator().manual_seed(0)
     rewards = []
     for task in tasks:
-        rollout = policy.sample([task.view], episodes, generator, greedy_first=True)[0]
+        rollout = policy.sample([task.view], _VALIDATION_EPISODES, generator, greedy_first=True, distinct=True)[0]
         rewards.append(task.rewarder.rewards(task.rewarder.values(rollout)))
     return {
         "validation_greedy_reward": float(np.mean([float(r[0]) for r in rewards])),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from drlpp.agent.decisions import Chooser, Decisions
+from drlpp.agent.decisions import Beam, Choose, Decisions, stack_steps
 from drlpp.agent.encoder import Encoding, mlp
 from drlpp.agent.features import ProblemView
 from drlpp.agent.slots import NUM_CHOICE_FEATURES, Choices, Slot, SlotState
@@ -23,10 +23,12 @@ class PipelineScheduler(nn.Module):
 
     Args:
         width: H.
+        learned: make decisions; without, slot i has device i and nothing else.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, learned: bool = True) -> None:
         super().__init__()
+        self.learned = learned
         self.start = nn.Linear(width, width)
         self.chosen = mlp(NUM_CHOICE_FEATURES + width, width, width)
         self.gru = nn.GRU(width, width, batch_first=True)
@@ -37,18 +39,23 @@ class PipelineScheduler(nn.Module):
         self.score = nn.Linear(width, 1)
 
     def sample(
-        self, view: ProblemView, encoding: Encoding, batch: int, choose: Chooser
+        self, view: ProblemView, encoding: Encoding, batch: int, choose: Choose | Beam
     ) -> tuple[Decisions, list[tuple[Slot, ...]]]:
-        """Draws the slots of `batch` episodes; the decisions' context has windows ``start``, ``end`` ``[B, T, N]``."""
+        """Draws the slots of `batch` episodes; the decisions' context has windows ``start``, ``end`` ``[B, T, N]``.
+
+        With a `Beam` as `choose`, all decisions of an episode together differ from those of every other, and there may
+        be fewer episodes than `batch`.
+        """
         choices = Choices.of(view.tables)
-        state = SlotState(view.tables, view.profile, choices, batch)
+        state = SlotState(view.tables, view.profile, choices, 1 if isinstance(choose, Beam) else batch)
         mix = torch.from_numpy(choices.mix).float()
-        hidden, given = self._start(encoding, batch), None
+        hidden, given = self._start(encoding, len(state.done)), None
         record: list[tuple[Tensor, ...]] = []
+        parents: list[Tensor] = []
         while not state.done.all():
             start, end = state.windows()
             features = torch.from_numpy(state.features(start, end)).float()
-            mask = torch.from_numpy(state.mask())
+            mask = torch.from_numpy(state.mask() if self.learned else state.one_by_one())
             at_start = torch.from_numpy(view.profile.position(start)).float()
             at_end = torch.from_numpy(view.profile.position(end)).float()
             if given is not None:
@@ -56,13 +63,23 @@ class PipelineScheduler(nn.Module):
             out = hidden.transpose(0, 1)
             step = Decisions(features.unsqueeze(1), mask.unsqueeze(1), mask.new_zeros(0), mask.new_zeros(0))
             logits = self._logits(encoding, out, step, mix, at_start.unsqueeze(1), at_end.unsqueeze(1)).squeeze(1)
-            choice = choose(logits, mask)
             valid = (mask.sum(-1) > 1) & torch.from_numpy(~state.done)
-            record.append((features, mask, choice, valid, at_start, at_end))
-            given = self._chosen(encoding, features.unsqueeze(1), choice.unsqueeze(1), mix).squeeze(1)
+            seen: tuple[Tensor, ...] = (features, mask, valid, at_start, at_end)
+            if isinstance(choose, Beam):
+                rows, choice = choose(logits, mask)
+                state.select(rows.numpy())
+                hidden = hidden[:, rows].contiguous()
+                seen = tuple(x[rows] for x in seen)
+                parents.append(rows)
+            else:
+                choice = choose(logits, mask)
+            record.append((*seen, choice))
+            given = self._chosen(encoding, seen[0].unsqueeze(1), choice.unsqueeze(1), mix).squeeze(1)
             state.step(choice.numpy())
-        features, mask, choice, valid, at_start, at_end = (torch.stack(x, dim=1) for x in zip(*record, strict=True))
-        context = {"start": at_start, "end": at_end, "mix": mix.expand(batch, -1, -1)}
+        if parents:
+            record = _lines(record, parents)
+        features, mask, valid, at_start, at_end, choice = stack_steps(record)
+        context = {"start": at_start, "end": at_end, "mix": mix.expand(len(choice), -1, -1)}
         return Decisions(features, mask, choice, valid, context), state.slots()
 
     def replay(self, encoding: Encoding, decisions: Decisions) -> tuple[Tensor, Tensor]:
@@ -95,3 +112,13 @@ class PipelineScheduler(nn.Module):
             + self.detail(decisions.features)
         )
         return self.score(torch.relu(mixed)).squeeze(-1)  # type: ignore[no-any-return]
+
+
+def _lines(record: list[tuple[Tensor, ...]], parents: list[Tensor]) -> list[tuple[Tensor, ...]]:
+    """The steps of the sequences that are left, where step t's rows go on from rows ``parents[t]`` of step t - 1."""
+    rows = torch.arange(len(parents[-1]))
+    out = []
+    for step, before in zip(reversed(record), reversed(parents), strict=True):
+        out.append(tuple(x[rows] for x in step))
+        rows = before[rows]
+    return out[::-1]

@@ -11,6 +11,8 @@ Left out: one device in several slots; the local search may make such plans.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,10 @@ MAX_SLOTS = 48
 """No more slots than this, however many devices there are."""
 NUM_CHOICE_FEATURES = 20
 _FINE_COUNTS = 8
+_ROW_STATE = (
+    *("_open_speed", "_open_count", "_open_class", "_open_host", "_before_class"),
+    *("_takes", "_speed", "_memory", "_spans", "_parts"),
+)
 _COARSE_COUNTS = (10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
@@ -150,6 +156,21 @@ class SlotState:
         legal[self.done, 1:] = False
         return np.asarray(legal)
 
+    def one_by_one(self) -> Bools:
+        """``[B, N]`` of `mask`, only: the next slot has one device, of the first class that has any left."""
+        c = self._choices
+        wanted = np.where(self.remaining.any(axis=1), (self.remaining > 0).argmax(axis=1), -1)
+        single = ~c.joins & (c.count == 1) & (c.device_class == wanted[:, None])
+        mask = self.mask() & single
+        mask[:, 0] = ~mask.any(axis=1)
+        return np.asarray(mask)
+
+    def select(self, rows: Ints) -> None:
+        """Goes on with the given episodes, ``[B']`` indices, which may repeat."""
+        for name in ("remaining", "num_slots", "closed", "done", *_ROW_STATE):
+            setattr(self, name, getattr(self, name)[rows])
+        self.parts = [[list(part) for part in self.parts[b]] for b in rows.tolist()]
+
     def share(self) -> Floats:
         """``[B]`` share of the cluster's speed that the open slot gives."""
         return self._share(np.where(np.isinf(self._open_speed), 0.0, self._open_speed), self._open_count)
@@ -266,23 +287,80 @@ class SlotState:
         return [tuple(Slot(tuple(p)) for p in parts) for parts in self.parts]
 
 
+def spell(slots: Sequence[tuple[Slot, ...]], t: Tables, choices: Choices) -> list[list[int] | None]:
+    """The decisions that lead to given slots, the end included; None where there are none.
+
+    A slot of all that is left of several classes is spelled as a bundle where there is one.
+    """
+    return [_spell(episode, t, choices) for episode in slots]
+
+
+def _spell(slots: tuple[Slot, ...], t: Tables, choices: Choices) -> list[int] | None:
+    first_bundle = choices.num - len(choices.bundles)
+    index = {
+        (bool(choices.joins[i]), int(choices.device_class[i]), int(choices.count[i])): i for i in range(1, first_bundle)
+    }
+    remaining = t.size.copy()
+    out: list[int] = []
+    for slot in slots:
+        taken = np.zeros_like(remaining)
+        for k, count in slot.parts:
+            taken[k] = count
+        bundle = [g for g, members in enumerate(choices.bundles) if np.array_equal(taken, remaining * members)]
+        if len(slot.parts) > 1 and bundle:
+            out.append(first_bundle + bundle[0])
+        else:
+            for place, (k, count) in enumerate(slot.parts):
+                choice = index.get((place > 0, k, count))
+                if choice is None:
+                    return None
+                out.append(choice)
+        remaining -= taken
+    return [*out, 0] if remaining.any() else out
+
+
 def fastest_first(slot: Slot, t: Tables) -> list[tuple[int, int]]:
-    """The (class, count) pairs of a slot in the order of its replicas."""
+    """The (class, count) pairs of a slot, the fastest first."""
     return sorted(slot.parts, key=lambda part: -t.speed[part[0]])
 
 
-def slot_devices(slots: tuple[Slot, ...], t: Tables) -> tuple[tuple[int, ...], ...]:
-    """Device ids of each slot: devices of a class are handed out in order.
+def replica_classes(slot: Slot, before: Sequence[int], t: Tables) -> list[int]:
+    """The class of each replica of a slot, in the order in which they take micro-batches.
 
-    Within a slot the faster come first: micro-batch m runs on replica m mod R, so where R does not divide the
-    micro-batches the first replicas run one more.
+    The faster come first: micro-batch m runs on replica m mod R, so where R does not divide the micro-batches the first
+    replicas run one more. Of equally fast ones those come first that share a host with the replicas of the slot before
+    that send to this place.
+
+    Args:
+        before: classes of the replicas of the slot before; empty for the first slot.
     """
+    left = fastest_first(slot, t)
+    if len(left) == 1:
+        return [left[0][0]] * left[0][1]
+    out: list[int] = []
+    replicas = slot.replicas
+    period = math.lcm(replicas, len(before)) if before else 0
+    for place in range(replicas):
+        senders = [t.host[before[m % len(before)]] for m in range(place, period, replicas)]
+        fast = t.speed[left[0][0]]
+        near = [senders.count(t.host[k]) if t.speed[k] == fast else -1 for k, _ in left]
+        x = near.index(max(near))
+        k, count = left[x]
+        out.append(k)
+        left[x : x + 1] = [(k, count - 1)] if count > 1 else []
+    return out
+
+
+def slot_devices(slots: tuple[Slot, ...], t: Tables) -> tuple[tuple[int, ...], ...]:
+    """Device ids of each slot: devices of a class are handed out in order, see `replica_classes`."""
     used = [0] * t.num_classes
     out = []
+    before: list[int] = []
     for slot in slots:
-        ids: list[int] = []
-        for k, count in fastest_first(slot, t):
-            ids += t.class_devices[k][used[k] : used[k] + count]
-            used[k] += count
+        before = replica_classes(slot, before, t)
+        ids = []
+        for k in before:
+            ids.append(t.class_devices[k][used[k]])
+            used[k] += 1
         out.append(tuple(ids))
     return tuple(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -28,10 +29,10 @@ def train_policy(
     folder: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for checkpoint and curves.", show_default=False)
     ],
-    iterations: Annotated[int, typer.Option("--iterations", help="Iterations of PPO.", min=1)] = 400,
+    iterations: Annotated[int, typer.Option("--iterations", help="Iterations of PPO.", min=1)] = 200,
     imitation_iterations: Annotated[
         int, typer.Option("--imitation-iterations", help="Iterations of the warm start before PPO.", min=0)
-    ] = 60,
+    ] = 480,
     models: Annotated[
         bool, typer.Option("--models/--generated-only", help="Also train on captured timm and transformers models.")
     ] = True,
@@ -46,7 +47,7 @@ def train_policy(
     from rich.logging import RichHandler
 
     from drlpp.agent.corpus import TRAINING_MODELS
-    from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
+    from drlpp.agent.pretrain import BEST, PretrainConfig, pretrain
     from drlpp.threads import one_thread
 
     logging.basicConfig(
@@ -59,10 +60,16 @@ def train_policy(
             folder,
             config,
             captured=captured,
-            note={"command": " ".join(["drlpp", *sys.argv[1:]])},
+            note={"command": " ".join(["drlpp", *sys.argv[1:]]), "commit": _commit()},
             resume=resume,
             stop_after_s=None if hours is None else hours * 3600,
         )
     if as_json:
-        print_json({"status": "ok", "checkpoint": str(folder / CHECKPOINT), "config": dataclasses.asdict(config)})
-    say(f"policy written to {folder / CHECKPOINT}; plan with it: drlpp plan ... --weights {folder / CHECKPOINT}")
+        print_json({"status": "ok", "checkpoint": str(folder / BEST), "config": dataclasses.asdict(config)})
+    say(f"policy written to {folder / BEST}; plan with it: drlpp plan ... --weights {folder / BEST}")
+
+
+def _commit() -> str:
+    """The commit of the code that runs; empty outside of a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
