@@ -43,6 +43,7 @@ class CapturedModel:
             module makes on the way are among the buffers.
         aliases: further name of a tied parameter or shared buffer -> the name in `parameters` or `buffers`.
         no_grad: names of fx nodes that run without gradient recording.
+        no_autocast: names of fx nodes in a region that switches autocast off: they must not run under one from outside.
         autocast: fx node name -> arguments of the `torch.autocast` region it runs in (device type, dtype, enabled,
             cache).
         has_values: parameters have values (captured on ``cpu``), so that the model can be run.
@@ -58,6 +59,7 @@ class CapturedModel:
     buffers: tuple[str, ...]
     aliases: Mapping[str, str]
     no_grad: frozenset[str]
+    no_autocast: frozenset[str]
     autocast: Mapping[str, tuple[Any, ...]]
     has_values: bool
 
@@ -124,6 +126,7 @@ def _captured(exported: ExportedModel, name: str, source: str, *, has_values: bo
         buffers=tuple(n for n, _ in module.named_buffers()),
         aliases=exported.aliases,
         no_grad=exported.no_grad,
+        no_autocast=exported.no_autocast,
         autocast=exported.autocast,
         has_values=has_values,
     )

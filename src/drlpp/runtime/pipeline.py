@@ -33,6 +33,7 @@ from drlpp.runtime.compute import TorchStage
 from drlpp.runtime.executor import Executor, Observer, StageCompute
 from drlpp.runtime.heartbeat import Where
 from drlpp.runtime.messages import Slot, logical_times, plan_transfers, stage_slots
+from drlpp.runtime.precision import under_autocast
 from drlpp.runtime.randomness import RandomContext
 from drlpp.runtime.reduction import CombinedBuffers, GradientReducer, Holders, holders, new_groups
 from drlpp.runtime.stage_module import (
@@ -285,6 +286,7 @@ def build(
     seed: int = 0,
     state_dict: Mapping[str, torch.Tensor] | None = None,
     torch_device: torch.device | None = None,
+    autocast: torch.dtype | None = None,
     one_queue_per_pair: bool | None = None,
     timeout_s: float = FIRST_TIMEOUT_S,
 ) -> Pipeline:
@@ -297,6 +299,7 @@ def build(
         state_dict: initial values, for example a memory-mapped checkpoint of the model: only what this rank holds is
             read. Without it the values of `captured` are used (and shared with it, where the device is the same).
         torch_device: where this rank computes; the current GPU with NCCL, else the CPU.
+        autocast: element type of mixed precision, such as ``torch.bfloat16`` (`drlpp.runtime.precision`).
         one_queue_per_pair: see `Channel`; by default what the backend needs.
         timeout_s: how long other ranks are waited for within a step, before they are taken for dead. What they do
             between the steps counts too.
@@ -311,7 +314,7 @@ def build(
     if torch_device is None:
         torch_device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
     return Pipeline(
-        captured,
+        captured if autocast is None else under_autocast(captured, autocast, torch_device),
         plan,
         seed=seed,
         state_dict=state_dict,

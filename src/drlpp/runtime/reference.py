@@ -15,6 +15,7 @@ from torch import nn
 from drlpp.capture import CapturedModel
 from drlpp.runtime.batches import Microbatch, draw
 from drlpp.runtime.optimizers import Optimizer
+from drlpp.runtime.precision import under_autocast
 from drlpp.runtime.randomness import RandomContext
 from drlpp.runtime.stage_module import cut_stage, find_tensor
 
@@ -43,6 +44,7 @@ def reference_run(
     steps: int,
     make_optimizer: Callable[[Sequence[nn.Parameter]], Optimizer],
     batches: Sequence[Sequence[Microbatch]] | None = None,
+    autocast: torch.dtype | None = None,
 ) -> TrainingState:
     """Trains the model of `captured` (its parameters are changed) on this process's CPU.
 
@@ -53,7 +55,10 @@ def reference_run(
         steps: optimizer steps.
         make_optimizer: parameters -> optimizer.
         batches: per step and micro-batch; None draws them as the pipeline does.
+        autocast: element type of mixed precision.
     """
+    if autocast is not None:
+        captured = under_autocast(captured, autocast, torch.device("cpu"))
     context = RandomContext(seed)
     computing = [n.name for n in captured.module.graph.nodes if n.op == "call_function"]
     taken: dict[str, torch.Tensor] = {}

@@ -258,7 +258,8 @@ class _Builder:
             self._graph.call_function(torch.amp.autocast_mode._exit_autocast, (self._autocast[1],))
             self._autocast = None
         if region is not None:
-            entered = self._graph.call_function(torch.amp.autocast_mode._enter_autocast, region)
+            arguments = (self._device.type, *region[1:])
+            entered = self._graph.call_function(torch.amp.autocast_mode._enter_autocast, arguments)
             self._autocast = region, entered
 
 

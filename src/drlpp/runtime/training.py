@@ -18,13 +18,13 @@ from drlpp.runtime.clock import clock_offset_s
 from drlpp.runtime.emulation import EmulatedPipeline
 from drlpp.runtime.executor import Observer
 from drlpp.runtime.heartbeat import Where
-from drlpp.runtime.job import RunOptions, RunReport
+from drlpp.runtime.job import AUTOCAST, RunOptions, RunReport
 from drlpp.runtime.memory import StorageTracker
 from drlpp.runtime.optimizers import optimizer_factory
 from drlpp.runtime.pipeline import build
 from drlpp.runtime.recording import Recorder, merge
 from drlpp.runtime.reference import TrainingState, reference_run
-from drlpp.runtime.verify import compare
+from drlpp.runtime.verify import TOLERANCE, compare
 from drlpp.runtime.waiting import time_limit_s
 from drlpp.units import format_time
 
@@ -76,7 +76,13 @@ def train_captured(
         initial = {n: t.detach().clone() for n, t in _tensors(captured).items()}
     offset_s = clock_offset_s()
     tracker = StorageTracker() if options.track_memory else None
-    pipeline = build(captured, plan, seed=options.seed, one_queue_per_pair=one_queue_per_pair)
+    pipeline = build(
+        captured,
+        plan,
+        seed=options.seed,
+        autocast=AUTOCAST[options.precision],
+        one_queue_per_pair=one_queue_per_pair,
+    )
     make_optimizer = optimizer_factory(plan.training.optimizer, options.learning_rate)
     optimizer = make_optimizer(list(pipeline.parameters()))
     if follow is not None:
@@ -209,12 +215,14 @@ def _report(
             num_microbatches=plan.num_microbatches,
             steps=options.steps,
             make_optimizer=optimizer_factory(plan.training.optimizer, options.learning_rate),
+            autocast=AUTOCAST[options.precision],
         )
         verification = compare(
             [r.state for r in results if r.state is not None],
             reference,
             [n for n, t in reference.tensors.items() if n in set(captured.parameters)],
             adaptive=plan.training.optimizer == "adamw",
+            tolerance=TOLERANCE[options.precision],
         )
     peaks = {r.device: r.peak_bytes for r in results if r.device is not None}
     tracked = any(peaks.values())
