@@ -11,6 +11,7 @@ from torch import fx
 
 from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.graph_builder import build_graph
+from drlpp.capture.hollow import is_hollow
 from drlpp.capture.loss import LossFunction
 from drlpp.capture.sources import ModelSource, as_call, load_model
 from drlpp.graph import OpGraph
@@ -108,7 +109,7 @@ def capture_module(
     """
     args, kwargs = as_call(example_inputs)
     exported = export_module(module, args, kwargs, loss_fn)
-    has_values = not any(p.is_meta for p in module.parameters())
+    has_values = not any(is_hollow(p) for p in module.parameters())
     return _captured(exported, type(module).__name__, source, has_values=has_values)
 
 
