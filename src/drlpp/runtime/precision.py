@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -49,9 +49,7 @@ def under_autocast(captured: CapturedModel, dtype: torch.dtype, device: torch.de
 class _Types(fx.Interpreter):
     """Notes in the graph what every node gives."""
 
-    def __init__(
-        self, module: fx.GraphModule, regions: Mapping[str, tuple[Any, ...]], mode: FakeTensorMode
-    ) -> None:
+    def __init__(self, module: fx.GraphModule, regions: Mapping[str, tuple[Any, ...]], mode: FakeTensorMode) -> None:
         super().__init__(module)
         self.extra_traceback = False
         self._regions = regions
@@ -63,7 +61,7 @@ class _Types(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         region = self._regions.get(n.name)
-        context = nullcontext()
+        context: AbstractContextManager[Any] = nullcontext()
         if region is not None:
             kind, dtype, enabled, cache = region
             context = torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=cache)

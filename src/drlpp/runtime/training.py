@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from drlpp.capture import CapturedModel
+from drlpp.capture import CapturedModel, initial_values
 from drlpp.errors import InputError
 from drlpp.plan import Action, Plan
 from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -54,6 +55,7 @@ def train_captured(
     options: RunOptions,
     say: Say,
     *,
+    make_model: Callable[[], nn.Module] | None = None,
     one_queue_per_pair: bool | None = None,
     follow: Follow | None = None,
     record_loss: RecordLoss | None = None,
@@ -61,11 +63,11 @@ def train_captured(
     """Trains the model under the plan. Called on every rank; all return the same report.
 
     Args:
-        captured: with values; they are changed.
+        captured: the model; its values, if it has some, are changed.
         plan: made for this model.
         options: see there (an emulated run does not come here).
         say: called on rank 0.
-        one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
+        make_model, one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
         follow, record_loss: see there.
 
     Raises:
@@ -73,13 +75,16 @@ def train_captured(
     """
     initial = None
     if options.verify and dist.get_rank() == 0:
-        initial = {n: t.detach().clone() for n, t in _tensors(captured).items()}
+        initial = {n: t.detach().clone() for n, t in captured.module.named_buffers()}
+        if make_model is None:
+            initial |= {n: t.detach().clone() for n, t in captured.module.named_parameters()}
     offset_s = clock_offset_s()
     tracker = StorageTracker() if options.track_memory else None
     pipeline = build(
         captured,
         plan,
         seed=options.seed,
+        make_model=make_model,
         autocast=AUTOCAST[options.precision],
         one_queue_per_pair=one_queue_per_pair,
     )
@@ -144,7 +149,9 @@ def train_captured(
     dist.gather_object(result, results)
     report: list[RunReport | None] = [None]
     if results is not None:
-        if options.verify:
+        if initial is not None:
+            if make_model is not None:
+                initial |= initial_values(make_model, captured.parameters, options.seed)
             say("training the same model on one process for the comparison")
         report[0] = _report(captured, plan, options, results, initial)
     dist.broadcast_object_list(report)
@@ -205,10 +212,6 @@ def _report(
 ) -> RunReport:
     verification = None
     if initial is not None:
-        with torch.no_grad():
-            for name, tensor in _tensors(captured).items():
-                tensor.copy_(initial[name])
-                tensor.grad = None
         reference = reference_run(
             captured,
             seed=options.seed,
@@ -216,6 +219,7 @@ def _report(
             steps=options.steps,
             make_optimizer=optimizer_factory(plan.training.optimizer, options.learning_rate),
             autocast=AUTOCAST[options.precision],
+            state_dict=initial,
         )
         verification = compare(
             [r.state for r in results if r.state is not None],
@@ -235,7 +239,3 @@ def _report(
         peak_memory_bytes=tuple(peaks.get(d, 0.0) for d in range(plan.cluster.num_devices)) if tracked else (),
         trace=merge([r.recorder for r in results], plan.cluster.num_devices),
     )
-
-
-def _tensors(captured: CapturedModel) -> dict[str, torch.Tensor]:
-    return dict(captured.module.named_parameters()) | dict(captured.module.named_buffers())

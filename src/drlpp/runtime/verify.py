@@ -20,8 +20,8 @@ import torch
 from drlpp.runtime.reference import TrainingState
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 5e-2}
-"""Bound of the relative error by precision. bfloat16 has 8 bits: gradients of a value are rounded where they are added up,
-and the order differs from that of one process."""
+"""Bound of the relative error by precision. bfloat16 has 8 bits: where gradients of a value are added up they are
+rounded, and the order differs from that of one process."""
 FLOOR = 0.1
 Quantity = Literal["loss", "gradient", "parameter", "buffer"]
 
