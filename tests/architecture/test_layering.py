@@ -15,6 +15,7 @@ LEVEL = {
     "errors": 0,
     "units": 0,
     "files": 0,
+    "seeds": 0,
     "specs": 0,
     "threads": 0,
     "training": 0,

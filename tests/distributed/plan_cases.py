@@ -14,7 +14,7 @@ from drlpp.capture import CapturedModel, capture_module
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.graph import OpGraph
 from drlpp.plan import Action, Plan, Provenance, Schedule, Stage, dependencies, validate
-from drlpp.runtime.job import RunOptions, RunReport
+from drlpp.runtime.job import Precision, RunOptions, RunReport
 from drlpp.runtime.training import train_captured
 from drlpp.training import TrainingSetup
 
@@ -161,9 +161,11 @@ def random_plan(
     )
 
 
-def train_job(model: str, plan: Plan, steps: int, one_queue_per_pair: bool = False) -> RunReport:
+def train_job(
+    model: str, plan: Plan, steps: int, one_queue_per_pair: bool = False, precision: Precision = "fp32"
+) -> RunReport:
     """Runs a plan on the pool and compares it with one process. Called on every rank."""
-    options = RunOptions(steps=steps, verify=True, seed=3, learning_rate=0.05)
+    options = RunOptions(steps=steps, verify=True, seed=3, learning_rate=0.05, precision=precision)
     return train_captured(
         captured_model(model), plan, options, lambda line: None, one_queue_per_pair=one_queue_per_pair
     )

@@ -11,6 +11,7 @@ from torch import fx
 
 from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.graph_builder import build_graph
+from drlpp.capture.hollow import is_hollow
 from drlpp.capture.loss import LossFunction
 from drlpp.capture.sources import ModelSource, as_call, load_model
 from drlpp.capture.work import Kernels
@@ -44,6 +45,7 @@ class CapturedModel:
             module makes on the way are among the buffers.
         aliases: further name of a tied parameter or shared buffer -> the name in `parameters` or `buffers`.
         no_grad: names of fx nodes that run without gradient recording.
+        no_autocast: names of fx nodes in a region that switches autocast off: they must not run under one from outside.
         autocast: fx node name -> arguments of the `torch.autocast` region it runs in (device type, dtype, enabled,
             cache).
         has_values: parameters have values (captured on ``cpu``), so that the model can be run.
@@ -59,6 +61,7 @@ class CapturedModel:
     buffers: tuple[str, ...]
     aliases: Mapping[str, str]
     no_grad: frozenset[str]
+    no_autocast: frozenset[str]
     autocast: Mapping[str, tuple[Any, ...]]
     has_values: bool
 
@@ -111,7 +114,7 @@ def capture_module(
     """
     args, kwargs = as_call(example_inputs)
     exported = export_module(module, args, kwargs, loss_fn)
-    has_values = not any(p.is_meta for p in module.parameters())
+    has_values = not any(is_hollow(p) for p in module.parameters())
     return _captured(exported, type(module).__name__, source, kernels, has_values=has_values)
 
 
@@ -129,6 +132,7 @@ def _captured(exported: ExportedModel, name: str, source: str, kernels: Kernels,
         buffers=tuple(n for n, _ in module.named_buffers()),
         aliases=exported.aliases,
         no_grad=exported.no_grad,
+        no_autocast=exported.no_autocast,
         autocast=exported.autocast,
         has_values=has_values,
     )

@@ -51,6 +51,7 @@ class ExportedModel:
         example_inputs: placeholder name -> tensor of the example micro-batch.
         loss: name of the fx node that gives the loss.
         no_grad: names of the fx nodes that run without gradient recording.
+        no_autocast: names of the fx nodes that must not run under an autocast from outside.
         autocast: fx node name -> (device type, dtype, enabled, cache) of the autocast region that it runs in.
         aliases: further name of a tied parameter or shared buffer -> the name under which the graph reads it.
     """
@@ -59,6 +60,7 @@ class ExportedModel:
     example_inputs: Mapping[str, torch.Tensor]
     loss: str
     no_grad: frozenset[str]
+    no_autocast: frozenset[str]
     autocast: Mapping[str, tuple[Any, ...]]
     aliases: Mapping[str, str]
 
@@ -99,6 +101,7 @@ def export_module(
         example_inputs=inputs,
         loss=tidy.loss,
         no_grad=frozenset(tidy.no_grad),
+        no_autocast=frozenset(tidy.no_autocast),
         autocast=tidy.autocast,
         aliases={
             name: first
@@ -178,6 +181,7 @@ class _Tidied:
     def __init__(self, raw: fx.GraphModule, canonical: Mapping[str, str]) -> None:
         self.copy_of: dict[fx.Node, fx.Node] = {}
         self.no_grad: set[str] = set()
+        self.no_autocast: set[str] = set()
         self.autocast: dict[str, tuple[Any, ...]] = {}
         self._canonical = canonical
         self._raw = raw
@@ -191,6 +195,7 @@ class _Tidied:
         self._graph.eliminate_dead_code()
         kept = {n.name for n in self._graph.nodes}
         self.no_grad &= kept
+        self.no_autocast &= kept
         self.autocast = {k: v for k, v in self.autocast.items() if k in kept}
         self.module = fx.GraphModule(self._root, self._graph, class_name="CapturedModule")
 
@@ -253,6 +258,8 @@ class _Tidied:
             self.no_grad.add(copied.name)
         if mode.autocast is not None and mode.autocast[2]:
             self.autocast[copied.name] = mode.autocast
+        elif mode.autocast is not None:
+            self.no_autocast.add(copied.name)
         self.copy_of[node] = copied
 
     def _attribute(self, owner: fx.GraphModule, node: fx.Node) -> None:

@@ -10,7 +10,8 @@ Left out: constructors that decide by the values of parameters (they read zeros)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,17 +22,48 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 
+class Construction:
+    """What is known of modules that were made with hollow parameters.
+
+    Attributes:
+        mixed: values that are there were to be computed from ones that are not.
+    """
+
+    def __init__(self) -> None:
+        self.mixed = False
+        self._numbers: dict[int, tuple[int, torch.nn.Parameter]] = {}  # no weak references: see below
+
+    def add(self, parameter: torch.nn.Parameter, number: int) -> None:
+        """Notes the number of a hollow parameter."""
+        self._numbers[id(parameter)] = number, parameter
+
+    def number(self, parameter: torch.nn.Parameter) -> int | None:
+        """How many parameters were registered before a hollow one; None if it is not known."""
+        return self._numbers[id(parameter)][0] if id(parameter) in self._numbers else None
+
+
 @contextmanager
-def hollow_parameters() -> Iterator[None]:
-    """Context in which parameters of new modules are fake."""
+def hollow_parameters(keep: Collection[int] = ()) -> Iterator[Construction]:
+    """Context in which parameters of new modules are fake.
+
+    Args:
+        keep: numbers of parameters (`Construction.number`) that are real all the same: a part of a model is made.
+    """
+    construction = Construction()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
+    numbers = itertools.count()
+    kept = WeakTensorKeyDictionary()
     fakes = WeakTensorKeyDictionary()  # a parameter that is registered twice stays one parameter
 
     def make_fake(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> Any:
-        if parameter is None or is_hollow(parameter):
+        if parameter is None or is_hollow(parameter) or parameter in kept:
             return parameter
         if parameter in fakes:
             return fakes[parameter]
+        number = next(numbers)
+        if number in keep:
+            kept[parameter] = number
+            return parameter
         with mode:
             empty = torch.empty_strided(
                 parameter.size(), parameter.stride(), dtype=parameter.dtype, device=parameter.device
@@ -39,6 +71,7 @@ def hollow_parameters() -> Iterator[None]:
         fake = torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
         fake.__dict__.update(parameter.__dict__)
         fakes[parameter] = fake
+        construction.add(fake, number)
         return fake
 
     converter: Any = mode.fake_tensor_converter.meta_converter
@@ -46,8 +79,8 @@ def hollow_parameters() -> Iterator[None]:
     memo, converter.tensor_memo = converter.tensor_memo, {}
     handle = register_module_parameter_registration_hook(make_fake)
     try:
-        with _ZeroForUnknown():
-            yield
+        with _ZeroForUnknown(construction):
+            yield construction
     finally:
         handle.remove()
         converter.tensor_memo = memo
@@ -56,9 +89,16 @@ def hollow_parameters() -> Iterator[None]:
 class _ZeroForUnknown(TorchDispatchMode):
     """Answers zero (or False) where a constructor asks for the value of an element of a fake tensor."""
 
+    def __init__(self, construction: Construction) -> None:
+        super().__init__()
+        self._construction = construction
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
             return torch.zeros((), dtype=args[0].dtype).item()
+        written = [a for a, of in zip(args, func._schema.arguments, strict=False) if of.is_write]
+        if written and any(isinstance(a, FakeTensor) for a in args):
+            self._construction.mixed |= any(isinstance(w, torch.Tensor) and not is_hollow(w) for w in written)
         return func(*args, **(kwargs or {}))
 
 

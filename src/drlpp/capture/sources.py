@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import torch
 
 from drlpp.capture.hollow import hollow_parameters
+from drlpp.capture.initial import seeded_construction
 from drlpp.capture.loss import LossFunction
 from drlpp.errors import CaptureError
 
@@ -62,9 +63,8 @@ class ModelSource:
         Raises:
             CaptureError: the model cannot be built.
         """
-        context: AbstractContextManager[None] = hollow_parameters() if device == "meta" else nullcontext()
-        with torch.random.fork_rng(devices=[]), context:
-            torch.manual_seed(seed)
+        context: AbstractContextManager[Any] = hollow_parameters() if device == "meta" else nullcontext()
+        with seeded_construction(seed), context:
             return self.make()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from drlpp.errors import InputError
-from drlpp.runtime.randomness import derived_seed
+from drlpp.seeds import derived_seed
 
 Microbatch = Mapping[str, torch.Tensor]
 """Input name -> tensor."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, get_args
 
+import torch
+
 from drlpp.errors import InputError
 from drlpp.plan import Trace
 from drlpp.runtime.verify import Verification
 
 Precision = Literal["fp32", "bf16"]
+AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+"""Element type of autocast by precision."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from drlpp.capture import CapturedModel
+from drlpp.capture import CapturedModel, initial_values
 from drlpp.errors import InputError, PlanError
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan, validate
@@ -33,6 +33,7 @@ from drlpp.runtime.compute import TorchStage
 from drlpp.runtime.executor import Executor, Observer, StageCompute
 from drlpp.runtime.heartbeat import Where
 from drlpp.runtime.messages import Slot, logical_times, plan_transfers, stage_slots
+from drlpp.runtime.precision import under_autocast
 from drlpp.runtime.randomness import RandomContext
 from drlpp.runtime.reduction import CombinedBuffers, GradientReducer, Holders, holders, new_groups
 from drlpp.runtime.stage_module import (
@@ -41,6 +42,7 @@ from drlpp.runtime.stage_module import (
     find_tensor,
     parameter_readers,
     stage_of_node,
+    tensors_read,
     value_messages,
     value_spec,
 )
@@ -62,6 +64,7 @@ class Pipeline:
         *,
         seed: int,
         state_dict: Mapping[str, torch.Tensor] | None,
+        make_model: Callable[[], nn.Module] | None,
         torch_device: torch.device,
         one_queue_per_pair: bool,
         timeout_s: float,
@@ -84,8 +87,11 @@ class Pipeline:
         stage_of = stage_of_node(captured, plan)
         messages = value_messages(captured, plan, stage_of)
         transfers = plan_transfers(plan, messages)
-        source = _Tensors(captured, state_dict, torch_device)
         here = [s.index for s in plan.stages if self.device in s.devices]
+        if state_dict is None and make_model is not None:
+            read = tensors_read(captured, stage_of, here)
+            state_dict = initial_values(make_model, read.intersection(captured.parameters), seed)
+        source = _Tensors(captured, state_dict, torch_device)
         self._stages = {s: cut_stage(captured, stage_of, s, source, self._context, torch_device) for s in here}
         self._tensors = source.taken
         needed = {name for stage in self._stages.values() for name in stage.inputs}
@@ -284,19 +290,25 @@ def build(
     *,
     seed: int = 0,
     state_dict: Mapping[str, torch.Tensor] | None = None,
+    make_model: Callable[[], nn.Module] | None = None,
     torch_device: torch.device | None = None,
+    autocast: torch.dtype | None = None,
     one_queue_per_pair: bool | None = None,
     timeout_s: float = FIRST_TIMEOUT_S,
 ) -> Pipeline:
     """Builds this rank's part of a plan. The process group has to be there (`torch.distributed.init_process_group`).
 
     Args:
-        captured: the model. Captured without values it takes no memory; give `state_dict` then.
+        captured: the model. Captured without values it takes no memory; give `state_dict` or `make_model` then.
         plan: made for this model.
-        seed: of dropout and of drawn micro-batches.
+        seed: of dropout, of drawn micro-batches and of the values that `make_model` gives.
         state_dict: initial values, for example a memory-mapped checkpoint of the model: only what this rank holds is
-            read. Without it the values of `captured` are used (and shared with it, where the device is the same).
+            read. Without it and `make_model` the values of `captured` are used (and shared with it, where the device is
+            the same).
+        make_model: makes the model. Its parameters get values on the ranks that hold them only, and these depend on the
+            seed alone (`drlpp.capture.initial_values`).
         torch_device: where this rank computes; the current GPU with NCCL, else the CPU.
+        autocast: element type of mixed precision, such as ``torch.bfloat16`` (`drlpp.runtime.precision`).
         one_queue_per_pair: see `Channel`; by default what the backend needs.
         timeout_s: how long other ranks are waited for within a step, before they are taken for dead. What they do
             between the steps counts too.
@@ -311,10 +323,11 @@ def build(
     if torch_device is None:
         torch_device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
     return Pipeline(
-        captured,
+        captured if autocast is None else under_autocast(captured, autocast, torch_device),
         plan,
         seed=seed,
         state_dict=state_dict,
+        make_model=make_model,
         torch_device=torch_device,
         one_queue_per_pair=nccl if one_queue_per_pair is None else one_queue_per_pair,
         timeout_s=timeout_s,
@@ -346,7 +359,7 @@ class _Tensors:
             tensor = _fitting(name, given, own).detach().to(self._device, own.dtype, copy=True)
         elif parameter and not self._has_values:
             raise InputError(
-                f"parameter {name!r} has no values: capture the model with values, or give a state_dict that has it"
+                f"parameter {name!r} has no values: capture the model with values, or give make_model or a state_dict"
             )
         else:
             tensor = own.detach().to(self._device)

@@ -7,18 +7,13 @@ in the single-process run that a pipeline is compared with. The generator's stat
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-
-def derived_seed(*parts: object) -> int:
-    """A seed of 63 bits from anything with a stable `repr`; the same on every machine."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+from drlpp.seeds import derived_seed
 
 
 class RandomContext:

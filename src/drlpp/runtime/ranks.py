@@ -1,8 +1,8 @@
 """The processes of a run on this machine: starts them, watches over them, and says what went wrong.
 
 A rank that ends in any other way than it should is seen at once. One that is stopped or hangs as a whole is seen when
-it gives no sign of life (`heartbeat`). One whose main thread hangs is noticed by the ranks that wait for it (their waits
-have a time limit): it is the one that does not wait itself.
+it gives no sign of life (`heartbeat`). One whose main thread hangs is noticed by the ranks that wait for it, since
+their waits have a time limit: it is the one that does not wait itself.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from torch import nn
 from drlpp.capture import CapturedModel
 from drlpp.runtime.batches import Microbatch, draw
 from drlpp.runtime.optimizers import Optimizer
+from drlpp.runtime.precision import under_autocast
 from drlpp.runtime.randomness import RandomContext
 from drlpp.runtime.stage_module import cut_stage, find_tensor
 
@@ -43,25 +44,40 @@ def reference_run(
     steps: int,
     make_optimizer: Callable[[Sequence[nn.Parameter]], Optimizer],
     batches: Sequence[Sequence[Microbatch]] | None = None,
+    autocast: torch.dtype | None = None,
+    state_dict: Mapping[str, torch.Tensor] | None = None,
 ) -> TrainingState:
-    """Trains the model of `captured` (its parameters are changed) on this process's CPU.
+    """Trains the model of `captured` on this process's CPU.
 
     Args:
-        captured: with values.
+        captured: the model; without `state_dict` its own parameters and buffers are trained.
         seed: of dropout and of the drawn micro-batches.
         num_microbatches: per step; the loss of a step is their mean.
         steps: optimizer steps.
         make_optimizer: parameters -> optimizer.
         batches: per step and micro-batch; None draws them as the pipeline does.
+        autocast: element type of mixed precision.
+        state_dict: values to begin with, of all parameters and buffers; they are left as they are.
     """
+    if autocast is not None:
+        captured = under_autocast(captured, autocast, torch.device("cpu"))
     context = RandomContext(seed)
     computing = [n.name for n in captured.module.graph.nodes if n.op == "call_function"]
     taken: dict[str, torch.Tensor] = {}
+
+    def tensor(name: str) -> torch.Tensor:
+        if name not in taken:
+            own = find_tensor(captured.module, name)
+            value = own if state_dict is None else state_dict[name].detach().clone()
+            fresh = isinstance(own, nn.Parameter) and value is not own
+            taken[name] = nn.Parameter(value, requires_grad=own.requires_grad) if fresh else value
+        return taken[name]
+
     whole = cut_stage(
         captured,
         dict.fromkeys(computing, 0),
         0,
-        lambda name: taken.setdefault(name, find_tensor(captured.module, name)),
+        tensor,
         context,
         torch.device("cpu"),
     )

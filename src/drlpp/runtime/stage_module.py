@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -132,6 +132,15 @@ def parameter_readers(captured: CapturedModel, stage_of: Mapping[str, int]) -> M
         for node in captured.module.graph.nodes
         if node.op == "get_attr" and node.name in trained
     }
+
+
+def tensors_read(captured: CapturedModel, stage_of: Mapping[str, int], stages: Collection[int]) -> frozenset[str]:
+    """Names of the parameters, buffers and constants that some stages read."""
+    return frozenset(
+        str(node.target)
+        for node in captured.module.graph.nodes
+        if node.op == "get_attr" and any(stage_of[u.name] in stages for u in node.users if _computes(u))
+    )
 
 
 def value_spec(captured: CapturedModel) -> Mapping[str, TensorSpec]:
@@ -258,7 +267,8 @@ class _Builder:
             self._graph.call_function(torch.amp.autocast_mode._exit_autocast, (self._autocast[1],))
             self._autocast = None
         if region is not None:
-            entered = self._graph.call_function(torch.amp.autocast_mode._enter_autocast, region)
+            arguments = (self._device.type, *region[1:])
+            entered = self._graph.call_function(torch.amp.autocast_mode._enter_autocast, arguments)
             self._autocast = region, entered
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from drlpp.capture import CapturedModel
+from drlpp.capture import CapturedModel, initial_values
 from drlpp.errors import InputError
 from drlpp.plan import Action, Plan
 from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -18,13 +19,13 @@ from drlpp.runtime.clock import clock_offset_s
 from drlpp.runtime.emulation import EmulatedPipeline
 from drlpp.runtime.executor import Observer
 from drlpp.runtime.heartbeat import Where
-from drlpp.runtime.job import RunOptions, RunReport
+from drlpp.runtime.job import AUTOCAST, RunOptions, RunReport
 from drlpp.runtime.memory import StorageTracker
 from drlpp.runtime.optimizers import optimizer_factory
 from drlpp.runtime.pipeline import build
 from drlpp.runtime.recording import Recorder, merge
 from drlpp.runtime.reference import TrainingState, reference_run
-from drlpp.runtime.verify import compare
+from drlpp.runtime.verify import TOLERANCE, compare
 from drlpp.runtime.waiting import time_limit_s
 from drlpp.units import format_time
 
@@ -54,6 +55,7 @@ def train_captured(
     options: RunOptions,
     say: Say,
     *,
+    make_model: Callable[[], nn.Module] | None = None,
     one_queue_per_pair: bool | None = None,
     follow: Follow | None = None,
     record_loss: RecordLoss | None = None,
@@ -61,11 +63,11 @@ def train_captured(
     """Trains the model under the plan. Called on every rank; all return the same report.
 
     Args:
-        captured: with values; they are changed.
+        captured: the model; its values, if it has some, are changed.
         plan: made for this model.
         options: see there (an emulated run does not come here).
         say: called on rank 0.
-        one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
+        make_model, one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
         follow, record_loss: see there.
 
     Raises:
@@ -73,10 +75,19 @@ def train_captured(
     """
     initial = None
     if options.verify and dist.get_rank() == 0:
-        initial = {n: t.detach().clone() for n, t in _tensors(captured).items()}
+        initial = {n: t.detach().clone() for n, t in captured.module.named_buffers()}
+        if make_model is None:
+            initial |= {n: t.detach().clone() for n, t in captured.module.named_parameters()}
     offset_s = clock_offset_s()
     tracker = StorageTracker() if options.track_memory else None
-    pipeline = build(captured, plan, seed=options.seed, one_queue_per_pair=one_queue_per_pair)
+    pipeline = build(
+        captured,
+        plan,
+        seed=options.seed,
+        make_model=make_model,
+        autocast=AUTOCAST[options.precision],
+        one_queue_per_pair=one_queue_per_pair,
+    )
     make_optimizer = optimizer_factory(plan.training.optimizer, options.learning_rate)
     optimizer = make_optimizer(list(pipeline.parameters()))
     if follow is not None:
@@ -138,7 +149,9 @@ def train_captured(
     dist.gather_object(result, results)
     report: list[RunReport | None] = [None]
     if results is not None:
-        if options.verify:
+        if initial is not None:
+            if make_model is not None:
+                initial |= initial_values(make_model, captured.parameters, options.seed)
             say("training the same model on one process for the comparison")
         report[0] = _report(captured, plan, options, results, initial)
     dist.broadcast_object_list(report)
@@ -199,22 +212,21 @@ def _report(
 ) -> RunReport:
     verification = None
     if initial is not None:
-        with torch.no_grad():
-            for name, tensor in _tensors(captured).items():
-                tensor.copy_(initial[name])
-                tensor.grad = None
         reference = reference_run(
             captured,
             seed=options.seed,
             num_microbatches=plan.num_microbatches,
             steps=options.steps,
             make_optimizer=optimizer_factory(plan.training.optimizer, options.learning_rate),
+            autocast=AUTOCAST[options.precision],
+            state_dict=initial,
         )
         verification = compare(
             [r.state for r in results if r.state is not None],
             reference,
             [n for n, t in reference.tensors.items() if n in set(captured.parameters)],
             adaptive=plan.training.optimizer == "adamw",
+            tolerance=TOLERANCE[options.precision],
         )
     peaks = {r.device: r.peak_bytes for r in results if r.device is not None}
     tracked = any(peaks.values())
@@ -227,7 +239,3 @@ def _report(
         peak_memory_bytes=tuple(peaks.get(d, 0.0) for d in range(plan.cluster.num_devices)) if tracked else (),
         trace=merge([r.recorder for r in results], plan.cluster.num_devices),
     )
-
-
-def _tensors(captured: CapturedModel) -> dict[str, torch.Tensor]:
-    return dict(captured.module.named_parameters()) | dict(captured.module.named_buffers())

@@ -19,7 +19,9 @@ import torch
 
 from drlpp.runtime.reference import TrainingState
 
-TOLERANCE = 1e-5
+TOLERANCE = {"fp32": 1e-5, "bf16": 5e-2}
+"""Bound of the relative error by precision. bfloat16 has 8 bits: where gradients of a value are added up they are
+rounded, and the order differs from that of one process."""
 FLOOR = 0.1
 Quantity = Literal["loss", "gradient", "parameter", "buffer"]
 
@@ -70,7 +72,7 @@ def compare(
     parameters: Sequence[str],
     *,
     adaptive: bool,
-    tolerance: float = TOLERANCE,
+    tolerance: float = TOLERANCE["fp32"],
 ) -> Verification:
     """Compares the states of all ranks with the reference.
 

@@ -12,11 +12,13 @@ import pickle
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
@@ -79,8 +81,8 @@ def _append(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def model_of(plan: Plan, seed: int) -> CapturedModel:
-    """Builds and captures the model that a plan was made for.
+def model_of(plan: Plan, seed: int) -> tuple[CapturedModel, Callable[[], nn.Module]]:
+    """Captures the model that a plan was made for, without values; and what makes it with values.
 
     Raises:
         PlanError: the plan's graph does not come from a model, or the model is not the same any more.
@@ -93,9 +95,10 @@ def model_of(plan: Plan, seed: int) -> CapturedModel:
             f"the plan's graph {plan.graph.name!r} {where}, which is not a model that can be built: emulate the plan "
             "(--emulate), or plan for timm:NAME, transformers:CLASS or FILE.py:callable"
         )
-    captured = capture(load_model(source), device="cpu", seed=seed)
+    model = load_model(source)
+    captured = capture(model, seed=seed)
     _check_same(plan.graph, captured.graph)
-    return captured
+    return captured, lambda: model.make().module
 
 
 def _check_same(planned: OpGraph, captured: OpGraph) -> None:
@@ -156,7 +159,8 @@ def train(
         return train_emulated(plan, options, say, follow=follow)
     if dist.get_rank() == 0:
         say(f"building {plan.graph.source} on {dist.get_world_size()} ranks")
-    return train_captured(model_of(plan, options.seed), plan, options, say, follow=follow, record_loss=record_loss)
+    captured, make_model = model_of(plan, options.seed)
+    return train_captured(captured, plan, options, say, make_model=make_model, follow=follow, record_loss=record_loss)
 
 
 def main(folder: Path) -> int:
