@@ -82,8 +82,8 @@ def test_the_halves_give_the_gradients_of_the_whole(case, leaf):
     parameters, x, outputs, gradients = run(case, leaf)
     inputs = [x] if leaf else []
     whole = torch.autograd.grad(outputs, [*inputs, *parameters], gradients, retain_graph=True, allow_unused=True)
-    found, later = input_gradients(outputs, gradients, inputs, parameters)
-    halves = [*found, *weight_gradients(later, parameters)]
+    weight_gradients(input_gradients(outputs, gradients, inputs, parameters))
+    halves = [t.grad for t in (*inputs, *parameters)]
     for a, b in zip(halves, whole, strict=True):
         assert (a is None) == (b is None)
         if b is not None:
@@ -96,15 +96,27 @@ def test_the_halves_share_their_work(case):
     with FlopCounterMode(display=False) as whole:
         torch.autograd.grad(outputs, [x, *parameters], gradients, retain_graph=True)
     with FlopCounterMode(display=False) as first:
-        _, later = input_gradients(outputs, gradients, [x], parameters)
+        later = input_gradients(outputs, gradients, [x], parameters)
     with FlopCounterMode(display=False) as second:
-        weight_gradients(later, parameters)
+        weight_gradients(later)
     assert first.get_total_flops() + second.get_total_flops() == whole.get_total_flops()
     assert first.get_total_flops() < whole.get_total_flops()
 
 
-def test_input_gradients_leave_the_parameters_alone():
+def test_only_parameters_that_come_for_nothing_are_taken_along():
+    parameters, x, outputs, gradients = run("convolutions", leaf=True)
+    later = input_gradients(outputs, gradients, [x], parameters)
+    vectors_of_norms = [False, False, True, True, False, False]
+    assert [p.grad is not None for p in parameters] == vectors_of_norms
+    assert x.grad is not None
+    weight_gradients(later)
+    assert all(p.grad is not None for p in parameters)
+
+
+def test_gradients_are_added_up():
     parameters, x, outputs, gradients = run("branches", leaf=True)
-    input_gradients(outputs, gradients, [x], parameters)
-    assert all(p.grad is None for p in parameters)
-    assert x.grad is None
+    for _ in range(2):
+        weight_gradients(input_gradients(outputs, gradients, [x], parameters))
+    once = torch.autograd.grad(outputs, [x, *parameters], gradients)
+    for t, g in zip([x, *parameters], once, strict=True):
+        torch.testing.assert_close(t.grad, 2 * g)

@@ -1,10 +1,12 @@
 """Sends and receives of one rank, over torch.distributed point-to-point messages.
 
-Receives are posted a few actions before their values are needed, so that transfers run beside the computation. A
-send is posted as soon as its values exist and is not waited for before it is known to be done: a gloo send completes
+Receives are posted a few actions before their values are needed, so that transfers run beside the computation; small
+ones earlier, since each posting wakes the other rank. A send is posted as soon as its values exist and is not waited for before it is known to be done: a gloo send completes
 only when the other side has posted its receive, so waiting for it earlier could deadlock, and gloo does not tell
 whether a send is done without waiting. It is known by what comes back: a message that the other side produced after
 an action that read the sent one proves it. What is not proven so is waited for at the end of the step.
+
+Small tensors of one transfer travel in one message: a message costs about as much as copying 64 KiB a few times over.
 
 On gloo the two directions of a pair of ranks are independent queues, each in the planned order. On NCCL all messages of
 a pair run one after the other, whatever their tags, so both directions share one queue (`one_queue_per_pair`).
@@ -14,7 +16,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import defaultdict, deque
+import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
@@ -27,6 +30,11 @@ from drlpp.runtime.waiting import FIRST_TIMEOUT_S
 
 LOOKAHEAD = 2
 """Actions before its first reader at which a receive is posted."""
+EARLY_BYTES = 1 << 20
+"""Receives from one rank are posted still earlier as long as they take less memory than this together (gloo only: on a
+GPU a posted receive keeps a kernel waiting)."""
+PACK_BYTES = 1 << 16
+"""Tensors below this size share a message with others of their transfer."""
 _NEVER = 1 << 60
 
 
@@ -37,13 +45,63 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the tensor."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class _Layout:
+    """How the tensors of a slot are spread over messages: the small ones in one, as bytes, each other alone.
+
+    Attributes:
+        packed: positions of the small ones, the widest element types first, so that all are aligned.
+        alone: positions of the others.
+        num_bytes: of all of them.
+    """
+
+    def __init__(self, specs: Sequence[TensorSpec], device: torch.device) -> None:
+        small = [k for k, spec in enumerate(specs) if spec.num_bytes < PACK_BYTES]
+        self.packed = sorted(small, key=lambda k: -specs[k].dtype.itemsize) if len(small) > 1 else []
+        self.alone = [k for k in range(len(specs)) if k not in self.packed]
+        self.num_bytes = sum(spec.num_bytes for spec in specs)
+        self._specs = specs
+        self._device = device
+        self._sizes = [specs[k].num_bytes for k in self.packed]
+
+    def pack(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The tensors to send."""
+        parts = [torch.cat([_bytes(tensors[k]) for k in self.packed])] if self.packed else []
+        return parts + [_real(tensors[k].detach().contiguous()) for k in self.alone]
+
+    def buffers(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Memory for the tensors to receive, and what will be in it: the tensors of the slot."""
+        tensors: dict[int, torch.Tensor] = {}
+        parts = []
+        if self.packed:
+            parts.append(torch.empty(sum(self._sizes), dtype=torch.uint8, device=self._device))
+            for k, piece in zip(self.packed, parts[0].split(self._sizes), strict=True):
+                tensors[k] = piece.view(self._specs[k].dtype).view(self._specs[k].shape)
+        for k in self.alone:
+            tensors[k] = torch.empty(self._specs[k].shape, dtype=self._specs[k].dtype, device=self._device)
+            parts.append(_real(tensors[k]))
+        return parts, [tensors[k] for k in range(len(self._specs))]
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().reshape(-1).view(torch.uint8)
+
+
+def _real(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Sent:
-    """A send that is posted, its tensor, and the action of the other device that reads it first."""
+    """A send that is posted, its tensors, and the action of the other device that reads it first."""
 
-    work: dist.Work
-    tensor: torch.Tensor
+    works: list[dist.Work]
+    tensors: list[torch.Tensor]
     needed_by: int
 
 
@@ -54,15 +112,17 @@ class _Queue:
         transfers: in this order.
         deadline: per transfer, the first action of this rank that needs it or one that is posted after it.
         next: the first one that is not posted.
+        early_bytes: what receives may take that are posted earlier than needed.
         ready: what can be sent and is not posted.
     """
 
-    def __init__(self, transfers: Sequence[Transfer], device: int) -> None:
+    def __init__(self, transfers: Sequence[Transfer], device: int, early_bytes: int) -> None:
         self.transfers = transfers
+        self.early_bytes = early_bytes
         needed = [t.needed_by if t.dst == device else _NEVER for t in transfers]
         self.deadline = list(itertools.accumulate(reversed(needed), min))[::-1]
         self.next = 0
-        self.ready: dict[int, tuple[torch.Tensor, ...]] = {}
+        self.ready: dict[int, list[torch.Tensor]] = {}
 
 
 class Channel:
@@ -91,23 +151,25 @@ class Channel:
     ) -> None:
         self.timeout_s = FIRST_TIMEOUT_S
         self._device = device
-        self._specs = specs
         self._rank_of = rank_of
         self._torch_device = torch_device
-        self._grouped: dict[tuple[int, bool], list[Transfer]] = defaultdict(list)
+        self._group = dist.distributed_c10d._get_default_group()
+        self._one_queue = one_queue_per_pair
+        self._layouts = {slot: _Layout(spec, torch_device) for slot, spec in specs.items()}
+        grouped: dict[tuple[int, bool], list[Transfer]] = defaultdict(list)
         for t in transfers:
             if device in (t.src, t.dst):
                 sends = t.src == device
-                self._grouped[t.dst if sends else t.src, sends and not one_queue_per_pair].append(t)
-        self._one_queue = one_queue_per_pair
-        self._queues: dict[tuple[int, bool], _Queue] = {}
+                grouped[t.dst if sends else t.src, sends and not one_queue_per_pair].append(t)
+        early_bytes = 0 if one_queue_per_pair else EARLY_BYTES
+        self._queues = {key: _Queue(queued, device, early_bytes) for key, queued in grouped.items()}
         self._received: dict[int, tuple[list[torch.Tensor], list[dist.Work]]] = {}
-        self._sent: dict[int, deque[_Sent]] = defaultdict(deque)
-        self.begin()
+        self._sent: dict[int, list[_Sent]] = defaultdict(list)
 
     def begin(self) -> None:
         """Starts a step."""
-        self._queues = {key: _Queue(transfers, self._device) for key, transfers in self._grouped.items()}
+        for queue in self._queues.values():
+            queue.next = 0
 
     def post(self, action: int) -> None:
         """Posts the receives of the next actions; `action` is the index of the one that is about to run."""
@@ -117,10 +179,10 @@ class Channel:
     def send(self, transfer: Transfer, tensors: Sequence[torch.Tensor]) -> None:
         """Sends the tensors of a transfer when the planned order allows it. The caller may drop them."""
         queue = self._queues[transfer.dst, not self._one_queue]
-        queue.ready[transfer.order] = tuple(t.detach().contiguous() for t in tensors)
+        queue.ready[transfer.order] = self._layouts[transfer.slot].pack(tensors)
         self._advance(queue, transfer.produced_by + LOOKAHEAD)
 
-    def receive(self, transfer: Transfer) -> list[torch.Tensor]:
+    def receive(self, transfer: Transfer) -> Sequence[torch.Tensor]:
         """Waits for a transfer whose receive was posted.
 
         Raises:
@@ -129,6 +191,7 @@ class Channel:
         tensors, works = self._received.pop(transfer.order)
         for work in works:
             self._wait(work, f"the {transfer.slot.content} of micro-batch {transfer.microbatch}", transfer.src)
+        self._queues[transfer.src, False].early_bytes += self._layouts[transfer.slot].num_bytes
         self._release(transfer.src, transfer.produced_by)
         return tensors
 
@@ -139,10 +202,11 @@ class Channel:
 
     def _release(self, device: int, action: int) -> None:
         """Lets go of what another device has read up to one of its actions."""
-        kept: deque[_Sent] = deque()
+        kept = []
         for sent in self._sent[device]:
             if sent.needed_by <= action:
-                self._wait(sent.work, "a message to be received", device)
+                for work in sent.works:
+                    self._wait(work, "a message to be received", device)
             else:
                 kept.append(sent)
         self._sent[device] = kept
@@ -163,33 +227,30 @@ class Channel:
     def _advance(self, queue: _Queue, horizon: int) -> None:
         while queue.next < len(queue.transfers):
             transfer = queue.transfers[queue.next]
+            layout = self._layouts[transfer.slot]
             if transfer.src == self._device:
-                tensors = queue.ready.pop(transfer.order, None)
-                if tensors is None:
+                parts = queue.ready.pop(transfer.order, None)
+                if parts is None:
                     return
-                for k, tensor in enumerate(tensors):
-                    work = self._post(dist.isend, tensor, transfer.dst, transfer.tag + k)
-                    self._sent[transfer.dst].append(_Sent(work, tensor, transfer.needed_by))
-            elif queue.deadline[queue.next] > horizon and not queue.ready:
-                return
+                works = self._post(self._group.send, parts, transfer.dst, transfer.tag)
+                self._sent[transfer.dst].append(_Sent(works, parts, transfer.needed_by))
             else:
-                buffers = [
-                    torch.empty(spec.shape, dtype=spec.dtype, device=self._torch_device)
-                    for spec in self._specs[transfer.slot]
-                ]
-                works = [self._post(dist.irecv, b, transfer.src, transfer.tag + k) for k, b in enumerate(buffers)]
-                self._received[transfer.order] = buffers, works
+                early = queue.deadline[queue.next] > horizon and not queue.ready
+                if early and layout.num_bytes > queue.early_bytes:
+                    return
+                parts, tensors = layout.buffers()
+                works = self._post(self._group.recv, parts, transfer.src, transfer.tag)
+                self._received[transfer.order] = tensors, works
+                queue.early_bytes -= layout.num_bytes
             queue.next += 1
 
     def _post(
-        self, operation: Callable[..., dist.Work | None], tensor: torch.Tensor, device: int, tag: int
-    ) -> dist.Work:
+        self, operation: Callable[..., dist.Work], parts: Sequence[torch.Tensor], device: int, tag: int
+    ) -> list[dist.Work]:
+        rank = self._rank_of[device]
         try:
-            work = operation(tensor, self._rank_of[device], tag=tag)
+            return [operation([part], rank, tag + k) for k, part in enumerate(parts)]
         except RuntimeError as error:
             raise ExecutionError(
                 f"device {self._device} cannot reach device {device}: the connection broke: its rank has died"
             ) from error
-        if work is None:
-            raise RuntimeError("this process is not in the process group")
-        return work

@@ -15,7 +15,7 @@ import torch
 
 from drlpp.graph.stages import Message
 from drlpp.runtime.executor import Tensors
-from drlpp.runtime.messages import Slot, StageSlots
+from drlpp.runtime.messages import StageSlots
 from drlpp.runtime.randomness import RandomContext
 from drlpp.runtime.reduction import CombinedBuffers
 from drlpp.runtime.split_backward import Later, input_gradients, weight_gradients
@@ -30,13 +30,11 @@ class _Pass:
         inputs: arguments of the module; the received ones that need a gradient are leaves.
         outputs: results of the module; empty if they are computed again.
         buffers: copies of the buffers that the stage writes, from before (only for recomputation).
-        later: what W needs, kept from I to W.
     """
 
     inputs: list[torch.Tensor]
     outputs: Sequence[torch.Tensor]
     buffers: dict[str, torch.Tensor]
-    later: Later | None = None
 
 
 class TorchStage:
@@ -69,10 +67,7 @@ class TorchStage:
         combined_buffers: CombinedBuffers | None = None,
     ) -> None:
         self.stage = stage
-        self._slots = slots
-        self._names = {slot: messages[slot.message].tensors for slot in (*slots.forward_reads, *slots.forward_writes)}
-        self._with_gradient = {name for slot in slots.backward_writes for name in messages[slot.message].tensors}
-        self._loss = loss
+        self._loss = stage.outputs.index(loss) if loss in stage.outputs else None
         self._num_microbatches = num_microbatches
         self._recompute = recompute
         self._context = context
@@ -80,18 +75,28 @@ class TorchStage:
         self._report_loss = report_loss
         self._combined_buffers = combined_buffers
         self._kept: dict[int, _Pass] = {}
+        self._later: dict[int, Later] = {}
         self._parameters = [p for p in stage.module.parameters() if p.requires_grad]
 
-    def forward(self, microbatch: int, values: Mapping[Slot, Tensors]) -> Mapping[Slot, Tensors]:
-        """F. See `StageCompute`."""
-        received = {
-            name: t for slot, tensors in values.items() for name, t in zip(self._names[slot], tensors, strict=True)
+        names = [m.tensors for m in messages]
+        place = {
+            name: (k, i) for k, slot in enumerate(slots.forward_reads) for i, name in enumerate(names[slot.message])
         }
+        leaves = {name for slot in slots.backward_writes for name in names[slot.message]}
+        self._inputs = [(name, place.get(name), name in leaves) for name in stage.inputs]
+        self._leaves = [i for i, name in enumerate(stage.inputs) if name in leaves]
+        output, leaf = _index(stage.outputs), _index([stage.inputs[i] for i in self._leaves])
+        self._values = [[output[name] for name in names[slot.message]] for slot in slots.forward_writes]
+        self._arriving = [[output[name] for name in names[slot.message]] for slot in slots.backward_reads]
+        self._gradients = [[leaf[name] for name in names[slot.message]] for slot in slots.backward_writes]
+
+    def forward(self, microbatch: int, values: Sequence[Tensors]) -> Sequence[Tensors]:
+        """F. See `StageCompute`."""
         given = self._microbatch(microbatch)
         inputs = []
-        for name in self.stage.inputs:
-            tensor = received[name].detach() if name in received else given[name]
-            inputs.append(tensor.requires_grad_() if name in self._with_gradient else tensor)
+        for name, place, leaf in self._inputs:
+            tensor = given[name] if place is None else values[place[0]][place[1]].detach()
+            inputs.append(tensor.requires_grad_() if leaf else tensor)
         kept = _Pass(inputs, (), {})
         contribution = self._combined_buffers.zeros() if self._combined_buffers else {}
         if self._recompute:
@@ -104,73 +109,48 @@ class TorchStage:
         if self._combined_buffers:
             self._combined_buffers.add(microbatch, contribution)
         self._kept[microbatch] = kept
-        by_name = dict(zip(self.stage.outputs, outputs, strict=True))
-        if self._loss in by_name:
-            self._report_loss(microbatch, by_name[self._loss].detach())
-        return {
-            slot: tuple(by_name[name].detach() for name in self._names[slot]) for slot in self._slots.forward_writes
-        }
+        if self._loss is not None:
+            self._report_loss(microbatch, outputs[self._loss].detach())
+        return [[outputs[k].detach() for k in made] for made in self._values]
 
-    def backward(self, microbatch: int, inputs: Mapping[Slot, Tensors], *, weights: bool) -> Mapping[Slot, Tensors]:
+    def backward(self, microbatch: int, inputs: Sequence[Tensors], *, weights: bool) -> Sequence[Tensors]:
         """B, or I. See `StageCompute`."""
         kept = self._kept.pop(microbatch)
         if self._recompute:
             kept.outputs = self._run(microbatch, kept.inputs, kept.buffers)
         gradient_of = {
-            name: g
-            for slot, tensors in inputs.items()
-            for name, g in zip(self._names[Slot(slot.message, "value")], tensors, strict=True)
+            k: g
+            for place, tensors in zip(self._arriving, inputs, strict=True)
+            for k, g in zip(place, tensors, strict=True)
         }
-        outputs, gradients = [], []
-        for name, output in zip(self.stage.outputs, kept.outputs, strict=True):
-            gradient = gradient_of.get(name)
-            if name == self._loss:
-                own = torch.full_like(output, 1.0 / self._num_microbatches)
-                gradient = own if gradient is None else gradient + own
-            if gradient is not None and output.requires_grad:
-                outputs.append(output)
-                gradients.append(gradient)
-        leaves = {
-            name: x for name, x in zip(self.stage.inputs, kept.inputs, strict=True) if name in self._with_gradient
-        }
-        found: dict[str, torch.Tensor | None] = {}
-        if weights:
-            if outputs:
-                torch.autograd.backward(outputs, gradients)
-            found = {name: x.grad for name, x in leaves.items()}
-        else:
-            later = None
-            if outputs:
-                parts, later = input_gradients(outputs, gradients, list(leaves.values()), self._parameters)
-                found = dict(zip(leaves, parts, strict=True))
-            self._kept[microbatch] = _Pass([], outputs, {}, later)
-        zero_filled = {n: torch.zeros_like(x) if (g := found.get(n)) is None else g for n, x in leaves.items()}
-        return {
-            slot: tuple(zero_filled[name] for name in self._names[Slot(slot.message, "value")])
-            for slot in self._slots.backward_writes
-        }
+        if self._loss is not None:
+            own = torch.full_like(kept.outputs[self._loss], 1.0 / self._num_microbatches)
+            gradient_of[self._loss] = gradient_of[self._loss] + own if self._loss in gradient_of else own
+        reached = [k for k in gradient_of if kept.outputs[k].requires_grad]
+        outputs, gradients = [kept.outputs[k] for k in reached], [gradient_of[k] for k in reached]
+        leaves = [kept.inputs[i] for i in self._leaves]
+        if weights and outputs:
+            torch.autograd.backward(outputs, gradients)
+        if not weights:
+            self._later[microbatch] = input_gradients(outputs, gradients, leaves, self._parameters)
+        found = [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves]
+        return [[found[i] for i in places] for places in self._gradients]
 
     def weight_gradients(self, microbatch: int) -> None:
         """W. See `StageCompute`."""
-        kept = self._kept.pop(microbatch)
-        if kept.later is None or not self._parameters:
-            return
-        found = weight_gradients(kept.later, self._parameters)
-        for parameter, gradient in zip(self._parameters, found, strict=True):
-            if gradient is not None and parameter.grad is None:
-                parameter.grad = gradient.clone()
-            elif gradient is not None and parameter.grad is not None:
-                parameter.grad.add_(gradient)
+        weight_gradients(self._later.pop(microbatch))
 
     def _run(
         self, microbatch: int, inputs: Sequence[torch.Tensor], buffers: Mapping[str, torch.Tensor]
     ) -> Sequence[torch.Tensor]:
         """Runs the module with other tensors in the place of some of its buffers."""
         self._context.microbatch = microbatch
+        if not buffers:
+            return self.stage.module.forward(*inputs)  # type: ignore[no-any-return]
         own = {name: self.stage.module.get_buffer(name) for name in buffers}
         try:
             self._set_buffers(buffers)
-            return self.stage.module(*inputs)  # type: ignore[no-any-return]
+            return self.stage.module.forward(*inputs)  # type: ignore[no-any-return]
         finally:
             self._set_buffers(own)
 
@@ -178,3 +158,7 @@ class TorchStage:
         for name, tensor in buffers.items():
             owner, _, last = name.rpartition(".")
             setattr(self.stage.module.get_submodule(owner), last, tensor)
+
+
+def _index(names: Sequence[str]) -> Mapping[str, int]:
+    return {name: i for i, name in enumerate(names)}

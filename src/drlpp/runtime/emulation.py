@@ -194,12 +194,12 @@ class PacedChannel(Channel):
         )
         super().send(transfer, [payload])
 
-    def receive(self, transfer: Transfer) -> list[torch.Tensor]:
+    def receive(self, transfer: Transfer) -> Sequence[torch.Tensor]:
         """Waits for the message and for its time of arrival; there is nothing in it."""
         tensors = super().receive(transfer)
         (arrival,) = _HEADER.unpack(tensors[0][: _HEADER.size].numpy().tobytes())
         wait_until(arrival)
-        return []
+        return ()
 
 
 def _payload_bytes(message: Message) -> int:
@@ -222,11 +222,11 @@ class WaitStage:
     weight_grad_s: float
     again_s: float
 
-    def forward(self, microbatch: int, values: Mapping[Slot, Tensors]) -> Mapping[Slot, Tensors]:
+    def forward(self, microbatch: int, values: Sequence[Tensors]) -> Sequence[Tensors]:
         """F. See `StageCompute`."""
         return self._after(self.forward_s, self.slots.forward_writes)
 
-    def backward(self, microbatch: int, inputs: Mapping[Slot, Tensors], *, weights: bool) -> Mapping[Slot, Tensors]:
+    def backward(self, microbatch: int, inputs: Sequence[Tensors], *, weights: bool) -> Sequence[Tensors]:
         """B, or I. See `StageCompute`."""
         seconds = self.again_s + self.input_grad_s + (self.weight_grad_s if weights else 0.0)
         return self._after(seconds, self.slots.backward_writes)
@@ -235,9 +235,9 @@ class WaitStage:
         """W. See `StageCompute`."""
         self._after(self.weight_grad_s, ())
 
-    def _after(self, seconds: float, slots: Sequence[Slot]) -> Mapping[Slot, Tensors]:
+    def _after(self, seconds: float, slots: Sequence[Slot]) -> Sequence[Tensors]:
         wait_until(time.perf_counter() + seconds)
-        return dict.fromkeys(slots, ())
+        return [()] * len(slots)
 
 
 class EmulatedPipeline:

@@ -1,14 +1,16 @@
 """Runs the schedule of one rank: waits for what an action reads, computes it, hands on what it wrote.
 
 The executor knows slots, transfers and actions; what an action computes is up to a `StageCompute`: the real stage
-(`compute.py`) or a wait of the predicted duration (`emulation.py`). Both run under this one loop.
+(`compute.py`) or a wait of the predicted duration (`emulation.py`). Both run under this one loop. A schedule does not
+change, so what each action takes, sends and leaves for others is worked out once.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -19,25 +21,62 @@ from drlpp.plan import Action, Plan
 from drlpp.runtime.communication import Channel
 from drlpp.runtime.messages import Slot, Transfer, readers, stage_slots, writers
 
-Tensors = tuple[torch.Tensor, ...]
+Tensors = Sequence[torch.Tensor]
 Observer = Callable[[Action, float, float], None]
 """Called after an action with the action and the seconds at which its computation began and ended."""
 
 
 class StageCompute(Protocol):
-    """What one stage computes. Slots come and go as tuples with one tensor per name of the message."""
+    """What one stage computes.
 
-    def forward(self, microbatch: int, values: Mapping[Slot, Tensors]) -> Mapping[Slot, Tensors]:
+    Slots come and go in the order of the stage's `StageSlots`, each as one tensor per name of its message.
+    """
+
+    def forward(self, microbatch: int, values: Sequence[Tensors]) -> Sequence[Tensors]:
         """F: values that it reads -> values that it writes."""
         ...
 
-    def backward(self, microbatch: int, inputs: Mapping[Slot, Tensors], *, weights: bool) -> Mapping[Slot, Tensors]:
+    def backward(self, microbatch: int, inputs: Sequence[Tensors], *, weights: bool) -> Sequence[Tensors]:
         """B (or I, without `weights`): gradients of what it wrote -> gradients of what it read."""
         ...
 
     def weight_gradients(self, microbatch: int) -> None:
         """W: what an earlier I left over."""
         ...
+
+
+_Key = tuple[Slot, int]
+"""A slot of one micro-batch."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Read:
+    """One slot that an action reads.
+
+    Attributes:
+        incoming: transfers to wait for; empty where an earlier action of this device has waited for them.
+        last: no later action of this device reads it.
+    """
+
+    key: _Key
+    incoming: tuple[Transfer, ...]
+    last: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Write:
+    """One slot (or a part of it: a gradient is a sum) that an action writes.
+
+    Attributes:
+        complete: all parts of this device are there then.
+        outgoing: transfers to start when it is complete.
+        stays: an action of this device reads it.
+    """
+
+    key: _Key
+    complete: bool
+    outgoing: tuple[Transfer, ...]
+    stays: bool
 
 
 class Executor:
@@ -73,22 +112,11 @@ class Executor:
         self.observe = observe
         self.current: Action | None = None
         self.waits = False
-        self._plan = plan
-        self._device = device
         self._channel = channel
-        self._computes = computes
         self._after_action = after_action
-        self._messages = messages
-        self._slots = stage_slots(messages, plan.num_stages)
-        self._outgoing: dict[tuple[Slot, int], list[Transfer]] = defaultdict(list)
-        self._incoming: dict[tuple[Slot, int], list[Transfer]] = defaultdict(list)
-        for t in transfers:
-            if t.src == device:
-                self._outgoing[t.slot, t.microbatch].append(t)
-            if t.dst == device:
-                self._incoming[t.slot, t.microbatch].append(t)
-        self._local: dict[tuple[Slot, int], list[Tensors]] = defaultdict(list)
-        self._reads_left: Counter[tuple[Slot, int]] = Counter()
+        self._parts: dict[_Key, list[Tensors]] = defaultdict(list)
+        reads, writes = _reads_and_writes(plan, device, messages, transfers)
+        self._program = [(a, computes[a.stage], r, w) for a, r, w in zip(self.actions, reads, writes, strict=True)]
 
     def run(self) -> None:
         """Runs all actions of one step.
@@ -97,21 +125,20 @@ class Executor:
             ExecutionError: another rank does not answer; the message names the action that waits.
         """
         self._channel.begin()
-        for i, action in enumerate(self.actions):
+        for i, (action, compute, reads, writes) in enumerate(self._program):
             self.current, self.waits = action, True
             self._channel.post(i)
-            slots = self._slots[action.stage]
             try:
-                inputs = {slot: self._take(slot, action.microbatch) for slot in slots.reads(action)}
+                inputs = [self._take(read) for read in reads]
             except ExecutionError as error:
                 raise ExecutionError(f"stuck before action {action}: {error}") from error
             self.waits = False
             begin = time.perf_counter()
-            outputs = self._compute(action, inputs)
+            outputs = _compute(compute, action, inputs)
             end = time.perf_counter()
             del inputs
-            for slot in slots.writes(action):
-                self._put(slot, action.microbatch, outputs[slot])
+            for write, tensors in zip(writes, outputs, strict=True):
+                self._put(write, tensors)
             del outputs
             if self.observe is not None:
                 self.observe(action, begin, end)
@@ -126,45 +153,79 @@ class Executor:
         """From now on a message may be waited for so long."""
         self._channel.timeout_s = timeout_s
 
-    def _compute(self, action: Action, inputs: Mapping[Slot, Tensors]) -> Mapping[Slot, Tensors]:
-        compute, m = self._computes[action.stage], action.microbatch
-        if action.kind == "F":
-            return compute.forward(m, inputs)
-        if action.kind == "W":
-            compute.weight_gradients(m)
-            return {}
-        return compute.backward(m, inputs, weights=action.kind == "B")
-
-    def _stages_here(self, stages: Sequence[int], microbatch: int) -> int:
-        return sum(self._plan.stages[s].device(microbatch) == self._device for s in stages)
-
-    def _take(self, slot: Slot, microbatch: int) -> Tensors:
+    def _take(self, read: _Read) -> Tensors:
         """The content of a slot: a value (kept until its last reader here has it) or the sum of gradients."""
-        key = slot, microbatch
-        parts = self._local[key]
-        if not self._reads_left[key]:
-            self._reads_left[key] = self._stages_here(readers(self._messages, slot), microbatch)
-            parts += [tuple(self._channel.receive(t)) for t in self._incoming[key]]
-            if len(parts) > 1:
-                parts[:] = [_sum(parts)]
-        self._reads_left[key] -= 1
-        if not self._reads_left[key]:
-            del self._reads_left[key], self._local[key]
-        return parts[0]
-
-    def _put(self, slot: Slot, microbatch: int, tensors: Tensors) -> None:
-        """Stores a part of a slot; when all parts of this device are there, sends them on or leaves them for here."""
-        key = slot, microbatch
-        parts = self._local[key]
-        parts.append(tensors)
-        if len(parts) < self._stages_here(writers(self._messages, slot), microbatch):
-            return
+        parts = self._parts[read.key]
+        if read.incoming:
+            parts += [self._channel.receive(t) for t in read.incoming]
         if len(parts) > 1:
             parts[:] = [_sum(parts)]
-        for transfer in self._outgoing[key]:
-            self._channel.send(transfer, parts[0])
-        if not self._stages_here(readers(self._messages, slot), microbatch):
-            del self._local[key]
+        if read.last:
+            del self._parts[read.key]
+        return parts[0]
+
+    def _put(self, write: _Write, tensors: Tensors) -> None:
+        """Stores a part of a slot; when all parts of this device are there, sends them on or leaves them for here."""
+        if write.complete and write.key not in self._parts:
+            whole = tensors
+        else:
+            parts = self._parts[write.key]
+            parts.append(tensors)
+            if not write.complete:
+                return
+            whole = _sum(self._parts.pop(write.key))
+        for transfer in write.outgoing:
+            self._channel.send(transfer, whole)
+        if write.stays:
+            self._parts[write.key].append(whole)
+
+
+def _compute(compute: StageCompute, action: Action, inputs: Sequence[Tensors]) -> Sequence[Tensors]:
+    if action.kind == "F":
+        return compute.forward(action.microbatch, inputs)
+    if action.kind == "W":
+        compute.weight_gradients(action.microbatch)
+        return ()
+    return compute.backward(action.microbatch, inputs, weights=action.kind == "B")
+
+
+def _reads_and_writes(
+    plan: Plan, device: int, messages: Sequence[Message], transfers: Sequence[Transfer]
+) -> tuple[list[tuple[_Read, ...]], list[tuple[_Write, ...]]]:
+    """What each action of a device reads and writes."""
+    outgoing: dict[_Key, list[Transfer]] = defaultdict(list)
+    incoming: dict[_Key, list[Transfer]] = defaultdict(list)
+    for t in transfers:
+        if t.src == device:
+            outgoing[t.slot, t.microbatch].append(t)
+        if t.dst == device:
+            incoming[t.slot, t.microbatch].append(t)
+
+    def stages_here(stages: Iterable[int], microbatch: int) -> int:
+        return sum(plan.stages[s].device(microbatch) == device for s in stages)
+
+    slots = stage_slots(messages, plan.num_stages)
+    read: dict[_Key, int] = defaultdict(int)
+    written: dict[_Key, int] = defaultdict(int)
+    reads, writes = [], []
+    for action in plan.schedule.get(device, ()):
+        m = action.microbatch
+        mine = []
+        for slot in slots[action.stage].reads(action):
+            key = slot, m
+            read[key] += 1
+            last = read[key] == stages_here(readers(messages, slot), m)
+            mine.append(_Read(key, tuple(incoming[key]) if read[key] == 1 else (), last))
+        reads.append(tuple(mine))
+        made = []
+        for slot in slots[action.stage].writes(action):
+            key = slot, m
+            written[key] += 1
+            complete = written[key] == stages_here(writers(messages, slot), m)
+            stays = stages_here(readers(messages, slot), m) > 0
+            made.append(_Write(key, complete, tuple(outgoing[key]), stays))
+        writes.append(tuple(made))
+    return reads, writes
 
 
 def _sum(parts: Sequence[Tensors]) -> Tensors:
@@ -172,4 +233,4 @@ def _sum(parts: Sequence[Tensors]) -> Tensors:
     total = list(parts[0])
     for part in parts[1:]:
         total = [a + b for a, b in zip(total, part, strict=True)]
-    return tuple(total)
+    return total

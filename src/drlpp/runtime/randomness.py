@@ -49,9 +49,16 @@ class SeededOp(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the operator."""
         c = self.context
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
-            torch.manual_seed(derived_seed(c.seed, c.step, c.microbatch, self.op_name))
+        seed = derived_seed(c.seed, c.step, c.microbatch, self.op_name)
+        generators = (torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ()))
+        before = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
             return self.target(*args, **kwargs)
+        finally:
+            for generator, state in zip(generators, before, strict=True):
+                generator.set_state(state)
 
 
 def is_random(node: torch.fx.Node) -> bool:
