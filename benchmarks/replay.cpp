@@ -21,7 +21,7 @@ struct Placed {
 struct Listed {
   Int offset;
   const int32_t *stage;
-  const int8_t *kind;
+  const int32_t *kind;
   const int32_t *microbatch;
 };
 

@@ -30,7 +30,7 @@ from drlpp.problem import PlanningProblem
 from drlpp.schedules import FlatSchedule, PlacedStages, generate, place_stages
 from drlpp.sim import Evaluator, IncrementalBottleneck, simulate
 from drlpp.sim.incremental import cost_of_move
-from drlpp.sim.replay import _replay, replay
+from drlpp.schedules.replay import replay
 from tables import machine, markdown, write_section
 
 HERE = Path(__file__).parent

@@ -88,13 +88,9 @@ class Search:
 
     def _evaluate(self, assignment: Assignment) -> Evaluation:
         """Under all schedules; or only 1F1B where no schedule could make it the best, or trying all would take long."""
-        actions = assignment.num_stages * self.problem.training.num_microbatches
-        quick = self.evaluator.evaluate(assignment, QUICK_SCHEDULES[:1])
-        steady = self.problem.objective == "steady-state"
-        hopeless = quick.iteration_time_s > HOPELESS * self.best_value
-        if actions > LONG_SCHEDULE or (quick.feasible and (steady or hopeless)):
-            return quick
-        return self.evaluator.evaluate(assignment)
+        long = assignment.num_stages * self.problem.training.num_microbatches > LONG_SCHEDULE
+        give_up_s = 0.0 if self.problem.objective == "steady-state" else HOPELESS * self.best_value
+        return self.evaluator.evaluate(assignment, QUICK_SCHEDULES[:1] if long else None, give_up_s)
 
     @property
     def fraction(self) -> float:
