@@ -159,14 +159,14 @@ def _sets_bound(rows: SetRows, num_devices: int, budget: Budget) -> float:
     low = rows.work_s  # what does not exist at one value exists at none below it, so every "no" is a bound
     for width in WIDTHS:
         high = low
-        while rows.find(high, width) is None:
+        while not rows.find(high, width):
             low, high = high, high * STEP
             if budget.spent:
                 return low
         while high - low > PRECISION * high and not budget.spent:
             middle = (low + high) / 2
-            if rows.find(middle, width) is None:
-                low = middle
-            else:
+            if rows.find(middle, width):
                 high = middle
+            else:
+                low = middle
     return low

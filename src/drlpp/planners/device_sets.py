@@ -117,11 +117,15 @@ def overlap(most: int, period: int = LONGEST_PERIOD) -> tuple[_Floats, _Floats]:
     return share, kept
 
 
-def find_sets(row: Row, bound_s: float, width: int) -> list[tuple[int, ...]] | None:
-    """Sets of devices of the groups, numbered by type, or None: no sets keep all loads at most `bound_s`.
+def find_sets(row: Row, bound_s: float, width: int, most_ways: int = 1) -> list[list[tuple[int, ...]]]:
+    """Ways to give the groups sets of devices (numbered by type) that keep all loads at most `bound_s`.
 
     Args:
         width: most states of a layer.
+        most_ways: how many ways to return, those with the smallest largest load first.
+
+    Returns:
+        The ways, one set per group; empty: there is none.
     """
     most = len(row.exchange) - 1
     share, kept = overlap(most)
@@ -169,14 +173,14 @@ def find_sets(row: Row, bound_s: float, width: int) -> list[tuple[int, ...]] | N
         )
         states, cell = _next_layer(states, costs, width, cell)
         if not len(states.total):
-            return None
+            return []
         layers.append(states)
-    return _trace(layers, total)
+    last = np.argsort(layers[-1].load.max(axis=1), kind="stable")[:most_ways]
+    return [_trace(layers, total, int(i)) for i in last]
 
 
-def _trace(layers: list[_States], num_devices: int) -> list[tuple[int, ...]]:
-    """The sets on the way to the last layer's state with the smallest largest load."""
-    at = int(layers[-1].load.max(axis=1).argmin())
+def _trace(layers: list[_States], num_devices: int, at: int) -> list[tuple[int, ...]]:
+    """The sets on the way to state `at` of the last layer."""
     way = []
     for states in reversed(layers):
         way.append(at)

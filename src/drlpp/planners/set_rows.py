@@ -71,15 +71,20 @@ class SetRows:
     def path_length(self) -> int:
         return len(self._path)
 
-    def find(self, bound_s: float, width: int) -> list[tuple[NDArray[np.int64], tuple[int, ...]]] | None:
-        """Ops and devices of each group in the row, or None: no plan has all loads at most `bound_s`."""
+    def find(
+        self, bound_s: float, width: int, most_ways: int = 1
+    ) -> list[list[tuple[NDArray[np.int64], tuple[int, ...]]]]:
+        """Ways to run the row with all loads at most `bound_s`: ops and devices of each group. Empty: no plan exists.
+
+        Arguments as for `find_sets`.
+        """
         if self._capacity * bound_s * (1 + TOLERANCE) < self._weighted.sum():
-            return None
+            return []
         row, groups = self.row(bound_s)
-        sets = find_sets(row, bound_s, width)
-        if sets is None:
-            return None
-        return [(ops, tuple(self._by_type[list(s)].tolist())) for ops, s in zip(groups, sets, strict=True)]
+        return [
+            [(ops, tuple(self._by_type[list(s)].tolist())) for ops, s in zip(groups, sets, strict=True)]
+            for sets in find_sets(row, bound_s, width, most_ways)
+        ]
 
     def row(self, bound_s: float) -> tuple[Row, list[NDArray[np.int64]]]:
         """The row for a bound, and the ops of each of its groups."""
