@@ -19,7 +19,7 @@ from drlpp.planners.op_arrays import op_arrays
 from drlpp.planners.search import Search
 from drlpp.planners.set_rows import MAX_DEVICES, MAX_PATH, SetRows
 
-WIDTH = 512
+WIDTH, SMALL = 512, 0.002
 STEPS = 10
 """Bisections of T."""
 SLACKS = (1.002, 1.005, 1.01, 1.015, 1.02, 1.03, 1.04, 1.05, 1.07, 1.1)
@@ -48,7 +48,7 @@ def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
 
     def offer(bound_s: float) -> bool:
         """Offers the plans of one T; False if there is none."""
-        ways = rows.find(bound_s, WIDTH, WAYS)
+        ways = rows.find(bound_s, WIDTH, SMALL, WAYS)
         for way in ways:
             if search.budget.spent:
                 break
