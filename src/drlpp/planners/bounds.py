@@ -35,8 +35,8 @@ from drlpp.problem import PlanningProblem
 
 SAFETY = 1.0 - 1e-9
 """Factor on every bound against the rounding of sums."""
-WIDTHS = (128, 1024)
-"""States per layer, of the first and of the second search for the bound by sets."""
+SEARCHES = ((128, 0.015), (1024, 0.015), (1024, 0.002))
+"""States per layer, and what is small (`SetRows.row`), of the searches for the bound by sets, one after another."""
 STEP, PRECISION = 1.1, 1e-3
 """Of that search: factor until a plan may exist, and relative distance at which it ends."""
 
@@ -157,16 +157,16 @@ def _sets_bound(rows: SetRows, num_devices: int, budget: Budget) -> float:
     if num_devices > MAX_DEVICES or rows.path_length > MAX_PATH:
         return 0.0
     low = rows.work_s  # what does not exist at one value exists at none below it, so every "no" is a bound
-    for width in WIDTHS:
+    for width, small in SEARCHES:
         high = low
-        while rows.find(high, width) is None:
+        while not rows.find(high, width, small):
             low, high = high, high * STEP
             if budget.spent:
                 return low
         while high - low > PRECISION * high and not budget.spent:
             middle = (low + high) / 2
-            if rows.find(middle, width) is None:
-                low = middle
-            else:
+            if rows.find(middle, width, small):
                 high = middle
+            else:
+                low = middle
     return low

@@ -103,6 +103,9 @@ class _Costs(NamedTuple):
     offset: _Ints
     weight: _Floats
     to_come: _Floats
+    prefix_s: _Floats
+    prefix_bytes: _Floats
+    group: int
     limit: float
     room: float
 
@@ -117,20 +120,25 @@ def overlap(most: int, period: int = LONGEST_PERIOD) -> tuple[_Floats, _Floats]:
     return share, kept
 
 
-def find_sets(row: Row, bound_s: float, width: int) -> list[tuple[int, ...]] | None:
-    """Sets of devices of the groups, numbered by type, or None: no sets keep all loads at most `bound_s`.
+def find_sets(row: Row, bound_s: float, width: int, most_ways: int = 1) -> list[list[tuple[int, ...]]]:
+    """Ways to give the groups sets of devices (numbered by type) that keep all loads at most `bound_s`.
 
     Args:
         width: most states of a layer.
+        most_ways: how many ways to return, those with the smallest largest load first.
+
+    Returns:
+        The ways, one set per group; empty: there is none.
     """
     most = len(row.exchange) - 1
     share, kept = overlap(most)
     offset = np.concatenate(([0], np.cumsum(row.count))).astype(np.int64)
     total = int(offset[-1])
     limit = bound_s * (1 + TOLERANCE)
+    fastest = row.seconds[row.count > 0].min(axis=0)
     to_come = _least_to_come(
         (row.seconds * row.weight[:, None])[row.count > 0].min(axis=0),
-        row.seconds[row.count > 0].min(axis=0),
+        fastest,
         row.param_bytes,
         row.moved_s,
         row.satellite,
@@ -140,7 +148,10 @@ def find_sets(row: Row, bound_s: float, width: int) -> list[tuple[int, ...]] | N
         float(row.weight[row.count > 0].min()),
         limit,
         row.apart,
+        total,
     )
+    main = np.where(row.satellite, 0.0, 1.0)
+    seconds, size = (np.concatenate(([0.0], np.cumsum(main * x))) for x in (fastest, row.param_bytes))
     states = _States(
         np.zeros((1, total)),
         np.zeros(1),
@@ -164,19 +175,22 @@ def find_sets(row: Row, bound_s: float, width: int) -> list[tuple[int, ...]] | N
             offset,
             row.weight,
             to_come[g],
+            seconds,
+            size,
+            g,
             limit,
             float(row.count @ row.weight) * limit,
         )
         states, cell = _next_layer(states, costs, width, cell)
         if not len(states.total):
-            return None
+            return []
         layers.append(states)
-    return _trace(layers, total)
+    last = np.argsort(layers[-1].load.max(axis=1), kind="stable")[:most_ways]
+    return [_trace(layers, total, int(i)) for i in last]
 
 
-def _trace(layers: list[_States], num_devices: int) -> list[tuple[int, ...]]:
-    """The sets on the way to the last layer's state with the smallest largest load."""
-    at = int(layers[-1].load.max(axis=1).argmin())
+def _trace(layers: list[_States], num_devices: int, at: int) -> list[tuple[int, ...]]:
+    """The sets on the way to state `at` of the last layer."""
     way = []
     for states in reversed(layers):
         way.append(at)
@@ -202,30 +216,77 @@ def _least_to_come(
     least: float,
     limit: float,
     apart: float,
+    devices: int,
 ) -> _Floats:
-    """``[G, R + 1]`` least weighted load of the groups after g if the last main group up to g has r replicas."""
+    """``[G, R + 1, G]`` least weighted load after group g, if r devices run it and go on up to group j at most.
+
+    The rest is cut in *runs* of groups with the same devices, none of which may exceed the limit. A satellite runs where its main
+    group does, or elsewhere; its load is not counted in the run.
+    """
     num, most = len(weighted), len(exchange) - 1
-    out = np.full((num, most + 1), apart)
-    own = np.empty(most + 1)
-    for g in range(num - 1, 0, -1):
-        for q in range(1, most + 1):
-            load = fastest[g] / q + exchange[q] * params[g]
-            own[q] = weighted[g] + q * exchange[q] * params[g] * least if load <= limit else np.inf
+    stay = np.zeros((num + 1, most + 1))  # [g, r]: groups before g with r devices
+    seconds, size = np.zeros(num + 1), np.zeros(num + 1)
+    for g in range(num):
+        main = 0.0 if satellite[g] else 1.0
+        seconds[g + 1], size[g + 1] = seconds[g] + main * fastest[g], size[g] + main * params[g]
+        for r in range(1, most + 1):
+            best = weighted[g] + r * exchange[r] * params[g] * least
+            if satellite[g]:
+                for q in range(1, most + 1):
+                    move = moved[g] * least * _moved_in_all(share, kept, r, q, devices)
+                    best = min(best, weighted[g] + q * exchange[q] * params[g] * least + move)
+            stay[g + 1, r] = stay[g, r] + best
+    start = np.full((num + 1, most + 1), np.inf)  # [g, r]: to come if a new run begins at group g after one of r devices
+    start[num] = apart
+    out = np.full((num, most + 1, num), np.inf)
+    for g in range(num - 1, -1, -1):
+        for r in range(1, most + 1):
+            best = np.inf
+            for j in range(g, num):  # the run goes on up to group j
+                if j + 1 == num or not satellite[j + 1]:
+                    best = min(best, stay[j + 1, r] - stay[g + 1, r] + start[j + 1, r])
+                out[g, r, j] = best
+        if satellite[g] or g == 0:
+            continue
         for r in range(1, most + 1):
             best = np.inf
             for q in range(1, most + 1):
-                value = own[q] + out[g, r if satellite[g] else q]
-                if q != r:
-                    value += moved[g] * least * _moved_in_all(share[r], share[q], kept[r, q], r, q)
-                best = min(best, value)
-            out[g - 1, r] = best
+                if q == r == devices:
+                    continue
+                enter = share[q] if q >= r else min(share[q], max(0.0, share[r] + share[q] - 2 * kept[r, q]))
+                enter *= moved[g]
+                room = limit - enter - fastest[g] / q - exchange[q] * params[g]
+                if room < 0:
+                    continue
+                j = _last_of_run(seconds, size, g, q, exchange[q], room)
+                own = stay[g + 1, q] - stay[g, q] + moved[g] * least * _moved_in_all(share, kept, r, q, devices)
+                best = min(best, own + out[g, q, j])
+            start[g, r] = best
     return out
 
 
 @njit(cache=True)
-def _moved_in_all(mine: float, theirs: float, kept: float, r: int, q: int) -> float:
-    """Part of the micro-batches moved between sets of r and q devices, at both ends together."""
-    return max(0.0, r * mine + q * theirs - 2 * min(r, q) * kept)
+def _last_of_run(seconds: _Floats, size: _Floats, g: int, r: int, exchange: float, room: float) -> int:
+    """The last group up to which r devices with so much room can go on after group g."""
+    low, high = g, len(seconds) - 2
+    while low < high:
+        middle = (low + high + 1) // 2
+        if (seconds[middle + 1] - seconds[g + 1]) / r + exchange * (size[middle + 1] - size[g + 1]) <= room:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@njit(cache=True)
+def _moved_in_all(share: _Floats, kept: _Floats, r: int, q: int, devices: int) -> float:
+    """Part of the micro-batches moved between different sets of r and q devices, at both ends together."""
+    common = min(r, q)
+    if r == q:
+        if r == devices:
+            return 0.0
+        common -= 1
+    return max(0.0, r * share[r] + q * share[q] - 2 * common * kept[r, q])
 
 
 @njit(cache=True)
@@ -411,7 +472,19 @@ def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tupl
                     fits = False
                     break
                 total += costs.weight[kind[c]] * (take[c] * taken + (size[c] - take[c]) * other)
-            if not fits or total + costs.to_come[r if costs.satellite else q] > costs.room:
+            if not fits:
+                continue
+            fullest = 0.0  # of the devices that the last main group runs on
+            for c in range(classes):
+                if costs.satellite and member[c]:
+                    fullest = max(fullest, after[0, c] if take[c] > 0 else after[1, c])
+                elif not costs.satellite and take[c] > 0:
+                    fullest = max(fullest, after[0, c])
+            held = r if costs.satellite else q
+            last = _last_of_run(
+                costs.prefix_s, costs.prefix_bytes, costs.group, held, costs.exchange[held], costs.limit - fullest
+            )
+            if total + costs.to_come[held, last] > costs.room:
                 continue
             # sort the devices of each type: the set of the last main group, then the others
             end = 0

@@ -108,7 +108,7 @@ def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
         states = offer_splits(search, model, states)
         if search.budget.spent:
             return
-    offer_set_plans(search)
+    offer_set_plans(search, rng)
 
 
 def offer_splits(search: Search, model: SplitModel, choices: Iterable[DeviceStates]) -> list[DeviceStates]:

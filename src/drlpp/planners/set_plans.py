@@ -1,8 +1,7 @@
 """Steady-state plans from the sets of devices that the decision diagram finds (`device_sets`).
 
 The diagram's answer to "may all loads be at most T?" names the devices of the groups of ops along the heaviest path;
-T is bisected. Ops beside the row join a neighbour. Then every op in turn tries the devices of its neighbours, while
-that lowers the loads. A device may take part in any number of stages, with any partners in each: plans that the
+T is bisected. Ops beside the row join a neighbour. Then `exact_search` moves ops between the stages. A device may take part in any number of stages, with any partners in each: plans that the
 dynamic program over consecutive stages cannot make.
 """
 
@@ -12,51 +11,72 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from drlpp.graph import OpGraph
 from drlpp.plan.assignment import Assignment
+from drlpp.planners.exact_search import anneal_exactly
 from drlpp.planners.op_arrays import op_arrays
 from drlpp.planners.search import Search
 from drlpp.planners.set_rows import MAX_DEVICES, MAX_PATH, SetRows
 
-WIDTH = 512
+WIDTH, SMALL = 512, 0.002
 STEPS = 10
 """Bisections of T."""
-POWER = 16
-"""Loads are compared by the sum of this power: the largest first, but the others count as well."""
-MAX_TRIES = 4000
-"""Most changes that the descent tries on one plan."""
+SLACKS = (1.002, 1.005, 1.01, 1.015, 1.02, 1.03, 1.04, 1.05, 1.07, 1.1)
+"""Factors on the smallest T that is then tried again, while they can lead to a better plan."""
+WAYS = 6
+"""Plans for each T."""
+MOVES_PER_OP = 400
+MAX_MOVES = 60_000
+HOT, COLD = 0.003, 3e-5
+"""Of the annealing that each plan gets."""
 
 Sets = list[tuple[int, ...]]
 """Devices of each op, in order; empty: not known."""
 
 
-def offer_set_plans(search: Search) -> None:
+def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
     """Offers plans for ever smaller T, until none may exist or the budget is spent."""
     problem = search.problem
     if problem.objective != "steady-state" or problem.cluster.num_devices > MAX_DEVICES:
         return
-    rows = SetRows(problem, op_arrays(problem))
+    arrays = op_arrays(problem)
+    rows = SetRows(problem, arrays)
     if rows.path_length > MAX_PATH:
         return
+    moves = min(MAX_MOVES, MOVES_PER_OP * problem.graph.num_ops)
+
+    def offer(bound_s: float) -> bool:
+        """Offers the plans of one T; False if there is none."""
+        ways = rows.find(bound_s, WIDTH, SMALL, WAYS)
+        for way in ways:
+            if search.budget.spent:
+                break
+            sets: Sets = [()] * problem.graph.num_ops
+            for ops, devices in way:
+                for op in ops.tolist():
+                    sets[op] = devices
+            plan = sets_to_assignment(problem.graph, _filled(problem.graph, sets))
+            search.offer(plan)
+            seed = int(rng.integers(2**31))
+            search.offer(anneal_exactly(problem, plan, moves=moves, hot=HOT, cold=COLD, seed=seed))
+        return bool(ways)
+
     low, high = rows.work_s, search.best_value
     if not math.isfinite(high):
-        high = 2 * float(op_arrays(problem).total_s.max(axis=0).sum())
+        high = 2 * float(arrays.total_s.max(axis=0).sum())
     for _ in range(STEPS):
         if search.budget.spent:
             return
         middle = (low + high) / 2
-        found = rows.find(middle, WIDTH)
-        if found is None:
+        if offer(middle):
+            high = middle
+        else:
             low = middle
-            continue
-        high = middle
-        sets: Sets = [()] * problem.graph.num_ops
-        for ops, devices in found:
-            for op in ops.tolist():
-                sets[op] = devices
-        _descend(search, _filled(problem.graph, sets))
+    for slack in SLACKS:
+        if search.budget.spent or high * slack >= search.best_value:
+            return
+        offer(high * slack)
 
 
 def sets_to_assignment(graph: OpGraph, sets: Sequence[tuple[int, ...]]) -> Assignment:
@@ -111,22 +131,3 @@ def _aligned(before: tuple[int, ...], devices: tuple[int, ...]) -> tuple[int, ..
     return tuple(next(rest) if p < 0 else p for p in places)
 
 
-def _descend(search: Search, sets: Sets) -> None:
-    """Lets ops take the devices of their neighbours while that lowers the loads; offers the plan at the end."""
-    graph, evaluator = search.problem.graph, search.evaluator
-
-    def value(candidate: Sets) -> float:
-        loads: NDArray[np.float64] = evaluator.loads_s(sets_to_assignment(graph, candidate))
-        return float(loads.max() * ((loads / loads.max()) ** POWER).sum() ** (1 / POWER))
-
-    current, best = sets, value(sets)
-    tries, improved = 0, True
-    while improved and tries < MAX_TRIES and not search.budget.spent:
-        improved = False
-        for i in range(graph.num_ops):
-            for other in {current[j] for j in (*graph.predecessors[i], *graph.successors[i])} - {current[i]}:
-                candidate = [*current[:i], other, *current[i + 1 :]]
-                tries += 1
-                if (v := value(candidate)) < best * (1 - 1e-9):
-                    current, best, improved = candidate, v, True
-    search.offer(sets_to_assignment(graph, current))

@@ -27,8 +27,6 @@ from drlpp.problem import PlanningProblem
 MAX_PATH = 1500
 MAX_DEVICES = 64
 """Larger problems are not asked about."""
-SMALL = 0.002
-"""Groups below this part of the bound, in time and in gradient exchange, are taken out of the row."""
 
 
 class SetRows:
@@ -71,18 +69,27 @@ class SetRows:
     def path_length(self) -> int:
         return len(self._path)
 
-    def find(self, bound_s: float, width: int) -> list[tuple[NDArray[np.int64], tuple[int, ...]]] | None:
-        """Ops and devices of each group in the row, or None: no plan has all loads at most `bound_s`."""
-        if self._capacity * bound_s * (1 + TOLERANCE) < self._weighted.sum():
-            return None
-        row, groups = self.row(bound_s)
-        sets = find_sets(row, bound_s, width)
-        if sets is None:
-            return None
-        return [(ops, tuple(self._by_type[list(s)].tolist())) for ops, s in zip(groups, sets, strict=True)]
+    def find(
+        self, bound_s: float, width: int, small: float, most_ways: int = 1
+    ) -> list[list[tuple[NDArray[np.int64], tuple[int, ...]]]]:
+        """Ways to run the row with all loads at most `bound_s`: ops and devices of each group. Empty: no plan exists.
 
-    def row(self, bound_s: float) -> tuple[Row, list[NDArray[np.int64]]]:
-        """The row for a bound, and the ops of each of its groups."""
+        Arguments as for `find_sets` and `row`.
+        """
+        if self._capacity * bound_s * (1 + TOLERANCE) < self._weighted.sum():
+            return []
+        row, groups = self.row(bound_s, small)
+        return [
+            [(ops, tuple(self._by_type[list(s)].tolist())) for ops, s in zip(groups, sets, strict=True)]
+            for sets in find_sets(row, bound_s, width, most_ways)
+        ]
+
+    def row(self, bound_s: float, small: float) -> tuple[Row, list[NDArray[np.int64]]]:
+        """The row for a bound, and the ops of each of its groups.
+
+        Args:
+            small: groups below this part of the bound, in time and in gradient exchange, are taken out of the row.
+        """
         arrays = self._arrays
         group = self._together(self._capacity * bound_s * (1 + TOLERANCE) - float(self._weighted.sum()))
         num = int(group.max()) + 1
@@ -93,7 +100,7 @@ class SetRows:
             work[t] = np.bincount(group, arrays.total_s[t], num)
         params = np.bincount(group, arrays.param_bytes, num)
         slowest = work[self._count > 0].max(axis=0)
-        large = (slowest > SMALL * bound_s) | (params * self._exchange[-1] > SMALL * bound_s)
+        large = (slowest > small * bound_s) | (params * self._exchange[-1] > small * bound_s)
         satellites: dict[int, list[int]] = {g: [] for g in main}
         for g, h in host.items():
             if large[g]:
