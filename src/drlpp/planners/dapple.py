@@ -8,13 +8,16 @@ taken host by host (fresh first) or one of each host in turn (scatter first).
 What differs: DAPPLE enumerates splits of a list of layers and prunes; here, for each bound on the load of a stage, a
 dynamic program (`split_dp`) finds the split that one micro-batch passes fastest, which minimises DAPPLE's estimate
 for that bound; the bound is scanned. Devices may be unequal. On many devices, plans with the same number of replicas
-in all stages are made first. The simulation picks among the `RANKED` plans of least estimate.
+in all stages are made first. The simulation picks among the `RANKED` plans of least estimate of each order of the
+devices and set of replicas, because the estimate does not know which link a transfer takes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +35,7 @@ from drlpp.planners.split_model import SplitModel
 from drlpp.problem import PlanningProblem
 
 SCAN = (1.0, 1.02, 1.05, 1.1, 1.2, 1.4, 1.8, 2.5, 4.0, np.inf)
-RANKED = 8
+RANKED = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,20 +56,28 @@ class Dapple:
         search = Search(self.name, problem, budget, seed, progress)
         arrays = op_arrays(problem)
         orders = tuple(dict.fromkeys((host_order(problem.cluster), scatter_order(problem.cluster))))
-        found: list[_Estimate] = []
+        least = math.inf
         for model in split_models(problem, arrays, np.random.default_rng(seed)):
             for replicas, order in itertools.product(replica_sets(problem), orders):
                 states = in_order(problem, arrays, folded(order, 1), replicas, reach=len(order))
-                found += self._scan(problem, arrays, model, states, budget)
+                found = sorted(self._scan(problem, arrays, model, states, budget), key=lambda e: e.latency_s)
+                least = min(least, *(e.latency_s for e in found), math.inf)
+                self._offer(search, found)
                 if budget.spent:
                     break
             if budget.spent:
                 break
-        for number, estimate in enumerate(sorted(found, key=lambda e: e.latency_s), start=1):
+        return search.result({"dapple_latency_s": least} if math.isfinite(least) else {})
+
+    @staticmethod
+    def _offer(search: Search, found: Sequence[_Estimate]) -> None:
+        """Offers the plans of least estimate, and more while none of them fits the memory."""
+        fits = False
+        for number, estimate in enumerate(found, start=1):
             search.offer(estimate.assignment)
-            if search.best is not None and (number >= RANKED or budget.spent):
-                break
-        return search.result({"dapple_latency_s": min((e.latency_s for e in found), default=0.0)})
+            fits = fits or search.last_feasible
+            if search.budget.spent or (fits and number >= RANKED):
+                return
 
     @staticmethod
     def _scan(

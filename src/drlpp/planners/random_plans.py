@@ -1,8 +1,8 @@
 """Random plans until the budget is spent: the floor that every search has to beat.
 
-Each sample draws a topological order (random priorities), a number of stages, the cuts, an order of the hosts'
-devices and how many replicas each stage has. `MAX_SAMPLES` bounds the run, so that the result of a small problem does
-not depend on the clock.
+Each sample draws a topological order (random priorities), a number of stages (small ones more often), the cuts, an
+order of the hosts' devices and how many replicas each stage has. `MAX_SAMPLES` bounds the run, so that the result of
+a small problem does not depend on the clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def random_assignment(
     """A random legal assignment. Args: `devices` in the order that stages take them; drawn if None."""
     graph, total = problem.graph, problem.cluster.num_devices
     order = priority_order(graph, rng.random(graph.num_ops))
-    num_stages = int(rng.integers(1, min(total, graph.num_ops) + 1))
+    num_stages = int(min(total, graph.num_ops) ** rng.random() + 0.5)  # hundreds of stages are rarely worth a sample
     cuts = _cuts(rng, graph.num_ops, num_stages)
     labels = np.zeros(graph.num_ops, dtype=np.int64)
     labels[order] = np.searchsorted(cuts, np.arange(graph.num_ops), side="right")
