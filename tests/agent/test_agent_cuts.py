@@ -63,7 +63,7 @@ def estimate(costs):
 def test_the_estimate_is_about_the_smallest_of_all_cuts(seed, memory_bytes):
     view, arrays, p = setting(seed, memory_bytes=memory_bytes)
     n, m = view.tables.num_ops, view.tables.microbatches
-    best = solve_cuts(arrays, p, m)
+    best = solve_cuts(arrays, p, view.tables)
     values = [
         estimate([stage_cost(arrays, p, m, s, i, j) for s, (i, j) in enumerate(itertools.pairwise((0, *inner, n)))])
         for inner in itertools.combinations(range(1, n), 2)
@@ -92,7 +92,7 @@ def test_compute_and_memory_of_a_stage_are_the_simulators():
 def test_choices_leave_every_stage_an_op():
     view, arrays, p = setting(1, num_ops=4)
     m = view.tables.microbatches
-    anchors = solve_cuts(arrays, p, m)
+    anchors = solve_cuts(arrays, p, view.tables)
     for first in range(len(CUT_OFFSETS)):
         cuts = np.zeros_like(anchors.cuts)
         cuts[0, 3] = 4
@@ -110,7 +110,7 @@ def test_choices_leave_every_stage_an_op():
 def test_choices_that_exceed_the_memory_are_masked_where_others_fit():
     view, arrays, p = setting(0, memory_bytes=60 * 10**6)
     m = view.tables.microbatches
-    anchors = solve_cuts(arrays, p, m)
+    anchors = solve_cuts(arrays, p, view.tables)
     cuts = np.zeros_like(anchors.cuts)
     cuts[0, 3] = view.tables.num_ops
     features, mask = cut_choices(1, arrays, p, m, anchors, cuts)
@@ -124,7 +124,7 @@ def test_padding_has_one_choice():
     t = view.tables
     arrays = slot_arrays([SLOTS, SLOTS[:1]], t, view.problem)
     p = prefixes(np.tile(np.arange(t.num_ops), (2, 1)), arrays, t)
-    anchors = solve_cuts(arrays, p, t.microbatches)
+    anchors = solve_cuts(arrays, p, t)
     cuts = np.zeros_like(anchors.cuts)
     cuts[:, 0], cuts[0, 3], cuts[1, 1] = 0, t.num_ops, t.num_ops
     _, mask = cut_choices(1, arrays, p, t.microbatches, anchors, cuts)
@@ -147,7 +147,7 @@ def test_a_slow_replica_that_comes_last_runs_fewer_micro_batches():
 
 def test_recomputation_needs_less_memory():
     view, arrays, p = setting(2)
-    cuts = solve_cuts(arrays, p, view.tables.microbatches).cuts
+    cuts = solve_cuts(arrays, p, view.tables).cuts
     memory = stage_memory(arrays, p, view.tables.microbatches, cuts)
     assert memory[0, 0, 1] <= memory[0, 0, 0]
     assert (memory[..., 2] < 1).all()

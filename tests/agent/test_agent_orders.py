@@ -27,7 +27,7 @@ def test_narrow_orders_keep_fewer_bytes_alive():
     for seed in range(20):
         view = problem_view(small_problem(seed, num_ops=30))
         mean += [view.tables.live_bytes(order).mean() for order in view.orders]
-    graph, _, narrow, narrow_back = mean
+    graph, _, _, narrow, narrow_back = mean
     assert max(narrow, narrow_back) < graph
 
 
@@ -35,5 +35,5 @@ def test_a_chain_has_one_order():
     problem = small_problem()
     view = problem_view(PlanningProblem.build(chain_graph(5, tensor_bytes=1.0, param_bytes=1.0), problem.cluster))
     assert not view.has_orders
-    assert view.order_is_new.tolist() == [True, False, False, False]
+    assert view.order_is_new.tolist() == [True, False, False, False, False]
     assert problem_view(problem).has_orders

@@ -12,7 +12,8 @@ The estimate of a step is that of a pipeline whose slowest part sets the pace: `
 For the steady state the pace is the largest load of a device per micro-batch, and little else counts.
 
 `solve_cuts` minimises the estimate by a dynamic programme over (slot, position) that keeps one label per state: a good
-heuristic, exact for the pace alone. The policy takes the result as an anchor and decides itself (see `partitioner`).
+heuristic, exact for the pace alone. The value that it gives then counts stages that run at the same time only once.
+The policy takes the result as an anchor and decides itself (see `partitioner`).
 
 Left out: sharing of links by other than neighbouring transfers, and tensors that skip stages (charged to every boundary
 they cross).
@@ -160,11 +161,13 @@ class Prefixes:
     """Prefix sums along the orders of B episodes.
 
     Attributes:
+        orders: ``[B, n]``.
         time, forward: ``[B, K, n + 1]`` seconds on the slowest replica of each slot.
         params, resident, saved: ``[B, n + 1]`` bytes.
         live: ``[B, n + 1]`` bytes that cross each cut.
     """
 
+    orders: Ints
     time: Floats
     forward: Floats
     params: Floats
@@ -177,6 +180,7 @@ def prefixes(orders: Ints, slots: SlotArrays, t: Tables) -> Prefixes:
     """Sums along ``[B, n]`` orders."""
     by_slot = (slots.slow_class[:, :, None], orders[:, None, :])
     return Prefixes(
+        orders=orders,
         time=_prefix(t.time_s[by_slot]),
         forward=_prefix(t.forward_s[by_slot]),
         params=_prefix(t.params[orders]),
@@ -243,7 +247,9 @@ def _stage(s, i, j, slot, steady, time, forward, params, resident, saved, live, 
 
 
 @numba.njit(cache=True)
-def _solve_one(num_slots, slot, steady, time, forward, params, resident, saved, live, m, cuts, found):  # type: ignore[no-untyped-def]
+def _solve_one(  # type: ignore[no-untyped-def]
+    num_slots, slot, steady, time, forward, params, resident, saved, live, m, order, succ_ptr, succ, cuts, found,
+):  # fmt: skip
     n = len(params) - 1
     weight = _STEADY_WEIGHT if steady else 1.0
     pace = np.full((num_slots, n + 1), np.inf)
@@ -281,15 +287,36 @@ def _solve_one(num_slots, slot, steady, time, forward, params, resident, saved, 
     cuts[0] = 0
     last = num_slots - 1
     found[0] = pace[last, n]
-    found[1] = found[0] if steady else found[0] + total[last, n] + max(late[last, n], 0.0)
+    if steady:
+        found[1] = found[0]
+        return
+    # stages that do not wait for each other run at the same time: of the sum of passes the longest path is left
+    stage = np.empty(n, dtype=np.int64)
+    for s in range(num_slots):
+        for i in range(cuts[s], cuts[s + 1]):
+            stage[order[i]] = s
+    ready, longest = np.zeros(num_slots), 0.0
+    for s in range(num_slots):
+        _, once, _, _, _, _, _ = _stage(
+            s, cuts[s], cuts[s + 1], slot, steady, time, forward, params, resident, saved, live, m
+        )
+        longest = max(longest, ready[s] + once)
+        for i in range(cuts[s], cuts[s + 1]):
+            for x in range(succ_ptr[order[i]], succ_ptr[order[i] + 1]):
+                after_this = stage[succ[x]]
+                if after_this > s:
+                    ready[after_this] = max(ready[after_this], ready[s] + once)
+    found[1] = found[0] + longest + max(late[last, n], 0.0)
 
 
 @numba.njit(cache=True)
-def _solve(num_slots, slots, steady, time, forward, params, resident, saved, live, m, cuts, found):  # type: ignore[no-untyped-def]
+def _solve(  # type: ignore[no-untyped-def]
+    num_slots, slots, steady, time, forward, params, resident, saved, live, m, orders, succ_ptr, succ, cuts, found,
+):  # fmt: skip
     for b in range(len(num_slots)):
         _solve_one(
-            num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m, cuts[b],
-            found[b],
+            num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m,
+            orders[b], succ_ptr, succ, cuts[b], found[b],
         )  # fmt: skip
 
 
@@ -300,7 +327,7 @@ class Anchors:
     Attributes:
         cuts: ``[B, K + 1]``: stage s is ``order[cuts[s] : cuts[s + 1]]`` (entries after the last slot are 0).
         pace: ``[B]`` the largest pace of a stage, seconds.
-        value: ``[B]`` the estimate of the objective, seconds.
+        value: ``[B]`` the estimate of the objective, seconds: of the stages' passes only the longest path counts.
     """
 
     cuts: Ints
@@ -308,13 +335,13 @@ class Anchors:
     value: Floats
 
 
-def solve_cuts(slots: SlotArrays, p: Prefixes, microbatches: int) -> Anchors:
+def solve_cuts(slots: SlotArrays, p: Prefixes, t: Tables) -> Anchors:
     """The best cuts of every episode by the estimate."""
     cuts = np.zeros((len(slots.num_slots), slots.slow_class.shape[1] + 1), dtype=np.int64)
     found = np.zeros((len(slots.num_slots), 2))
     _solve(
         slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        microbatches, cuts, found,
+        t.microbatches, p.orders, t.succ_ptr, t.succ, cuts, found,
     )  # fmt: skip
     return Anchors(cuts, found[:, 0], found[:, 1])
 

@@ -85,7 +85,7 @@ def anchor_assignments(view: ProblemView, slots: Sequence[tuple[Slot, ...]]) -> 
     arrays = slot_arrays(slots, t, view.problem)
     order = view.orders[order_values(view, arrays).argmin(axis=1)]
     sums = prefixes(order, arrays, t)
-    cuts = solve_cuts(arrays, sums, t.microbatches).cuts
+    cuts = solve_cuts(arrays, sums, t).cuts
     recompute = (stage_memory(arrays, sums, t.microbatches, cuts)[..., 3] > 0.0).astype(np.int64)
     return to_assignments(t, slots, Partitions(order, cuts, recompute))
 

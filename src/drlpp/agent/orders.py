@@ -2,6 +2,7 @@
 
 - *graph*: the graph's own.
 - *branches*: depth first, and of several branches the last one first.
+- *late*: depth first from the end, so that every op comes as late as its branch allows.
 - *narrow*: of the ready ops the one that adds the fewest live bytes, so that good cuts are cheap.
 - *narrow-back*: the same from the end of the graph.
 """
@@ -13,9 +14,9 @@ import numpy as np
 
 from drlpp.agent.tables import Ints, Tables
 from drlpp.graph import OpGraph
-from drlpp.planners.op_orders import depth_first
+from drlpp.planners.op_orders import depth_first, reversed_depth_first
 
-FIXED_ORDERS = ("graph", "branches", "narrow", "narrow-back")
+FIXED_ORDERS = ("graph", "branches", "late", "narrow", "narrow-back")
 
 
 def fixed_orders(graph: OpGraph, t: Tables) -> Ints:
@@ -25,6 +26,7 @@ def fixed_orders(graph: OpGraph, t: Tables) -> Ints:
         [
             np.arange(n),
             depth_first(graph, -np.arange(n, dtype=np.float64)),
+            reversed_depth_first(graph, -np.arange(n, dtype=np.float64)),
             _narrow(n, t.succ_ptr, t.succ, t.tensor_ptr, t.tensor_bytes, t.op_tensor_ptr, t.op_tensors),
             _backwards(t),
         ]

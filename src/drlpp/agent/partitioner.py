@@ -237,7 +237,7 @@ class RecurrentPartitioner(nn.Module):
     ) -> tuple[Decisions, Ints]:
         t, batch = view.tables, len(slots)
         m = t.microbatches
-        best = solve_cuts(arrays, sums, m)
+        best = solve_cuts(arrays, sums, t)
         anchors = best.cuts
         cuts = np.zeros_like(anchors)
         cuts[np.arange(batch), arrays.num_slots] = t.num_ops
@@ -305,7 +305,7 @@ def order_values(view: ProblemView, arrays: SlotArrays) -> Floats:
     value = np.full((batch, WALK), np.inf)
     for k in np.flatnonzero(view.order_is_new):
         sums = prefixes(np.tile(view.orders[k], (batch, 1)), arrays, t)
-        value[:, k] = solve_cuts(arrays, sums, t.microbatches).value
+        value[:, k] = solve_cuts(arrays, sums, t).value
     return value
 
 

@@ -29,10 +29,10 @@ def train_policy(
     folder: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for checkpoint and curves.", show_default=False)
     ],
-    iterations: Annotated[int, typer.Option("--iterations", help="Iterations of PPO.", min=1)] = 200,
+    iterations: Annotated[int, typer.Option("--iterations", help="Iterations of PPO.", min=1)] = 260,
     imitation_iterations: Annotated[
         int, typer.Option("--imitation-iterations", help="Iterations of the warm start before PPO.", min=0)
-    ] = 480,
+    ] = 760,
     models: Annotated[
         bool, typer.Option("--models/--generated-only", help="Also train on captured timm and transformers models.")
     ] = True,
