@@ -9,11 +9,11 @@ data.
 
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,7 +26,7 @@ from drlpp.errors import InputError
 from drlpp.runtime.pipeline import Pipeline
 
 KEPT = 2
-_GROUPS, _SCHEDULER = "groups", "scheduler"
+_SETTINGS = "settings"
 _NAME = re.compile(r"step-(\d+)$")
 
 
@@ -69,11 +69,14 @@ def load_checkpoint(
     """
     model = _model_content(pipeline)
     problems = [""] * dist.get_world_size()
-    dist.all_gather_object(problems, _problem(path, model, scheduler is not None))  # all ranks raise, or none does
+    dist.all_gather_object(problems, _problem(path, model))  # all ranks raise, or none does
     if problem := next(filter(None, problems), ""):
         raise InputError(problem)
-    content: dict[str, Any] = model | _settings(optimizer, scheduler)
+    content = dict(model)
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    entry = stored[_SETTINGS]
+    if isinstance(entry, TensorStorageMetadata):
+        content[_SETTINGS] = torch.empty(entry.size, dtype=torch.uint8)
     states: dict[str, dict[str, torch.Tensor]] = {}
     for name, parameter in pipeline.named_parameters():
         prefix = f"optimizer/{name}/"
@@ -83,22 +86,25 @@ def load_checkpoint(
                 content[key] = torch.empty(entry.size, dtype=entry.properties.dtype, device=device)
                 states.setdefault(name, {})[key.removeprefix(prefix)] = content[key]
     load(content, checkpoint_id=path)
-    if len(content[_GROUPS]) != len(optimizer.param_groups):
+    settings = pickle.loads(content[_SETTINGS].numpy().tobytes())
+    if len(settings["groups"]) != len(optimizer.param_groups):
         raise InputError(
-            f"{path} has {len(content[_GROUPS])} groups of parameters, the optimizer has "
+            f"{path} has {len(settings['groups'])} groups of parameters, the optimizer has "
             f"{len(optimizer.param_groups)}: give it the same groups on every rank"
         )
+    if scheduler is not None and settings["scheduler"] is None:
+        raise InputError(f"{path} has no learning-rate scheduler: give it one when saving, or none when loading")
     pipeline.steps_done = int(content["step"].item())
     for name, parameter in pipeline.named_parameters():
         if name in states:
             optimizer.state[parameter] = states[name]
-    for group, settings in zip(optimizer.param_groups, content[_GROUPS], strict=True):
-        group.update(settings)
+    for group, saved in zip(optimizer.param_groups, settings["groups"], strict=True):
+        group.update(saved)
     if scheduler is not None:
-        scheduler.load_state_dict(content[_SCHEDULER])
+        scheduler.load_state_dict(settings["scheduler"])
 
 
-def _problem(path: Path, content: Mapping[str, torch.Tensor], scheduler: bool) -> str:
+def _problem(path: Path, content: Mapping[str, torch.Tensor]) -> str:
     """Why `content` cannot be loaded from a checkpoint; empty if it can."""
     if not (path / ".metadata").is_file():
         return f"{path} is not a checkpoint: give a folder step-N that save_checkpoint wrote"
@@ -107,8 +113,6 @@ def _problem(path: Path, content: Mapping[str, torch.Tensor], scheduler: bool) -
         entry = stored.get(name)
         if not isinstance(entry, TensorStorageMetadata) or entry.size != tensor.shape:
             return f"{path} has no {name} of shape {list(tensor.shape)}: it is of another model"
-    if scheduler and _SCHEDULER not in stored:
-        return f"{path} has no learning-rate scheduler: give one to save_checkpoint, or none to load_checkpoint"
     return ""
 
 
@@ -134,7 +138,8 @@ def _optimizer_content(pipeline: Pipeline, optimizer: torch.optim.Optimizer) -> 
 
 def _settings(
     optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None
-) -> dict[str, Any]:
-    """Hyperparameters per group of parameters, and the state of the scheduler: what is equal on all ranks."""
+) -> dict[str, torch.Tensor]:
+    """Hyperparameters per group of parameters, and the state of the scheduler, in bytes: what is equal on all ranks."""
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    return {_GROUPS: groups} | ({} if scheduler is None else {_SCHEDULER: scheduler.state_dict()})
+    data = pickle.dumps({"groups": groups, "scheduler": None if scheduler is None else scheduler.state_dict()})
+    return {_SETTINGS: torch.frombuffer(bytearray(data), dtype=torch.uint8)}
