@@ -17,6 +17,9 @@ from drlpp.graph.coarsen import coarsen
 from drlpp.plan.assignment import Assignment
 from drlpp.problem import PlanningProblem
 
+MAX_GROUPS = 200
+"""Larger graphs are coarsened to this many groups of ops for the policy; refinement works on ops."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CoarseProblem:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from drlpp.agent.checkpoint import initial_policy, load_checkpoint
-from drlpp.agent.coarse import coarse_problem
+from drlpp.agent.coarse import MAX_GROUPS, coarse_problem
 from drlpp.agent.features import problem_view
 from drlpp.agent.islands import Start, Starts, refine
 from drlpp.agent.policy import Policy
@@ -39,13 +40,13 @@ from drlpp.planners.annealing import offer_starts
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.bounds import lower_bound
 from drlpp.planners.registry import get_planner
+from drlpp.planners.repayment import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s, describe
 from drlpp.planners.search import Search
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from drlpp.threads import one_thread
+from drlpp.units import format_time
 
-MAX_GROUPS = 200
-"""Larger graphs are coarsened to this many groups of ops for the policy; refinement works on ops."""
 BASELINES = ("greedy", "metis", "pipedream-contracted", "dapple", "piper", "pipedream", "milp")
 """Planners whose plans are candidates, besides data parallelism, the uniform split and the dynamic program; those that
 find most per second first."""
@@ -54,6 +55,8 @@ SHORT_BUDGET_S = 8.0
 _QUICK = ("greedy", "metis")
 _FIRST_BATCH = 16
 """Samples of the first batch; the second makes the rest, if the first shows that there is time for them."""
+COST_PARTS = ("sampling", "evaluation", "learning", "baselines", "refinement")
+"""Activities whose seconds the breakdown tells."""
 _OFFERED = 8
 """Best samples of a batch that are evaluated on the ops themselves."""
 _UPDATE_COST = 5.0
@@ -176,6 +179,7 @@ class _Run:
         if not alone:
             self._refine(starts)
         self.found["refined_best_s"] = self.search.best_value
+        self.found["data_parallel_s"] = data_parallel_value_s(self.problem, self.search.evaluator)
         breakdown = {
             **self.found,
             "sampling_s": self.clock.sampling_s,
@@ -184,7 +188,19 @@ class _Run:
             "iterations": float(len(self.curve)),
         }
         finite = {key: value for key, value in breakdown.items() if math.isfinite(value)}
-        return dataclasses.replace(self.search.result(finite), curve=tuple(self.curve))
+        return dataclasses.replace(self.search.result(finite, self._notes(finite)), curve=tuple(self.curve))
+
+    def _notes(self, breakdown: Mapping[str, float]) -> dict[str, str]:
+        """What the plan file says of the cost of learning."""
+        parts = {name: breakdown.get(f"{name}_s", 0.0) for name in COST_PARTS}
+        others = {DATA_PARALLEL: self.found["data_parallel_s"]}
+        if "baseline_best_s" in self.found:
+            others[BEST_BASELINE] = self.found["baseline_best_s"]
+        steps = break_even(self.problem, self.budget.elapsed_s, self.search.best_value, others)
+        return {
+            "planning_took": ", ".join(f"{name} {format_time(seconds)}" for name, seconds in parts.items()),
+            "planning_repaid_after": describe(steps),
+        }
 
     def _zero_shot(self, policy: Policy) -> list[Start]:
         """The first samples: as many as are asked for, if the first batch shows that there is time for them."""

@@ -65,19 +65,28 @@ def train_on_problem(
     generator: torch.Generator,
     on_iteration: OnIteration,
     clock: Clock | None = None,
+    *,
+    learner: Ppo | None = None,
+    reference: Policy | None = None,
+    first: int = 0,
 ) -> list[Iteration]:
     """Trains a policy on one problem, in place; the rewarder keeps the best assignment.
+
+    Args:
+        learner: over the policy, with the optimizer's state of an earlier run; by default a new one.
+        reference: the policy is kept near this one; by default near what it is now.
+        first: number of the first iteration.
 
     Returns:
         The learning curve: per iteration ``iteration, seconds, iteration_s, mean_reward, best_reward, best_value_s``
         and the metrics of `Ppo.update`.
     """
     clock = clock if clock is not None else Clock()
-    reference = copy.deepcopy(policy)
-    learner = Ppo(policy, config.ppo)
+    reference = copy.deepcopy(policy) if reference is None else reference
+    learner = Ppo(policy, config.ppo) if learner is None else learner
     curve: list[Iteration] = []
     start = time.perf_counter()
-    while config.iterations is None or len(curve) < config.iterations:
+    while config.iterations is None or first + len(curve) < config.iterations:
         t0 = time.perf_counter()
         rollout = policy.sample([view], config.episodes, generator, repeats=config.repeats)[0]
         t1 = time.perf_counter()
@@ -92,7 +101,7 @@ def train_on_problem(
         clock.evaluation_s += t2 - t1
         clock.learning_s += t3 - t2
         row = {
-            "iteration": float(len(curve)),
+            "iteration": float(first + len(curve)),
             "seconds": t3 - start,
             "iteration_s": t3 - t0,
             "mean_reward": float(rewards.mean()),

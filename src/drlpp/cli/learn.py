@@ -1,24 +1,34 @@
-"""``drlpp train-policy``: pre-train the policy that `drl` starts from."""
+"""``drlpp train-policy``: pre-train the policy that `drl` starts from, or train it on one problem."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.terminal import err, print_json, say
+from drlpp.cli.terminal import counter, err, print_json, say
+
+if TYPE_CHECKING:
+    from drlpp.agent.train import Iteration
+    from drlpp.problem import PlanningProblem
 
 _EPILOG = """Examples:
 
 drlpp train-policy -o runs/policy --seed 0
 
-drlpp train-policy -o runs/policy --resume --hours 1"""
+drlpp train-policy -o runs/policy --resume --hours 1
+
+drlpp train-policy timm:resnet18 --cluster my.yaml --reward measured -o runs/resnet18"""
+_EMULATED_S = 0.5
+_ITERATIONS = 260
+_ITERATIONS_ON_PROBLEM = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +39,30 @@ def train_policy(
     folder: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for checkpoint and curves.", show_default=False)
     ],
-    iterations: Annotated[int, typer.Option("--iterations", help="Iterations of PPO.", min=1)] = 260,
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="Train on this model only. " + inputs.MODEL_HELP)
+    ] = "",
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", "-c", help="With MODEL: YAML file or preset (see `drlpp clusters`).")
+    ] = None,
+    reward: Annotated[
+        Literal["simulated", "measured"],
+        typer.Option("--reward", help="With MODEL: simulate plans, or run them on this machine's ranks and measure."),
+    ] = "simulated",
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="With --reward measured: waits in place of computing, as `drlpp run` has.")
+    ] = False,
+    episodes: Annotated[int, typer.Option("--episodes", help="With MODEL: plans per iteration.", min=8)] = 16,
+    num_microbatches: inputs.NumMicrobatches = None,
+    optimizer: inputs.Optimizer = "momentum",
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            "--iterations",
+            help=f"Iterations of PPO [default: {_ITERATIONS}; {_ITERATIONS_ON_PROBLEM} with MODEL].",
+            min=1,
+        ),
+    ] = None,
     imitation_iterations: Annotated[
         int, typer.Option("--imitation-iterations", help="Iterations of the warm start before PPO.", min=0)
     ] = 760,
@@ -43,17 +76,44 @@ def train_policy(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
     as_json: inputs.AsJson = False,
 ) -> None:
-    """Pre-train the policy on many models and clusters; watch with `tensorboard --logdir FOLDER`."""
+    """Pre-train the policy on many models and clusters; or, with MODEL, train it on one problem.
+
+    With --reward measured every candidate plan runs on real ranks of this machine, and the agent learns from the times
+    that these take: no profile is needed. Pre-training is watched with `tensorboard --logdir FOLDER`.
+    """
     from rich.logging import RichHandler
 
-    from drlpp.agent.corpus import TRAINING_MODELS
-    from drlpp.agent.pretrain import BEST, PretrainConfig, pretrain
-    from drlpp.threads import one_thread
+    from drlpp.errors import InputError
 
     logging.basicConfig(
         level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err(), show_path=False)]
     )
-    config = PretrainConfig(seed=seed, iterations=iterations, imitation_iterations=imitation_iterations)
+    stop_after_s = None if hours is None else hours * 3600
+    if model:
+        if cluster is None:
+            raise InputError(f"{model} needs devices: give --cluster")
+        answer = _on_problem(
+            folder, model, cluster, reward, emulate, episodes, num_microbatches, optimizer,
+            iterations or _ITERATIONS_ON_PROBLEM, stop_after_s, seed, resume,
+        )  # fmt: skip
+    else:
+        if cluster is not None or reward != "simulated" or emulate:
+            raise InputError("--cluster, --reward measured and --emulate are for one problem: name a MODEL")
+        answer = _on_corpus(folder, iterations or _ITERATIONS, imitation_iterations, models, stop_after_s, seed, resume)
+    if as_json:
+        print_json(answer)
+    checkpoint = answer["checkpoint"]
+    say(f"policy written to {checkpoint}; plan with it: drlpp plan ... --weights {checkpoint}")
+
+
+def _on_corpus(
+    folder: Path, iterations: int, imitation: int, models: bool, stop_after_s: float | None, seed: int, resume: bool
+) -> dict[str, Any]:
+    from drlpp.agent.corpus import TRAINING_MODELS
+    from drlpp.agent.pretrain import BEST, PretrainConfig, pretrain
+    from drlpp.threads import one_thread
+
+    config = PretrainConfig(seed=seed, iterations=iterations, imitation_iterations=imitation)
     captured = [inputs.load_graph(model) for model in TRAINING_MODELS] if models else []
     with one_thread():
         pretrain(
@@ -62,11 +122,67 @@ def train_policy(
             captured=captured,
             note={"command": " ".join(["drlpp", *sys.argv[1:]]), "commit": _commit()},
             resume=resume,
-            stop_after_s=None if hours is None else hours * 3600,
+            stop_after_s=stop_after_s,
         )
-    if as_json:
-        print_json({"status": "ok", "checkpoint": str(folder / BEST), "config": dataclasses.asdict(config)})
-    say(f"policy written to {folder / BEST}; plan with it: drlpp plan ... --weights {folder / BEST}")
+    return {"status": "ok", "checkpoint": str(folder / BEST), "config": dataclasses.asdict(config)}
+
+
+def _on_problem(
+    folder: Path,
+    model: str,
+    cluster: str,
+    reward: Literal["simulated", "measured"],
+    emulate: bool,
+    episodes: int,
+    num_microbatches: int | None,
+    optimizer: inputs.OptimizerName,
+    iterations: int,
+    stop_after_s: float | None,
+    seed: int,
+    resume: bool,
+) -> dict[str, Any]:
+    from drlpp.agent.problem_run import CHECKPOINT, train_in_folder
+    from drlpp.agent.train import TrainConfig
+    from drlpp.errors import InputError
+    from drlpp.planners.base import Budget
+    from drlpp.runtime.job import RunOptions
+    from drlpp.runtime.trials import Trials
+
+    if emulate and reward != "measured":
+        raise InputError("--emulate is a way of measuring: give --reward measured too")
+    problem = inputs.load_problem(model, cluster, num_microbatches, "iteration-time", optimizer)
+    config = TrainConfig(episodes=episodes, repeats=2, iterations=iterations)
+    budget = Budget(float("inf") if stop_after_s is None else stop_after_s)
+    with contextlib.ExitStack() as stack:
+        measure = None
+        if reward == "measured":
+            options = RunOptions(
+                steps=2, emulate=emulate, seed=seed, time_scale=_time_scale(problem) if emulate else None
+            )
+            measure = stack.enter_context(Trials(problem.cluster.num_devices, options)).measure
+        progress = stack.enter_context(counter(f"train-policy, {reward} reward"))
+
+        def on_iteration(row: Iteration) -> bool:
+            done = int(row["iteration"]) + 1
+            progress(done, iterations, f"best {row['best_value_s']:.4g} s")
+            return not budget.spent
+
+        outcome = train_in_folder(
+            folder, problem, config, seed=seed, measure=measure, resume=resume, on_iteration=on_iteration
+        )
+    return {
+        "status": "ok",
+        "checkpoint": str(folder / CHECKPOINT),
+        "reward": reward,
+        "emulated": emulate,
+        **dataclasses.asdict(outcome),
+    }
+
+
+def _time_scale(problem: PlanningProblem) -> float:
+    """Emulated seconds per second: one device's whole step takes `_EMULATED_S` on the fastest type."""
+    seconds = float(problem.times.total_s.sum(axis=1).min()) * problem.training.num_microbatches
+    return _EMULATED_S / seconds if seconds > 0 else 1.0
 
 
 def _commit() -> str:

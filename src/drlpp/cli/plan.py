@@ -60,6 +60,7 @@ def plan(
     from drlpp.plan import plan_to_dict, save_plan
     from drlpp.planners.bounds import lower_bound
     from drlpp.planners.engines import get_engine
+    from drlpp.planners.repayment import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s
     from drlpp.planners.restricted import Restricted
     from drlpp.report.comparison import comparison_row
     from drlpp.report.tables import plan_tables
@@ -80,12 +81,18 @@ def plan(
         "num_microbatches": problem.training.num_microbatches,
         "objective": objective,
         "seed": seed,
+        "break_even_steps": None,
         "plan": None,
     }
     if result.plan is not None:
         prediction = result.plan.prediction
         answer["throughput_samples_per_s"] = prediction.throughput_samples_per_s if prediction else None
         answer["num_stages"] = result.plan.num_stages
+        value = row.bottleneck_s if objective == "steady-state" else row.iteration_time_s
+        others = {DATA_PARALLEL: data_parallel_value_s(problem)}
+        if "baseline_best_s" in result.breakdown:
+            others[BEST_BASELINE] = result.breakdown["baseline_best_s"]
+        answer["break_even_steps"] = break_even(problem, result.planning_time_s, value or 0.0, others)
         answer["plan"] = str(output) if output else plan_to_dict(result.plan)
         if output:
             save_plan(result.plan, output)

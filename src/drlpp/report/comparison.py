@@ -13,6 +13,7 @@ from drlpp.errors import InputError
 from drlpp.files import read_text
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
 from drlpp.planners.base import PlanResult, Status
+from drlpp.planners.repayment import break_even
 from drlpp.problem import Objective, PlanningProblem
 from drlpp.report.wording import gap_to
 
@@ -66,6 +67,9 @@ class ComparisonRow:
             has no plan.
         gap: (objective value - lower bound) / lower bound; None without a plan or with a lower bound of 0 or infinity.
         peak_memory_bytes: per device.
+        break_even_steps: training steps after which the plan has saved the seconds that its search took longer than
+            that of another planner (`drlpp.planners.repayment`), by that one's name: data parallelism, and the best of
+            the others. Empty for data parallelism itself, without a plan, or alone.
     """
 
     planner: str
@@ -81,6 +85,7 @@ class ComparisonRow:
     history: tuple[tuple[float, float], ...] = ()
     curve: tuple[Mapping[str, float], ...] = ()
     breakdown: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    break_even_steps: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
     @property
     def fullest_memory(self) -> float | None:
@@ -104,6 +109,7 @@ class ComparisonRow:
             "history": [list(point) for point in self.history],
             "curve": [{k: v for k, v in point.items() if math.isfinite(v)} for point in self.curve],
             "breakdown": dict(self.breakdown),
+            "break_even_steps": dict(self.break_even_steps),
         }
 
 
@@ -190,8 +196,29 @@ def compare_results(problem: PlanningProblem, results: Sequence[PlanResult], bou
         problem=ProblemSummary.of(problem),
         lower_bound_s=bound.value_s,
         bound_kind=bound.kind,
-        rows=tuple(comparison_row(r, problem, bound.value_s, baseline) for r in results),
+        rows=tuple(
+            dataclasses.replace(
+                comparison_row(r, problem, bound.value_s, baseline), break_even_steps=_repaid(problem, r, results)
+            )
+            for r in results
+        ),
     )
+
+
+def _repaid(problem: PlanningProblem, result: PlanResult, results: Sequence[PlanResult]) -> dict[str, float | None]:
+    """Steps to repay a search, against data parallelism and the best of the others."""
+    value = _objective_value(result, problem.objective)
+    values = {r.planner: (v, r.planning_time_s) for r in results if (v := _objective_value(r, problem.objective))}
+    others = {name: pair for name, pair in values.items() if name != result.planner}
+    if value is None or not others or result.planner == DATA_PARALLEL:
+        return {}
+    best = min(others, key=lambda name: others[name])
+    found: dict[str, float | None] = {}
+    for name in dict.fromkeys([DATA_PARALLEL, best]):
+        if name in others:
+            other, seconds = others[name]
+            found |= break_even(problem, result.planning_time_s - seconds, value, {name: other})
+    return found
 
 
 def _objective_value(result: PlanResult, objective: Objective) -> float | None:

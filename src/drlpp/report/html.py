@@ -18,6 +18,7 @@ import jinja2
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
 from drlpp.plan import Plan, Prediction, Trace
+from drlpp.planners.repayment import describe
 from drlpp.report.advice import change_rows
 from drlpp.report.charts import CurvePoint, curve_chart, history_chart
 from drlpp.report.comparison import Comparison, ComparisonRow
@@ -198,7 +199,10 @@ def _comparison_row(comparison: Comparison, row: ComparisonRow, longest: float) 
         "gap": f"{row.gap:.1%}" if row.gap is not None else none,
         "planned": format_time(row.planning_time_s),
         "memory": format_share(share) if (share := row.fullest_memory) is not None else none,
-        "breakdown": [describe_part(name, amount) for name, amount in row.breakdown.items()],
+        "breakdown": [
+            *(describe_part(name, amount) for name, amount in row.breakdown.items()),
+            *([f"planning repaid after {describe(row.break_even_steps)}"] if row.break_even_steps else []),
+        ],
     }
 
 

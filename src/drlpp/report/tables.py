@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from drlpp.plan import Plan, Prediction
+from drlpp.planners.repayment import describe
 from drlpp.problem import Objective
 from drlpp.report.comparison import Comparison
 from drlpp.report.headline import problems
@@ -50,6 +51,8 @@ def comparison_table(comparison: Comparison) -> Table:
             style="bold" if row is comparison.best else "",
         )
         parts = [describe_part(name, amount) for name, amount in row.breakdown.items()]
+        if row.break_even_steps:
+            parts.append(f"planning repaid after {describe(row.break_even_steps)}")
         if row.reason:
             notes.append(f"\n{row.planner} {row.status}: {row.reason}", style="red")
         if parts:
@@ -186,6 +189,8 @@ def _headline(
         table.add_row("lower bound", f"{format_time(bound.value_s)} ({bound.kind}), gap {gap:.1%}")
     table.add_row("schedule", f"{plan.schedule_name}, {plan.num_microbatches} micro-batches")
     table.add_row("fullest memory", _fullest(plan, prediction.peak_memory_bytes))
+    for name, text in plan.provenance.notes.items():
+        table.add_row(name.replace("_", " "), Text(text))
     return table
 
 

@@ -58,7 +58,7 @@ class Ranks:
         self._progress = _Lines(progress_file(folder), say)
         self._watches = [Watch(beat_file(folder, rank)) for rank in range(len(devices))]
         self._processes: list[subprocess.Popen[bytes]] = []
-        environment = {"OMP_NUM_THREADS": "1", **_loopback(), **os.environ, "WORLD_SIZE": str(len(devices))}
+        environment = {"OMP_NUM_THREADS": "1", **loopback(), **os.environ, "WORLD_SIZE": str(len(devices))}
         try:
             for rank in range(len(devices)):
                 with (folder / f"log-{rank}.txt").open("wb") as log:
@@ -166,7 +166,7 @@ class _Lines:
             self._done = len(lines)
 
 
-def _loopback() -> dict[str, str]:
+def loopback() -> dict[str, str]:
     """Has gloo use the loopback interface: all ranks are on this machine, whatever its name resolves to."""
     names = [name for _, name in socket.if_nameindex()]
     return next(({"GLOO_SOCKET_IFNAME": n} for n in ("lo", "lo0") if n in names), {})
