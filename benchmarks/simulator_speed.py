@@ -3,8 +3,9 @@
     python benchmarks/simulator_speed.py            # a few minutes, one core; g++ is needed
     python benchmarks/simulator_speed.py --quick    # small sizes only, writes nothing
 
-Every figure is per second of CPU time of one core, so that it does not depend on what else the machine does. The C++
-loop (replay.cpp) has the semantics of the fast evaluator and is built on the spot; all three must give the same time.
+Figures are per second of CPU time of one core, so that they do not depend on what else the machine does, but for the
+batch on two threads, which is per second of wall-clock time. The C++ loop (replay.cpp) has the semantics of the fast
+evaluator and is built on the spot; the two take turns, and all three implementations must give the same time.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from drlpp.graph.synthetic import chain_graph, random_graph
 from drlpp.plan import Assignment, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import FlatSchedule, PlacedStages, generate, place_stages
+from drlpp.schedules.arena import Arena, new_arena
+from drlpp.schedules.replay import replay, replay_into
 from drlpp.sim import Evaluator, IncrementalBottleneck, simulate
 from drlpp.sim.incremental import cost_of_move
-from drlpp.schedules.replay import replay
 from tables import machine, markdown, write_section
 
 HERE = Path(__file__).parent
+BATCH = 256
+"""Assignments that are evaluated at once."""
 INTS = (
     *("slot_off", "slot_device", "message_off", "message_backward", "message_grad", "message_src", "dst_off", "dst"),
     *("returns_off", "returns", "forward_inputs", "backward_inputs", "host", "local"),
@@ -87,10 +91,11 @@ def cpp_caller(cpp: ctypes.CDLL, placed: PlacedStages, flat: FlatSchedule) -> Ca
 
 
 @numba.njit
-def _many(placed, flat, times):  # type: ignore[no-untyped-def]
+def _many(arena: Arena, placed, flat, peak, times):  # type: ignore[no-untyped-def]
     total = 0.0
     for _ in range(times):
-        total += _replay(placed, flat)[1]
+        arena.taken[:] = 0
+        total += replay_into(arena, placed, flat, peak)[1]
     return total
 
 
@@ -102,24 +107,33 @@ def _walk(state, ops, stages):  # type: ignore[no-untyped-def]
     return total
 
 
-def seconds(call: Callable[[], object], at_least_s: float, repeats: int = 5) -> float:
-    """CPU seconds of one call: the best of several rounds."""
-    call()
-    number, spent = 1, 0.0
-    while True:
-        start = time.process_time()
-        for _ in range(number):
-            call()
-        spent = time.process_time() - start
-        if spent >= at_least_s / repeats or spent >= 1.0:
-            break
-        number = max(2 * number, int(number * at_least_s / repeats / max(spent, 1e-6)))
-    best = spent / number
-    for _ in range(repeats - 1):
-        start = time.process_time()
-        for _ in range(number):
-            call()
-        best = min(best, (time.process_time() - start) / number)
+def seconds(
+    *calls: Callable[[], object],
+    at_least_s: float,
+    repeats: int = 5,
+    clock: Callable[[], float] = time.process_time,
+) -> list[float]:
+    """Seconds of one call of each function: the best of several rounds, in which they take turns."""
+    numbers = []
+    for call in calls:
+        call()
+        number = 1
+        while True:
+            start = clock()
+            for _ in range(number):
+                call()
+            spent = clock() - start
+            if spent >= at_least_s / repeats:
+                break
+            number = max(2 * number, int(number * at_least_s / repeats / max(spent, 1e-6)))
+        numbers.append(number)
+    best = [float("inf")] * len(calls)
+    for _ in range(repeats):
+        for i, (call, number) in enumerate(zip(calls, numbers, strict=True)):
+            start = clock()
+            for _ in range(number):
+                call()
+            best[i] = min(best[i], (clock() - start) / number)
     return best
 
 
@@ -150,15 +164,21 @@ def grid_row(
     if max(times) > min(times) * (1 + 1e-12):
         raise SystemExit(f"the three implementations disagree: {times}")
     repeat = max(1, 20_000 // (num_stages * num_microbatches))
-    compiled = seconds(lambda: _many(placed, flat, repeat), at_least_s) / repeat
-    called = seconds(lambda: replay(placed, flat), at_least_s)
-    whole = seconds(lambda: evaluator.evaluate(assignment, ("1f1b",)), at_least_s)
-    hand = seconds(by_hand, at_least_s)
-    reference = seconds(lambda: simulate(plan), at_least_s, repeats=2)
+    arena, peak = new_arena(1 << 20), np.empty(num_stages)
+    compiled, hand = seconds(lambda: _many(arena, placed, flat, peak, repeat), by_hand, at_least_s=at_least_s)
+    compiled /= repeat
+    batch, names = [assignment] * BATCH, ("1f1b",)
+    threads = Evaluator(problem, num_threads=2)
+    (one_by_one,) = seconds(lambda: evaluator.evaluate(assignment, names), at_least_s=at_least_s)
+    (best_of_all,) = seconds(lambda: evaluator.evaluate(assignment), at_least_s=at_least_s)
+    (together,) = seconds(lambda: evaluator.evaluate_many(batch, names), at_least_s=at_least_s)
+    (on_two,) = seconds(lambda: threads.evaluate_many(batch, names), at_least_s=at_least_s, clock=time.perf_counter)
+    together, on_two = together / BATCH, on_two / BATCH
+    (reference,) = seconds(lambda: simulate(plan), at_least_s=at_least_s, repeats=2)
     where = "one host" if one_host else "ports"
     cells = [where, num_stages, num_microbatches]
-    cells += [f"{1 / x:,.0f}" for x in (compiled, called, whole, hand, reference)]
-    cells += [f"{compiled / hand:.2f}", f"{reference / called:,.0f}"]
+    cells += [f"{1 / x:,.0f}" for x in (compiled, hand, together, on_two, one_by_one, best_of_all, reference)]
+    cells += [f"{compiled / hand:.2f}", f"{reference / together:,.0f}", f"{reference / on_two:,.0f}"]
     return [str(cell) for cell in cells]
 
 
@@ -179,7 +199,7 @@ print(time.process_time() - t)
 def cold_start_rows() -> list[list[str]]:
     """CPU seconds from the start of Python to the first evaluation, with an empty and with a filled compile cache."""
     rows = []
-    for label, schedules in (("1F1B only", '("1f1b",)'), ("all schedules", "None")):
+    for label, schedules in (("all schedules", "None"),):
         with tempfile.TemporaryDirectory() as cache:
             spent = []
             for _ in range(2):
@@ -210,9 +230,9 @@ def move_rows(at_least_s: float) -> list[list[str]]:
         stages = labels[ops] + rng.choice([-1, 1], len(ops))
         keep = (stages >= 0) & (stages < num_stages)
         ops, stages = ops[keep], stages[keep]
-        once = seconds(lambda m=moves, o=ops, s=stages: _walk(m.state, o, s), at_least_s)  # type: ignore[misc]
+        (once,) = seconds(lambda m=moves, o=ops, s=stages: _walk(m.state, o, s), at_least_s=at_least_s)  # type: ignore[misc]
         evaluator = Evaluator(problem)
-        full = seconds(lambda e=evaluator, a=assignment: e.bottleneck_s(a), at_least_s)  # type: ignore[misc]
+        (full,) = seconds(lambda e=evaluator, a=assignment: e.bottleneck_s(a), at_least_s=at_least_s)  # type: ignore[misc]
         rows.append([str(num_stages), f"{len(ops) / once:,.0f}", f"{1 / full:,.0f}"])
     return rows
 
@@ -226,13 +246,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cpp = build_cpp(Path(folder))
         rows = [grid_row(cpp, s, m, one_host=h, at_least_s=at_least_s) for h in (True, False) for s, m in grid]
-    header = ("transfers", "S", "M", "compiled", "called", "whole", "C++", "reference", "time / C++", "called / ref.")
+    header = (
+        *(
+            "transfers",
+            "S",
+            "M",
+            "compiled",
+            "C++",
+            "batch",
+            "batch, 2 threads",
+            "single",
+            "all schedules",
+            "reference",
+        ),
+        *("time / C++", "batch / ref.", "2 threads / ref."),
+    )
     parts = [
         f"{machine()}, numba {numba.__version__}; `python benchmarks/simulator_speed.py`.",
         "Iterations simulated per second of CPU time of one core; 1F1B on a chain of S stages, M micro-batches. "
-        "*compiled*: called from compiled code; *called*: from Python; *whole*: `Evaluator.evaluate`, from an "
-        "assignment of ops to the result (costs, messages, schedule, simulation); *C++*: the same semantics by hand; "
-        "*reference*: the readable event simulator with its trace.",
+        "*compiled*: the replay of a schedule, called from compiled code; *C++*: the same semantics by hand; *batch*: "
+        f"`Evaluator.evaluate_many` of {BATCH} assignments of ops, with their costs, messages, schedule and simulation; "
+        "*2 threads*: per second of wall-clock time; *single*: `Evaluator.evaluate`; *all schedules*: the same under the "
+        "best of all schedules that apply; *reference*: the readable event simulator with its trace.",
         markdown(header, rows),
         "CPU seconds from the start of Python to the end of the first evaluation:",
         markdown(("schedules", "no compile cache", "compile cache"), [] if quick else cold_start_rows()),

@@ -13,7 +13,8 @@ from drlpp.graph.synthetic import random_graph
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import place_stages
-from drlpp.sim.placing import place_assignment, problem_arrays
+from drlpp.sim.placing import place_assignment
+from drlpp.sim.problem_arrays import problem_arrays
 
 
 def assert_equal(problem: PlanningProblem, assignment: Assignment) -> None:

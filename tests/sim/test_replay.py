@@ -13,8 +13,8 @@ from drlpp.graph.synthetic import chain_graph
 from drlpp.plan import Provenance, parse_action, validate
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import from_schedule, place_stages, schedules_for
-from drlpp.sim import Evaluator, simulate
 from drlpp.schedules.replay import replay
+from drlpp.sim import Evaluator, simulate
 
 WHO = Provenance(planner="test")
 

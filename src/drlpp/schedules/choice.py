@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from drlpp.schedules.arena import entry, filled_ints, filled_reals, kernel, mark, reals, release
 from drlpp.schedules.interleaved import interleaved, is_interleaved
 from drlpp.schedules.list_scheduler import SLACKS, list_order
@@ -26,8 +24,11 @@ weight half is one call of autograd per layer, which the simulator leaves out. O
 1.2 to 1.4 times B (`docs/log.md`)."""
 
 NUM_SCHEDULES = 9
-_1F1B, _EAGER_1F1B, _GPIPE, _INTERLEAVED, _ZERO_BUBBLE, _INTERLEAVED_ZERO_BUBBLE, _ZBV, _LIST, _SPLIT_LIST = range(9)
+_EAGER_1F1B, _GPIPE, _ZERO_BUBBLE, _ZBV, _LIST, _SPLIT_LIST = 1, 2, 4, 6, 7, 8
+# 1f1b, eager-1f1b, gpipe, interleaved-1f1b, zero-bubble, interleaved-zero-bubble, zbv, list, split-list
 SPLITS_BACKWARD = (False, False, False, False, True, True, True, False, True)
+_IS_INTERLEAVED = (False, False, False, True, False, True, False, False, False)
+_IS_LIST = (False, False, False, False, False, False, False, True, True)
 _LESS = 1.0 - 1e-12
 """Times that differ by less than this are equal but for rounding; then the schedule that comes first is chosen."""
 
@@ -43,7 +44,7 @@ def applies(p, kind):  # type: ignore[no-untyped-def]
             some = some or p.action_s[WEIGHT_GRAD, i] != 0.0
         if not some:
             return False
-    if kind == _INTERLEAVED or kind == _INTERLEAVED_ZERO_BUBBLE:
+    if _IS_INTERLEAVED[kind]:
         return is_interleaved(p)
     return True
 
@@ -56,16 +57,16 @@ def applicable(p, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _named_order(arena, p, kind):  # type: ignore[no-untyped-def]
+def _named_order(arena, p, kind, from_source, to_sink):  # type: ignore[no-untyped-def]
     if kind == _GPIPE:
-        return gpipe(arena, p)
-    if kind == _INTERLEAVED or kind == _INTERLEAVED_ZERO_BUBBLE:
-        return interleaved(arena, p, kind == _INTERLEAVED_ZERO_BUBBLE)
+        return gpipe(arena, p, from_source, to_sink)
+    if _IS_INTERLEAVED[kind]:
+        return interleaved(arena, p, SPLITS_BACKWARD[kind])
     if kind == _ZERO_BUBBLE:
-        return zero_bubble(arena, p)
+        return zero_bubble(arena, p, to_sink)
     if kind == _ZBV:
         return zbv(arena, p)
-    return one_f_one_b(arena, p, 2 if kind == _EAGER_1F1B else 1)
+    return one_f_one_b(arena, p, to_sink, 2 if kind == _EAGER_1F1B else 1)
 
 
 @kernel
@@ -162,7 +163,7 @@ def choose(arena, p, wanted, give_up_s, peak, order):  # type: ignore[no-untyped
     """
     num_devices = len(p.used)
     best, best_score, best_time, best_over = -1, math.inf, math.inf, math.inf
-    to_sink = depths(arena, p)[1]
+    from_source, to_sink = depths(arena, p)
     bound, work, after = lower_bound(arena, p, False)
     split_bound, split_work, split_after = lower_bound(arena, p, True)
     current = reals(arena, num_devices)[0]
@@ -173,19 +174,19 @@ def choose(arena, p, wanted, give_up_s, peak, order):  # type: ignore[no-untyped
         if not wanted[label] or not applies(p, kind):
             continue
         cost = 1.0 + SPLIT_BACKWARD_COST if split else 1.0
-        for run in range(len(SLACKS) if kind == _LIST or kind == _SPLIT_LIST else 1):
+        for run in range(len(SLACKS) if _IS_LIST[kind] else 1):
             enough = best_score / cost * _LESS if best_over <= 0.0 else math.inf
             if (split_bound if split else bound) >= enough:
                 break
             marked = mark(arena)
             last, limited = 0.0, False
-            if kind == _LIST or kind == _SPLIT_LIST:
+            if _IS_LIST[kind]:
                 for d in range(num_devices):
                     left[d] = split_work[d] if split else work[d]
                 least = split_after if split else after
                 last, limited, flat = list_order(arena, p, to_sink, SLACKS[run], split, left, least, enough)
             else:
-                flat = _named_order(arena, p, kind)
+                flat = _named_order(arena, p, kind, from_source, to_sink)
             if last < enough:
                 _, time = replay_into(arena, p, flat, current)
                 over = 0.0

@@ -30,7 +30,7 @@ class Replay(NamedTuple):
 def replay(placed: PlacedStages, flat: FlatSchedule) -> Replay:
     """Replays a schedule. Raises ScheduleError if it deadlocks."""
     peak = np.empty(len(placed.used))
-    (done, time), _ = with_arena(lambda arena: replay_into(arena, placed, flat, peak))
+    (done, time), _ = with_arena(lambda arena: replay_alone(arena, placed, flat, peak))
     if done < len(flat.stage):
         raise ScheduleError(
             f"the schedule deadlocks after {done} of {len(flat.stage)} actions: each rank waits for an action that is "
@@ -40,6 +40,12 @@ def replay(placed: PlacedStages, flat: FlatSchedule) -> Replay:
 
 
 @entry
+def replay_alone(arena, p, flat, peak):  # type: ignore[no-untyped-def]
+    """`replay_into` for callers in Python."""
+    return replay_into(arena, p, flat, peak)
+
+
+@kernel
 def replay_into(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     """Writes the ``[U]`` peaks; returns the number of actions that ended, and the time."""
     num_mb = p.num_microbatches
@@ -281,8 +287,8 @@ def _loop(  # type: ignore[no-untyped-def]
 
 @kernel
 def _start(  # type: ignore[no-untyped-def]
-    d, listed_off, listed_stage, listed_kind, listed_m, position, missing, ready, half, num_mb, free, slot_off, action_s,
-    when, idle, woken, num_woken,
+    d, listed_off, listed_stage, listed_kind, listed_m, position, missing, ready, half, num_mb, free, slot_off,
+    action_s, when, idle, woken, num_woken,
 ):  # fmt: skip
     """Starts the next action of an idle device if all of its inputs are known, and notes the event."""
     i = position[d]

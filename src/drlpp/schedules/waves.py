@@ -53,9 +53,8 @@ def depths(arena, p):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def gpipe(arena, p):  # type: ignore[no-untyped-def]
-    """All forward passes, then all backward passes; every micro-batch starts as early as it can."""
-    from_source, to_sink = depths(arena, p)
+def gpipe(arena, p, from_source, to_sink):  # type: ignore[no-untyped-def]
+    """All forward passes, then all backward passes; every micro-batch starts as early as it can (see `depths`)."""
     kind, offset, stride = _forward_and_backward(arena, len(to_sink))
     longest = 0
     for s in range(len(to_sink)):
@@ -68,13 +67,12 @@ def gpipe(arena, p):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def one_f_one_b(arena, p, eagerness):  # type: ignore[no-untyped-def]
+def one_f_one_b(arena, p, to_sink, eagerness):  # type: ignore[no-untyped-def]
     """One forward, one backward: as many micro-batches in flight as there are devices from the stage to the end.
 
     With an `eagerness` of 2 instead of 1 there are about 1.5 times as many, which hides the latency of transfers
     (the eager 1F1B of Zhuang et al., "On optimizing the communication of model parallelism", MLSys 2023).
     """
-    to_sink = depths(arena, p)[1]
     kind, offset, stride = _forward_and_backward(arena, len(to_sink))
     longest = 0
     for s in range(len(to_sink)):

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from drlpp.schedules.arena import filled_ints, ints, kernel
 from drlpp.schedules.orders import FORWARD, INPUT_GRAD, WEIGHT_GRAD, empty_orders, wave
-from drlpp.schedules.waves import depths
 
 
 @kernel
-def zero_bubble(arena, p):  # type: ignore[no-untyped-def]
+def zero_bubble(arena, p, to_sink):  # type: ignore[no-untyped-def]
     """1F1B in which W comes as many micro-batches after I as there are devices before the stage."""
-    to_sink = depths(arena, p)[1]
     num_stages, longest = len(to_sink), 0
     for s in range(num_stages):
         longest = max(longest, to_sink[s])

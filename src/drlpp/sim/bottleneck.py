@@ -24,7 +24,7 @@ LONGEST_PERIOD = 10_000
 def device_loads(placed: PlacedStages) -> NDArray[np.float64]:
     """``[U]`` seconds per micro-batch of each used device."""
     loads = np.empty(len(placed.used))
-    with_arena(lambda arena: write_loads(arena, placed, loads))
+    with_arena(lambda arena: _loads_alone(arena, placed, loads))
     return loads
 
 
@@ -44,7 +44,7 @@ def _seconds(p, message, src, dst):  # type: ignore[no-untyped-def]
     return p.port_latency_s[a] + p.port_latency_s[b] + p.message_bytes[message] / bandwidth
 
 
-@entry
+@kernel
 def write_loads(arena, p, load):  # type: ignore[no-untyped-def]
     """Writes the ``[U]`` loads."""
     for u in range(len(p.used)):
@@ -85,3 +85,8 @@ def write_loads(arena, p, load):  # type: ignore[no-untyped-def]
     for g in range(len(p.group_s)):
         for i in range(p.group_off[g], p.group_off[g + 1]):
             load[p.group_device[i]] += p.group_s[g] / p.num_microbatches
+
+
+@entry
+def _loads_alone(arena, p, load):  # type: ignore[no-untyped-def]
+    write_loads(arena, p, load)

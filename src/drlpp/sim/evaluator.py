@@ -21,7 +21,8 @@ from drlpp.schedules.arena import new_arena, with_arena
 from drlpp.schedules.registry import empty_order, filled_part, schedule_flags
 from drlpp.sim.batch import bottleneck_packed, evaluate_packed
 from drlpp.sim.bottleneck import device_loads
-from drlpp.sim.placing import ProblemArrays, pack, place_assignment, problem_arrays
+from drlpp.sim.placing import place_assignment
+from drlpp.sim.problem_arrays import ProblemArrays, pack, problem_arrays
 
 _INFEASIBLE_FACTOR, _EXCESS_FACTOR = 10.0, 100.0
 """Score of an infeasible assignment: value x (10 + 100 x excess / memory in use)."""
@@ -135,7 +136,8 @@ class Evaluator:
 
         Raises:
             PlanError: the partition is not legal.
-            ScheduleError: a name is not known or does not apply, or a device does not exist.
+            InputError: no name is given.
+            ScheduleError: a name is not known, none applies, or a device does not exist.
         """
         return self.evaluate_many((assignment,), schedules, give_up_s)[0]
 

@@ -20,8 +20,9 @@ import numpy as np
 from drlpp.plan import Assignment, Plan, TraceEvent
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import SCHEDULES, FlatSchedule, PlacedStages, from_schedule, generate, schedules_for
-from drlpp.sim.placing import place_assignment, problem_arrays
 from drlpp.schedules.replay import replay
+from drlpp.sim.placing import place_assignment
+from drlpp.sim.problem_arrays import problem_arrays
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.simulator import simulate
 from drlpp.units import format_bytes, format_time

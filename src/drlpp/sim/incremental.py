@@ -21,7 +21,8 @@ from drlpp.problem import PlanningProblem
 from drlpp.schedules.arena import entry, kernel
 from drlpp.schedules.events import slot_of
 from drlpp.sim.bottleneck import LONGEST_PERIOD
-from drlpp.sim.placing import offset_rows, place_assignment, problem_arrays
+from drlpp.sim.placing import place_assignment
+from drlpp.sim.problem_arrays import offset_rows, problem_arrays
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]

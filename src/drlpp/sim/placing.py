@@ -7,173 +7,21 @@ the same to the last bit (`place_stages` stays the readable definition, and the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cluster import Link
-from drlpp.cost.stage_costs import OPTIMIZER_PASSES
-from drlpp.errors import ScheduleError
 from drlpp.graph.stages import check_partition
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import PlacedStages
-from drlpp.schedules.arena import (
-    Arena,
-    entry,
-    filled_ints,
-    filled_reals,
-    ints,
-    kernel,
-    reals,
-    with_arena,
-)
+from drlpp.schedules.arena import Arena, entry, filled_ints, filled_reals, ints, kernel, reals, with_arena
 from drlpp.sim.bits import lists_before, merge_sort, same_bits
+from drlpp.sim.problem_arrays import ProblemArrays, pack
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
-
-
-class ProblemArrays(NamedTuple):
-    """A problem as arrays: N ops, E edges, V values (a tensor in a phase), T tensors, P parameters, D devices.
-
-    Attributes:
-        action_s: ``[3, num_device_types, N]`` seconds of forward, input gradient and weight gradient.
-        edge_src, edge_dst, edge_value, edge_grad, edge_s: ``[E]``; seconds are -1 where the graph gives none.
-        value_tensor, value_backward: ``[V]``.
-        tensor_bytes, tensor_value: ``[T]``; the value of the tensor in the forward pass, or -1.
-        saver_off, saver: ``[T + 1]``, ops that keep each tensor.
-        param_bytes, reader_off, reader: ``[P]``, ``[P + 1]``, ops that read each parameter.
-        resident_factor: resident bytes per parameter byte.
-        device_type, device_host, memory_bytes, optimizer_s: ``[D]``; the last in seconds per parameter byte.
-        link_bandwidth, link_latency_s, port_bandwidth, port_latency_s: ``[num_hosts]``.
-    """
-
-    num_microbatches: int
-    action_s: _Floats
-    edge_src: _Ints
-    edge_dst: _Ints
-    edge_value: _Ints
-    edge_grad: _Ints
-    edge_s: _Floats
-    value_tensor: _Ints
-    value_backward: _Ints
-    tensor_bytes: _Floats
-    tensor_value: _Ints
-    saver_off: _Ints
-    saver: _Ints
-    param_bytes: _Floats
-    reader_off: _Ints
-    reader: _Ints
-    resident_factor: float
-    device_type: _Ints
-    device_host: _Ints
-    memory_bytes: _Floats
-    optimizer_s: _Floats
-    link_bandwidth: _Floats
-    link_latency_s: _Floats
-    port_bandwidth: _Floats
-    port_latency_s: _Floats
-
-
-def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
-    """The arrays of a problem."""
-    graph, cluster, times = problem.graph, problem.cluster, problem.times
-    index = graph.index
-    values: dict[tuple[str, str], int] = {}
-    edge_value = [values.setdefault((e.tensor, e.phase), len(values)) for e in graph.edges]
-    names = list(graph.tensor_bytes)
-    rank = {name: i for i, name in enumerate(names)}
-    savers: list[list[int]] = [[] for _ in names]
-    readers: dict[str, list[int]] = {p: [] for p in graph.param_bytes}
-    for i, op in enumerate(graph.ops):
-        for t in op.saved:
-            savers[rank[t]].append(i)
-        for p in op.params:
-            readers[p].append(i)
-    passes = OPTIMIZER_PASSES[problem.training.optimizer]
-    bandwidth = [d.type.memory_bandwidth for d in cluster.devices]
-    links = [host.link or Link(bandwidth=1e30) for host in cluster.hosts]
-    ports = [host.network or Link(bandwidth=1e30) for host in cluster.hosts]
-    saver_off, saver = offset_rows(savers)
-    reader_off, reader = offset_rows(list(readers.values()))
-    return ProblemArrays(
-        num_microbatches=problem.training.num_microbatches,
-        action_s=np.stack([times.forward_s, times.input_grad_s, times.weight_grad_s]),
-        edge_src=np.array([index[e.src] for e in graph.edges], dtype=np.int64),
-        edge_dst=np.array([index[e.dst] for e in graph.edges], dtype=np.int64),
-        edge_value=np.array(edge_value, dtype=np.int64),
-        edge_grad=np.array([e.requires_grad for e in graph.edges], dtype=np.int64),
-        edge_s=np.array([-1.0 if e.transfer_s is None else e.transfer_s for e in graph.edges], dtype=np.float64),
-        value_tensor=np.array([rank[t] for t, _ in values], dtype=np.int64),
-        value_backward=np.array([phase == "backward" for _, phase in values], dtype=np.int64),
-        tensor_bytes=np.array([graph.tensor_bytes[t] for t in names], dtype=np.float64),
-        tensor_value=np.array([values.get((t, "forward"), -1) for t in names], dtype=np.int64),
-        saver_off=saver_off,
-        saver=saver,
-        param_bytes=np.array([graph.param_bytes[p] for p in readers], dtype=np.float64),
-        reader_off=reader_off,
-        reader=reader,
-        resident_factor=float(problem.training.bytes_per_param_byte),
-        device_type=cluster.type_index,
-        device_host=cluster.host_index,
-        memory_bytes=cluster.memory_bytes,
-        optimizer_s=np.array([passes / b if b else 0.0 for b in bandwidth]),
-        link_bandwidth=np.array([x.bandwidth for x in links], dtype=np.float64),
-        link_latency_s=np.array([x.latency_s for x in links], dtype=np.float64),
-        port_bandwidth=np.array([x.bandwidth for x in ports], dtype=np.float64),
-        port_latency_s=np.array([x.latency_s for x in ports], dtype=np.float64),
-    )
-
-
-class PackedAssignments(NamedTuple):
-    """B assignments as arrays; assignment b has stages ``stage_off[b] .. stage_off[b + 1]``, and slots likewise.
-
-    Attributes:
-        labels: ``[B, N]`` stage of each op.
-        stage_off, slot_off: ``[B + 1]``.
-        replicas, recompute: per stage.
-        devices: per slot.
-    """
-
-    labels: _Ints
-    stage_off: _Ints
-    slot_off: _Ints
-    replicas: _Ints
-    recompute: _Ints
-    devices: _Ints
-
-
-def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedAssignments:
-    """Packs assignments.
-
-    Raises:
-        PlanError: a partition has another length than the graph.
-        ScheduleError: a device does not exist.
-    """
-    num_ops, cluster = problem.graph.num_ops, problem.cluster
-    for assignment in assignments:
-        if len(assignment.stage_of_op) != num_ops:
-            check_partition(problem.graph, assignment.stage_of_op, assignment.num_stages)
-    groups = [group for assignment in assignments for group in assignment.devices]
-    replicas = np.array([len(group) for group in groups], dtype=np.int64)
-    devices = np.array([d for group in groups for d in group], dtype=np.int64)
-    if len(devices) and (devices.min() < 0 or devices.max() >= cluster.num_devices):
-        raise ScheduleError(
-            f"the placement uses devices {devices.min()}..{devices.max()}: cluster {cluster.name!r} has devices "
-            f"0..{cluster.num_devices - 1}"
-        )
-    stage_off = _offsets([len(assignment.devices) for assignment in assignments])
-    return PackedAssignments(
-        labels=np.array([assignment.stage_of_op for assignment in assignments], dtype=np.int64).reshape(-1, num_ops),
-        stage_off=stage_off,
-        slot_off=_offsets(replicas)[stage_off],
-        replicas=replicas,
-        recompute=np.array([flag for assignment in assignments for flag in assignment.recompute], dtype=np.int64),
-        devices=devices,
-    )
 
 
 def place_assignment(problem: PlanningProblem, arrays: ProblemArrays, assignment: Assignment) -> PlacedStages:
@@ -202,17 +50,6 @@ def place_assignment(problem: PlanningProblem, arrays: ProblemArrays, assignment
     fields["action_s"] = fields["action_s"].reshape(4, -1)
     fields |= zip(("num_microbatches", "channel_width", "ports_shared"), numbers.tolist(), strict=True)
     return PlacedStages(**fields)
-
-
-def _offsets(sizes: list[int] | _Ints) -> _Ints:
-    out = np.zeros(len(sizes) + 1, dtype=np.int64)
-    np.cumsum(sizes, out=out[1:])
-    return out
-
-
-def offset_rows(rows: list[list[int]]) -> tuple[_Ints, _Ints]:
-    """Where each row begins (and the last one ends), and all rows one after the other."""
-    return _offsets([len(row) for row in rows]), np.array([x for row in rows for x in row], dtype=np.int64)
 
 
 @entry
@@ -249,7 +86,7 @@ def _place_alone(arena, a, packed, out_ints, out_reals, sizes, numbers):  # type
         p.stage_group,
     ):
         sizes[0, number] = len(x)
-        number += 1
+        number += 1  # noqa: SIM113  (compiled)
         for i in range(len(x)):
             out_ints[at] = x[i]
             at += 1
@@ -270,7 +107,7 @@ def _place_alone(arena, a, packed, out_ints, out_reals, sizes, numbers):  # type
         p.group_s,
     ):
         sizes[1, number] = len(y)
-        number += 1
+        number += 1  # noqa: SIM113  (compiled)
         for i in range(len(y)):
             out_reals[at] = y[i]
             at += 1
