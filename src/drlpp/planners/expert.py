@@ -22,7 +22,7 @@ def expert_places(problem: PlanningProblem, num_stages: int) -> list[tuple[tuple
     order = host_order(problem.cluster)
     if len(order) <= num_stages:
         return [tuple((order[s * len(order) // num_stages],) for s in range(num_stages))]
-    places = [tuple((d,) for d in order[:num_stages])]
+    places: list[tuple[tuple[int, ...], ...]] = [tuple((d,) for d in order[:num_stages])]
     replicas = len(order) // num_stages
     if replicas > 1 and problem.may_replicate:
         places.append(tuple(order[s * replicas : (s + 1) * replicas] for s in range(num_stages)))
