@@ -40,3 +40,8 @@ def test_memory_is_tight_in_some_problems():
 
     tight = [slack(draw_problem(np.random.default_rng(s), "train")) < 4.01 for s in range(80)]
     assert 8 < sum(tight) < 60
+
+
+def test_only_some_kinds_of_clusters_if_asked():
+    names = {draw_problem(np.random.default_rng(s), "test", clusters=["uneven-hosts"]).cluster.name for s in range(8)}
+    assert names == {"uneven-hosts"}

@@ -41,8 +41,10 @@ def test_evaluate_gives_the_log_probabilities_of_the_samples(view, policy, gener
 
 
 def test_every_weight_gets_a_gradient(view, policy, generator):
-    rollout = policy.sample([view], 16, generator)[0]
     torch.nn.init.normal_(policy.partitioner.cut_score.weight)
+    torch.nn.init.normal_(policy.partitioner.order_score.weight)
+    rollout = policy.sample([view], 64, generator)[0]
+    assert rollout.decisions["walk"].valid.any()
     policy.evaluate(view, rollout.decisions).log_probs.sum().backward()
     without = [name for name, p in policy.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert all("memory_score" in name or name.endswith("score.bias") for name in without), without

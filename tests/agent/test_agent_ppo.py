@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from drlpp.agent.partitioner import WALK
 from drlpp.agent.ppo import Batch, Ppo, PpoConfig, advantages, clipped_objective, expected_raise
 from drlpp.agent.rollout import Rewarder
 from drlpp.errors import InputError
@@ -54,7 +55,7 @@ def test_equal_rewards_give_no_advantage():
         ({"epochs": 0}, "epochs 0"),
         ({"clip": 1.5}, "clip 1.5"),
         ({"best_of": 0}, "best_of is 0"),
-        ({"entropy": {"schedule": 1.0}}, "give one for each of schedule, order, cut, recompute"),
+        ({"entropy": {"schedule": 1.0}}, "give one for each of schedule, order, walk, cut, recompute"),
     ],
 )
 def test_wrong_settings(wrong, message):
@@ -83,8 +84,10 @@ def test_a_bandit_over_the_number_of_stages_is_solved(policy, view, generator):
 
 
 def test_the_order_of_the_walk_is_learned(policy, view, generator):
-    """Reward for putting the ops with an even index early: only the walk decides that."""
-
+    """Reward for putting the ops with an even index early: only the walk decides that, where every episode walks."""
+    policy.partitioner.order_detail.bias.data.fill_(1.0)
+    policy.partitioner.order_detail.weight.data[:, WALK] = -9.0
+    policy.partitioner.order_score.weight.data.fill_(-2.0)
     learner = Ppo(policy, PpoConfig(learning_rate=3e-3))
     means = []
     for _ in range(20):
@@ -92,6 +95,7 @@ def test_the_order_of_the_walk_is_learned(policy, view, generator):
         position = torch.from_numpy(rollout.partitions.order).argsort(1).float()
         rewards = -position[:, ::2].mean(1) / position.shape[1]
         means.append(rewards.mean().item())
+        assert (rollout.decisions["order"].choice == WALK).float().mean() > 0.9
         learner.update([Batch(rollout, rewards)], generator)
     assert sum(means[-3:]) / 3 > sum(means[:3]) / 3 + 0.01
 

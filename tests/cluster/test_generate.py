@@ -16,6 +16,13 @@ def test_clusters_are_valid_and_follow_the_seed(kind):
         assert 2 <= a.num_devices <= 40
 
 
+def test_uneven_hosts_hold_equal_devices_and_different_numbers_of_them():
+    for seed in range(20):
+        cluster = CLUSTER_KINDS["uneven-hosts"](np.random.default_rng(seed))
+        assert len(cluster.device_types) == 1
+        assert len({len(host.devices) for host in cluster.hosts}) > 1
+
+
 def test_types_are_mixed_where_the_name_says_so():
     rng = np.random.default_rng(0)
     for kind in ("mixed-hosts", "mixed-in-host"):

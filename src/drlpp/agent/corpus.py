@@ -28,7 +28,7 @@ GRAPH_SPLITS: Mapping[Split, tuple[str, ...]] = {
 CLUSTER_SPLITS: Mapping[Split, tuple[str, ...]] = {
     "train": ("one-host", "two-tier", "mixed-hosts"),
     "validation": ("mixed-in-host",),
-    "test": ("desktops",),
+    "test": ("desktops", "uneven-hosts"),
 }
 _TIGHT = 0.25
 """Part of the problems whose memory is scaled so that it matters."""
@@ -57,17 +57,20 @@ TRAINING_MODELS = (
 """Real models, of families of the training split; `drlpp train-policy` captures them."""
 
 
-def draw_problem(rng: np.random.Generator, split: Split, captured: Sequence[OpGraph] = ()) -> PlanningProblem:
+def draw_problem(
+    rng: np.random.Generator, split: Split, captured: Sequence[OpGraph] = (), clusters: Sequence[str] = ()
+) -> PlanningProblem:
     """Draws a problem.
 
     Args:
         captured: graphs of real models; where there are any, two in five draws take one.
+        clusters: only these kinds of the split's clusters; empty for all of them.
     """
     if captured and rng.random() < 0.4:
         graph = captured[int(rng.integers(len(captured)))]
     else:
         graph = FAMILIES[str(rng.choice(GRAPH_SPLITS[split]))](rng)
-    cluster = CLUSTER_KINDS[str(rng.choice(CLUSTER_SPLITS[split]))](rng)
+    cluster = CLUSTER_KINDS[str(rng.choice(clusters or CLUSTER_SPLITS[split]))](rng)
     devices = cluster.num_devices
     microbatches = int(np.clip(round(devices * 2 ** rng.uniform(-0.5, 2.5)), 4, _MAX_MICROBATCHES))
     optimizer = str(rng.choice(["sgd", "momentum", "adamw"]))

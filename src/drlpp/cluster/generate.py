@@ -96,12 +96,26 @@ def desktops(rng: np.random.Generator) -> Cluster:
     return Cluster("desktops", tuple(types), tuple(hosts))
 
 
+def uneven_hosts(rng: np.random.Generator) -> Cluster:
+    """Equal devices, more of them on one host than on another."""
+    (kind,) = _types(rng, 1)
+    link, network = _link(rng), _network(rng)
+    sizes = rng.integers(1, 7, size=int(rng.integers(2, 6)))
+    if len(set(sizes.tolist())) == 1:
+        sizes[0] += 1
+    hosts = tuple(
+        Host(name=f"h{i}", devices=(kind.name,) * int(size), link=link, network=network) for i, size in enumerate(sizes)
+    )
+    return Cluster("uneven-hosts", (kind,), hosts)
+
+
 CLUSTER_KINDS: dict[str, Callable[[np.random.Generator], Cluster]] = {
     "one-host": one_host,
     "two-tier": two_tier,
     "mixed-hosts": mixed_hosts,
     "mixed-in-host": mixed_in_host,
     "desktops": desktops,
+    "uneven-hosts": uneven_hosts,
 }
 """Name -> generator of a cluster of 2 to 40 devices."""
 

@@ -236,7 +236,9 @@ def _least_to_come(
                     move = moved[g] * least * _moved_in_all(share, kept, r, q, devices)
                     best = min(best, weighted[g] + q * exchange[q] * params[g] * least + move)
             stay[g + 1, r] = stay[g, r] + best
-    start = np.full((num + 1, most + 1), np.inf)  # [g, r]: to come if a new run begins at group g after one of r devices
+    start = np.full(
+        (num + 1, most + 1), np.inf
+    )  # [g, r]: to come if a new run begins at group g after one of r devices
     start[num] = apart
     out = np.full((num, most + 1, num), np.inf)
     for g in range(num - 1, -1, -1):
@@ -320,7 +322,13 @@ def _alike(states: _States, i: int, offset: _Ints) -> tuple[_Floats, _Ints, _Int
         choices *= (size[at - 1] + size[at] + 1) / ((size[at - 1] + 1) * (size[at] + 1))
         size[at - 1] += size[at]
         for c in range(at, n - 1):
-            load[c], size[c], kind[c], member[c], first[c] = load[c + 1], size[c + 1], kind[c + 1], member[c + 1], first[c + 1]
+            load[c], size[c], kind[c], member[c], first[c] = (
+                load[c + 1],
+                size[c + 1],
+                kind[c + 1],
+                member[c + 1],
+                first[c + 1],
+            )
         n -= 1
     return load, size, kind, member, first, n
 

@@ -129,5 +129,3 @@ def _aligned(before: tuple[int, ...], devices: tuple[int, ...]) -> tuple[int, ..
             left.append(d)
     rest = iter(left)
     return tuple(next(rest) if p < 0 else p for p in places)
-
-
