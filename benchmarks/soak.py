@@ -44,7 +44,7 @@ STOPPED = 0.2
 
 @dataclasses.dataclass
 class Disturbance:
-    """Kills or stops a random rank at a random moment after each of some steps, and measures how long that goes unseen."""
+    """Kills or stops a random rank at a random moment after each of some steps, and measures how long that is unseen."""
 
     rng: random.Random
     steps: set[int]
@@ -145,8 +145,8 @@ def main() -> None:
         f"{(time.monotonic() - began) / 60:.0f} minutes, {machine()}.\n\n"
         f"{counts['rounds']} rounds of {MORE} steps ({len(models)} models): {counts['killed']} ranks killed and "
         f"{counts['stopped']} stopped at random moments, {counts['restarts']} restarts, {counts['re-planned']} of them "
-        f"under a new random plan, {counts['rounds']} resumptions under another plan. Losses differ from one undisturbed "
-        f"process by at most {max(errors):.1e}; the longest time to detection was {max(slowest):.1f} s."
+        f"under a new random plan, {counts['rounds']} resumptions under another plan. Losses differ from one "
+        f"undisturbed process by at most {max(errors):.1e}; the longest time to detection was {max(slowest):.1f} s."
     )
     write_section("soak", text)
     print(text)
