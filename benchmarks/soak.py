@@ -44,7 +44,7 @@ STOPPED = 0.2
 
 @dataclasses.dataclass
 class Disturbance:
-    """Kills or stops a random rank at a random moment after each of some steps, and measures how long that is unseen."""
+    """Kills or stops a random rank at a random moment after some steps, and measures how long that is unseen."""
 
     rng: random.Random
     steps: set[int]
