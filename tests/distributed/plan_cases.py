@@ -139,20 +139,29 @@ def random_partition(graph: OpGraph, rng: np.random.Generator, num_stages: int) 
 
 
 def random_plan(
-    graph: OpGraph, seed: int, *, replicas: float = 0.25, split: float = 0.3, recompute: float = 0.25
+    graph: OpGraph,
+    seed: int,
+    *,
+    replicas: float = 0.25,
+    split: float = 0.3,
+    recompute: float = 0.25,
+    num_devices: int = 4,
+    num_microbatches: int | None = None,
 ) -> Plan:
-    """A random legal plan on up to four devices."""
+    """A random legal plan on up to `num_devices` devices; the number of micro-batches is random too, unless given."""
     rng = np.random.default_rng(seed)
     labels = random_partition(graph, rng, int(rng.integers(2, 8)))
     devices = []
     for _ in range(max(labels) + 1):
         count = int(rng.integers(2, 5)) if rng.random() < replicas else 1
-        devices.append(tuple(int(d) for d in rng.permutation(4)[:count]))
+        devices.append(tuple(int(d) for d in rng.permutation(num_devices)[:count]))
+    drawn = int(rng.integers(1, 7))
     return make_plan(
         graph,
         labels,
         devices,
-        num_microbatches=int(rng.integers(1, 7)),
+        num_microbatches=drawn if num_microbatches is None else num_microbatches,
+        num_devices=num_devices,
         seed=seed,
         split=split if rng.random() < 0.5 else 0.0,
         recompute=[s for s in range(len(devices)) if rng.random() < recompute],

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from plan_cases import captured_model, make_plan, staged
+from processes import ranks, signal_rank
 from small_models import ALL
 from worker_pool import WorkerPool
 
@@ -83,41 +84,16 @@ def test_under_torchrun(tmp_path: Path) -> None:
 def test_killed_rank_gives_one_line(tmp_path: Path) -> None:
     graph = chain_graph(4, forward_s=1e-3, tensor_bytes=1e6)
     plan = make_plan(graph, [0, 1, 2, 2], [(0,), (1,), (2,)], num_microbatches=8)
-    victims: list[int] = []
 
     def kill(line: str) -> None:
         if line.startswith("emulating"):
-            threading.Timer(1.0, lambda: victims.append(_kill_rank(1))).start()
+            threading.Timer(1.0, lambda: signal_rank(1, signal.SIGKILL)).start()
 
     began = time.monotonic()
     with pytest.raises(ExecutionError, match=r"^rank 1 \(device 1\) was killed by signal 9; the other ranks were stop"):
         run(plan, steps=200, emulate=True, time_scale=20.0, say=kill)
-    assert victims
     assert time.monotonic() - began < 60
-    assert _ranks() == []
-
-
-def _ranks() -> list[tuple[int, int]]:
-    """(process id, rank) of the workers that this process started."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            command = (folder / "cmdline").read_bytes().split(b"\0")
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if b"drlpp.runtime.worker" in command and parent == os.getpid():
-                environment = dict(
-                    v.split(b"=", 1) for v in (folder / "environ").read_bytes().split(b"\0") if b"=" in v
-                )
-                found.append((int(folder.name), int(environment[b"RANK"])))
-        except (OSError, ValueError, KeyError):
-            continue
-    return found
-
-
-def _kill_rank(rank: int) -> int:
-    (victim,) = [pid for pid, r in _ranks() if r == rank]
-    os.kill(victim, signal.SIGKILL)
-    return victim
+    assert ranks() == {}
 
 
 def test_model_that_changed(tmp_path: Path) -> None:
@@ -159,7 +135,7 @@ def test_own_training_loop_equals_eager(pool: WorkerPool) -> None:
     """Independent of capture and executor: the plain module, trained by hand."""
     graph = captured_model("u_shape").graph
     plan = make_plan(graph, staged(graph, {"conv2d_1": 1, "cat": 2}), [(0,), (1, 2), (3,)], num_microbatches=4)
-    ranks = pool.run(own_loop, "u_shape", plan, 3)
+    results = pool.run(own_loop, "u_shape", plan, 3)
     module, inputs = _made("u_shape")
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     losses = []
@@ -173,10 +149,10 @@ def test_own_training_loop_equals_eager(pool: WorkerPool) -> None:
         optimizer.step()
         optimizer.zero_grad()
     expected = TrainingState(tuple(losses), {}, dict(module.state_dict()))
-    states = [TrainingState(tuple(theirs), {}, tensors) for theirs, tensors in ranks]
+    states = [TrainingState(tuple(theirs), {}, tensors) for theirs, tensors in results]
     verdict = compare(states, expected, [n for n, _ in module.named_parameters()], adaptive=False)
     assert verdict.passed, verdict.describe()
-    assert set().union(*(tensors for _, tensors in ranks)) == set(module.state_dict())
+    assert set().union(*(tensors for _, tensors in results)) == set(module.state_dict())
 
 
 def refused(name: str, plan: Plan) -> str:

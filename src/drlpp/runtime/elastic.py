@@ -86,7 +86,7 @@ def run_elastic(plan: Plan, options: RunOptions, elastic: Elastic, folder: Path,
         say(str(outcome.error))
         began = time.monotonic()
         if outcome.lost and elastic.replan is not None:
-            plan = _plan_for_the_rest(plan, outcome, elastic.replan)
+            plan = plan_for_the_rest(plan, outcome, elastic.replan)
         seconds = time.monotonic() - began
         at = _last_step(store, options.steps)
         num_devices = len(used_devices(plan))
@@ -108,7 +108,13 @@ def run_once(plan: Plan, options: RunOptions, folder: Path, say: Say) -> RunRepo
         ranks.stop()
 
 
-def _plan_for_the_rest(plan: Plan, failure: Failure, replan: Replan) -> Plan:
+def plan_for_the_rest(plan: Plan, failure: Failure, replan: Replan) -> Plan:
+    """The new plan, for the devices that are not lost.
+
+    Raises:
+        ExecutionError: no device is left.
+        PlanError, ScheduleError, InputError: the new plan is not legal, or not of the same model and training set-up.
+    """
     left = [d for d in range(plan.cluster.num_devices) if d not in failure.lost]
     if not left:
         raise ExecutionError(f"{failure.error}; no device is left")
