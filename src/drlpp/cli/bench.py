@@ -31,7 +31,8 @@ def bench(
     planners: Annotated[str, typer.Option("--planners", help="Comma-separated names, or `all`.")] = "all",
     budget: inputs.Budget = 30.0,
     cpu_time: Annotated[
-        bool, typer.Option("--cpu-time", help="Budgets in seconds of processor time: for a machine that others use too.")
+        bool,
+        typer.Option("--cpu-time", help="Budgets in seconds of processor time: for a machine that others use too."),
     ] = False,
     seeds: Annotated[int, typer.Option("--seeds", help="Seeds per case and planner: 0, 1, ...", min=1)] = 1,
     output: Annotated[
