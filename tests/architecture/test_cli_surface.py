@@ -8,7 +8,7 @@ COMMON = {"--budget", "--cluster", "--num-microbatches", "--objective", "--optim
 SURFACE = {
     "plan": COMMON | {"--for", "--json", "--log-dir", "--output", "--planner", "--policy-only", "--weights"},
     "compare": COMMON | {"--html", "--json", "--planners", "--plans-dir"},
-    "bench": {"--budget", "--json", "--list", "--markdown", "--output", "--planners", "--seeds"},
+    "bench": {"--budget", "--cpu-time", "--json", "--list", "--markdown", "--output", "--planners", "--seeds"},
     "whatif": COMMON | {"--json", "--planner"},
     "simulate": {"--json", "--trace"},
     "validate": set(),

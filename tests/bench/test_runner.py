@@ -85,6 +85,14 @@ def test_other_settings_do_not_count_and_are_told(tmp_path, monkeypatch):
     assert len(read_rows(path)) == 12
 
 
+def test_budgets_of_processor_time_are_other_settings(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    run(path, seeds=(0,))
+    rows = run(path, seeds=(0,), cpu_time=True)
+    assert {row["settings"]["clock"] for row in rows} == {"cpu"}
+    assert len(read_rows(path)) == 8
+
+
 def test_failures_are_rows_with_their_reason(tmp_path):
     path = tmp_path / "rows.jsonl"
     suite = Suite("s", "", (SUITE.cases[0], Case("no model", "timm:no_such_model", "local-2")))

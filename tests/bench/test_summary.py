@@ -14,7 +14,7 @@ def row(case, planner, value, *, seed=0, bound=1.0, seconds=1.0, status="ok", re
         "case": {"name": case},
         "planner": planner,
         "seed": seed,
-        "settings": {"budget_s": 2.0},
+        "settings": {"budget_s": 2.0, "clock": "wall"},
         "value_s": value,
         "lower_bound_s": bound,
         "planning_time_s": seconds,

@@ -54,3 +54,16 @@ def test_dgx_and_drawn_clusters_by_name():
 def test_clusters_that_cannot_be_generated(name, message):
     with pytest.raises(ClusterError, match=message):
         load_cluster(name)
+
+
+def test_copies_of_the_hosts():
+    one, four = load_cluster("generated:one-host?seed=1"), load_cluster("generated:one-host?seed=1&copies=4")
+    assert four.num_devices == 4 * one.num_devices
+    assert len({host.name for host in four.hosts}) == 4
+    assert all(host.network is not None for host in four.hosts)
+    assert (
+        load_cluster("generated:desktops?seed=3&copies=2").device_types
+        == load_cluster("generated:desktops?seed=3").device_types
+    )
+    with pytest.raises(ClusterError, match="0 copies"):
+        load_cluster("generated:one-host?copies=0")

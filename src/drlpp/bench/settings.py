@@ -19,13 +19,15 @@ _CANNOT_MATTER = ("cli", "report", "export", "runtime", "bench")
 """Rooms that no plan depends on."""
 
 
-def settings(budget_s: float) -> dict[str, Any]:
+def settings(budget_s: float, cpu_time: bool = False) -> dict[str, Any]:
     """What must be equal for a row of an earlier run to count.
 
+    `clock` says whether the budget is in wall-clock seconds or in seconds of processor time of this process.
     `code` is a digest of the source files and the weights that planning depends on.
     """
     versions = {"drlpp": drlpp.__version__} | {name: _version(name) for name in _LIBRARIES}
-    return {"budget_s": budget_s, "versions": versions, "code": code_digest()}
+    clock = "cpu" if cpu_time else "wall"
+    return {"budget_s": budget_s, "clock": clock, "versions": versions, "code": code_digest()}
 
 
 def difference(then: dict[str, Any], now: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ class PlannerSummary:
         wins: cells in which it is the best, or within half a per cent of it.
         losses: the others, cells without a plan included.
         worst, worst_case: the largest ratio to the best known, and where; infinite where it has no plan.
-        median_s, slowest_s: wall-clock seconds of planning.
+        median_s, slowest_s: seconds of planning.
     """
 
     planner: str
@@ -58,7 +58,7 @@ class CaseSummary:
         gap: of the best known to the lower bound; None without either.
         value_s: planner -> geometric mean over the seeds; None where a seed has no plan.
         status: planner -> of its first seed that has no plan, else ``ok``.
-        planning_s: planner -> mean wall-clock seconds.
+        planning_s: planner -> mean seconds.
     """
 
     case: str

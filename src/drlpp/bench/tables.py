@@ -31,12 +31,13 @@ def markdown_section(suite: Suite, rows: Sequence[Row], summary: Summary, comman
     seeds = len({row["seed"] for row in rows})
     names = [p.planner for p in summary.planners]
     budget_s, machine = rows[0]["settings"]["budget_s"], rows[-1]["machine"]
+    what = "of processor time " if rows[0]["settings"]["clock"] == "cpu" else ""
     parts = [
-        f"{suite.summary[:1].upper()}{suite.summary[1:]}. {len(summary.cases)} cases, {budget_s:g} s per "
+        f"{suite.summary[:1].upper()}{suite.summary[1:]}. {len(summary.cases)} cases, {budget_s:g} s {what}per "
         f"planner and case, {seeds} seed{'s' if seeds > 1 else ''}; {machine}; `{command}`.",
         "Geometric means over the cells with a plan: *to best* is the value over the best known of the case, *to "
         "bound* over the certified lower bound, *over DP* and *over PipeDream* how many times faster than these. "
-        "*Wins* are cells within 0.5 % of the best; *seconds* are the median and the longest wall-clock time.",
+        "*Wins* are cells within 0.5 % of the best; *seconds* are the median and the longest planning time.",
         markdown_table(_HEADER, [_planner_cells(p) for p in summary.planners]),
         "Value over the best known of the case, and seconds of planning:",
         markdown_table(

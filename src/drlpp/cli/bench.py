@@ -30,6 +30,10 @@ def bench(
     ] = "",
     planners: Annotated[str, typer.Option("--planners", help="Comma-separated names, or `all`.")] = "all",
     budget: inputs.Budget = 30.0,
+    cpu_time: Annotated[
+        bool,
+        typer.Option("--cpu-time", help="Budgets in seconds of processor time: for a machine that others use too."),
+    ] = False,
     seeds: Annotated[int, typer.Option("--seeds", help="Seeds per case and planner: 0, 1, ...", min=1)] = 1,
     output: Annotated[
         Path | None,
@@ -65,6 +69,7 @@ def bench(
             path,
             planners=inputs.planner_list(planners),
             budget_s=budget,
+            cpu_time=cpu_time,
             seeds=range(seeds),
             say=say,
             on_step=lambda step: _tell(step, show),
@@ -72,6 +77,7 @@ def bench(
     summary = summarize(rows)
     if markdown is not None:
         command = f"drlpp bench {suite} --planners {planners} --budget {budget:g} --seeds {seeds}"
+        command += " --cpu-time" if cpu_time else ""
         write_section(markdown, f"bench-{chosen.name}", markdown_section(chosen, rows, summary, command))
         say(f"tables written to {markdown}")
     if as_json:

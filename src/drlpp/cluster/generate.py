@@ -20,6 +20,8 @@ _FAMILIES = (
     ("t4-16gb", "a10-24gb", "l4-24gb", "l40s-48gb", "a100-pcie-80gb"),
 )
 _LINKS = (6e9, 12e9, 24e9, 50e9, 150e9, 300e9, 450e9)
+_NETWORK = Link(bandwidth=1.25e9, latency_s=3e-5)
+"""Between the copies of a single host: 10 Gbit/s."""
 _NETWORKS = (0.125e9, 1.25e9, 1.25e9, 3.125e9, 6.25e9, 12.5e9, 25e9, 50e9)
 
 
@@ -149,9 +151,19 @@ def dgx_h100(devices: int) -> Cluster:
     return Cluster(f"dgx-h100-{devices}", (kind,), hosts)
 
 
-def drawn(kind: str, seed: int = 0) -> Cluster:
-    """A cluster of a kind, as the seed draws it."""
-    return CLUSTER_KINDS[kind](np.random.default_rng(seed))
+def drawn(kind: str, seed: int = 0, copies: int = 1) -> Cluster:
+    """A cluster of a kind, as the seed draws it; with `copies`, that many of each host."""
+    cluster = CLUSTER_KINDS[kind](np.random.default_rng(seed))
+    if copies < 1:
+        raise ClusterError(f"{kind} with {copies} copies of each host: there must be at least 1")
+    if copies == 1:
+        return cluster
+    hosts = tuple(
+        dataclasses.replace(host, name=f"{host.name}-{i}", network=host.network or _NETWORK)
+        for i in range(copies)
+        for host in cluster.hosts
+    )
+    return Cluster(f"{cluster.name}-x{copies}", cluster.device_types, hosts)
 
 
 MAKERS: dict[str, Callable[..., Cluster]] = {

@@ -1,0 +1,98 @@
+"""What each part of the agent brings: policies trained alike but for one part, and `drl` without one of its steps.
+
+    python benchmarks/ablations.py [--minutes 5] [--problems 10] [--budget 10]
+
+Every variant is trained from random weights for the same time (`--minutes` of wall clock, one seed; far less than the
+weights of the package), then drawn from 64 times per unseen problem. Training and rows are kept in the output folder,
+and the same command goes on from them. Writes the table between the markers ``ablations`` of docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from drl_against_all import run
+from drl_variants import Maker, arguments, drl, geometric, over_best, policy
+from drlpp.agent.checkpoint import random_policy, save_checkpoint
+from drlpp.agent.corpus import CLUSTER_SPLITS, GRAPH_SPLITS
+from drlpp.agent.policy import PolicyConfig
+from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
+from drlpp.bench.case import Case, Suite
+from drlpp.threads import one_thread
+from tables import machine, markdown, write_section
+
+WARM_START = 60
+"""Iterations of imitation, where there is one; PPO follows for the rest of the time."""
+BASE = PretrainConfig(imitation_iterations=WARM_START, iterations=1000, validate_every=1000, validation_problems=1)
+TRAINED: dict[str, PretrainConfig] = {
+    "full": BASE,
+    "no encoder (features only)": dataclasses.replace(BASE, policy=PolicyConfig(num_layers=0)),
+    "no recurrence": dataclasses.replace(BASE, policy=PolicyConfig(recurrent=False)),
+    "no scheduler (stage i on device i)": dataclasses.replace(BASE, policy=PolicyConfig(scheduler=False)),
+    "no imitation": dataclasses.replace(BASE, imitation_iterations=0),
+}
+
+
+def train(folder: Path, config: PretrainConfig, minutes: float) -> Path:
+    """Trains a variant, unless it has been; returns its weights."""
+    weights = folder / CHECKPOINT
+    if not (folder / "done").exists():
+        with one_thread():
+            pretrain(folder, config, resume=weights.exists(), stop_after_s=60 * minutes)
+        (folder / "done").touch()
+    return weights
+
+
+def suite(problems: int) -> Suite:
+    """Unseen families on unseen clusters."""
+    families, kinds = GRAPH_SPLITS["test"], CLUSTER_SPLITS["test"]
+    cases = [
+        Case(
+            f"{families[i % len(families)]}-{i}",
+            f"generated:{families[i % len(families)]}?seed={900 + i}",
+            f"generated:{kinds[i % len(kinds)]}?seed={900 + i}",
+        )
+        for i in range(problems)
+    ]
+    return Suite("ablations", "unseen families on unseen clusters", tuple(cases))
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "", "runs/ablations", 10.0)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of training per variant")
+    parser.add_argument("--problems", type=int, default=10)
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    makers: dict[str, Maker] = {}
+    for name, config in TRAINED.items():
+        folder = args.output / name.split(" (")[0].replace(" ", "-")
+        makers[f"policy, {name}"] = policy(train(folder, config, args.minutes))
+        print(f"trained: {name}", flush=True)
+    full, untrained = args.output / "full" / CHECKPOINT, args.output / "random.safetensors"
+    save_checkpoint(untrained, random_policy(PolicyConfig(), 0), {})
+    makers |= {
+        "policy, random weights": policy(untrained),
+        "drl, full": drl(full),
+        "drl, no refinement (samples and fine-tuning)": drl(full, policy_only=True),
+        "drl, from scratch (random weights, samples and fine-tuning)": drl(untrained, policy_only=True),
+        "drl, random weights": drl(untrained),
+    }
+    with one_thread():
+        rows = run(suite(args.problems), args.output / "rows.jsonl", makers, args.budget, args.seeds)
+    lines = []
+    for name in makers:
+        ratios = sorted(over_best(rows, name))
+        lines.append([name, geometric(ratios), f"{ratios[len(ratios) // 2]:.3f}", f"{ratios[-1]:.3f}"])
+    text = (
+        f"{args.minutes:g} minutes of training per variant, {args.problems} problems of unseen families and clusters, "
+        f"{args.budget:g} s of processor time per plan, {args.seeds} seed(s); {machine()}.\n\n"
+        "Iteration time over the best that any of them found:\n\n"
+        + markdown(["variant", "geometric mean", "median", "worst"], lines)
+    )
+    write_section("ablations", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The paper's claims, and why: speed-up over data parallelism and over PipeDream per model, with the reason of each.
+
+    python benchmarks/paper_claims.py [--budget 20] [--suites paper,heterogeneous] [--weights FILE]
+
+Plans of data parallelism, PipeDream and `drl` are simulated, and the iteration is taken apart: *ideal* (all work
+shared perfectly by speed), *balance* (what the busiest device computes more than that), *communication* (transfers and
+all-reduces on the critical path), *bubble* (the rest). The reason of a difference is the part that changed most; where
+a baseline's plan does not fit, memory. Budgets are seconds of processor time. Rows are kept in the output folder.
+Writes the tables between the markers ``paper-claims`` of docs/benchmarks.md, and docs/when-it-wins.md from the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from drl_variants import arguments, drl
+from drlpp.bench import find_suite
+from drlpp.bench.case import Case
+from drlpp.bench.results import append_row, read_rows
+from drlpp.bench.settings import settings
+from drlpp.files import write_atomically
+from drlpp.plan import Plan
+from drlpp.planners.base import Budget
+from drlpp.planners.registry import get_planner
+from drlpp.problem import PlanningProblem
+from drlpp.sim import explain, simulate
+from drlpp.threads import one_thread
+from tables import DOCUMENT, machine, markdown, write_section
+
+BASELINES = ("data-parallel", "pipedream")
+PARTS = ("balance", "communication", "bubble")
+EVEN = 0.01
+"""Differences below this part of the iteration are a draw."""
+WORDS = {
+    "balance": "the work is shared more evenly, by the speeds of the devices",
+    "communication": "less time is spent in transfers and gradient exchange on the critical path",
+    "bubble": "devices wait less for one another",
+    "memory": "the baseline's plan does not fit the memory",
+}
+
+
+def parts(plan: Plan, problem: PlanningProblem) -> dict[str, float]:
+    """Seconds of an iteration by part, and what else tells plans apart."""
+    simulation = simulate(plan)
+    step = simulation.prediction.iteration_time_s
+    critical = explain(simulation).critical_path_s
+    communication = sum(s for (kind, _), s in critical.items() if kind in ("transfer", "all-reduce"))
+    busiest = step * (1 - min(simulation.prediction.bubble_fraction))
+    speed = problem.times.total_s.sum(axis=1)
+    ideal = problem.training.num_microbatches / float((1 / speed[problem.cluster.type_index]).sum())
+    chain = {(m.src, d) for m in plan.stage_graph.messages if m.phase == "forward" for d in m.dsts}
+    return {
+        "iteration": step,
+        "balance": max(0.0, busiest - ideal),
+        "communication": communication,
+        "bubble": max(0.0, step - busiest - communication),
+        "stages": plan.num_stages,
+        "replicated": sum(len(s.devices) > 1 for s in plan.stages),
+        "recomputing": sum(s.recompute for s in plan.stages),
+        "branches": float(not all((s, s + 1) in chain for s in range(plan.num_stages - 1))),
+    }
+
+
+def reason(ours: Mapping[str, float], theirs: Mapping[str, float] | None) -> str:
+    """The part that changed most in the direction of the difference; ``memory``, or ``draw``."""
+    if theirs is None:
+        return "memory"
+    gain = theirs["iteration"] - ours["iteration"]
+    if abs(gain) < EVEN * ours["iteration"]:
+        return "draw"
+    return max(PARTS, key=lambda p: (theirs[p] - ours[p]) * (1 if gain > 0 else -1))
+
+
+def cell(case: Case, weights: Path | None, budget_s: float) -> dict[str, Any]:
+    """The row of a case."""
+    problem = case.problem()
+    row: dict[str, Any] = {
+        "case": case.to_dict(), "planner": "all", "seed": 0, "settings": settings(budget_s, cpu_time=True),
+        "num_ops": problem.graph.num_ops, "num_devices": problem.cluster.num_devices, "status": {},
+    }  # fmt: skip
+    planners = {name: get_planner(name) for name in BASELINES} | {"drl": drl(weights)()}
+    for name, planner in planners.items():
+        result = planner.solve(problem, Budget(budget_s, time.process_time), 0)
+        row["status"][name] = result.status
+        row[name] = parts(result.plan, problem) if result.plan is not None else None
+        if name == "drl":
+            row["breakdown"] = dict(result.breakdown)
+    return row
+
+
+def line(row: Mapping[str, Any]) -> list[str]:
+    """The row as cells of the table."""
+    ours = row["drl"]
+    if ours is None:
+        return [row["case"]["name"], row["status"]["drl"], *["-"] * 5]
+    cells = [row["case"]["name"], f"{1e3 * ours['iteration']:.1f}"]
+    for name in BASELINES:
+        ratio = f"{row[name]['iteration'] / ours['iteration']:.2f}x" if row[name] else row["status"][name]
+        cells += [ratio, reason(ours, row[name])]
+    found = row["breakdown"]
+    source = min(("policy", "baselines"), key=lambda p: found.get(f"{p.removesuffix('s')}_best_s", float("inf")))
+    refined = 1 - ours["iteration"] / min(found.get("policy_best_s", 9e99), found.get("baseline_best_s", 9e99))
+    return [*cells, f"{source}, refined by {refined:.1%}"]
+
+
+def story(row: Mapping[str, Any]) -> str:
+    """A case in sentences."""
+    name, ours = row["case"]["name"], row["drl"]
+    if ours is None:
+        return f"- **{name}**: no plan ({row['status']['drl']})."
+    shape = f"{ours['stages']:.0f} stages, {ours['replicated']:.0f} of them replicated"
+    if ours["branches"]:
+        shape += ", branches side by side"
+    if ours["recomputing"]:
+        shape += f", {ours['recomputing']:.0f} recomputing"
+    sentences = [f"- **{name}** ({row['num_ops']} ops, {row['num_devices']} devices): {shape}."]
+    for other in BASELINES:
+        theirs = row[other]
+        why = reason(ours, theirs)
+        if why == "memory":
+            sentences.append(f"{other}: {row['status'][other]}, {WORDS['memory']}.")
+        elif why == "draw":
+            sentences.append(f"{other}: a draw.")
+        else:
+            ratio = theirs["iteration"] / ours["iteration"]
+            change = 1e3 * abs(theirs[why] - ours[why])
+            how = (
+                f"{ratio:.2f} times faster, since {WORDS[why]}"
+                if ratio > 1
+                else f"{1 / ratio:.2f} times slower, by {why}"
+            )
+            whole = 1e3 * abs(theirs["iteration"] - ours["iteration"])
+            sentences.append(f"{other}: {how} ({why}: {change:.1f} ms; in all {whole:.1f} ms).")
+    return " ".join(sentences)
+
+
+def document(rows: Sequence[Mapping[str, Any]], how: str) -> str:
+    """docs/when-it-wins.md."""
+    solved = [r for r in rows if r["drl"] is not None]
+    groups = []
+    for other in BASELINES:
+        count: dict[str, list[str]] = {}
+        for row in solved:
+            why = reason(row["drl"], row[other])
+            lost = row[other] is not None and row[other]["iteration"] < row["drl"]["iteration"] * (1 - EVEN)
+            count.setdefault(f"{'slower' if lost else 'faster' if why != 'draw' else 'draw'}: {why}", []).append(
+                row["case"]["name"]
+            )
+        body = "\n".join(f"- {key} ({len(names)}): {', '.join(names)}" for key, names in sorted(count.items()))
+        groups.append(f"### Against {other}\n\n{body}\n")
+    return (
+        "# When it wins, and why\n\nWritten by `benchmarks/paper_claims.py` from its rows; do not edit.\n\n"
+        f"{how}\n\nAn iteration is taken apart into the work shared perfectly by speed, *balance* (what the busiest "
+        "device computes more than that), *communication* (transfers and all-reduces on the critical path) and *bubble* (the "
+        "rest). The reason of a difference is the part that changed most.\n\n## By reason\n\n"
+        + "\n".join(groups)
+        + "\n## By case\n\n"
+        + "\n".join(story(row) for row in rows)
+        + "\n"
+    )
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "", "runs/paper-claims", 20.0)
+    parser.add_argument("--suites", default="paper,heterogeneous")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    args.output.mkdir(parents=True, exist_ok=True)
+    path, now = args.output / "rows.jsonl", settings(args.budget, cpu_time=True)
+    known = {json.dumps(r["case"], sort_keys=True): r for r in read_rows(path) if r["settings"] == now}
+    rows = []
+    for case in [case for name in args.suites.split(",") for case in find_suite(name).cases]:
+        key = json.dumps(case.to_dict(), sort_keys=True)
+        if key not in known:
+            with one_thread():
+                known[key] = cell(case, args.weights, args.budget)
+            append_row(path, known[key])
+            print(" | ".join(line(known[key])), flush=True)
+        rows.append(known[key])
+    how = f"Suites {args.suites}, {args.budget:g} s of processor time per plan, seed 0; {machine()}."
+    header = ["problem", "`drl` ms", "over data parallelism", "reason", "over PipeDream", "reason", "plan from"]
+    write_section("paper-claims", f"{how}\n\n{markdown(header, [line(row) for row in rows])}")
+    write_atomically(DOCUMENT.parent / "when-it-wins.md", document(rows, how))
+
+
+if __name__ == "__main__":
+    main()
