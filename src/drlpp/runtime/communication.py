@@ -104,7 +104,7 @@ class TransferObserver(Protocol):
     """Is told when messages are under way, in seconds of `time.perf_counter`."""
 
     def sending(self, transfer: Transfer, at_s: float) -> None:
-        """A send was posted."""
+        """A send is about to be posted."""
         ...
 
     def arrived(self, transfer: Transfer, num_bytes: int, posted_s: float, at_s: float) -> None:
@@ -280,10 +280,10 @@ class Channel:
                 parts = queue.ready.pop(transfer.order, None)
                 if parts is None:
                     return
-                works = self._post(self._group.send, parts, transfer.dst, transfer.tag)
-                self._sent[transfer.dst].append(_Sent(works, parts, transfer.needed_by))
                 if self._observer is not None:
                     self._observer.sending(transfer, time.perf_counter())
+                works = self._post(self._group.send, parts, transfer.dst, transfer.tag)
+                self._sent[transfer.dst].append(_Sent(works, parts, transfer.needed_by))
             else:
                 early = queue.deadline[queue.next] > horizon and not queue.ready
                 if early and layout.num_bytes > queue.early_bytes:

@@ -62,7 +62,7 @@ class Recorder:
                 self.memory.append((end_s + self._offset_s, self._bytes_in_use()))
 
     def sending(self, transfer: Transfer, at_s: float) -> None:
-        """A send was posted."""
+        """A send is about to be posted."""
         self.sent[transfer.order] = at_s + self._offset_s
 
     def arrived(self, transfer: Transfer, num_bytes: int, posted_s: float, at_s: float) -> None:
