@@ -45,7 +45,7 @@ class Transfer:
     Attributes:
         order: position among all transfers of the step; both ends post in this order.
         tag: of the message's first tensor; tensor k has ``tag + k``.
-        stage: that makes the value, or the first of those that return the gradient.
+        stage: that makes the value, or the first one of `src` that returns the gradient.
         produced_by: index in the schedule of `src` of the action that completes it.
         needed_by: index in the schedule of `dst` of the first action that reads it.
     """
@@ -143,7 +143,7 @@ def plan_transfers(plan: Plan, messages: Sequence[Message]) -> tuple[Transfer, .
                     order=0,
                     tag=0,
                     slot=slot,
-                    stage=writers(messages, slot)[0],
+                    stage=next(s for s in writers(messages, slot) if plan.stages[s].device(m) == a),
                     microbatch=m,
                     src=a,
                     dst=b,
