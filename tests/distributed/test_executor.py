@@ -8,7 +8,7 @@ import pytest
 from plan_cases import captured_model, make_plan, staged, train_job
 from worker_pool import WorkerPool
 
-from drlpp.runtime import RunReport
+from drlpp.runtime import RunReport, reduction
 
 Devices = list[tuple[int, ...]]
 
@@ -115,5 +115,36 @@ def test_report(pool: WorkerPool) -> None:
     kinds = [e.kind for e in report.trace.events]
     assert kinds.count("F") == kinds.count("B") == 5 * 5
     assert kinds.count("optimizer") == 4
+    transfers = [e for e in report.trace.events if e.kind == "send"]
+    assert len(transfers) == 6 * 2 * 5  # edges between devices, both ways, each micro-batch
+    assert all(0.0 < e.start_s < e.end_s < report.trace.iteration_time_s and e.bytes > 0 for e in transfers)
+    for sent in transfers:
+        made = [
+            e.end_s
+            for e in report.trace.events
+            if (e.stage, e.microbatch, e.device) == (sent.stage, sent.microbatch, sent.device) and e.kind in "FB"
+        ]
+        assert min(made) <= sent.start_s
     assert report.trace.iteration_time_s == pytest.approx(report.iteration_time_s, rel=0.5)
     assert report.to_dict()["verification"]["passed"] is True
+
+
+def test_replicas_sum_beside_the_backward_pass(pool: WorkerPool) -> None:
+    """The sum of the last layers' gradients starts before the backward pass has reached the first layers."""
+    pool.run(small_buckets, 64)
+    try:
+        trace = run_case(pool, "data parallel").trace
+    finally:
+        pool.run(small_buckets, reduction.BUCKET_BYTES)
+    for device in range(4):
+        mine = [e for e in trace.events if e.device == device]
+        last_backward = max((e for e in mine if e.kind == "B"), key=lambda e: e.end_s)
+        sums = [e for e in mine if e.kind == "all-reduce"]
+        assert len(sums) > 1
+        assert min(e.start_s for e in sums) < last_backward.end_s
+        assert max(e.end_s for e in sums) <= min(e.start_s for e in mine if e.kind == "optimizer")
+
+
+def small_buckets(num_bytes: int) -> None:
+    """On a rank of the pool."""
+    reduction.BUCKET_BYTES = num_bytes

@@ -1,10 +1,11 @@
 """Sends and receives of one rank, over torch.distributed point-to-point messages.
 
 Receives are posted a few actions before their values are needed, so that transfers run beside the computation; small
-ones earlier, since each posting wakes the other rank. A send is posted as soon as its values exist and is not waited for before it is known to be done: a gloo send completes
-only when the other side has posted its receive, so waiting for it earlier could deadlock, and gloo does not tell
-whether a send is done without waiting. It is known by what comes back: a message that the other side produced after
-an action that read the sent one proves it. What is not proven so is waited for at the end of the step.
+ones earlier, since each posting wakes the other rank. A send is posted as soon as its values exist and is not waited
+for before it is known to be done: a gloo send completes only when the other side has posted its receive, so waiting for
+it earlier could deadlock, and gloo does not tell whether a send is done without waiting. It is known by what comes
+back: a message that the other side produced after an action that read the sent one proves it. What is not proven so is
+waited for at the end of the step.
 
 Small tensors of one transfer travel in one message: a message costs about as much as copying 64 KiB a few times over.
 
@@ -17,9 +18,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -96,6 +100,18 @@ def _real(tensor: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
+class TransferObserver(Protocol):
+    """Is told when messages are under way, in seconds of `time.perf_counter`."""
+
+    def sending(self, transfer: Transfer, at_s: float) -> None:
+        """A send is about to be posted."""
+        ...
+
+    def arrived(self, transfer: Transfer, num_bytes: int, posted_s: float, at_s: float) -> None:
+        """A message has come whose receive was posted at `posted_s`."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Sent:
     """A send that is posted, its tensors, and the action of the other device that reads it first."""
@@ -103,6 +119,16 @@ class _Sent:
     works: list[dist.Work]
     tensors: list[torch.Tensor]
     needed_by: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Received:
+    """A receive that is posted: what it fills, when it was posted, and the time of its end where somebody watches."""
+
+    tensors: list[torch.Tensor]
+    works: list[dist.Work]
+    posted_s: float
+    seen: Future[float] | None
 
 
 class _Queue:
@@ -163,8 +189,22 @@ class Channel:
                 grouped[t.dst if sends else t.src, sends and not one_queue_per_pair].append(t)
         early_bytes = 0 if one_queue_per_pair else EARLY_BYTES
         self._queues = {key: _Queue(queued, device, early_bytes) for key, queued in grouped.items()}
-        self._received: dict[int, tuple[list[torch.Tensor], list[dist.Work]]] = {}
+        self._received: dict[int, _Received] = {}
         self._sent: dict[int, list[_Sent]] = defaultdict(list)
+        self._observer: TransferObserver | None = None
+        self._watchers: dict[int, ThreadPoolExecutor] = {}
+
+    def observe(self, observer: TransferObserver | None) -> None:
+        """Has an observer told of all messages of the next steps.
+
+        A receive of gloo tells its end only to those who wait for it, so a thread for each source does.
+        """
+        for watcher in self._watchers.values():
+            watcher.shutdown()
+        self._observer = observer
+        watched = {t.src for q in self._queues.values() for t in q.transfers} - {self._device}
+        cpu = self._torch_device.type == "cpu"
+        self._watchers = {src: ThreadPoolExecutor(1) for src in watched} if cpu and observer is not None else {}
 
     def begin(self) -> None:
         """Starts a step."""
@@ -188,12 +228,15 @@ class Channel:
         Raises:
             ExecutionError: it does not come in time, or the other side is gone.
         """
-        tensors, works = self._received.pop(transfer.order)
-        for work in works:
-            self._wait(work, f"the {transfer.slot.content} of micro-batch {transfer.microbatch}", transfer.src)
-        self._queues[transfer.src, False].early_bytes += self._layouts[transfer.slot].num_bytes
+        received = self._received.pop(transfer.order)
+        what = f"the {transfer.slot.content} of micro-batch {transfer.microbatch}"
+        num_bytes = self._layouts[transfer.slot].num_bytes
+        at_s = self._wait(received.works, what, transfer.src, received.seen)
+        if self._observer is not None:
+            self._observer.arrived(transfer, num_bytes, received.posted_s, at_s)
+        self._queues[transfer.src, False].early_bytes += num_bytes
         self._release(transfer.src, transfer.produced_by)
-        return tensors
+        return received.tensors
 
     def finish(self) -> None:
         """Ends a step: waits until all sends are done."""
@@ -205,24 +248,29 @@ class Channel:
         kept = []
         for sent in self._sent[device]:
             if sent.needed_by <= action:
-                for work in sent.works:
-                    self._wait(work, "a message to be received", device)
+                self._wait(sent.works, "a message to be received", device)
             else:
                 kept.append(sent)
         self._sent[device] = kept
 
-    def _wait(self, work: dist.Work, what: str, other: int) -> None:
+    def _wait(self, works: Sequence[dist.Work], what: str, other: int, seen: Future[float] | None = None) -> float:
+        """Waits for all parts of a message, or for the watcher that does; returns when it came."""
         try:
-            if self._torch_device.type == "cpu":
-                work.wait(timedelta(seconds=self.timeout_s))
-            else:
-                work.wait()
+            return self._end_of(works) if seen is None else seen.result()
         except RuntimeError as error:
             late = "Timed out" in str(error)
             why = f"nothing came for {self.timeout_s:.0f} s" if late else "the connection broke"
             raise ExecutionError(
                 f"device {self._device} waits for {what} with device {other}: {why}: its rank hangs or has died"
             ) from error
+
+    def _end_of(self, works: Sequence[dist.Work]) -> float:
+        for work in works:
+            if self._torch_device.type == "cpu":
+                work.wait(timedelta(seconds=self.timeout_s))
+            else:
+                work.wait()
+        return time.perf_counter()
 
     def _advance(self, queue: _Queue, horizon: int) -> None:
         while queue.next < len(queue.transfers):
@@ -232,6 +280,8 @@ class Channel:
                 parts = queue.ready.pop(transfer.order, None)
                 if parts is None:
                     return
+                if self._observer is not None:
+                    self._observer.sending(transfer, time.perf_counter())
                 works = self._post(self._group.send, parts, transfer.dst, transfer.tag)
                 self._sent[transfer.dst].append(_Sent(works, parts, transfer.needed_by))
             else:
@@ -240,7 +290,9 @@ class Channel:
                     return
                 parts, tensors = layout.buffers()
                 works = self._post(self._group.recv, parts, transfer.src, transfer.tag)
-                self._received[transfer.order] = tensors, works
+                watcher = self._watchers.get(transfer.src)
+                seen = None if watcher is None else watcher.submit(self._end_of, works)
+                self._received[transfer.order] = _Received(tensors, works, time.perf_counter(), seen)
                 queue.early_bytes -= layout.num_bytes
             queue.next += 1
 

@@ -93,6 +93,7 @@ class Executor:
         observe: see `Observer`.
 
     Attributes:
+        channel: its messages.
         current: the action that runs now; None between steps.
         waits: it waits for what it reads.
     """
@@ -112,7 +113,7 @@ class Executor:
         self.observe = observe
         self.current: Action | None = None
         self.waits = False
-        self._channel = channel
+        self.channel = channel
         self._after_action = after_action
         self._parts: dict[_Key, list[Tensors]] = defaultdict(list)
         reads, writes = _reads_and_writes(plan, device, messages, transfers)
@@ -124,10 +125,10 @@ class Executor:
         Raises:
             ExecutionError: another rank does not answer; the message names the action that waits.
         """
-        self._channel.begin()
+        self.channel.begin()
         for i, (action, compute, reads, writes) in enumerate(self._program):
             self.current, self.waits = action, True
-            self._channel.post(i)
+            self.channel.post(i)
             try:
                 inputs = [self._take(read) for read in reads]
             except ExecutionError as error:
@@ -147,17 +148,17 @@ class Executor:
 
     def finish(self) -> None:
         """Waits until what the last step sent has been received."""
-        self._channel.finish()
+        self.channel.finish()
 
     def limit_waits(self, timeout_s: float) -> None:
         """From now on a message may be waited for so long."""
-        self._channel.timeout_s = timeout_s
+        self.channel.timeout_s = timeout_s
 
     def _take(self, read: _Read) -> Tensors:
         """The content of a slot: a value (kept until its last reader here has it) or the sum of gradients."""
         parts = self._parts[read.key]
         if read.incoming:
-            parts += [self._channel.receive(t) for t in read.incoming]
+            parts += [self.channel.receive(t) for t in read.incoming]
         if len(parts) > 1:
             parts[:] = [_sum(parts)]
         if read.last:
@@ -175,7 +176,7 @@ class Executor:
                 return
             whole = _sum(self._parts.pop(write.key))
         for transfer in write.outgoing:
-            self._channel.send(transfer, whole)
+            self.channel.send(transfer, whole)
         if write.stays:
             self._parts[write.key].append(whole)
 

@@ -40,9 +40,10 @@ class StorageTracker:
             self._mode.__exit__(None, None, None)
             self._mode = None
 
-    def sample(self) -> None:
-        """Looks whether the memory in use is the largest so far."""
+    def sample(self) -> int:
+        """The memory in use; the largest so far is kept."""
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        return self.live_bytes
 
     def add(self, tensors: Iterable[torch.Tensor]) -> None:
         """Follows tensors that were made before; one storage counts once."""

@@ -45,6 +45,7 @@ class Transfer:
     Attributes:
         order: position among all transfers of the step; both ends post in this order.
         tag: of the message's first tensor; tensor k has ``tag + k``.
+        stage: that makes the value, or the first one of `src` that returns the gradient.
         produced_by: index in the schedule of `src` of the action that completes it.
         needed_by: index in the schedule of `dst` of the first action that reads it.
     """
@@ -52,6 +53,7 @@ class Transfer:
     order: int
     tag: int
     slot: Slot
+    stage: int
     microbatch: int
     src: int
     dst: int
@@ -137,7 +139,17 @@ def plan_transfers(plan: Plan, messages: Sequence[Message]) -> tuple[Transfer, .
                 device = plan.stages[s].device(m)
                 needed[device] = min(needed.get(device, position[s, passes, m]), position[s, passes, m])
             drafts += [
-                Transfer(order=0, tag=0, slot=slot, microbatch=m, src=a, dst=b, produced_by=i, needed_by=needed[b])
+                Transfer(
+                    order=0,
+                    tag=0,
+                    slot=slot,
+                    stage=next(s for s in writers(messages, slot) if plan.stages[s].device(m) == a),
+                    microbatch=m,
+                    src=a,
+                    dst=b,
+                    produced_by=i,
+                    needed_by=needed[b],
+                )
                 for a, i in sorted(produced.items())
                 for b in sorted(needed)
                 if a != b

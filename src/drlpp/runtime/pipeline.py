@@ -30,12 +30,13 @@ from drlpp.plan import Plan, validate
 from drlpp.runtime.batches import Microbatch, draw, split_batch
 from drlpp.runtime.communication import Channel, TensorSpec
 from drlpp.runtime.compute import TorchStage
-from drlpp.runtime.executor import Executor, Observer, StageCompute
+from drlpp.runtime.executor import Executor, StageCompute
 from drlpp.runtime.heartbeat import Where
 from drlpp.runtime.messages import Slot, logical_times, plan_transfers, stage_slots
 from drlpp.runtime.precision import under_autocast
 from drlpp.runtime.randomness import RandomContext
-from drlpp.runtime.reduction import CombinedBuffers, GradientReducer, Holders, holders, new_groups
+from drlpp.runtime.recording import Recorder
+from drlpp.runtime.reduction import CombinedBuffers, GradientReducer, holders, new_groups, shared_parameters
 from drlpp.runtime.stage_module import (
     StageModule,
     cut_stage,
@@ -101,37 +102,14 @@ class Pipeline:
         sharing = parameter_readers(captured, stage_of)
         times = logical_times(plan, transfers)
         self._owner = {name: holders(plan, stages)[0] for name, stages in sharing.items()}
-        by_holders: dict[Holders, list[str]] = defaultdict(list)
-        for name, stages in sharing.items():
-            by_holders[holders(plan, stages)].append(name)
-        changing = [holders(plan, [s.index]) for s in plan.stages if len(s.devices) > 1]
-        sets = sorted(
-            {h for h in (*by_holders, *changing) if len(h) > 1},
-            key=lambda h: (max(times.get((d, len(plan.schedule.get(d, ())) - 1), (0, 0)) for d in h), h),
-        )
-        groups = new_groups(sets, rank_of)
+        sets = {holders(plan, stages) for stages in (*sharing.values(), *([s.index] for s in plan.stages))}
+        groups = new_groups(sorted(h for h in sets if len(h) > 1), rank_of)
         self._combined_buffers = {
             s: CombinedBuffers(stage.module, _decays(stage), plan.num_microbatches, groups.get(holders(plan, [s])))
             for s, stage in self._stages.items()
             if stage.changed and not _in_order(plan, s)
         }
-        last = {
-            h: max(
-                (
-                    i
-                    for i, a in enumerate(plan.schedule.get(self.device, ()))
-                    if a.kind in "BW" and any(a.stage in sharing[n] for n in by_holders[h])
-                ),
-                default=-1,
-            )
-            for h in sets
-            if self.device in h and by_holders[h]
-        }
-        self._reducer = GradientReducer(
-            {h: [p for n in by_holders[h] if isinstance(p := self._tensors[n], nn.Parameter)] for h in last},
-            last,
-            groups,
-        )
+        self._reducer = GradientReducer(shared_parameters(plan, self.device, sharing, times, self._tensors), groups)
         slots = stage_slots(messages, plan.num_stages)
         self._executor: Executor | None = None
         if self.device is not None:
@@ -249,10 +227,12 @@ class Pipeline:
         c = self._context
         return draw({n: self._needed[n] for n in names if n in self._needed}, c.seed, c.step, microbatch)
 
-    def observe(self, observer: Observer | None) -> None:
-        """Has `observer` called after every action."""
+    def observe(self, recorder: Recorder | None) -> None:
+        """Has the actions, messages and all-reduces of the next steps recorded."""
+        self._reducer.observe = None if recorder is None else recorder.all_reduced
         if self._executor is not None:
-            self._executor.observe = observer
+            self._executor.observe = None if recorder is None else recorder.action
+            self._executor.channel.observe(recorder)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters of this rank under the model's names; a tied one under one of them."""

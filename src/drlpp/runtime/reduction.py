@@ -1,7 +1,8 @@
 """Sums over the ranks that share parameters: replicas of a stage, and stages that read the same (tied) parameter.
 
-For each set of devices there is one all-reduce per step and element type, started as soon as this rank has run its last
-backward pass that adds to these gradients, so that it runs beside the rest of the schedule. All ranks start their
+Gradients are summed in buckets of some MiB, in the order in which the plan completes them. The all-reduce of a bucket
+starts as soon as the last gradient in it is complete, in the middle of a backward pass too, so that it runs beside the
+rest of that pass and of the schedule (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2). All ranks start their
 all-reduces in one planned order.
 
 Replicas also share the buffers that the forward pass changes, and a schedule may run micro-batches out of order. Only
@@ -11,18 +12,23 @@ the statistics then equal those of one device that ran the micro-batches one aft
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from drlpp.plan import Plan
 from drlpp.runtime.waiting import FIRST_TIMEOUT_S, wait_for_all
 
 Holders = tuple[int, ...]
 """Devices that hold a copy of the same parameter, sorted."""
+BUCKET_BYTES = 1 << 22
+"""A bucket of gradients is full at this size."""
 
 
 def holders(plan: Plan, stages: Sequence[int]) -> Holders:
@@ -40,62 +46,184 @@ def new_groups(sets: Sequence[Holders], rank_of: Mapping[int, int]) -> Mapping[H
     return groups
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class SharedParameter:
+    """A parameter that several ranks hold.
+
+    Attributes:
+        parameter: of this rank.
+        holders: the devices that hold it.
+        last_action: index of the last action of this rank that adds to its gradient; -1 if there is none.
+        at_once: that action adds to it in one piece (B does, W may not), so that it is complete then.
+    """
+
+    parameter: nn.Parameter
+    holders: Holders
+    last_action: int
+    at_once: bool
+
+
+def shared_parameters(
+    plan: Plan,
+    device: int | None,
+    sharing: Mapping[str, Sequence[int]],
+    times: Mapping[tuple[int, int], tuple[int, int]],
+    tensors: Mapping[str, torch.Tensor],
+) -> list[SharedParameter]:
+    """The parameters that a device shares with others, in the order in which the plan completes their gradients.
+
+    Args:
+        plan: a legal plan.
+        device: of this rank; None if it runs nothing.
+        sharing: parameter -> stages that read it, in the order of their first use in the model.
+        times: see `logical_times`.
+        tensors: parameters of this rank.
+    """
+    last: dict[tuple[int, int], tuple[int, bool]] = {}
+    for d, actions in plan.schedule.items():
+        for i, a in enumerate(actions):
+            if a.kind in "BW":
+                last[d, a.stage] = i, a.kind == "B"
+    out = []
+    for position, (name, stages) in enumerate(sharing.items()):
+        devices = holders(plan, stages)
+        parameter = tensors.get(name)
+        if device in devices and len(devices) > 1 and isinstance(parameter, nn.Parameter):
+            ends = {d: max((last.get((d, s), (-1, False)) for s in stages), default=(-1, False)) for d in devices}
+            completed = max(times.get((d, i), (0, 0)) for d, (i, _) in ends.items())
+            out.append((completed, -position, SharedParameter(parameter, devices, *ends[device])))
+    return [s for _, _, s in sorted(out, key=lambda item: item[:2])]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Bucket:
+    """Gradients that travel together.
+
+    Attributes:
+        parameters: theirs.
+        missing: those (by identity) whose gradients are not complete in this step.
+    """
+
+    parameters: list[SharedParameter]
+    missing: set[int]
+
+
 class GradientReducer:
     """The all-reduces of one rank.
 
     Args:
-        parameters: parameters of this rank by the set of devices that hold them; sets of one device are ignored. In
-            the order in which all ranks start them.
-        last_action: set of devices -> index of the last action of this rank that adds to these gradients.
+        shared: the parameters that this rank shares, in the order in which the plan completes their gradients.
         groups: set of devices -> process group.
 
     Attributes:
         timeout_s: how long other ranks are waited for.
+        observe: called after an all-reduce with its bytes and the seconds at which it began and ended.
     """
 
-    def __init__(
-        self,
-        parameters: Mapping[Holders, Sequence[nn.Parameter]],
-        last_action: Mapping[Holders, int],
-        groups: Mapping[Holders, dist.ProcessGroup],
-    ) -> None:
-        self._parameters = {d: list(p) for d, p in parameters.items() if len(d) > 1}
-        self._last_action = last_action
-        self._groups = groups
+    def __init__(self, shared: Sequence[SharedParameter], groups: Mapping[Holders, dist.ProcessGroup]) -> None:
         self.timeout_s = FIRST_TIMEOUT_S
-        self._waiting: list[Holders] = []
-        self._started: list[tuple[dist.Work | None, torch.Tensor, list[nn.Parameter]]] = []
+        self.observe: Callable[[int, float, float], None] | None = None
+        self._groups = groups
+        self._buckets = _buckets(shared)
+        self._bucket_of = {id(s.parameter): bucket for bucket in self._buckets for s in bucket.parameters}
+        self._by_last: dict[int, list[SharedParameter]] = defaultdict(list)
+        for s in shared:
+            self._by_last[s.last_action].append(s)
+        self._before: dict[int, torch.Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
+        self._started: list[tuple[dist.Work | None, torch.Tensor, _Span]] = []
 
     def begin(self) -> None:
-        """Starts a step."""
-        self._waiting = list(self._parameters)
+        """Starts a step. Gradients of earlier steps, which are sums already, are put aside."""
+        self._started.clear()
+        for bucket in self._buckets:
+            for s in bucket.parameters:
+                bucket.missing.add(id(s.parameter))
+                if s.parameter.grad is not None:
+                    self._before[id(s.parameter)] = s.parameter.grad
+                    s.parameter.grad = None
+        self.after_action(-1)
 
     def after_action(self, index: int) -> None:
-        """Starts the all-reduces whose gradients are complete on this rank."""
-        while self._waiting and self._last_action[self._waiting[0]] <= index:
-            self._start(self._waiting.pop(0))
+        """Starts the all-reduces whose gradients are complete on this rank, and watches those that come next."""
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks.clear()
+        for s in self._by_last.get(index, ()):
+            self._bucket_of[id(s.parameter)].missing.discard(id(s.parameter))
+        self._start_ready()
+        for s in self._by_last.get(index + 1, ()):
+            if s.at_once:
+                self._hooks.append(s.parameter.register_post_accumulate_grad_hook(self._complete))
 
     def finish(self) -> None:
-        """Starts those that no action started, waits for all, and stores the sums in `.grad`."""
-        while self._waiting:
-            self._start(self._waiting.pop(0))
-        for work, flat, parameters in self._started:
+        """Waits for all and stores the sums in `.grad`."""
+        for (work, flat, span), bucket in zip(self._started, self._buckets, strict=True):
             wait_for_all(work, "the sum of gradients", self.timeout_s, flat.device)
-            pieces = flat.split([p.numel() for p in parameters])
-            for parameter, piece in zip(parameters, pieces, strict=True):
-                parameter.grad = piece.view(parameter.shape)
-        self._started.clear()
+            if self.observe is not None:
+                self.observe(flat.nbytes, span.begin_s, span.end())
+            pieces = flat.split([s.parameter.numel() for s in bucket.parameters])
+            for s, piece in zip(bucket.parameters, pieces, strict=True):
+                before = self._before.pop(id(s.parameter), None)
+                total = piece.view(s.parameter.shape)
+                s.parameter.grad = total if before is None else before.add_(total)
 
-    def _start(self, devices: Holders) -> None:
-        by_type: dict[torch.dtype, list[nn.Parameter]] = defaultdict(list)
-        for parameter in self._parameters[devices]:
-            by_type[parameter.dtype].append(parameter)
-        for parameters in by_type.values():
+    def _complete(self, parameter: torch.Tensor) -> None:
+        self._bucket_of[id(parameter)].missing.discard(id(parameter))
+        self._start_ready()
+
+    def _start_ready(self) -> None:
+        """Starts the next all-reduces, in the planned order, as far as their gradients are complete."""
+        while len(self._started) < len(self._buckets) and not self._buckets[len(self._started)].missing:
+            parameters = [s.parameter for s in self._buckets[len(self._started)].parameters]
+            holders = self._buckets[len(self._started)].parameters[0].holders
             flat = torch.cat(
                 [(torch.zeros_like(p) if p.grad is None else p.grad).detach().reshape(-1) for p in parameters]
             )
-            work = dist.all_reduce(flat, group=self._groups[devices], async_op=True)
-            self._started.append((work, flat, parameters))
+            for parameter in parameters:
+                parameter.grad = None
+            span = _Span()
+            work = dist.all_reduce(flat, group=self._groups[holders], async_op=True)
+            if self.observe is not None and work is not None:
+                span.follow(work, flat.device)
+            self._started.append((work, flat, span))
+
+
+class _Span:
+    """When an all-reduce began and ended."""
+
+    def __init__(self) -> None:
+        self.begin_s = time.perf_counter()
+        self._end_s: float | None = None
+
+    def follow(self, work: dist.Work, device: torch.device) -> None:
+        """Has the end written down when it comes; NCCL tells only those who wait."""
+        if device.type == "cpu":
+            work.get_future().then(lambda _: self._ended())
+
+    def end(self) -> float:
+        """The end, or now if nobody saw it."""
+        return time.perf_counter() if self._end_s is None else self._end_s
+
+    def _ended(self) -> None:
+        self._end_s = time.perf_counter()
+
+
+def _buckets(shared: Sequence[SharedParameter]) -> list[_Bucket]:
+    """Fills buckets in the given order, one at a time for each set of devices and element type.
+
+    They are in the order of their last parameters, which is the same on all ranks.
+    """
+    kept: list[tuple[int, _Bucket]] = []
+    filling: dict[tuple[Holders, torch.dtype], tuple[int, _Bucket]] = {}
+    for position, s in enumerate(shared):
+        key = s.holders, s.parameter.dtype
+        _, bucket = filling.get(key, (0, _Bucket([], set())))
+        bucket.parameters.append(s)
+        filling[key] = position, bucket
+        if sum(other.parameter.nbytes for other in bucket.parameters) >= BUCKET_BYTES:
+            kept.append(filling.pop(key))
+    return [bucket for _, bucket in sorted([*kept, *filling.values()], key=lambda item: item[0])]
 
 
 class CombinedBuffers:

@@ -13,11 +13,10 @@ from torch import nn
 
 from drlpp.capture import CapturedModel, initial_values
 from drlpp.errors import InputError
-from drlpp.plan import Action, Plan
+from drlpp.plan import Plan
 from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from drlpp.runtime.clock import clock_offset_s
 from drlpp.runtime.emulation import EmulatedPipeline
-from drlpp.runtime.executor import Observer
 from drlpp.runtime.heartbeat import Where
 from drlpp.runtime.job import AUTOCAST, RunOptions, RunReport
 from drlpp.runtime.memory import StorageTracker
@@ -100,7 +99,10 @@ def train_captured(
         raise InputError(f"{options.checkpoint} has a checkpoint of step {first}: ask for more than {first} steps")
     if first and dist.get_rank() == 0:
         say(f"going on from the checkpoint of step {first}")
-    recorder = Recorder(pipeline.device, offset_s)
+    in_use = None if tracker is None else tracker.sample
+    if pipeline.torch_device.type == "cuda":
+        in_use = torch.cuda.memory_allocated
+    recorder = Recorder(pipeline.device, offset_s, in_use)
     spans: list[tuple[float, float]] = []
     losses: list[float] = []
     gradients: dict[str, torch.Tensor] = {}
@@ -108,7 +110,7 @@ def train_captured(
     for step in range(first, options.steps):
         last = step == options.steps - 1
         if last:
-            pipeline.observe(_observer(recorder, tracker))
+            pipeline.observe(recorder)
         if last and tracker is not None:
             tracker.add(pipeline.state_dict().values())
             tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
@@ -143,6 +145,7 @@ def train_captured(
     peak = float(tracker.peak_bytes) if tracker is not None else 0.0
     if pipeline.torch_device.type == "cuda":
         peak = float(torch.cuda.max_memory_allocated())
+    pipeline.observe(None)
     result = _RankResult(pipeline.device, spans, tuple(losses), recorder, state, peak)
     rank, size = dist.get_rank(), dist.get_world_size()
     results: list[_RankResult] | None = [result] * size if rank == 0 else None
@@ -192,15 +195,6 @@ def _measured(results: list[_RankResult]) -> list[float]:
         max(e for _, e in step) - min(b for b, _ in step) for step in zip(*(r.spans for r in results), strict=True)
     ]
     return times[1:] if len(times) > 1 else times
-
-
-def _observer(recorder: Recorder, tracker: StorageTracker | None) -> Observer:
-    def observe(action: Action, begin_s: float, end_s: float) -> None:
-        recorder.action(action, begin_s, end_s)
-        if tracker is not None:
-            tracker.sample()
-
-    return observe
 
 
 def _report(

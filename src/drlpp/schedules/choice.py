@@ -18,10 +18,9 @@ from drlpp.schedules.replay import replay_into
 from drlpp.schedules.waves import depths, gpipe, one_f_one_b
 from drlpp.schedules.zero_bubble import is_v_shaped, zbv, zero_bubble
 
-SPLIT_BACKWARD_COST = 0.15
-"""A schedule with split backward passes has to save this part of the iteration to be chosen over one without: the
-weight half is one call of autograd per layer, which the simulator leaves out. On two CPU processes it made I + W take
-1.2 to 1.4 times B (`docs/log.md`)."""
+SPLIT_BACKWARD_COST = 0.05
+"""A schedule with split backward passes has to save this part of the iteration to be chosen over one without: so much
+longer than B take I + W of a stage of ordinary size on the CPU, which the simulator leaves out (docs/benchmarks.md)."""
 
 NUM_SCHEDULES = 9
 _EAGER_1F1B, _GPIPE, _ZERO_BUBBLE, _ZBV, _LIST, _SPLIT_LIST = 1, 2, 4, 6, 7, 8
