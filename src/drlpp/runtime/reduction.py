@@ -64,7 +64,7 @@ class GradientReducer:
         self._groups = groups
         self.timeout_s = FIRST_TIMEOUT_S
         self._waiting: list[Holders] = []
-        self._started: list[tuple[dist.Work | None, torch.Tensor, list[nn.Parameter]]] = []
+        self._started: list[tuple[dist.Work | None, torch.device]] = []
 
     def begin(self) -> None:
         """Starts a step."""
@@ -76,14 +76,11 @@ class GradientReducer:
             self._start(self._waiting.pop(0))
 
     def finish(self) -> None:
-        """Starts those that no action started, waits for all, and stores the sums in `.grad`."""
+        """Starts those that no action started, and waits until `.grad` holds the sums."""
         while self._waiting:
             self._start(self._waiting.pop(0))
-        for work, flat, parameters in self._started:
-            wait_for_all(work, "the sum of gradients", self.timeout_s, flat.device)
-            pieces = flat.split([p.numel() for p in parameters])
-            for parameter, piece in zip(parameters, pieces, strict=True):
-                parameter.grad = piece.view(parameter.shape)
+        for work, device in self._started:
+            wait_for_all(work, "the sum of gradients", self.timeout_s, device)
         self._started.clear()
 
     def _start(self, devices: Holders) -> None:
@@ -94,8 +91,11 @@ class GradientReducer:
             flat = torch.cat(
                 [(torch.zeros_like(p) if p.grad is None else p.grad).detach().reshape(-1) for p in parameters]
             )
+            pieces = flat.split([p.numel() for p in parameters])
+            for parameter, piece in zip(parameters, pieces, strict=True):
+                parameter.grad = piece.view(parameter.shape)  # summed in place; what was there before is freed now
             work = dist.all_reduce(flat, group=self._groups[devices], async_op=True)
-            self._started.append((work, flat, parameters))
+            self._started.append((work, flat.device))
 
 
 class CombinedBuffers:
