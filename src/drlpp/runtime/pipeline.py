@@ -249,10 +249,11 @@ class Pipeline:
         c = self._context
         return draw({n: self._needed[n] for n in names if n in self._needed}, c.seed, c.step, microbatch)
 
-    def observe(self, observer: Observer | None) -> None:
-        """Has `observer` called after every action."""
+    def observe(self, observer: Observer, watch: Callable[[], None] | None = None) -> None:
+        """Has `observer` called after every action, and `watch` before it computes."""
         if self._executor is not None:
             self._executor.observe = observer
+            self._executor.watch = watch
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters of this rank under the model's names; a tied one under one of them."""

@@ -108,7 +108,7 @@ def train_captured(
     for step in range(first, options.steps):
         last = step == options.steps - 1
         if last:
-            pipeline.observe(_observer(recorder, tracker))
+            pipeline.observe(_observer(recorder, tracker), None if tracker is None else tracker.sample)
         if last and tracker is not None:
             tracker.add(pipeline.state_dict().values())
             tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
