@@ -232,6 +232,7 @@ class Pipeline:
         self._reducer.observe = None if recorder is None else recorder.all_reduced
         if self._executor is not None:
             self._executor.observe = None if recorder is None else recorder.action
+            self._executor.watch = None if recorder is None else recorder.look
             self._executor.channel.observe(recorder)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

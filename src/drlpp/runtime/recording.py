@@ -7,6 +7,7 @@ only those who wait, it ends where its reader takes it, and so does an all-reduc
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 
 from drlpp.plan import Action, Trace, TraceEvent
@@ -19,11 +20,11 @@ class Recorder:
     Args:
         device: id; None for a rank that runs nothing.
         offset_s: to add to this rank's clock to get the common one.
-        memory: gives the bytes in use; asked after each action.
+        memory: gives the bytes in use; asked before each action, when all that it reads is there, and after it.
 
     Attributes:
         events: of this rank.
-        memory: (seconds, bytes in use) after each action.
+        memory: (seconds, bytes in use) before and after each action.
         sent: position in the order of transfers -> when this rank posted the send.
         arrivals: the same -> the transfer, from the posting of the receive on this rank.
     """
@@ -58,8 +59,12 @@ class Recorder:
                     end_s=end_s,
                 )
             )
-            if self._bytes_in_use is not None:
-                self.memory.append((end_s + self._offset_s, self._bytes_in_use()))
+            self.look()
+
+    def look(self) -> None:
+        """Writes down the memory in use."""
+        if self._bytes_in_use is not None:
+            self.memory.append((time.perf_counter() + self._offset_s, self._bytes_in_use()))
 
     def sending(self, transfer: Transfer, at_s: float) -> None:
         """A send is about to be posted."""
