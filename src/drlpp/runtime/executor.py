@@ -96,7 +96,7 @@ class Executor:
         channel: its messages.
         current: the action that runs now; None between steps.
         waits: it waits for what it reads.
-        watch: called before an action computes, when all that it reads is there.
+        watch: called with the time before an action computes, when all that it reads is there.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Executor:
     ) -> None:
         self.actions = plan.schedule.get(device, ())
         self.observe = observe
-        self.watch: Callable[[], None] | None = None
+        self.watch: Callable[[float], None] | None = None
         self.current: Action | None = None
         self.waits = False
         self.channel = channel
@@ -137,7 +137,7 @@ class Executor:
                 raise ExecutionError(f"stuck before action {action}: {error}") from error
             self.waits = False
             if self.watch is not None:
-                self.watch()
+                self.watch(time.perf_counter())
             begin = time.perf_counter()
             outputs = _compute(compute, action, inputs)
             end = time.perf_counter()

@@ -7,7 +7,6 @@ only those who wait, it ends where its reader takes it, and so does an all-reduc
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 
 from drlpp.plan import Action, Trace, TraceEvent
@@ -59,12 +58,12 @@ class Recorder:
                     end_s=end_s,
                 )
             )
-            self.look()
+            self.look(end_s)
 
-    def look(self) -> None:
+    def look(self, at_s: float) -> None:
         """Writes down the memory in use."""
         if self._bytes_in_use is not None:
-            self.memory.append((time.perf_counter() + self._offset_s, self._bytes_in_use()))
+            self.memory.append((at_s + self._offset_s, self._bytes_in_use()))
 
     def sending(self, transfer: Transfer, at_s: float) -> None:
         """A send is about to be posted."""
