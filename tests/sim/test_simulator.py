@@ -209,18 +209,40 @@ def test_recomputation_runs_the_forward_pass_again_and_holds_only_inputs():
     graph = OpGraph(name="g", ops=ops, edges=edges, tensor_bytes={"t": 10.0, "big": 100.0})
     plain = simulated(graph, one_host(2), [(0,), (1,)], 3, "gpipe")
     again = simulated(graph, one_host(2), [(0,), (1,)], 3, "gpipe", recompute=(False, True))
-    assert plain.prediction.peak_memory_bytes == (30.0, 330.0)
-    assert again.prediction.peak_memory_bytes == (30.0, 130.0)
+    assert plain.prediction.peak_memory_bytes == (60.0, 330.0)
+    assert again.prediction.peak_memory_bytes == (60.0, 130.0)
     assert again.prediction.iteration_time_s == plain.prediction.iteration_time_s + 3.0
     assert [e.kind for e in again.trace.events].count("recompute") == 3
-    assert [size for _, size in again.trace.memory[1]] == [0, 10, 20, 30, 130, 20, 120, 10, 110, 0]
+    assert [size for _, size in again.trace.memory[1]] == [0, 30, 130, 30, 130, 30, 130, 20]
 
 
 def test_infeasible_devices_are_named_with_their_excess():
     graph = chain_graph(2, tensor_bytes=10.0)
     result = simulated(graph, one_host(2, memory=25), [(0,), (1,)], 4, "gpipe")
     assert not result.feasible
-    assert result.infeasible == ((0, 15.0), (1, 55.0))
+    assert result.infeasible == ((0, 45.0), (1, 55.0))
+
+
+def test_memory_counts_what_is_received_ahead_and_what_was_returned():
+    times = {"reference": OpTimes(1.0, 1.0, 1.0)}
+    ops = (Op(name="a", kind="x", times=times), Op(name="b", kind="x", times=times))
+    edges = (Edge(src="a", dst="b", tensor="t"),)
+    graph = OpGraph(name="g", ops=ops, edges=edges, tensor_bytes={"t": 1.0})
+    result = simulated(graph, one_host(2), [(0,), (1,)], 8, "1f1b")
+    # 0F0 0F1 0B0 0F2 0B1 ...: two values held, the gradient that B0 reads, and the one for B1
+    assert result.prediction.peak_memory_bytes[0] == 2 + 2
+    # 1F0 1B0 1F1 1B1 ...: the value held, the next one, and two gradients on their way back
+    assert result.prediction.peak_memory_bytes[1] == 1 + 1 + 2
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_a_message_to_two_stages_of_a_device_has_one_buffer(requires_grad):
+    times = {"reference": OpTimes(1.0, 1.0, 1.0)}
+    ops = tuple(Op(name=n, kind="x", times=times) for n in "abc")
+    edges = tuple(Edge(src="a", dst=n, tensor="t", requires_grad=requires_grad) for n in "bc")
+    graph = OpGraph(name="g", ops=ops, edges=edges, tensor_bytes={"t": 1.0})
+    result = simulated(graph, one_host(2), [(0,), (1,), (1,)], 1, "gpipe")
+    assert result.prediction.peak_memory_bytes == (1.0 + requires_grad, 2.0)
 
 
 def test_trace_is_sorted_and_ends_with_the_iteration():

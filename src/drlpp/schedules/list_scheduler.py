@@ -25,6 +25,7 @@ import numpy as np
 
 from drlpp.schedules.arena import filled_ints, filled_reals, filled_words, ints, kernel, reals, words
 from drlpp.schedules.events import ONE, idle_links, pop, push, slot_of, transfer
+from drlpp.schedules.memory import LOOKAHEAD, RETURNS_KEPT, transfer_buffers
 from drlpp.schedules.orders import empty_orders
 
 SLACKS = (1.0, 1.5, 2.5, math.inf)
@@ -79,7 +80,8 @@ def list_order(arena, p, to_sink, slack, split, work_left, after, give_up_s):  #
         device_slot[fill[d]] = i
         fill[d] += 1
 
-    # memory: reserved for the micro-batches before `admitted` on every device
+    # memory: reserved for the micro-batches before `admitted` on every device; the rest is for buffers of messages
+    received, returned = transfer_buffers(arena, p)
     capacity = reals(arena, num_devices)[0]
     for d in range(num_devices):
         again = 0.0
@@ -87,6 +89,12 @@ def list_order(arena, p, to_sink, slack, split, work_left, after, give_up_s):  #
             for r in range(device_off[d], device_off[d + 1]):
                 again = max(again, p.again_bytes[slot_stage[device_slot[r]]])
         capacity[d] = p.memory_bytes[d] - p.resident_bytes[d] - again
+        largest = 0.0
+        for r in range(device_off[d], device_off[d + 1]):
+            slot = device_slot[r]
+            largest = max(largest, max(received[slot], received[num_slots + slot]))
+            capacity[d] -= RETURNS_KEPT * returned[slot]
+        capacity[d] -= (1 + LOOKAHEAD) * largest
 
     missing = words(arena, 2 * num_stages * num_mb)[0]
     at = 0

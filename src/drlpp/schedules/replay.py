@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from drlpp.errors import ScheduleError
 from drlpp.schedules.arena import entry, filled_ints, filled_reals, filled_words, ints, kernel, reals, with_arena, words
 from drlpp.schedules.events import ONE, idle_links, pop, push, settle, slot_of, transfer
+from drlpp.schedules.memory import peak_memory
 from drlpp.schedules.orders import FlatSchedule
 from drlpp.schedules.placed import PlacedStages
 
@@ -77,16 +78,13 @@ def replay_into(arena, p, flat, peak):  # type: ignore[no-untyped-def]
         group_left[g] = p.group_pending[g]
     position = ints(arena, num_devices)[0]
     free = reals(arena, num_devices)[0]  # end of the last action of a device
-    memory = reals(arena, num_devices)[0]
     for d in range(num_devices):
         position[d] = flat.offset[d]
         free[d] = 0.0
-        memory[d] = p.resident_bytes[d]
-        peak[d] = p.resident_bytes[d]
+    peak_memory(arena, p, flat, peak)
     return _loop(
         p,
         flat,
-        peak,
         missing,
         ready,
         consumers,
@@ -97,7 +95,6 @@ def replay_into(arena, p, flat, peak):  # type: ignore[no-untyped-def]
         filled_reals(arena, num_events, 0.0)[0],
         free,
         filled_words(arena, num_devices, 1)[0],
-        memory,
         filled_reals(arena, num_devices, 0.0)[0],
         filled_reals(arena, num_devices, 0.0)[0],
         filled_ints(arena, num_devices, 0)[0],
@@ -111,7 +108,6 @@ def replay_into(arena, p, flat, peak):  # type: ignore[no-untyped-def]
 def _loop(  # type: ignore[no-untyped-def]
     p,
     flat,
-    peak,
     missing,
     ready,
     consumers,
@@ -122,7 +118,6 @@ def _loop(  # type: ignore[no-untyped-def]
     when,  # end of the running action of a device; request of an all-reduce
     free,
     idle,
-    memory,
     reduced,  # end of the last all-reduce of a device
     arrival,  # of the message in hand, by receiving device
     stamp,
@@ -145,15 +140,13 @@ def _loop(  # type: ignore[no-untyped-def]
     message_grad = p.message_grad
     message_s = p.message_s
     message_bytes = p.message_bytes
-    held_bytes = p.held_bytes
-    again_bytes = p.again_bytes
     action_s = p.action_s
     listed_off = flat.offset.view(np.uint64)
     listed_stage = flat.stage.view(np.uint32)
     listed_kind = flat.kind.view(np.uint32)
     listed_m = flat.microbatch.view(np.uint32)
     num_mb = np.uint64(p.num_microbatches)
-    half = np.uint64(len(held_bytes)) * num_mb
+    half = np.uint64(len(p.held_bytes)) * num_mb
     num_devices = np.uint64(len(p.used))
     ordered = p.ports_shared == 1
     size, counter, done = np.uint64(0), 0, 0
@@ -185,18 +178,6 @@ def _loop(  # type: ignore[no-untyped-def]
         end = when[d]
         free[d] = end
         done += 1
-        if kind == 0:
-            memory[d] += held_bytes[s]
-            peak[d] = max(peak[d], memory[d])
-        elif kind == 1:
-            peak[d] = max(peak[d], memory[d] + again_bytes[s])
-            memory[d] -= held_bytes[s]
-        elif kind == 2:
-            memory[d] += again_bytes[s]
-            peak[d] = max(peak[d], memory[d])
-        else:
-            memory[d] -= held_bytes[s] + again_bytes[s]
-
         if kind != 3:
             phase = 0 if kind == 0 else 1
             base = np.uint64(0) if kind == 0 else half

@@ -1,6 +1,6 @@
 """The simulator: predicted time and memory of a plan.
 
-Semantics (two implementations agree on them: `sim.simulator` is the readable one, `sim.replay` the fast one):
+Semantics (two implementations agree on them: `sim.simulator` is the readable one, `schedules.replay` the fast one):
 
 1. Events are handled in the order ``(time, priority, sequence)``. The end of an action has priority 0 and the device
    as its sequence number; the request of an all-reduce has priority 1 and the number of its gradient group.

@@ -8,9 +8,11 @@ from collections import defaultdict
 import numpy as np
 
 from drlpp.cost import StageCosts, all_reduce_s, op_times, stage_costs
+from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
 from drlpp.plan.trace import TraceKind
 from drlpp.schedules import gradient_groups, place_stages, resident_and_optimizer
+from drlpp.schedules.memory import LOOKAHEAD, RETURNS_KEPT
 from drlpp.sim.bottleneck import device_loads
 from drlpp.sim.simulation import Simulation, Transfer
 
@@ -81,7 +83,9 @@ class _Iteration:
         self.heap: list[tuple[float, int, int]] = []
         self.events: list[TraceEvent] = []
         self.transfers: list[Transfer] = []
-        self.memory = [[(0.0, float(r))] for r in self.resident]
+        self.held = [float(r) for r in self.resident]  # bytes on each device, without what has yet to be read
+        self.memory = [[(0.0, size)] for size in self.held]
+        self.kept: dict[tuple[int, int], int] = defaultdict(int)  # (s, d) -> returned gradients that are still kept
 
     def _has_gradient(self, k: int) -> bool:
         return self.messages[k].requires_grad and self.messages[k].phase == "forward"
@@ -138,16 +142,50 @@ class _Iteration:
         self._event(d, "compute", kind, s, m, start + again if kind in ("B", "I") else start, end)
         self.compute_s[d] += seconds
         if kind == "F":
-            self._remember(d, start, held)
+            self.held[d] += held
         elif kind in ("B", "I"):
-            self._remember(d, start, whole - held)
+            self.held[d] += whole - held
+        ahead = self.position[d]
+        waiting = sum(self._received(d, a) for a in self.plan.schedule[d][ahead : ahead + LOOKAHEAD])
+        self._remember(d, start, waiting if kind == "F" else waiting + self._received(d, action))
         if kind in ("B", "W"):
-            self._remember(d, end, -whole)
+            self.held[d] -= whole
+        if kind in ("B", "I") and self.kept[s, d] < RETURNS_KEPT:
+            self.kept[s, d] += 1
+            self.held[d] += self._returned(d, s, self.plan.stages[s].devices.index(d))
+        self._remember(d, end, waiting)
         return end
 
-    def _remember(self, d: int, time: float, change: float) -> None:
-        if change:
-            self.memory[d].append((time, self.memory[d][-1][1] + change))
+    def _remember(self, d: int, time: float, buffers: float) -> None:
+        size = self.held[d] + buffers
+        if size != self.memory[d][-1][1]:
+            self.memory[d].append((time, size))
+
+    def _received(self, d: int, action: Action) -> float:
+        """Bytes that an action reads from buffers of device d."""
+        s, kind, m = action
+        if kind == "W":
+            return 0.0
+        m %= len(self.plan.stages[s].devices)
+        phase = "forward" if kind == "F" else "backward"
+        size = sum(x.bytes for x in self._read_first(d, s, m) if x.phase == phase)
+        if phase == "backward":
+            for k in self.sends[s, "forward"]:
+                if self._has_gradient(k):
+                    size += self.messages[k].bytes * len(self._receivers(k, m).keys() - {d})
+        return size
+
+    def _returned(self, d: int, s: int, m: int) -> float:
+        """Bytes of gradients that a backward pass of stage s leaves for other devices."""
+        return sum(x.bytes for x in self._read_first(d, s, m) if x.requires_grad and x.phase == "forward")
+
+    def _read_first(self, d: int, s: int, m: int) -> list[Message]:
+        """Messages from other devices of which stage s is the first reader on device d."""
+        return [
+            x
+            for k, x in enumerate(self.messages)
+            if s in x.dsts and self.plan.stages[x.src].device(m) != d and self._receivers(k, m)[d][0] == s
+        ]
 
     def _event(
         self, d: int, stream: str, kind: TraceKind, s: int, m: int, start: float, end: float, size: float = 0.0

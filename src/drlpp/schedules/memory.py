@@ -1,0 +1,107 @@
+"""Peak memory of a schedule, and the part of it that is buffers of messages.
+
+Memory depends on the order of a device's actions and not on their times. The semantics are those of `drlpp.sim`.
+
+A receive is posted `LOOKAHEAD` actions before the action that reads it, and its buffer exists from then on. A gradient
+that was returned is kept until something that comes back proves that it was read: by then about `RETURNS_KEPT` of them
+wait. Values that were sent are no buffers of their own, since the stage keeps them for its backward pass anyway.
+
+Where replicas make it depend on the micro-batch who the other side is, the first micro-batch of each replica decides.
+"""
+
+from __future__ import annotations
+
+from drlpp.schedules.arena import filled_ints, filled_reals, kernel
+
+LOOKAHEAD = 2
+"""Actions before its first reader at which the receive of a message is posted."""
+RETURNS_KEPT = 2
+"""Gradients of a stage that were returned to other devices and are still kept."""
+
+
+@kernel
+def transfer_buffers(arena, p):  # type: ignore[no-untyped-def]
+    """Bytes of the messages of a micro-batch between a slot and other devices.
+
+    Returns:
+        ``[2 L]`` received before F, then before B (or I); ``[L]`` gradients returned after B (or I).
+    """
+    num_slots = len(p.slot_device)
+    received = filled_reals(arena, 2 * num_slots, 0.0)[0]
+    returned = filled_reals(arena, num_slots, 0.0)[0]
+    for k in range(len(p.message_src)):
+        src, size = p.message_src[k], p.message_bytes[k]
+        phase = num_slots if p.message_backward[k] else 0
+        for j in range(p.dst_off[k], p.dst_off[k + 1]):
+            for slot in range(p.slot_off[p.dst[j]], p.slot_off[p.dst[j] + 1]):
+                m = slot - p.slot_off[p.dst[j]]
+                d = p.slot_device[slot]
+                if _device(p, src, m) != d and _first_there(p, k, j, m, d):
+                    received[phase + slot] += size
+                    if p.message_grad[k]:
+                        returned[slot] += size
+        if p.message_grad[k]:
+            for slot in range(p.slot_off[src], p.slot_off[src + 1]):
+                m = slot - p.slot_off[src]
+                for j in range(p.dst_off[k], p.dst_off[k + 1]):
+                    d = _device(p, p.dst[j], m)
+                    if d != p.slot_device[slot] and _first_there(p, k, j, m, d):
+                        received[num_slots + slot] += size
+    return received, returned
+
+
+@kernel
+def peak_memory(arena, p, flat, peak):  # type: ignore[no-untyped-def]
+    """Writes the ``[U]`` peak bytes of the used devices under a `FlatSchedule`."""
+    num_slots = len(p.slot_device)
+    received, returned = transfer_buffers(arena, p)
+    kept = filled_ints(arena, num_slots, 0)[0]  # returned gradients that are not known to have been read
+    for d in range(len(p.used)):
+        memory = p.resident_bytes[d]
+        peak[d] = memory
+        end = flat.offset[d + 1]
+        for i in range(flat.offset[d], end):
+            s, kind = flat.stage[i], flat.kind[i]
+            slot = _slot(p, s, flat.microbatch[i])
+            if kind == 0:
+                memory += p.held_bytes[s]
+                during = memory
+            elif kind == 1:
+                during = memory + p.again_bytes[s] + received[num_slots + slot]
+                memory -= p.held_bytes[s]
+            elif kind == 2:
+                memory += p.again_bytes[s]
+                during = memory + received[num_slots + slot]
+            else:
+                during = memory
+                memory -= p.held_bytes[s] + p.again_bytes[s]
+            for j in range(i + 1, min(i + 1 + LOOKAHEAD, end)):
+                if flat.kind[j] != 3:
+                    phase = 0 if flat.kind[j] == 0 else num_slots
+                    during += received[phase + _slot(p, flat.stage[j], flat.microbatch[j])]
+            peak[d] = max(peak[d], during)
+            if (kind == 1 or kind == 2) and kept[slot] < RETURNS_KEPT:
+                kept[slot] += 1
+                memory += returned[slot]
+
+
+@kernel
+def _slot(p, stage, m):  # type: ignore[no-untyped-def]
+    """`events.slot_of` with signed numbers."""
+    first = p.slot_off[stage]
+    replicas = p.slot_off[stage + 1] - first
+    return first if replicas == 1 else first + m % replicas
+
+
+@kernel
+def _device(p, stage, m):  # type: ignore[no-untyped-def]
+    return p.slot_device[_slot(p, stage, m)]
+
+
+@kernel
+def _first_there(p, k, j, m, device):  # type: ignore[no-untyped-def]
+    """Whether receiver j of message k is the first one on its device."""
+    i = p.dst_off[k]
+    while i < j and _device(p, p.dst[i], m) != device:
+        i += 1
+    return i == j
