@@ -44,15 +44,33 @@ _NEVER = 1 << 60
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Shape and element type of a tensor that is received."""
+    """Shape, element type and memory layout of a tensor that is sent.
+
+    Attributes:
+        order: dimensions from the outermost to the innermost in memory; empty: as in `shape`. A dense tensor in this
+            order is sent without a copy.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    order: tuple[int, ...] = ()
 
     @property
     def num_bytes(self) -> int:
         """Of the tensor."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+    def in_order(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor as a contiguous one with the dimensions in `order`; a view if that is its layout."""
+        return (tensor.permute(self.order) if self.order else tensor).contiguous()
+
+    def empty(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Memory for the tensor: contiguous with the dimensions in `order`, and the same in its shape."""
+        if not self.order:
+            memory = torch.empty(self.shape, dtype=self.dtype, device=device)
+            return memory, memory
+        memory = torch.empty([self.shape[i] for i in self.order], dtype=self.dtype, device=device)
+        return memory, memory.permute([self.order.index(i) for i in range(len(self.order))])
 
 
 class _Layout:
@@ -76,7 +94,7 @@ class _Layout:
     def pack(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The tensors to send."""
         parts = [torch.cat([_bytes(tensors[k]) for k in self.packed])] if self.packed else []
-        return parts + [_real(tensors[k].detach().contiguous()) for k in self.alone]
+        return parts + [_real(self._specs[k].in_order(tensors[k].detach())) for k in self.alone]
 
     def buffers(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Memory for the tensors to receive, and what will be in it: the tensors of the slot."""
@@ -87,8 +105,8 @@ class _Layout:
             for k, piece in zip(self.packed, parts[0].split(self._sizes), strict=True):
                 tensors[k] = piece.view(self._specs[k].dtype).view(self._specs[k].shape)
         for k in self.alone:
-            tensors[k] = torch.empty(self._specs[k].shape, dtype=self._specs[k].dtype, device=self._device)
-            parts.append(_real(tensors[k]))
+            memory, tensors[k] = self._specs[k].empty(self._device)
+            parts.append(_real(memory))
         return parts, [tensors[k] for k in range(len(self._specs))]
 
 

@@ -144,12 +144,19 @@ def tensors_read(captured: CapturedModel, stage_of: Mapping[str, int], stages: C
 
 
 def value_spec(captured: CapturedModel) -> Mapping[str, TensorSpec]:
-    """Shape and element type of the tensor of every fx node that gives one."""
+    """Shape, element type and layout of the tensor of every fx node that gives one."""
     return {
-        n.name: TensorSpec(tuple(n.meta["val"].shape), n.meta["val"].dtype)
+        n.name: TensorSpec(tuple(val.shape), val.dtype, _memory_order(val))
         for n in captured.module.graph.nodes
-        if isinstance(n.meta.get("val"), torch.Tensor)
+        if isinstance(val := n.meta.get("val"), torch.Tensor)
     }
+
+
+def _memory_order(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Dimensions from the outermost to the innermost in memory; empty if they are in order."""
+    if tensor.is_contiguous():
+        return ()
+    return tuple(sorted(range(tensor.dim()), key=lambda i: -tensor.stride(i)))
 
 
 def cut_stage(
