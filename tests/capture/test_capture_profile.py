@@ -37,6 +37,34 @@ def test_every_op_gets_times(captured, tmp_path):
     assert first.times[REFERENCE].input_grad_s == 0, "the images need no gradient"
 
 
+def test_the_step_is_timed_beside_other_processes(captured, tmp_path):
+    cache = tmp_path / "calls.json"
+    profile(captured, repeats=1, cache=cache)
+    result = profile(captured, repeats=3, cache=cache, processes=2)
+    assert result.num_measured == 0
+    assert result.step_s > 0
+    assert all(p.grad is None for p in captured.module.parameters())
+
+
+@pytest.mark.parametrize("processes", [0, -1])
+def test_number_of_processes_must_be_positive(captured, processes):
+    with pytest.raises(InputError, match=f"processes is {processes}"):
+        profile(captured, processes=processes)
+
+
+def test_a_gpu_is_profiled_by_one_process(captured, monkeypatch):
+    monkeypatch.setattr(profile_module, "_device", lambda name: torch.device("cuda"))
+    with pytest.raises(InputError, match="profile it with one process"):
+        profile(captured, device="cuda", processes=2)
+
+
+def test_a_neighbour_that_does_not_start(captured, monkeypatch):
+    monkeypatch.setattr(profile_module, "NEIGHBOUR_START_S", 0.01)
+    monkeypatch.setattr(profile_module, "_run_until", lambda captured, stop, running: stop.wait())
+    with pytest.raises(CaptureError, match="did not start"):
+        profile(captured, repeats=1, processes=2)
+
+
 def test_other_keys(captured):
     result = profile(captured, repeats=1, key="my-cpu")
     assert set(result.graph.ops[0].times) == {"my-cpu"}

@@ -7,6 +7,8 @@ operator, shapes, dtypes and arguments) are measured once, and kept in a file fr
 
 Calls that are timed alone find their operands in the cache, and memory already allocated. Therefore the whole step is
 timed too, and all times are scaled so that their sum is the time of the whole step; `Profile.scale` says by how much.
+Devices that share memory bandwidth and caches, as the cores of a CPU do, slow each other down: the step is timed while
+others run, as many as `processes` says.
 
 Left out: ops that run at the same time on one device, the optimizer, and transfers.
 """
@@ -17,10 +19,14 @@ import dataclasses
 import hashlib
 import json
 import logging
+import multiprocessing
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event, Semaphore
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +48,7 @@ from drlpp.threads import one_thread
 _LOG = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 SAVE_EVERY_S = 10.0
+NEIGHBOUR_START_S = 600.0
 USUAL_SCALE = (0.5, 2.0)
 """Outside of this range the ops timed alone tell little about the step, and a warning is given."""
 
@@ -81,6 +88,7 @@ def profile(
     measured_on: str = "",
     cache: Path | None = None,
     repeats: int = 5,
+    processes: int = 1,
     progress: Progress | None = None,
 ) -> Profile:
     """Measures every op of a captured model on this machine.
@@ -92,16 +100,22 @@ def profile(
         measured_on: with `REFERENCE`, the device type of the database that this machine is, if it is one.
         cache: JSON file of measured calls; read if it exists, written while measuring.
         repeats: measurements of which the median is taken.
+        processes: that run the step at the same time while it is timed, this one included: on a CPU, as many as a host
+            of the cluster has devices.
         progress: called after every distinct call.
 
     Raises:
         CaptureError: the model has no values, or PyTorch has no such device.
-        InputError: the cache is not readable, or `repeats` is below 1.
+        InputError: the cache is not readable, `repeats` or `processes` is below 1, or several are asked for on a GPU.
     """
     if not captured.has_values:
         raise CaptureError(f"{captured.graph.name!r} was captured without values: capture it with device='cpu'")
     if repeats < 1:
         raise InputError(f"repeats is {repeats}: it must be at least 1")
+    if processes < 1:
+        raise InputError(f"processes is {processes}: it must be at least 1")
+    if processes > 1 and _device(device).type != "cpu":
+        raise InputError(f"{processes} processes on {device!r}: a GPU is no shared CPU, so profile it with one process")
     clock = _Clock(_device(device), repeats)
     store = _Store(cache, clock.machine)
     calls = node_costs(captured.module, captured.no_grad).calls
@@ -113,7 +127,8 @@ def profile(
         finally:
             store.save()
             _restore(captured.module, buffers)
-        step_s = clock.step(captured)
+        with _neighbours(captured, processes - 1):
+            step_s = clock.step(captured)
     _restore(captured.module, buffers)
     times = _op_seconds(captured, calls, store)
     total = sum(sum(t) for t in times.values())
@@ -126,6 +141,36 @@ def profile(
     )
     graph = dataclasses.replace(captured.graph, ops=ops, measured_on=measured_on or captured.graph.measured_on)
     return Profile(graph, step_s, total, len(store.seconds) - num_known)
+
+
+@contextmanager
+def _neighbours(captured: CapturedModel, number: int) -> Iterator[None]:
+    """Within it, so many other processes run the step of the model over and over again."""
+    context = multiprocessing.get_context("fork")  # which shares the parameters instead of copying them
+    stop, running = context.Event(), context.Semaphore(0)
+    workers = [context.Process(target=_run_until, args=(captured, stop, running), daemon=True) for _ in range(number)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        for worker in workers:
+            worker.start()
+    try:
+        for _ in workers:
+            if not running.acquire(timeout=NEIGHBOUR_START_S):
+                raise CaptureError(f"a process that was to run {captured.graph.name!r} beside this one did not start")
+        yield
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+
+
+def _run_until(captured: CapturedModel, stop: Event, running: Semaphore) -> None:
+    torch.set_num_threads(1)
+    one_stage = [0] * captured.graph.num_ops
+    run_stages(captured, one_stage)
+    running.release()
+    while not stop.is_set():
+        run_stages(captured, one_stage)
 
 
 def database_name(device: str) -> str:

@@ -42,6 +42,12 @@ def profile(
         typer.Option("--device-type", help="Device type of the cluster file that the times are for [default: any]."),
     ] = "",
     repeats: Annotated[int, typer.Option("--repeats", help="Timed repeats per op.", min=1)] = 5,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", help="Processes that run at once: on a CPU, devices of a host in the cluster.", min=1
+        ),
+    ] = 1,
     cache: Annotated[Path | None, typer.Option("--cache", help="Keep measured times here and resume from it.")] = None,
 ) -> None:
     """Measure the time of every op on this machine's device, and write the graph with these times."""
@@ -67,6 +73,7 @@ def profile(
             measured_on="" if device_type else capturing.database_name(device),
             cache=cache,
             repeats=repeats,
+            processes=processes,
             progress=progress,
         )
     save_graph(measured.graph, output)
