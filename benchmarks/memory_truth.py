@@ -3,10 +3,10 @@
     python benchmarks/memory_truth.py
 
 Captured models are trained for two steps under three plans each, by the real runtime in up to four processes, while
-`drlpp.runtime.memory` follows the storage of every tensor. The measured peak is the largest sum between two actions of
-the second step: parameters, gradients, optimizer state, saved activations and messages, as in the simulator's memory
-model. Temporary memory inside an action is in neither. The models are captured for CPUs, where they run. Writes the table between the markers ``memory-truth`` of
-docs/benchmarks.md.
+`drlpp.runtime.memory` follows the storage of every tensor. The measured peak is the largest sum before or after an
+action of the second step: parameters, gradients, optimizer state, saved activations and messages, as in the simulator's
+memory model. Temporary memory inside an action is in neither. The models are captured for CPUs, where they run. Writes
+the table between the markers ``memory-truth`` of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def main() -> None:
         f"momentum, {machine()}, {time.time() - began:.0f} s in all.\n\n"
         f"Ranks: mean absolute error **{statistics.mean(abs(e) for e in errors):.2%}**, largest "
         f"{max(errors, key=abs):+.1%}; {within(errors)}. Plans (the rank that needs most): mean "
-        f"**{statistics.mean(abs(e) for e in of_plans):.2%}**, largest {max(of_plans, key=abs):+.1%}; {within(of_plans)}.\n"
+        f"**{statistics.mean(abs(e) for e in of_plans):.2%}**, largest {max(of_plans, key=abs):+.1%}; "
+        f"{within(of_plans)}.\n"
     )
     print(summary)
     write_section("memory-truth", summary + "\n" + markdown(header, rows))

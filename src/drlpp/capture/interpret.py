@@ -52,8 +52,16 @@ def run_stages(
     return run.backward()
 
 
+def run_forward(captured: CapturedModel) -> None:
+    """Runs the forward pass of the example micro-batch of a model with values, recording no gradients."""
+    run = _Run(captured, [0] * captured.graph.num_ops, captured.example_inputs)
+    run.records = False
+    run.forward(0)
+
+
 class _Run:
     def __init__(self, captured: CapturedModel, stage_of_op: Sequence[int], inputs: Mapping[str, torch.Tensor]) -> None:
+        self.records = True
         self._captured = captured
         self._inputs = inputs
         self._nodes = [n for n in captured.module.graph.nodes if n.op == "call_function"]
@@ -74,7 +82,7 @@ class _Run:
         mine = [n for n in self._nodes if self._stage[n] == stage]
         for node in mine:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), load)
-            with torch.set_grad_enabled(node.name not in self._captured.no_grad), self._autocast(node):
+            with torch.set_grad_enabled(self.records and node.name not in self._captured.no_grad), self._autocast(node):
                 values[node] = node.target(*args, **kwargs)
         outputs = {n: values[n] for n in mine if any(self._stage.get(u) != stage for u in n.users)}
         self._sent |= outputs

@@ -8,7 +8,7 @@ operator, shapes, dtypes and arguments) are measured once, and kept in a file fr
 Calls that are timed alone find their operands in the cache, and memory already allocated. Therefore the whole step is
 timed too, and all times are scaled so that their sum is the time of the whole step; `Profile.scale` says by how much.
 Devices that share memory bandwidth and caches, as the cores of a CPU do, slow each other down: the step is timed while
-others run, as many as `processes` says.
+the forward pass runs in other processes, so that `processes` are busy.
 
 Left out: ops that run at the same time on one device, the optimizer, and transfers.
 """
@@ -37,7 +37,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from drlpp.capture.calls import Argument, Call, is_getitem
 from drlpp.capture.captured import CapturedModel
 from drlpp.capture.graph_builder import node_costs
-from drlpp.capture.interpret import attribute, run_stages
+from drlpp.capture.interpret import attribute, run_forward, run_stages
 from drlpp.cluster import device_presets
 from drlpp.cluster.devices import CPU_PRESET
 from drlpp.errors import CaptureError, InputError
@@ -100,8 +100,8 @@ def profile(
         measured_on: with `REFERENCE`, the device type of the database that this machine is, if it is one.
         cache: JSON file of measured calls; read if it exists, written while measuring.
         repeats: measurements of which the median is taken.
-        processes: that run the step at the same time while it is timed, this one included: on a CPU, as many as a host
-            of the cluster has devices.
+        processes: that are busy while the step is timed, this one included: on a CPU, as many as a host of the cluster
+            has devices.
         progress: called after every distinct call.
 
     Raises:
@@ -145,7 +145,10 @@ def profile(
 
 @contextmanager
 def _neighbours(captured: CapturedModel, number: int) -> Iterator[None]:
-    """Within it, so many other processes run the step of the model over and over again."""
+    """Within it, so many other processes run the forward pass of the model over and over again.
+
+    Not the backward pass: autograd does not run in a forked process.
+    """
     context = multiprocessing.get_context("fork")  # which shares the parameters instead of copying them
     stop, running = context.Event(), context.Semaphore(0)
     workers = [context.Process(target=_run_until, args=(captured, stop, running), daemon=True) for _ in range(number)]
@@ -166,11 +169,10 @@ def _neighbours(captured: CapturedModel, number: int) -> Iterator[None]:
 
 def _run_until(captured: CapturedModel, stop: Event, running: Semaphore) -> None:
     torch.set_num_threads(1)
-    one_stage = [0] * captured.graph.num_ops
-    run_stages(captured, one_stage)
+    run_forward(captured)
     running.release()
     while not stop.is_set():
-        run_stages(captured, one_stage)
+        run_forward(captured)
 
 
 def database_name(device: str) -> str:

@@ -96,6 +96,7 @@ class Executor:
         channel: its messages.
         current: the action that runs now; None between steps.
         waits: it waits for what it reads.
+        watch: called before an action computes, when all that it reads is there.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Executor:
     ) -> None:
         self.actions = plan.schedule.get(device, ())
         self.observe = observe
+        self.watch: Callable[[], object] | None = None
         self.current: Action | None = None
         self.waits = False
         self.channel = channel
@@ -134,6 +136,8 @@ class Executor:
             except ExecutionError as error:
                 raise ExecutionError(f"stuck before action {action}: {error}") from error
             self.waits = False
+            if self.watch is not None:
+                self.watch()
             begin = time.perf_counter()
             outputs = _compute(compute, action, inputs)
             end = time.perf_counter()

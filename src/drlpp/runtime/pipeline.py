@@ -227,11 +227,12 @@ class Pipeline:
         c = self._context
         return draw({n: self._needed[n] for n in names if n in self._needed}, c.seed, c.step, microbatch)
 
-    def observe(self, recorder: Recorder | None) -> None:
-        """Has the actions, messages and all-reduces of the next steps recorded."""
+    def observe(self, recorder: Recorder | None, watch: Callable[[], object] | None = None) -> None:
+        """Has the actions, messages and all-reduces of the next steps recorded, and `watch` called before actions."""
         self._reducer.observe = None if recorder is None else recorder.all_reduced
         if self._executor is not None:
             self._executor.observe = None if recorder is None else recorder.action
+            self._executor.watch = watch
             self._executor.channel.observe(recorder)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

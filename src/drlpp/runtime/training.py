@@ -110,7 +110,7 @@ def train_captured(
     for step in range(first, options.steps):
         last = step == options.steps - 1
         if last:
-            pipeline.observe(recorder)
+            pipeline.observe(recorder, in_use)
         if last and tracker is not None:
             tracker.add(pipeline.state_dict().values())
             tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
