@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, cast
 from drlpp.errors import ScheduleError
 
 Kind = Literal["F", "B", "I", "W"]
+LOOKAHEAD = 2
+"""Actions before its first reader at which the receive of a message is posted, and its buffer made."""
 _TEXT = re.compile(r"(\d+)([FBIW])(\d+)$")
 
 

@@ -29,11 +29,10 @@ import torch
 import torch.distributed as dist
 
 from drlpp.errors import ExecutionError
+from drlpp.plan.action import LOOKAHEAD
 from drlpp.runtime.messages import Slot, Transfer
 from drlpp.runtime.waiting import FIRST_TIMEOUT_S
 
-LOOKAHEAD = 2
-"""Actions before its first reader at which a receive is posted."""
 EARLY_BYTES = 1 << 20
 """Receives from one rank are posted still earlier as long as they take less memory than this together (gloo only: on a
 GPU a posted receive keeps a kernel waiting)."""

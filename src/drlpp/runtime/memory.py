@@ -1,8 +1,8 @@
 """Accounting for the memory of tensors: what is alive, and the largest sum of it between two actions.
 
 A dispatch mode sees every operator, in the forward and in the backward pass, and follows the storages of its results
-until they are freed. Sampled before and after each action it gives what a plan's memory model speaks of (parameters, gradients,
-optimizer state, saved activations, messages); temporary memory inside an action is left out there and here.
+until they are freed. Sampled before and after each action it gives what a plan's memory model speaks of (parameters,
+gradients, optimizer state, saved activations, messages); temporary memory inside an action is left out there and here.
 """
 
 from __future__ import annotations

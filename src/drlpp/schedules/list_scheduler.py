@@ -23,9 +23,10 @@ import math
 
 import numpy as np
 
+from drlpp.plan.action import LOOKAHEAD
 from drlpp.schedules.arena import filled_ints, filled_reals, filled_words, ints, kernel, reals, words
 from drlpp.schedules.events import ONE, idle_links, pop, push, slot_of, transfer
-from drlpp.schedules.memory import LOOKAHEAD, RETURNS_KEPT, transfer_buffers
+from drlpp.schedules.memory import RETURNS_KEPT, transfer_buffers
 from drlpp.schedules.orders import empty_orders
 
 SLACKS = (1.0, 1.5, 2.5, math.inf)

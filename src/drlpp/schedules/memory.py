@@ -11,10 +11,9 @@ Where replicas make it depend on the micro-batch who the other side is, the firs
 
 from __future__ import annotations
 
+from drlpp.plan.action import LOOKAHEAD
 from drlpp.schedules.arena import filled_ints, filled_reals, kernel
 
-LOOKAHEAD = 2
-"""Actions before its first reader at which the receive of a message is posted."""
 RETURNS_KEPT = 2
 """Gradients of a stage that were returned to other devices and are still kept."""
 

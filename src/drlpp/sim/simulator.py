@@ -10,9 +10,10 @@ import numpy as np
 from drlpp.cost import StageCosts, all_reduce_s, op_times, stage_costs
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
+from drlpp.plan.action import LOOKAHEAD
 from drlpp.plan.trace import TraceKind
 from drlpp.schedules import gradient_groups, place_stages, resident_and_optimizer
-from drlpp.schedules.memory import LOOKAHEAD, RETURNS_KEPT
+from drlpp.schedules.memory import RETURNS_KEPT
 from drlpp.sim.bottleneck import device_loads
 from drlpp.sim.simulation import Simulation, Transfer
 
