@@ -39,7 +39,7 @@ SURFACE = {
         "--seed",
     },
     "capture": {"--output"},
-    "profile": {"--cache", "--device", "--device-type", "--output", "--repeats"},
+    "profile": {"--cache", "--device", "--device-type", "--output", "--processes", "--repeats"},
     "export": {"--output", "--to"},
     "report": {"--comparison", "--measured", "--output"},
     "clusters": {"--json"},
