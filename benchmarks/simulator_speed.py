@@ -264,10 +264,11 @@ def main() -> None:
     parts = [
         f"{machine()}, numba {numba.__version__}; `python benchmarks/simulator_speed.py`.",
         "Iterations simulated per second of CPU time of one core; 1F1B on a chain of S stages, M micro-batches. "
-        "*compiled*: the replay of a schedule, called from compiled code; *C++*: the same semantics by hand; *batch*: "
-        f"`Evaluator.evaluate_many` of {BATCH} assignments of ops, with their costs, messages, schedule and simulation; "
-        "*2 threads*: per second of wall-clock time; *single*: `Evaluator.evaluate`; *all schedules*: the same under the "
-        "best of all schedules that apply; *reference*: the readable event simulator with its trace.",
+        "*compiled*: the replay of a schedule, called from compiled code; *C++*: the same semantics by hand; "
+        f"*batch*: `Evaluator.evaluate_many` of {BATCH} assignments of ops, with costs, messages, schedule and "
+        "simulation of each; *2 threads*: per second of wall-clock time; *single*: `Evaluator.evaluate`; "
+        "*all schedules*: the same under the best of all schedules that apply; *reference*: the readable event "
+        "simulator with its trace.",
         markdown(header, rows),
         "CPU seconds from the start of Python to the end of the first evaluation:",
         markdown(("schedules", "no compile cache", "compile cache"), [] if quick else cold_start_rows()),
