@@ -29,6 +29,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from drlpp.planners.base import Budget
 from drlpp.sim.bottleneck import LONGEST_PERIOD
 
 _Ints = NDArray[np.int64]
@@ -120,15 +121,18 @@ def overlap(most: int, period: int = LONGEST_PERIOD) -> tuple[_Floats, _Floats]:
     return share, kept
 
 
-def find_sets(row: Row, bound_s: float, width: int, most_ways: int = 1) -> list[list[tuple[int, ...]]]:
+def find_sets(
+    row: Row, bound_s: float, width: int, budget: Budget, most_ways: int = 1
+) -> list[list[tuple[int, ...]]] | None:
     """Ways to give the groups sets of devices (numbered by type) that keep all loads at most `bound_s`.
 
     Args:
         width: most states of a layer.
+        budget: looked at before each layer.
         most_ways: how many ways to return, those with the smallest largest load first.
 
     Returns:
-        The ways, one set per group; empty: there is none.
+        The ways, one set per group; empty: there is none; None: the budget was spent before the answer.
     """
     most = len(row.exchange) - 1
     share, kept = overlap(most)
@@ -163,6 +167,8 @@ def find_sets(row: Row, bound_s: float, width: int, most_ways: int = 1) -> list[
     layers = []
     cell = bound_s * FIRST_CELL
     for g in range(row.num_groups):
+        if budget.spent:
+            return None
         costs = _Costs(
             np.ascontiguousarray(row.seconds[:, g]),
             float(row.param_bytes[g]),

@@ -48,7 +48,7 @@ def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
 
     def offer(bound_s: float) -> bool:
         """Offers the plans of one T; False if there is none."""
-        ways = rows.find(bound_s, WIDTH, SMALL, WAYS)
+        ways = rows.find(bound_s, WIDTH, SMALL, search.budget, WAYS) or []
         for way in ways:
             if search.budget.spent:
                 break
