@@ -7,7 +7,6 @@ import pytest
 from drlpp.planners.base import Budget
 from drlpp.planners.device_sets import Row, find_sets, overlap
 
-
 UNLIMITED = Budget(math.inf)
 
 

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from drlpp.cost.stage_costs import OPTIMIZER_PASSES
 from drlpp.planners.base import Budget
 from drlpp.planners.op_arrays import OpArrays, op_arrays
-from drlpp.planners.set_rows import MAX_DEVICES, MAX_PATH, SetRows, exchange_s_per_byte
+from drlpp.planners.set_rows import SetRows, exchange_s_per_byte
 from drlpp.problem import PlanningProblem
 
 SAFETY = 1.0 - 1e-9
@@ -76,7 +76,7 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
         bounds = [
             Bound(rows.work_s, "work"),
             Bound(_largest_op_steady(problem, arrays), "op"),
-            Bound(_sets_bound(rows, problem.cluster.num_devices, budget), "sets"),
+            Bound(_sets_bound(rows, budget), "sets"),
         ]
     else:
         bounds = [Bound(_largest_op_step(problem, arrays), "op"), *_fill_bounds(problem, rows)]
@@ -200,9 +200,9 @@ def _fill_bounds(problem: PlanningProblem, rows: SetRows) -> list[Bound]:
     ]
 
 
-def _sets_bound(rows: SetRows, num_devices: int, budget: Budget) -> float:
+def _sets_bound(rows: SetRows, budget: Budget) -> float:
     """The bound by sets of devices; 0 where the problem is too large for it."""
-    if num_devices > MAX_DEVICES or rows.path_length > MAX_PATH:
+    if rows.too_large:
         return 0.0
     low = rows.work_s  # what does not exist at one value exists at none below it, so every "no" is a bound
     for width, small in SEARCHES:

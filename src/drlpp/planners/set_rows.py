@@ -2,8 +2,9 @@
 
 For a bound T, the devices have some time to spare beyond the work. A value whose move between two different sets of
 devices would take more than that is not moved: its ops have the same set in every plan with loads up to T, and become
-one group. The groups along the heaviest path of the graph are the row. Where the path leaves a group and comes back, what
-lies between is a satellite of the group; so is each group beside the path, of the group that it exchanges most with.
+one group. The groups along the heaviest path of the graph are the row. Where the path leaves a group and comes back,
+what lies between is a satellite of the group; so is each group beside the path, of the group that it exchanges most
+with.
 
 Groups too small to matter for the load of a device are taken out: their work still counts in the sum over devices, and
 between their neighbours the smaller of the two transfers remains (the part of the micro-batches that a device moves
@@ -14,6 +15,8 @@ main group; each value counts once.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +30,8 @@ from drlpp.problem import PlanningProblem
 
 MAX_PATH = 1500
 MAX_DEVICES = 64
-"""Larger problems are not asked about."""
+MAX_KINDS_OF_SET = 1000
+"""Larger problems are not asked about: ops on the heaviest path, devices, and sets by number of devices of each type."""
 
 
 class SetRows:
@@ -73,8 +77,10 @@ class SetRows:
         return out
 
     @property
-    def path_length(self) -> int:
-        return len(self._path)
+    def too_large(self) -> bool:
+        """The path or the cluster exceeds what is asked about."""
+        kinds = math.prod(int(n) + 1 for n in self._count)
+        return len(self._path) > MAX_PATH or self._count.sum() > MAX_DEVICES or kinds > MAX_KINDS_OF_SET
 
     def find(
         self, bound_s: float, width: int, small: float, budget: Budget, most_ways: int = 1
