@@ -31,7 +31,7 @@ from drlpp.problem import PlanningProblem
 MAX_PATH = 1500
 MAX_DEVICES = 64
 MAX_KINDS_OF_SET = 1000
-"""Larger problems are not asked about: ops on the heaviest path, devices, and sets by number of devices of each type."""
+"""Larger problems are not asked about: ops on the heaviest path, devices, sets by number of devices of each type."""
 
 
 class SetRows:
