@@ -145,11 +145,11 @@ def main() -> None:
     text = (
         f"Budget {args.budget:g} s per planner, seed 0; {machine()}; `python benchmarks/published_profiles.py`.\n\n"
         "Profiles of PipeDream, ms per mini-batch. *reference* and *its program here*: PipeDream's optimum in its "
-        "own cost model, by the published program and by ours. The others: load of the most loaded device per micro-batch; "
-        "*gap*: of the best plan to the certified lower bound.\n\n"
+        "own cost model, by the published program and by ours. The others: load of the most loaded device per "
+        "micro-batch; *gap*: of the best plan to the certified lower bound.\n\n"
         + markdown(header, rows)
-        + "\nGraphs of dnn-partitioning, ms per sample; *optimum*: the published one over contiguous splits; *gain*: of "
-        "annealing, whose stages need not be contiguous, over it.\n\n"
+        + "\nGraphs of dnn-partitioning, ms per sample; *optimum*: the published one over contiguous splits; *gain*: "
+        "of annealing, whose stages need not be contiguous, over it.\n\n"
         + markdown(["graph", "accelerators", "optimum", "dp", "annealing", "gain", "bound", "gap"], second)
     )
     write_section("published-profiles", text)
