@@ -259,7 +259,13 @@ def _alike(states: _States, i: int, offset: _Ints) -> tuple[_Floats, _Ints, _Int
         choices *= (size[at - 1] + size[at] + 1) / ((size[at - 1] + 1) * (size[at] + 1))
         size[at - 1] += size[at]
         for c in range(at, n - 1):
-            load[c], size[c], kind[c], member[c], first[c] = load[c + 1], size[c + 1], kind[c + 1], member[c + 1], first[c + 1]
+            load[c], size[c], kind[c], member[c], first[c] = (
+                load[c + 1],
+                size[c + 1],
+                kind[c + 1],
+                member[c + 1],
+                first[c + 1],
+            )
         n -= 1
     return load, size, kind, member, first, n
 

@@ -205,7 +205,9 @@ class SetRows:
         total = 0.0
         for i in ops.tolist():
             load = self._fastest[i] / r + exchange * self._arrays.param_bytes[i]
-            extra = np.where(load <= bound_s * (1 + TOLERANCE), r * exchange * self._arrays.param_bytes[i], np.inf).min()
+            extra = np.where(
+                load <= bound_s * (1 + TOLERANCE), r * exchange * self._arrays.param_bytes[i], np.inf
+            ).min()
             total += float(self._weighted[i] + lightest * extra)
         return total
 

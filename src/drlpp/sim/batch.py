@@ -61,4 +61,3 @@ def bottleneck_packed(arena, a, packed, out):  # type: ignore[no-untyped-def]
             write_loads(arena, p, loads)
             for u in range(len(loads)):
                 out[b] = max(out[b], loads[u])
-
