@@ -72,8 +72,8 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    imitation_iterations: int = 760
-    iterations: int = 260
+    imitation_iterations: int = 360
+    iterations: int = 120
     problems: int = 6
     episodes: int = 32
     repeats: int = 2
