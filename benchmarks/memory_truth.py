@@ -169,7 +169,8 @@ def main() -> None:
 
     summary = (
         f"{len(rows)} ranks of {len({name for name, *_ in lines})} models under three plans, {NUM_MICROBATCHES} "
-        f"micro-batches, momentum, {machine()}, {time.time() - began:.0f} s in all, {len(kept)} of the ranks measured before.\n\n"
+        f"micro-batches, momentum, {machine()}, {time.time() - began:.0f} s in all, {len(kept)} of the ranks measured "
+        f"before.\n\n"
         f"Ranks: mean absolute error **{statistics.mean(abs(e) for e in errors):.2%}**, largest "
         f"{max(errors, key=abs):+.1%}; {within(errors)}. Plans (the rank that needs most): mean "
         f"**{statistics.mean(abs(e) for e in of_plans):.2%}**, largest {max(of_plans, key=abs):+.1%}; "
