@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from drlpp.agent.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
-from drlpp.agent.pretrain import CHECKPOINT
+from drlpp.agent.pretrain import BEST
 from drlpp.files import write_atomically
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "drlpp" / "agent" / "weights"
@@ -19,7 +19,7 @@ WEIGHTS = Path(__file__).parents[1] / "src" / "drlpp" / "agent" / "weights"
 
 def ship(folder: Path) -> None:
     """Copies weights and record of the run in a folder into the package."""
-    policy, record, _ = load_checkpoint(folder / CHECKPOINT)
+    policy, record, _ = load_checkpoint(folder / BEST)
     WEIGHTS.mkdir(exist_ok=True)
     save_checkpoint(WEIGHTS / SHIPPED, policy, record)
     rows = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
