@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,8 @@ find most per second first."""
 SHORT_BUDGET_S = 8.0
 """With less than this, fine-tuning and the slower baselines are left out: refinement finds more per second."""
 _QUICK = ("greedy", "metis")
+_BASELINE_SHARE = 0.5
+"""Each of them has this part of the time that is left for all."""
 _FIRST_BATCH = 16
 """Samples of the first batch; the second makes the rest, if the first shows that there is time for them."""
 COST_PARTS = ("sampling", "evaluation", "learning", "baselines", "refinement")
@@ -74,7 +77,7 @@ class DrlConfig:
             is not reached, the result depends on the seed alone.
         sampling_share: the first batch of samples is followed by a larger one if it took less than this part of the
             budget.
-        learning_share: part of the budget for zero-shot and fine-tuning.
+        learning_share: part of what is left after sampling and baselines, for fine-tuning.
         baseline_share: part of the budget for the baselines.
         ppo: settings of the fine-tuning.
         weights: file of weights to start from; None for those of the package.
@@ -88,7 +91,7 @@ class DrlConfig:
     episodes: int = 64
     iterations: int | None = None
     sampling_share: float = 0.05
-    learning_share: float = 0.15
+    learning_share: float = 0.1
     baseline_share: float = 0.25
     ppo: PpoConfig = dataclasses.field(default_factory=PpoConfig)
     weights: Path | None = None
@@ -169,14 +172,15 @@ class _Run:
     def solve(self, policy: Policy) -> PlanResult:
         """All steps, as the budget allows."""
         alone = self.config.policy_only
-        learning = self.budget.part(1.0 if alone else self.config.learning_share)
         starts = Starts(self.problem, lambda: self._sample(policy, self.config.episodes))
         starts.add(self._zero_shot(policy))
         if not alone:
             starts.add(self._baselines())
         if alone or self.budget.seconds >= SHORT_BUDGET_S:
-            self._fine_tune(policy, learning)
+            self._fine_tune(policy, self.budget.part(1.0 if alone else self.config.learning_share))
         if not alone:
+            if self.curve:
+                starts.add(self._sample(policy, self.config.episodes))
             self._refine(starts)
         self.found["refined_best_s"] = self.search.best_value
         self.found["data_parallel_s"] = data_parallel_value_s(self.problem, self.search.evaluator)
@@ -234,11 +238,12 @@ class _Run:
         before = self.budget.elapsed_s
         own = Search(DrlPlanner.name, self.problem, share, self.seed, evaluator=self.search.evaluator)
         offer_starts(own, np.random.default_rng(self.seed))
-        names = BASELINES if self.budget.seconds >= SHORT_BUDGET_S else _QUICK
-        for number, name in enumerate(names):
+        for name in BASELINES if self.budget.seconds >= SHORT_BUDGET_S else _QUICK:
             if share.spent:
                 break
-            result = get_planner(name).solve(self.problem, share.part(1 / (len(names) - number)), self.seed)
+            if name == "milp" and importlib.util.find_spec("highspy") is None:
+                continue
+            result = get_planner(name).solve(self.problem, share.part(_BASELINE_SHARE), self.seed)
             if result.plan is not None:
                 own.offer(assignment_of(result.plan))
         if own.best is not None:
