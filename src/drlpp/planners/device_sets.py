@@ -300,7 +300,7 @@ def _moved_in_all(share: _Floats, kept: _Floats, r: int, q: int, devices: int) -
         if r == devices:
             return 0.0
         common -= 1
-    return max(0.0, r * share[r] + q * share[q] - 2 * common * kept[r, q])
+    return max(0.0, float(r * share[r] + q * share[q] - 2 * common * kept[r, q]))
 
 
 @njit(cache=True)
@@ -372,7 +372,7 @@ def _place(table: _Ints, states: _States, load: _Floats, members: _Ints, cell: f
         if same:
             break
         at = (at + 1) & (len(table) - 1)
-    return at
+    return int(at)
 
 
 @njit(cache=True)

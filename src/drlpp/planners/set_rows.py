@@ -140,7 +140,7 @@ class SetRows:
             cuts[0] = 0.0
         row = Row(
             seconds=np.ascontiguousarray(work[:, order]),
-            param_bytes=params[order],
+            param_bytes=params[order].astype(np.float64),
             moved_s=np.array(cuts),
             satellite=np.array(is_satellite, dtype=np.bool_),
             exchange=self._exchange,
