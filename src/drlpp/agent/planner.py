@@ -60,6 +60,8 @@ _PROBE = 2
 """Samples of the first batch, which shows how many more there is time for."""
 _PROBE_COST = 2.0
 """A sample of so small a batch takes at least this many times as long as one of a large batch."""
+_BOUND_COST = 200.0
+"""The lower bound, which ends the refinement early, is looked for where so many evaluations would fit."""
 COST_PARTS = ("sampling", "evaluation", "learning", "baselines", "refinement")
 """Activities whose seconds the breakdown tells."""
 _OFFERED = 8
@@ -102,10 +104,9 @@ class DrlConfig:
     def __post_init__(self) -> None:
         if self.episodes < 8:
             raise InputError(f"episodes is {self.episodes}: a batch needs at least 8")
-        if not (0 <= self.learning_share <= 1 and 0 <= self.baseline_share <= 1):
-            raise InputError(
-                f"learning_share {self.learning_share} and baseline_share {self.baseline_share}: must be from 0 to 1"
-            )
+        shares = ("sampling_share", "learning_share", "baseline_share")
+        if wrong := [name for name in shares if not 0 <= getattr(self, name) <= 1]:
+            raise InputError(f"{wrong[0]} {getattr(self, wrong[0])}: it must be from 0 to 1")
 
 
 class DrlPlanner:
@@ -260,8 +261,10 @@ class _Run:
         return [Start(value, assignment, "baselines") for value, assignment in own.pool]
 
     def _refine(self, starts: Starts) -> None:
-        before = self.budget.elapsed_s
-        bound_s = lower_bound(self.problem, self.budget.part(0.02)).value_s
+        before, left_s = self.budget.elapsed_s, self.budget.left_s
+        bound_s = 0.0
+        if left_s > _BOUND_COST * self.offer_s:
+            bound_s = lower_bound(self.problem, self.budget.part(0.02)).value_s
         found = refine(self.search, starts, self.offer_s, bound_s, np.random.default_rng(self.seed))
         self.found |= {f"refined_from_{origin}_s": value for origin, value in found.items()}
         self.found["refinement_s"] = self.budget.elapsed_s - before
