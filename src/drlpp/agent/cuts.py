@@ -43,6 +43,9 @@ NUM_MEMORY_FEATURES = 4
 _OVERFLOW = 20.0
 _STEADY_WEIGHT = 1000.0
 _LONGEST_PERIOD = 64
+_BUFFERS_IN, _BUFFERS_OUT = 3.0, 2.0
+"""Messages that a stage has buffers for, by the bytes of its two boundaries: one value ahead and two gradients that
+were returned; two gradients that were received (see `schedules.memory`)."""
 _BACKWARD = 2.0 / 3.0
 # columns of `SlotArrays.numbers`
 _ROUNDS, _CAPACITY, _ALPHA, _BETA, _IN_FLIGHT, _IN, _PORT_IN, _MEAN_IN, _LATENCY, _OUT, _PORT_OUT = range(11)
@@ -215,9 +218,9 @@ def _stage(s, i, j, slot, steady, time, forward, params, resident, saved, live, 
     busy_in, busy_out = live[i] * n[_IN], live[j] * n[_OUT]
     into = live[i] * n[_MEAN_IN] + n[_LATENCY]
     held = saved[j] - saved[i]
-    base = resident[j] - resident[i]
-    without = (base + held * n[_IN_FLIGHT]) / n[_CAPACITY]
     kept = live[i] if s > 0 else 0.0
+    base = resident[j] - resident[i] + _BUFFERS_IN * kept + _BUFFERS_OUT * live[j]
+    without = (base + held * n[_IN_FLIGHT]) / n[_CAPACITY]
     with_it = (base + kept * n[_IN_FLIGHT] + held) / n[_CAPACITY]
     penalty, throttle = 0.0, 1.0
     again = compute + forward[s, j] - forward[s, i]

@@ -47,6 +47,8 @@ _VALIDATION_SEED = 10**6
 _VALIDATION_GROUPS = 100
 _VALIDATION_EPISODES = 64
 _SCORE = "validation_best_reward"
+_NO_PLAN = -3.0
+"""Reward of a validation problem without a plan that fits: how far it is off would outweigh all the others."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,12 +307,12 @@ def _iterate(
 
 
 def validate(policy: Policy, tasks: Sequence[_Task]) -> dict[str, float]:
-    """Mean over problems of the reward of the greedy episode, of all, and of the best."""
+    """Mean over problems of the reward of the greedy episode, of all, and of the best, at least `_NO_PLAN` each."""
     generator = torch.Generator().manual_seed(0)
     rewards = []
     for task in tasks:
         rollout = policy.sample([task.view], _VALIDATION_EPISODES, generator, greedy_first=True, distinct=True)[0]
-        rewards.append(task.rewarder.rewards(task.rewarder.values(rollout)))
+        rewards.append(task.rewarder.rewards(task.rewarder.values(rollout)).clamp(min=_NO_PLAN))
     return {
         "validation_greedy_reward": float(np.mean([float(r[0]) for r in rewards])),
         "validation_mean_reward": float(np.mean([float(r.mean()) for r in rewards])),
