@@ -121,8 +121,8 @@ def main() -> None:
     lines = [line for size in SPEEDS for line in compare(size, args.output, config)]
     text = (
         f"{NUM_OPS} ops, {NUM_MICROBATCHES} micro-batches, {args.iterations} iterations of {args.episodes} plans; what "
-        f"is told: equal devices, times off by a factor of e^±{WRONG_BY}; real processes with emulated devices of speeds "
-        f"{', '.join(str(s) for s in SPEEDS[2])} and {', '.join(str(s) for s in SPEEDS[4])}; {machine()}.\n\n"
+        f"is told: equal devices, times off by a factor of e^±{WRONG_BY}; real processes with emulated devices of "
+        f"speeds {', '.join(str(s) for s in SPEEDS[2])} and {', '.join(str(s) for s in SPEEDS[4])}; {machine()}.\n\n"
         "Measured iteration time of the plan found, and its ratio to all work shared perfectly by speed:\n\n"
         + markdown(
             [
@@ -134,7 +134,7 @@ def main() -> None:
                 "sampling / evaluation / learning s",
             ],
             lines,
-        )  # fmt: skip
+        )
     )
     write_section("measured-reward", text)
 

@@ -48,6 +48,8 @@ MODELS = [
     "transformers:BertForMaskedLM?num_hidden_layers=4&hidden_size=256&num_attention_heads=4",
     "transformers:T5ForConditionalGeneration?num_layers=3&d_model=256",
 ]
+Line = tuple[str, str, int, float, float]
+"""Model, plan, device, predicted bytes, measured bytes."""
 NUM_MICROBATCHES = 6
 WORLD = 3
 
@@ -111,8 +113,8 @@ def worker(folder: Path, names: list[str]) -> None:
     dist.destroy_process_group()
 
 
-def measure(names: list[str]) -> list[tuple[str, str, int, float, float]]:
-    """(model, plan, device, predicted bytes, measured bytes) of every rank of every run."""
+def measure(names: list[str]) -> list[Line]:
+    """A line for every rank of every run."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(WORLD), "GLOO_SOCKET_IFNAME": "lo"}
         processes = [
@@ -137,13 +139,19 @@ def main() -> None:
     """Captures, trains, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--keep", type=Path, help="file of measured lines: models that it has are not run again")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         worker(arguments.worker, arguments.models)
         return
     began = time.time()
-    lines = measure(arguments.models)
+    kept = arguments.keep.read_text().splitlines() if arguments.keep and arguments.keep.exists() else []
+    lines: list[Line] = [tuple(json.loads(line)) for line in kept]
+    if missing := [name for name in arguments.models if name not in {name for name, *_ in lines}]:
+        lines += measure(missing)
+    if arguments.keep:
+        arguments.keep.write_text("".join(json.dumps(line) + "\n" for line in lines))
     errors = [predicted / measured - 1 for *_, predicted, measured in lines]
     largest: dict[tuple[str, str], tuple[float, float]] = {}  # of each plan: predicted and measured peak of its ranks
     for name, kind, _, predicted, measured in lines:
@@ -160,8 +168,9 @@ def main() -> None:
         return f"{sum(abs(e) <= 0.06 for e in some)} of {len(some)} are within 6 %"
 
     summary = (
-        f"{len(rows)} ranks of {len(arguments.models)} models under three plans, {NUM_MICROBATCHES} micro-batches, "
-        f"momentum, {machine()}, {time.time() - began:.0f} s in all.\n\n"
+        f"{len(rows)} ranks of {len({name for name, *_ in lines})} models under three plans, {NUM_MICROBATCHES} "
+        f"micro-batches, momentum, {machine()}, {time.time() - began:.0f} s in all, {len(kept)} of the ranks measured "
+        f"before.\n\n"
         f"Ranks: mean absolute error **{statistics.mean(abs(e) for e in errors):.2%}**, largest "
         f"{max(errors, key=abs):+.1%}; {within(errors)}. Plans (the rank that needs most): mean "
         f"**{statistics.mean(abs(e) for e in of_plans):.2%}**, largest {max(of_plans, key=abs):+.1%}; "

@@ -6,7 +6,8 @@ Plans of data parallelism, PipeDream and `drl` are simulated, and the iteration 
 shared perfectly by speed), *balance* (what the busiest device computes more than that), *communication* (transfers and
 all-reduces on the critical path), *bubble* (the rest). The reason of a difference is the part that changed most; where
 a baseline's plan does not fit, memory. Budgets are seconds of processor time. Rows are kept in the output folder.
-Writes the tables between the markers ``paper-claims`` of docs/benchmarks.md, and docs/when-it-wins.md from the same rows.
+Writes the tables between the markers ``paper-claims`` of docs/benchmarks.md, and docs/when-it-wins.md from the same
+rows.
 """
 
 from __future__ import annotations
@@ -156,8 +157,8 @@ def document(rows: Sequence[Mapping[str, Any]], how: str) -> str:
     return (
         "# When it wins, and why\n\nWritten by `benchmarks/paper_claims.py` from its rows; do not edit.\n\n"
         f"{how}\n\nAn iteration is taken apart into the work shared perfectly by speed, *balance* (what the busiest "
-        "device computes more than that), *communication* (transfers and all-reduces on the critical path) and *bubble* (the "
-        "rest). The reason of a difference is the part that changed most.\n\n## By reason\n\n"
+        "device computes more than that), *communication* (transfers and all-reduces on the critical path) and "
+        "*bubble* (the rest). The reason of a difference is the part that changed most.\n\n## By reason\n\n"
         + "\n".join(groups)
         + "\n## By case\n\n"
         + "\n".join(story(row) for row in rows)

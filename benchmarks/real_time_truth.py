@@ -41,11 +41,10 @@ MODELS = [
     "timm:mobilenetv3_small_100?batch_size=8",
     "timm:convnext_atto?batch_size=4",
     "timm:vit_tiny_patch16_224?batch_size=4",
-    "transformers:GPT2LMHeadModel?n_layer=4&n_embd=256&n_head=4&vocab_size=5000",
 ]
 NUM_MICROBATCHES = 6
 WORLD = 2
-STEPS = 4
+STEPS = 3
 LINK_BYTES = 1 << 23
 
 
@@ -78,8 +77,8 @@ def profiled(name: str) -> tuple[OpGraph, OpGraph]:
     captured = capture(load_model(name), device="cpu", kernels="cpu")
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "calls.json"
-        alone = profile(captured, measured_on="cpu-core", repeats=3, cache=cache)
-        beside = profile(captured, measured_on="cpu-core", repeats=3, cache=cache, processes=WORLD)
+        alone = profile(captured, measured_on="cpu-core", repeats=2, cache=cache)
+        beside = profile(captured, measured_on="cpu-core", repeats=2, cache=cache, processes=WORLD)
     print(f"{name}: {alone.step_s:.4f} s alone, {beside.step_s:.4f} s beside another", file=sys.stderr, flush=True)
     return alone.graph, beside.graph
 

@@ -31,7 +31,7 @@ struct Run {
   const Listed &list;
   double *peak;
   std::vector<int32_t> missing[2], consumers;
-  std::vector<double> ready[2], channel, out, in, when, free_at, memory, arrival;
+  std::vector<double> ready[2], channel, out, in, when, free_at, arrival;
   std::vector<int64_t> position, stamp, leader, stack;
   std::vector<char> idle;
   std::priority_queue<std::pair<double, int64_t>, std::vector<std::pair<double, int64_t>>, std::greater<>> heap;
@@ -79,7 +79,67 @@ struct Run {
     if (--missing[phase][to] == 0 && q != current) start_next(q);
   }
 
+  bool first_there(int64_t k, int64_t j, int64_t m, int64_t d) const {
+    int64_t i = p.dst_off[k];
+    while (i < j && p.slot_device[slot(p.dst[i], m)] != d) ++i;
+    return i == j;
+  }
+
+  // Peak memory: depends on the order only. Two actions ahead are received; two returned gradients are kept.
+  void remember() {
+    const int64_t slots = p.num_slots, devices = p.num_devices;
+    std::vector<double> received(2 * slots, 0.0), returned(slots, 0.0), read(list.offset[devices]);
+    std::vector<int32_t> kept(slots, 0);
+    for (int64_t src = 0; src < p.num_stages; ++src)
+      for (int64_t k = p.message_off[src]; k < p.message_off[src + 1]; ++k) {
+        const double size = p.message_bytes[k];
+        for (int64_t j = p.dst_off[k]; j < p.dst_off[k + 1]; ++j)
+          for (int64_t at = p.slot_off[p.dst[j]]; at < p.slot_off[p.dst[j] + 1]; ++at) {
+            const int64_t m = at - p.slot_off[p.dst[j]], d = p.slot_device[at];
+            if (p.slot_device[slot(src, m)] == d || !first_there(k, j, m, d)) continue;
+            received[(p.message_backward[k] ? slots : 0) + at] += size;
+            if (p.message_grad[k]) returned[at] += size;
+          }
+        if (p.message_grad[k])
+          for (int64_t at = p.slot_off[src]; at < p.slot_off[src + 1]; ++at)
+            for (int64_t j = p.dst_off[k]; j < p.dst_off[k + 1]; ++j) {
+              const int64_t m = at - p.slot_off[src], d = p.slot_device[slot(p.dst[j], m)];
+              if (d != p.slot_device[at] && first_there(k, j, m, d)) received[slots + at] += size;
+            }
+      }
+    for (int64_t i = 0; i < list.offset[devices]; ++i) {
+      const int64_t at = slot(list.stage[i], list.microbatch[i]);
+      read[i] = list.kind[i] == 3 ? 0.0 : received[list.kind[i] ? slots + at : at];
+    }
+    for (int64_t d = 0; d < devices; ++d) {
+      double held = peak[d];
+      for (int64_t i = list.offset[d], end = list.offset[d + 1]; i < end; ++i) {
+        const int64_t s = list.stage[i], kind = list.kind[i];
+        double during = held;
+        if (kind == 0) {
+          during = held += p.held[s];
+        } else if (kind == 1) {
+          during = held + p.again[s] + read[i];
+          held -= p.held[s];
+        } else if (kind == 2) {
+          held += p.again[s];
+          during = held + read[i];
+        } else {
+          held -= p.held[s] + p.again[s];
+        }
+        for (int64_t j = i + 1; j < std::min(i + 3, end); ++j) during += read[j];
+        peak[d] = std::max(peak[d], during);
+        const int64_t at = slot(s, list.microbatch[i]);
+        if ((kind == 1 || kind == 2) && kept[at] < 2) {
+          ++kept[at];
+          held += returned[at];
+        }
+      }
+    }
+  }
+
   double run() {
+    remember();
     for (int64_t d = 0; d < p.num_devices; ++d) start_next(d);
     while (p.ports_shared ? !heap.empty() : !stack.empty()) {
       int64_t d;
@@ -94,16 +154,6 @@ struct Run {
       const int64_t s = list.stage[i], kind = list.kind[i], m = list.microbatch[i];
       const double end = free_at[d] = when[d];
       idle[d] = 1;
-      if (kind == 0) {
-        peak[d] = std::max(peak[d], memory[d] += p.held[s]);
-      } else if (kind == 1) {
-        peak[d] = std::max(peak[d], memory[d] + p.again[s]);
-        memory[d] -= p.held[s];
-      } else if (kind == 2) {
-        peak[d] = std::max(peak[d], memory[d] += p.again[s]);
-      } else {
-        memory[d] -= p.held[s] + p.again[s];
-      }
       if (kind != 3) {
         const int phase = kind != 0;
         for (int64_t k = p.message_off[s]; k < p.message_off[s + 1]; ++k) {
@@ -161,7 +211,6 @@ extern "C" double replay(const Placed *placed, const Listed *listed, double *pea
   run.when.assign(u, 0.0);
   run.free_at.assign(u, 0.0);
   run.arrival.assign(u, 0.0);
-  run.memory.assign(p.resident, p.resident + u);
   std::copy_n(p.resident, u, peak);
   run.position.assign(listed->offset, listed->offset + u);
   run.stamp.assign(u, 0);

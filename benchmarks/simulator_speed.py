@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
 from drlpp.graph.synthetic import chain_graph, random_graph
@@ -66,8 +67,10 @@ def build_cpp(folder: Path) -> ctypes.CDLL:
     return cpp
 
 
-def cpp_caller(cpp: ctypes.CDLL, placed: PlacedStages, flat: FlatSchedule) -> Callable[[], float]:
-    """A function without arguments that runs the C++ loop."""
+def cpp_caller(
+    cpp: ctypes.CDLL, placed: PlacedStages, flat: FlatSchedule, peak: NDArray[np.float64]
+) -> Callable[[], float]:
+    """A function without arguments that runs the C++ loop; it writes the ``[U]`` peaks."""
     arrays = [np.ascontiguousarray(getattr(placed, name)) for name in INTS + REALS]
     sizes = (
         placed.num_microbatches,
@@ -79,7 +82,6 @@ def cpp_caller(cpp: ctypes.CDLL, placed: PlacedStages, flat: FlatSchedule) -> Ca
         len(placed.port_bandwidth),
         placed.ports_shared,
     )
-    peak = np.zeros(len(placed.used))
     first = _Placed(*sizes, *[a.ctypes.data for a in arrays])
     second = _Listed(*[a.ctypes.data for a in flat])
     kept = (arrays, flat, peak)
@@ -159,12 +161,15 @@ def grid_row(
     flat = generate("1f1b", placed)
     evaluator = Evaluator(problem)
     plan = evaluator.make_plan(assignment, Provenance(planner="benchmark"), ("1f1b",))
-    by_hand = cpp_caller(cpp, placed, flat)
+    peak, hand_peak = np.empty(num_stages), np.empty(num_stages)
+    by_hand = cpp_caller(cpp, placed, flat, hand_peak)
     times = {simulate(plan).prediction.iteration_time_s, replay(placed, flat).iteration_time_s, by_hand()}
     if max(times) > min(times) * (1 + 1e-12):
         raise SystemExit(f"the three implementations disagree: {times}")
+    if not np.array_equal(replay(placed, flat).peak_memory_bytes, hand_peak):
+        raise SystemExit("the peaks of the C++ loop are others")
     repeat = max(1, 20_000 // (num_stages * num_microbatches))
-    arena, peak = new_arena(1 << 20), np.empty(num_stages)
+    arena = new_arena(1 << 20)
     compiled, hand = seconds(lambda: _many(arena, placed, flat, peak, repeat), by_hand, at_least_s=at_least_s)
     compiled /= repeat
     batch, names = [assignment] * BATCH, ("1f1b",)
@@ -264,10 +269,11 @@ def main() -> None:
     parts = [
         f"{machine()}, numba {numba.__version__}; `python benchmarks/simulator_speed.py`.",
         "Iterations simulated per second of CPU time of one core; 1F1B on a chain of S stages, M micro-batches. "
-        "*compiled*: the replay of a schedule, called from compiled code; *C++*: the same semantics by hand; *batch*: "
-        f"`Evaluator.evaluate_many` of {BATCH} assignments of ops, with their costs, messages, schedule and simulation; "
-        "*2 threads*: per second of wall-clock time; *single*: `Evaluator.evaluate`; *all schedules*: the same under the "
-        "best of all schedules that apply; *reference*: the readable event simulator with its trace.",
+        "*compiled*: the replay of a schedule, called from compiled code; *C++*: the same semantics by hand; "
+        f"*batch*: `Evaluator.evaluate_many` of {BATCH} assignments of ops, with costs, messages, schedule and "
+        "simulation of each; *2 threads*: per second of wall-clock time; *single*: `Evaluator.evaluate`; "
+        "*all schedules*: the same under the best of all schedules that apply; *reference*: the readable event "
+        "simulator with its trace.",
         markdown(header, rows),
         "CPU seconds from the start of Python to the end of the first evaluation:",
         markdown(("schedules", "no compile cache", "compile cache"), [] if quick else cold_start_rows()),

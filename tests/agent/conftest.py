@@ -20,8 +20,8 @@ def _one_thread():
 
 def unequal_cluster(memory_bytes: int = 10**10) -> Cluster:
     """Five devices of two types on two hosts: classes 2 fast, 1 slow | 2 slow."""
-    fast = DeviceType(name="fast", memory_bytes=memory_bytes, speed=1.0)
-    slow = DeviceType(name="slow", memory_bytes=memory_bytes, speed=0.4)
+    fast = DeviceType(name="fast", memory_bytes=memory_bytes, speed=1.0, speed_is_given=True)
+    slow = DeviceType(name="slow", memory_bytes=memory_bytes, speed=0.4, speed_is_given=True)
     link, network = Link(bandwidth=1e10, latency_s=5e-6), Link(bandwidth=1e9, latency_s=3e-5)
     return Cluster(
         "unequal",

@@ -51,6 +51,20 @@ def test_a_plan_for_an_engine_can_be_exported_and_says_what_it_costs(files, caps
     assert cost["cost"] == pytest.approx(max(0, cost["restricted_s"] / cost["unrestricted_s"] - 1))
 
 
+def test_expert_without_a_split_is_status_2_and_left_out_of_a_comparison(files, capsys):
+    assert call(files, "plan", "--planner", "expert") == 2
+    assert "carries no split of its source" in capsys.readouterr().err
+    rows = files / "rows.json"
+    arguments = ["compare", str(files / "graph.json"), "--cluster", str(files / "cluster.yaml"), "--budget", "0.1"]
+    assert run_command_line([*arguments, "--json", str(rows)]) == 0
+    names = [row["planner"] for row in json.loads(rows.read_text())["rows"]]
+    assert "dp" in names
+    assert "expert" not in names
+    assert run_command_line([*arguments, "--planners", "expert,dp", "--json", str(rows)]) == 0
+    found = {row["planner"]: row["status"] for row in json.loads(rows.read_text())["rows"]}
+    assert found == {"expert": "not-applicable", "dp": "ok"}
+
+
 def test_without_an_engine_there_is_no_restriction(files, capsys):
     assert call(files, "plan", "--json") == 0
     assert "restriction" not in json.loads(capsys.readouterr().out)

@@ -107,6 +107,25 @@ def test_schedulers_clipping_precision_and_restarts(
     assert set().union(*(state for *_, state in ranks)) == set(module.state_dict())
 
 
+def differing(name: str, plan: Plan) -> dict[str, torch.Tensor]:
+    """A loop that forgets to seed the model."""
+    import torch.distributed as dist
+
+    torch.manual_seed(dist.get_rank())
+    module, inputs = ALL[name]()
+    pipeline = build(capture_module(module, inputs), plan)
+    pipeline.step()
+    return pipeline.state_dict()
+
+
+def test_copies_begin_equal(pool: WorkerPool) -> None:
+    graph = captured_model("tied").graph
+    plan = make_plan(graph, staged(graph, {"layer_norm": 1, "linear_1": 2}), [(0,), (1, 2), (3,)], num_microbatches=4)
+    states = pool.run(differing, "tied", plan)
+    shared = [(0, 3, "table.weight"), (1, 2, "b.weight")]
+    assert all(torch.equal(states[a][name], states[b][name]) for a, b, name in shared)
+
+
 WIDTH, LAYERS = 1536, 8
 
 

@@ -35,7 +35,7 @@ def test_best_schedule_is_chosen():
 
 
 def test_memory_decides_before_time():
-    evaluator = Evaluator(chain_problem(memory=9))
+    evaluator = Evaluator(chain_problem(memory=11))
     evaluation = evaluator.evaluate(CHAIN, ("gpipe", "1f1b"))
     assert evaluation.schedule_name == "1f1b"
     assert evaluation.feasible

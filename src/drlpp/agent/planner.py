@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,8 +54,14 @@ find most per second first."""
 SHORT_BUDGET_S = 8.0
 """With less than this, fine-tuning and the slower baselines are left out: refinement finds more per second."""
 _QUICK = ("greedy", "metis")
-_FIRST_BATCH = 16
-"""Samples of the first batch; the second makes the rest, if the first shows that there is time for them."""
+_BASELINE_SHARE = 0.5
+"""Each of them has this part of the time that is left for all."""
+_PROBE = 2
+"""Samples of the first batch, which shows how many more there is time for."""
+_PROBE_COST = 2.0
+"""A sample of so small a batch takes at least this many times as long as one of a large batch."""
+_BOUND_COST = 200.0
+"""The lower bound, which ends the refinement early, is looked for where so many evaluations would fit."""
 COST_PARTS = ("sampling", "evaluation", "learning", "baselines", "refinement")
 """Activities whose seconds the breakdown tells."""
 _OFFERED = 8
@@ -72,10 +79,10 @@ class DrlConfig:
         episodes: samples per batch.
         iterations: PPO iterations at most; None as many as fit in `learning_share`. With a number, and a budget that
             is not reached, the result depends on the seed alone.
-        sampling_share: the first batch of samples is followed by a larger one if it took less than this part of the
-            budget.
-        learning_share: part of the budget for zero-shot and fine-tuning.
-        baseline_share: part of the budget for the baselines.
+        sampling_share: a batch of samples is smaller if it would take more than this part of the time that is left.
+        learning_share: part of what is left after sampling and baselines, for fine-tuning.
+        baseline_share: part of what is left for the baselines after the dynamic program, which has as much time as in
+            `annealing`.
         ppo: settings of the fine-tuning.
         weights: file of weights to start from; None for those of the package.
         log_dir: where learning curves for tensorboard go; None for nowhere.
@@ -87,8 +94,8 @@ class DrlConfig:
     policy_only: bool = False
     episodes: int = 64
     iterations: int | None = None
-    sampling_share: float = 0.05
-    learning_share: float = 0.15
+    sampling_share: float = 0.15
+    learning_share: float = 0.1
     baseline_share: float = 0.25
     ppo: PpoConfig = dataclasses.field(default_factory=PpoConfig)
     weights: Path | None = None
@@ -97,10 +104,9 @@ class DrlConfig:
     def __post_init__(self) -> None:
         if self.episodes < 8:
             raise InputError(f"episodes is {self.episodes}: a batch needs at least 8")
-        if not (0 <= self.learning_share <= 1 and 0 <= self.baseline_share <= 1):
-            raise InputError(
-                f"learning_share {self.learning_share} and baseline_share {self.baseline_share}: must be from 0 to 1"
-            )
+        shares = ("sampling_share", "learning_share", "baseline_share")
+        if wrong := [name for name in shares if not 0 <= getattr(self, name) <= 1]:
+            raise InputError(f"{wrong[0]} {getattr(self, wrong[0])}: it must be from 0 to 1")
 
 
 class DrlPlanner:
@@ -164,19 +170,20 @@ class _Run:
         self.clock = Clock()
         self.curve: list[Iteration] = []
         self.found: dict[str, float] = {}
-        self.offer_s = 0.0
+        self.offer_s = self.episode_s = 0.0
 
     def solve(self, policy: Policy) -> PlanResult:
         """All steps, as the budget allows."""
         alone = self.config.policy_only
-        learning = self.budget.part(1.0 if alone else self.config.learning_share)
-        starts = Starts(self.problem, lambda: self._sample(policy, self.config.episodes))
+        starts = Starts(self.problem, lambda: self._more(policy, self.config.episodes))
         starts.add(self._zero_shot(policy))
         if not alone:
             starts.add(self._baselines())
         if alone or self.budget.seconds >= SHORT_BUDGET_S:
-            self._fine_tune(policy, learning)
+            self._fine_tune(policy, self.budget.part(1.0 if alone else self.config.learning_share))
         if not alone:
+            if self.curve:
+                starts.add(self._more(policy, self.config.episodes))
             self._refine(starts)
         self.found["refined_best_s"] = self.search.best_value
         self.found["data_parallel_s"] = data_parallel_value_s(self.problem, self.search.evaluator)
@@ -203,14 +210,18 @@ class _Run:
         }
 
     def _zero_shot(self, policy: Policy) -> list[Start]:
-        """The first samples: as many as are asked for, if the first batch shows that there is time for them."""
-        before = self.budget.elapsed_s
-        starts = self._sample(policy, min(_FIRST_BATCH, self.config.episodes), greedy_first=True)
-        took, rest = self.budget.elapsed_s - before, self.config.episodes - _FIRST_BATCH
-        if rest > 0 and (self.config.policy_only or took < self.config.sampling_share * self.budget.seconds):
-            starts += self._sample(policy, rest)
+        """A probe of a few samples, the first one greedy, and as many more as there is time for."""
+        starts = self._sample(policy, _PROBE, greedy_first=True)
+        self.episode_s /= _PROBE_COST
+        starts += self._more(policy, self.config.episodes - _PROBE)
         self.found["zero_shot_best_s"] = self.found["policy_best_s"] = self.search.best_value
         return starts
+
+    def _more(self, policy: Policy, most: int) -> list[Start]:
+        """As many samples as fit in their part of the time that is left, at most so many."""
+        share = 1.0 if self.config.policy_only else self.config.sampling_share
+        number = min(most, int(share * self.budget.left_s / self.episode_s))
+        return self._sample(policy, number) if number > 1 else []
 
     def _sample(self, policy: Policy, episodes: int, greedy_first: bool = False) -> list[Start]:
         """Draws a batch of samples and offers the best of them."""
@@ -225,20 +236,22 @@ class _Run:
             self.search.offer(assignments[i])
         self.clock.sampling_s += sampled - before
         self.clock.evaluation_s += self.budget.elapsed_s - sampled
+        self.episode_s = max(1e-9, sampled - before) / episodes
         self.offer_s = (self.budget.elapsed_s - offering) / len(best)
         return [Start(float(values[i]), a, "policy") for i, a in enumerate(assignments)]
 
     def _baselines(self) -> list[Start]:
         """Offers what other planners find; a search of their own keeps what they found apart."""
-        share = self.budget.part(self.config.baseline_share)
         before = self.budget.elapsed_s
-        own = Search(DrlPlanner.name, self.problem, share, self.seed, evaluator=self.search.evaluator)
+        own = Search(DrlPlanner.name, self.problem, self.budget, self.seed, evaluator=self.search.evaluator)
         offer_starts(own, np.random.default_rng(self.seed))
-        names = BASELINES if self.budget.seconds >= SHORT_BUDGET_S else _QUICK
-        for number, name in enumerate(names):
+        share = self.budget.part(self.config.baseline_share)
+        for name in BASELINES if self.budget.seconds >= SHORT_BUDGET_S else _QUICK:
             if share.spent:
                 break
-            result = get_planner(name).solve(self.problem, share.part(1 / (len(names) - number)), self.seed)
+            if name == "milp" and importlib.util.find_spec("highspy") is None:
+                continue
+            result = get_planner(name).solve(self.problem, share.part(_BASELINE_SHARE), self.seed)
             if result.plan is not None:
                 own.offer(assignment_of(result.plan))
         if own.best is not None:
@@ -248,15 +261,18 @@ class _Run:
         return [Start(value, assignment, "baselines") for value, assignment in own.pool]
 
     def _refine(self, starts: Starts) -> None:
-        before = self.budget.elapsed_s
-        bound_s = lower_bound(self.problem, self.budget.part(0.02)).value_s
+        before, left_s = self.budget.elapsed_s, self.budget.left_s
+        bound_s = 0.0
+        if left_s > _BOUND_COST * self.offer_s:
+            bound_s = lower_bound(self.problem, self.budget.part(0.02)).value_s
         found = refine(self.search, starts, self.offer_s, bound_s, np.random.default_rng(self.seed))
         self.found |= {f"refined_from_{origin}_s": value for origin, value in found.items()}
         self.found["refinement_s"] = self.budget.elapsed_s - before
 
     def _fine_tune(self, policy: Policy, budget: Budget) -> None:
         """PPO on the problem while `budget` lasts."""
-        if self.config.iterations == 0 or budget.left_s < _UPDATE_COST * self.clock.sampling_s:
+        iteration_s = _UPDATE_COST * self.episode_s * self.config.episodes
+        if self.config.iterations == 0 or budget.left_s < iteration_s:
             return
         best = self.found["policy_best_s"]
         writer = SummaryWriter(log_dir=str(self.config.log_dir)) if self.config.log_dir else None

@@ -100,12 +100,13 @@ def train_in_folder(
         return evaluator.evaluate(assignment).score(problem.objective)
 
     rewarder = Rewarder(value, view.tables.ideal_s * problem.training.num_microbatches)
-    record = {
+    reward = "simulated" if measure is None else "measured"
+    record: dict[str, Any] = {
         "graph": problem.graph.hash,
         "cluster": problem.cluster.name,
         "num_microbatches": problem.training.num_microbatches,
         "optimizer": problem.training.optimizer,
-        "reward": "simulated" if measure is None else "measured",
+        "reward": reward,
         "seed": seed,
         "version": __version__,
     }
@@ -114,7 +115,7 @@ def train_in_folder(
     if rewarder.best is None:
         raise InputError(f"iterations is {config.iterations}: at least one more than the checkpoint has is needed")
     assignment = coarse.expand(rewarder.best[1])
-    provenance = Provenance(planner="drl", seed=seed, version=__version__, notes={"reward": record["reward"]})
+    provenance = Provenance(planner="drl", seed=seed, version=__version__, notes={"reward": reward})
     plan = Evaluator(problem).make_plan(assignment, provenance)
     save_plan(plan, folder / PLAN)
     return Outcome(

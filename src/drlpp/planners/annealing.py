@@ -22,6 +22,7 @@ from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.data_parallel import data_parallel_assignment
 from drlpp.planners.device_states import AllReduceTable
 from drlpp.planners.dynamic_program import run_dynamic_program
+from drlpp.planners.exact_search import anneal_exactly
 from drlpp.planners.label_search import anneal_labels, arc_arrays, make_slots
 from drlpp.planners.moves import (
     PLACEMENT_MOVES,
@@ -45,6 +46,8 @@ MOVES_PER_OP = 1000
 MAX_MOVES = 400_000
 START_SHARE = 0.6
 """Part of the budget for the planners that give the starts."""
+EXACT_MOVES = 20_000
+"""Of one run on a plan whose stages share devices."""
 WALK_STEPS = 150
 MANY_STAGES = 256
 """With more stages than this the label search only polishes."""
@@ -123,7 +126,13 @@ class _LabelSearch:
     def run(self, start: Assignment, rng: np.random.Generator) -> None:
         """Anneals the labels of an assignment with its devices, and offers the result."""
         if len({d for group in start.devices for d in group}) < sum(len(group) for group in start.devices):
-            return  # a device with several stages: its loads add up, which slots do not know
+            if self._search.problem.objective == "steady-state":  # a device's loads add up, which slots do not know
+                moves = min(self._moves, EXACT_MOVES)
+                seed = int(rng.integers(2**31))
+                self._search.offer(
+                    anneal_exactly(self._search.problem, start, moves=moves, hot=0.005, cold=5e-5, seed=seed)
+                )
+            return
         labels = self._anneal(start.devices, start.stage_of_op, rng, free=False)
         used = np.unique(labels)
         recompute = tuple(start.recompute[int(s)] for s in used)

@@ -8,16 +8,19 @@ Valid for unequal devices, replicated stages and devices with several stages. Fo
 - *op*: the largest op on its best device. In the steady state r replicas divide its load by r, but then exchange its
   gradient; in a step the busiest replica runs ceil(M / r) micro-batches, and the exchange comes after its last one.
 - *path* (iteration time): one micro-batch runs forward along the longest path of the graph and back.
-- *cuts* (steady state): the ops of the heaviest path fall into runs with the same devices. A run of r replicas puts
-  its time over r and its gradient exchange on each, which must stay below the bound; between two runs the activations
-  have to be moved for a part of the micro-batches that follows from the numbers of replicas. The cheapest way to do
-  that (a dynamic program over the path), with all other ops added, must fit all devices together. Where few cuts are
-  cheap enough to matter, `run_bound` looks closer.
+- *fill* (iteration time): an op cannot start before the longest path to it, ``h``, and after its last input gradient
+  the way back to the inputs, ``t``, is still to go. So for any h and t, all forward passes and input gradients of the
+  ops with at least these fit all devices together in the time that is left, and all their work in the time after h;
+  then comes the optimizer step. The same holds for the busiest replica of every single op.
+- *sets* (steady state): the ops of the heaviest path, in groups, take sets of devices one after another; the devices
+  of neighbouring sets that differ move activations, and replicas exchange gradients. Whether any sets keep all loads
+  below a value is decided by a relaxed search (`device_sets`; what is in a group, and why, in `set_rows`). Ops beside
+  the path count in the sum of all loads.
 - *memory*: parameters, gradients and optimizer state that do not fit all devices together, or one op that fits none:
   no plan exists, and the bound is infinite.
 
-Left out, all of it on the safe side: bubbles, latencies, shared ports, optimizer time, recomputation, activation
-memory, and how loads of whole runs pack on devices.
+Left out, all of it on the safe side: latencies, shared ports, recomputation and activation memory; bubbles other than
+those of the fill, which stages taken in turns by the same devices could shrink to those of single ops.
 """
 
 from __future__ import annotations
@@ -28,17 +31,21 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.stage_costs import OPTIMIZER_PASSES
 from drlpp.planners.base import Budget
 from drlpp.planners.op_arrays import OpArrays, op_arrays
-from drlpp.planners.set_rows import MAX_DEVICES, MAX_PATH, SetRows, exchange_s_per_byte
+from drlpp.planners.set_rows import SetRows, exchange_s_per_byte
 from drlpp.problem import PlanningProblem
 
 SAFETY = 1.0 - 1e-9
 """Factor on every bound against the rounding of sums."""
+SEARCH_S = 5.0
 SEARCHES = ((128, 0.015), (1024, 0.015), (1024, 0.002))
 """States per layer, and what is small (`SetRows.row`), of the searches for the bound by sets, one after another."""
+FILL_STEPS = 24
+"""Values of the head, and of the tail, that the bound by fill tries."""
 STEP, PRECISION = 1.1, 1e-3
-"""Of that search: factor until a plan may exist, and relative distance at which it ends."""
+"""Of these searches: factor until a plan may exist, and relative distance at which they end."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,24 +65,21 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
     """The best bound on the problem's objective.
 
     Args:
-        budget: the bound by sets is searched while it lasts.
+        budget: the bound by sets is searched while it lasts; None: at most `SEARCH_S`.
     """
-    budget = Budget(math.inf) if budget is None else budget
+    budget = Budget(SEARCH_S) if budget is None else budget
     arrays = op_arrays(problem)
     if not _may_fit(problem, arrays):
         return Bound(math.inf, "memory")
     rows = SetRows(problem, arrays)
-    work = rows.work_s
     if problem.objective == "steady-state":
-        bounds = [Bound(work, "work"), Bound(_largest_op_steady(problem, arrays), "op")]
-        if not budget.spent:
-            bounds.append(Bound(_sets_bound(rows, problem.cluster.num_devices, budget), "sets"))
-    else:
         bounds = [
-            Bound(work * problem.training.num_microbatches, "work"),
-            Bound(_largest_op_step(problem, arrays), "op"),
-            Bound(_longest_path_s(problem), "path"),
+            Bound(rows.work_s, "work"),
+            Bound(_largest_op_steady(problem, arrays), "op"),
+            Bound(_sets_bound(rows, budget), "sets"),
         ]
+    else:
+        bounds = [Bound(_largest_op_step(problem, arrays), "op"), *_fill_bounds(problem, rows)]
     best = max(bounds, key=lambda b: b.value_s)
     return Bound(best.value_s * SAFETY, best.kind)
 
@@ -109,11 +113,11 @@ def _largest_op_step(problem: PlanningProblem, arrays: OpArrays) -> float:
     number = problem.training.num_microbatches
     exchange = exchange_s_per_byte(problem.cluster)[r]
     rounds = -(-number // r)
-    worst = 0.0
-    for seconds, params in zip(_fastest(problem, arrays), arrays.param_bytes, strict=True):
-        if seconds * number > worst:
-            worst = max(worst, float((seconds * rounds + params * exchange).min()))
-    return worst
+    ways = _ways(problem)
+    seconds, params = _fastest(problem, arrays)[:, None], arrays.param_bytes[:, None]
+    whole = ways.head_s[:, None] + seconds * rounds + params * exchange
+    without_weights = (ways.head_s + ways.tail_s)[:, None] + ways.here_s[:, None] * rounds
+    return float(np.maximum(whole, without_weights).min(axis=1).max())
 
 
 def _fastest(problem: PlanningProblem, arrays: OpArrays) -> NDArray[np.float64]:
@@ -122,13 +126,29 @@ def _fastest(problem: PlanningProblem, arrays: OpArrays) -> NDArray[np.float64]:
     return fastest
 
 
-def _longest_path_s(problem: PlanningProblem) -> float:
-    """Forward along the longest path and, over edges that carry a gradient, back; each op on its best device."""
+@dataclasses.dataclass(frozen=True)
+class _Ways:
+    """Longest ways through the graph for one micro-batch, ``[N]`` seconds on the best device of each op.
+
+    Attributes:
+        head_s: forward passes of the ops before.
+        tail_s: input gradients of the ops before, over edges that carry a gradient.
+        both_s: both together, over one and the same path.
+        here_s: forward pass and input gradient of the op itself. A stage's backward pass may be split in two: then
+            only the input gradient is on the way.
+    """
+
+    head_s: NDArray[np.float64]
+    tail_s: NDArray[np.float64]
+    both_s: NDArray[np.float64]
+    here_s: NDArray[np.float64]
+
+
+def _ways(problem: PlanningProblem) -> _Ways:
     types = np.unique(problem.cluster.type_index)
-    times = problem.times
-    forward = times.forward_s[types].min(axis=0)
-    # a stage's backward pass may be split in two: then only the input gradient is on the path
-    back = times.input_grad_s[types].min(axis=0)
+    forward = problem.times.forward_s[types].min(axis=0)
+    back = problem.times.input_grad_s[types].min(axis=0)
+    here = (problem.times.forward_s + problem.times.input_grad_s)[types].min(axis=0)
     graph = problem.graph
     gradient: dict[tuple[int, int], bool] = {}
     ahead: dict[tuple[int, int], bool] = {}
@@ -137,36 +157,63 @@ def _longest_path_s(problem: PlanningProblem) -> float:
         is_forward = e.phase == "forward"
         ahead[key] = ahead.get(key, False) or is_forward
         gradient[key] = gradient.get(key, False) or (e.requires_grad and is_forward)
-    both = np.zeros(graph.num_ops)  # longest path to the op, forward and back, without the turn
-    only = np.zeros(graph.num_ops)
-    best = 0.0
+    head, tail, both = np.zeros((3, graph.num_ops))
     for i in range(graph.num_ops):
         for p in graph.predecessors[i]:
-            if ahead[p, i]:
-                only[i] = max(only[i], only[p])
-                both[i] = max(both[i], both[p] if gradient[p, i] else only[p])
-        both[i] = max(both[i], only[i])
-        both[i] += forward[i] + back[i]
-        only[i] += forward[i]
-        best = max(best, float(both[i]))
-    return best
+            if not ahead[p, i]:
+                continue
+            head[i] = max(head[i], head[p] + forward[p])
+            both[i] = max(both[i], head[p] + forward[p])
+            if gradient[p, i]:
+                tail[i] = max(tail[i], tail[p] + back[p])
+                both[i] = max(both[i], both[p] + here[p])
+    return _Ways(head, tail, both, here)
 
 
-def _sets_bound(rows: SetRows, num_devices: int, budget: Budget) -> float:
+def _optimizer_s(problem: PlanningProblem) -> NDArray[np.float64]:
+    """``[T, N]`` seconds of the optimizer step on the parameters of each op; 0 for types without a memory bandwidth."""
+    passes = OPTIMIZER_PASSES[problem.training.optimizer]
+    per_byte = np.zeros(len(problem.times.total_s))
+    for device, t in zip(problem.cluster.devices, problem.cluster.type_index.tolist(), strict=True):
+        per_byte[t] = passes / device.type.memory_bandwidth if device.type.memory_bandwidth else 0.0
+    return np.outer(per_byte, problem.graph.op_param_bytes)
+
+
+def _fill_bounds(problem: PlanningProblem, rows: SetRows) -> list[Bound]:
+    """The bounds by work, path and fill for a step."""
+    number = problem.training.num_microbatches
+    ways = _ways(problem)
+    work = rows.shared_out(problem.times.total_s)
+    here = rows.shared_out(problem.times.forward_s + problem.times.input_grad_s)
+    optimizer = float(rows.shared_out(_optimizer_s(problem)).sum())
+    fill = 0.0
+    for head in np.quantile(ways.head_s, np.linspace(0, 1, FILL_STEPS)):
+        late = ways.head_s >= head
+        fill = max(fill, head + number * float(work[late].sum()))
+        for tail in np.quantile(ways.tail_s[late], np.linspace(0, 1, FILL_STEPS)):
+            both = late & (ways.tail_s >= tail)
+            fill = max(fill, head + tail + number * float(here[both].sum()))
+    return [
+        Bound(number * float(work.sum()) + optimizer, "work"),
+        Bound(float((ways.both_s + ways.here_s).max()), "path"),
+        Bound(fill, "fill"),
+    ]
+
+
+def _sets_bound(rows: SetRows, budget: Budget) -> float:
     """The bound by sets of devices; 0 where the problem is too large for it."""
-    if num_devices > MAX_DEVICES or rows.path_length > MAX_PATH:
+    if rows.too_large:
         return 0.0
     low = rows.work_s  # what does not exist at one value exists at none below it, so every "no" is a bound
     for width, small in SEARCHES:
-        high = low
-        while not rows.find(high, width, small):
-            low, high = high, high * STEP
-            if budget.spent:
+        high = math.inf
+        while high - low > PRECISION * low:
+            tried = min((low + high) / 2, low * STEP)
+            found = rows.find(tried, width, small, budget)
+            if found is None:
                 return low
-        while high - low > PRECISION * high and not budget.spent:
-            middle = (low + high) / 2
-            if rows.find(middle, width, small):
-                high = middle
+            if found:
+                high = tried
             else:
-                low = middle
+                low = tried
     return low

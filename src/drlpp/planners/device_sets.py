@@ -29,6 +29,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from drlpp.planners.base import Budget
 from drlpp.sim.bottleneck import LONGEST_PERIOD
 
 _Ints = NDArray[np.int64]
@@ -67,6 +68,11 @@ class Row:
     @property
     def num_groups(self) -> int:
         return len(self.param_bytes)
+
+    @property
+    def num_kinds_of_set(self) -> int:
+        """Sets that differ in the number of devices of some type."""
+        return math.prod(int(n) + 1 for n in self.count)
 
 
 class _States(NamedTuple):
@@ -120,16 +126,20 @@ def overlap(most: int, period: int = LONGEST_PERIOD) -> tuple[_Floats, _Floats]:
     return share, kept
 
 
-def find_sets(row: Row, bound_s: float, width: int, most_ways: int = 1) -> list[list[tuple[int, ...]]]:
+def find_sets(
+    row: Row, bound_s: float, width: int, budget: Budget, most_ways: int = 1
+) -> list[list[tuple[int, ...]]] | None:
     """Ways to give the groups sets of devices (numbered by type) that keep all loads at most `bound_s`.
 
     Args:
-        width: most states of a layer.
+        width: most states of a layer, or `Row.num_kinds_of_set` if that is more.
+        budget: looked at before each layer.
         most_ways: how many ways to return, those with the smallest largest load first.
 
     Returns:
-        The ways, one set per group; empty: there is none.
+        The ways, one set per group; empty: there is none; None: the budget was spent before the answer.
     """
+    width = max(width, row.num_kinds_of_set)  # states with different kinds of sets cannot be joined
     most = len(row.exchange) - 1
     share, kept = overlap(most)
     offset = np.concatenate(([0], np.cumsum(row.count))).astype(np.int64)
@@ -163,6 +173,8 @@ def find_sets(row: Row, bound_s: float, width: int, most_ways: int = 1) -> list[
     layers = []
     cell = bound_s * FIRST_CELL
     for g in range(row.num_groups):
+        if budget.spent:
+            return None
         costs = _Costs(
             np.ascontiguousarray(row.seconds[:, g]),
             float(row.param_bytes[g]),
@@ -220,8 +232,8 @@ def _least_to_come(
 ) -> _Floats:
     """``[G, R + 1, G]`` least weighted load after group g, if r devices run it and go on up to group j at most.
 
-    The rest is cut in *runs* of groups with the same devices, none of which may exceed the limit. A satellite runs where its main
-    group does, or elsewhere; its load is not counted in the run.
+    The rest is cut in *runs* of groups with the same devices, none of which may exceed the limit. A satellite runs
+    where its main group does, or elsewhere; its load is not counted in the run.
     """
     num, most = len(weighted), len(exchange) - 1
     stay = np.zeros((num + 1, most + 1))  # [g, r]: groups before g with r devices
@@ -288,7 +300,7 @@ def _moved_in_all(share: _Floats, kept: _Floats, r: int, q: int, devices: int) -
         if r == devices:
             return 0.0
         common -= 1
-    return max(0.0, r * share[r] + q * share[q] - 2 * common * kept[r, q])
+    return max(0.0, float(r * share[r] + q * share[q] - 2 * common * kept[r, q]))
 
 
 @njit(cache=True)
@@ -360,7 +372,7 @@ def _place(table: _Ints, states: _States, load: _Floats, members: _Ints, cell: f
         if same:
             break
         at = (at + 1) & (len(table) - 1)
-    return at
+    return int(at)
 
 
 @njit(cache=True)

@@ -12,7 +12,8 @@ orders are tried.
 
 For the objective iteration-time the program's optimum is not the simulator's. So it makes candidates (optimal
 bottleneck with and without replication, with equal replication, and shortest fill at bottlenecks a little above the
-optimum), and the simulation picks the best.
+optimum), and the simulation picks the best. For the steady state, PipeDream's plans, whose cuts come from another
+linearisation, are among the candidates, and `set_plans` goes on from the best.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from drlpp.planners.device_states import MANY_DEVICES, DeviceStates, by_class, i
 from drlpp.planners.downsets import all_downsets
 from drlpp.planners.op_arrays import OpArrays, op_arrays
 from drlpp.planners.op_orders import op_orders
+from drlpp.planners.pipedream import offer_pipelines
 from drlpp.planners.search import Search
 from drlpp.planners.set_plans import offer_set_plans
 from drlpp.planners.split_dp import Split, solve_split, to_assignment
@@ -41,6 +43,7 @@ MAX_OP_ORDERS = 4
 MAX_DEVICE_ORDERS = 6
 MAX_FOLDS = 4
 MAX_POSITIONS_MANY_DEVICES = 512
+PIPEDREAM_SHARE = 0.3
 FILL_SLACKS = (1.0, 1.04, 1.15, 1.4, 2.0)
 FILLED_STATES = 3
 """Device states, best first, on which the fill is shortened."""
@@ -108,6 +111,11 @@ def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
         states = offer_splits(search, model, states)
         if search.budget.spent:
             return
+    if search.problem.objective == "steady-state":
+        whole = search.budget
+        search.budget = whole.part(PIPEDREAM_SHARE)
+        offer_pipelines(search)
+        search.budget = whole
     offer_set_plans(search, rng)
 
 

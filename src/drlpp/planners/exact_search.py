@@ -87,4 +87,4 @@ def _anneal(  # type: ignore[no-untyped-def]
         if state.counter[2] >= REFRESH_AFTER:
             refresh(state)
             energy = _energy(state, scale)
-    return best_labels
+    return best_labels  # type: ignore[no-any-return]

@@ -399,27 +399,35 @@ class PipeDream:
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
         search = Search(self.name, problem, budget, seed, progress)
-        levels = cluster_levels(problem.cluster)
-        if not problem.may_replicate:
-            levels = (Level(problem.cluster.num_devices, 1.0),)
-        reduced, costs = pipedream_cuts(problem, levels, min(MAX_STEPS, STEPS_PER_SECOND * budget.left_s))
-        devices = tuple(range(problem.cluster.num_devices))
-        paper = self._best_pipeline(costs, levels, 1.0, problem.may_replicate)
-        search.offer(plan_to_assignment(problem, reduced, costs.states, paper, devices))
-        if not budget.spent and problem.may_replicate and problem.training.num_microbatches > 1:
-            amortised = optimal_pipeline(costs, levels, 1.0 / problem.training.num_microbatches)
-            search.offer(plan_to_assignment(problem, reduced, costs.states, amortised, devices))
-        return search.result({"pipedream_time_s": paper.time_s, "cut_states": float(costs.states.num_states)})
+        return search.result(offer_pipelines(search))
 
-    @staticmethod
-    def _best_pipeline(
-        costs: CutCosts, levels: tuple[Level, ...], gradient_share: float, replicate: bool
-    ) -> PipelinePlan:
-        """As many machines as there are, or as many as there are stages to make where none may be replicated."""
-        if not replicate:
-            levels = (Level(min(levels[0].machines, costs.states.num_states - 1), levels[0].bandwidth),)
-        while True:
-            plan = optimal_pipeline(costs, levels, gradient_share, replicate)
-            if math.isfinite(plan.time_s) or levels[0].machines == 1:
-                return plan
-            levels = (Level(levels[0].machines - 1, levels[0].bandwidth),)
+
+def offer_pipelines(search: Search) -> dict[str, float]:
+    """Offers PipeDream's plan, and the one of its program if the gradients are exchanged once a step.
+
+    Returns:
+        The time of the first in PipeDream's own model, and the number of states of its program.
+    """
+    problem, budget = search.problem, search.budget
+    levels = cluster_levels(problem.cluster)
+    if not problem.may_replicate:
+        levels = (Level(problem.cluster.num_devices, 1.0),)
+    reduced, costs = pipedream_cuts(problem, levels, min(MAX_STEPS, STEPS_PER_SECOND * budget.left_s))
+    devices = tuple(range(problem.cluster.num_devices))
+    paper = _best_pipeline(costs, levels, 1.0, problem.may_replicate)
+    search.offer(plan_to_assignment(problem, reduced, costs.states, paper, devices))
+    if not budget.spent and problem.may_replicate and problem.training.num_microbatches > 1:
+        amortised = optimal_pipeline(costs, levels, 1.0 / problem.training.num_microbatches)
+        search.offer(plan_to_assignment(problem, reduced, costs.states, amortised, devices))
+    return {"pipedream_time_s": paper.time_s, "cut_states": float(costs.states.num_states)}
+
+
+def _best_pipeline(costs: CutCosts, levels: tuple[Level, ...], gradient_share: float, replicate: bool) -> PipelinePlan:
+    """As many machines as there are, or as many as there are stages to make where none may be replicated."""
+    if not replicate:
+        levels = (Level(min(levels[0].machines, costs.states.num_states - 1), levels[0].bandwidth),)
+    while True:
+        plan = optimal_pipeline(costs, levels, gradient_share, replicate)
+        if math.isfinite(plan.time_s) or levels[0].machines == 1:
+            return plan
+        levels = (Level(levels[0].machines - 1, levels[0].bandwidth),)

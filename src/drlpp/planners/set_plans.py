@@ -1,8 +1,9 @@
 """Steady-state plans from the sets of devices that the decision diagram finds (`device_sets`).
 
 The diagram's answer to "may all loads be at most T?" names the devices of the groups of ops along the heaviest path;
-T is bisected. Ops beside the row join a neighbour. Then `exact_search` moves ops between the stages. A device may take part in any number of stages, with any partners in each: plans that the
-dynamic program over consecutive stages cannot make.
+T is bisected. Ops beside the row join a neighbour. Then `exact_search` moves ops between the stages. A device may take
+part in any number of stages, with any partners in each: plans that the dynamic program over consecutive stages cannot
+make.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from drlpp.plan.assignment import Assignment
 from drlpp.planners.exact_search import anneal_exactly
 from drlpp.planners.op_arrays import op_arrays
 from drlpp.planners.search import Search
-from drlpp.planners.set_rows import MAX_DEVICES, MAX_PATH, SetRows
+from drlpp.planners.set_rows import SetRows
 
 WIDTH, SMALL = 512, 0.002
 STEPS = 10
@@ -38,17 +39,17 @@ Sets = list[tuple[int, ...]]
 def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
     """Offers plans for ever smaller T, until none may exist or the budget is spent."""
     problem = search.problem
-    if problem.objective != "steady-state" or problem.cluster.num_devices > MAX_DEVICES:
+    if problem.objective != "steady-state":
         return
     arrays = op_arrays(problem)
     rows = SetRows(problem, arrays)
-    if rows.path_length > MAX_PATH:
+    if rows.too_large:
         return
     moves = min(MAX_MOVES, MOVES_PER_OP * problem.graph.num_ops)
 
     def offer(bound_s: float) -> bool:
         """Offers the plans of one T; False if there is none."""
-        ways = rows.find(bound_s, WIDTH, SMALL, WAYS)
+        ways = rows.find(bound_s, WIDTH, SMALL, search.budget, WAYS) or []
         for way in ways:
             if search.budget.spent:
                 break
@@ -114,7 +115,7 @@ def _filled(graph: OpGraph, sets: Sets) -> Sets:
 
 
 def _aligned(before: tuple[int, ...], devices: tuple[int, ...]) -> tuple[int, ...]:
-    """The devices in the order in which replica i and replica j of both sets meet where i = j modulo the common divisor."""
+    """The devices in an order in which replicas i and j of both sets meet: i = j modulo the common divisor."""
     if set(before) == set(devices):
         return before
     places: list[int] = [-1] * len(devices)

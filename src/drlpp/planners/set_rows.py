@@ -2,8 +2,9 @@
 
 For a bound T, the devices have some time to spare beyond the work. A value whose move between two different sets of
 devices would take more than that is not moved: its ops have the same set in every plan with loads up to T, and become
-one group. The groups along the heaviest path of the graph are the row. Where the path leaves a group and comes back, what
-lies between is a satellite of the group; so is each group beside the path, of the group that it exchanges most with.
+one group. The groups along the heaviest path of the graph are the row. Where the path leaves a group and comes back,
+what lies between is a satellite of the group; so is each group beside the path, of the group that it exchanges most
+with.
 
 Groups too small to matter for the load of a device are taken out: their work still counts in the sum over devices, and
 between their neighbours the smaller of the two transfers remains (the part of the micro-batches that a device moves
@@ -15,18 +16,22 @@ main group; each value counts once.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 from drlpp.graph import OpGraph
+from drlpp.planners.base import Budget
 from drlpp.planners.device_sets import TOLERANCE, Row, find_sets, overlap
 from drlpp.planners.op_arrays import OpArrays
 from drlpp.problem import PlanningProblem
 
 MAX_PATH = 1500
 MAX_DEVICES = 64
-"""Larger problems are not asked about."""
+MAX_KINDS_OF_SET = 1000
+"""Larger problems are not asked about: ops on the heaviest path, devices, sets by number of devices of each type."""
 
 
 class SetRows:
@@ -65,23 +70,35 @@ class SetRows:
                     least = min(least, r * share[r] + q * share[q] - 2 * common * kept[r, q])
         self._least_move = least * float(weights[used].min())
 
+    def shared_out(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``[N]`` what ``[T, N]`` seconds on one device of each type add at least to the load of all, shared out."""
+        used = self._count > 0
+        out: NDArray[np.float64] = (seconds[used] * self._weights[used, None]).min(axis=0) / self._capacity
+        return out
+
     @property
-    def path_length(self) -> int:
-        return len(self._path)
+    def too_large(self) -> bool:
+        """The path or the cluster exceeds what is asked about."""
+        kinds = math.prod(int(n) + 1 for n in self._count)
+        return len(self._path) > MAX_PATH or self._count.sum() > MAX_DEVICES or kinds > MAX_KINDS_OF_SET
 
     def find(
-        self, bound_s: float, width: int, small: float, most_ways: int = 1
-    ) -> list[list[tuple[NDArray[np.int64], tuple[int, ...]]]]:
-        """Ways to run the row with all loads at most `bound_s`: ops and devices of each group. Empty: no plan exists.
+        self, bound_s: float, width: int, small: float, budget: Budget, most_ways: int = 1
+    ) -> list[list[tuple[NDArray[np.int64], tuple[int, ...]]]] | None:
+        """Ways to run the row with all loads at most `bound_s`: ops and devices of each group. Empty: no plan exists;
+        None: the budget was spent before the answer.
 
         Arguments as for `find_sets` and `row`.
         """
         if self._capacity * bound_s * (1 + TOLERANCE) < self._weighted.sum():
             return []
         row, groups = self.row(bound_s, small)
+        ways = find_sets(row, bound_s, width, budget, most_ways)
+        if ways is None:
+            return None
         return [
             [(ops, tuple(self._by_type[list(s)].tolist())) for ops, s in zip(groups, sets, strict=True)]
-            for sets in find_sets(row, bound_s, width, most_ways)
+            for sets in ways
         ]
 
     def row(self, bound_s: float, small: float) -> tuple[Row, list[NDArray[np.int64]]]:
@@ -123,7 +140,7 @@ class SetRows:
             cuts[0] = 0.0
         row = Row(
             seconds=np.ascontiguousarray(work[:, order]),
-            param_bytes=params[order],
+            param_bytes=params[order].astype(np.float64),
             moved_s=np.array(cuts),
             satellite=np.array(is_satellite, dtype=np.bool_),
             exchange=self._exchange,

@@ -144,11 +144,10 @@ def _speed(plan: Plan, prediction: Prediction, comparison: Comparison | None) ->
     out = [f"{text}: {' and '.join(clauses)}." if clauses else f"{text}."]
     bound = comparison.useful_bound_s
     if bound is not None:
-        gap = gap_to(bound, value)
-        left = (
-            f"so at most {gap / (1 + gap):.0%} of it can still be saved" if gap > 0.005 else "so there is no better one"
+        out.append(
+            f"No plan can take less than {format_time(bound)} here, so it is within {gap_to(bound, value):.1%} of the "
+            "best possible."
         )
-        out.append(f"No plan can take less than {format_time(bound)} here, {left}.")
     return out
 
 

@@ -60,6 +60,9 @@ def comparison_table(comparison: Comparison) -> Table:
     legend = "speed-up: over data parallelism; memory: the fullest device"
     if comparison.useful_bound_s is not None:
         legend += f"; gap: to the lower bound of {format_time(comparison.useful_bound_s)} ({comparison.bound_kind})"
+        gaps = [row.gap for row in comparison.rows if row.gap is not None]
+        if gaps:
+            legend += f"; the best plan is within {min(gaps):.1%} of the best possible"
     table.caption = Text(legend, style="dim") + notes
     return table
 

@@ -104,6 +104,10 @@ class Pipeline:
         self._owner = {name: holders(plan, stages)[0] for name, stages in sharing.items()}
         sets = {holders(plan, stages) for stages in (*sharing.values(), *([s.index] for s in plan.stages))}
         groups = new_groups(sorted(h for h in sets if len(h) > 1), rank_of)
+        for name, stages in sharing.items():
+            h = holders(plan, stages)
+            if len(h) > 1 and self.device in h:  # copies begin equal, whatever each rank was given
+                dist.broadcast(self._tensors[name].detach(), rank_of[h[0]], group=groups[h])
         self._combined_buffers = {
             s: CombinedBuffers(stage.module, _decays(stage), plan.num_microbatches, groups.get(holders(plan, [s])))
             for s, stage in self._stages.items()

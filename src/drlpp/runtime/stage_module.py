@@ -156,7 +156,7 @@ def _memory_order(tensor: torch.Tensor) -> tuple[int, ...]:
     """Dimensions from the outermost to the innermost in memory; empty if they are in order."""
     if tensor.is_contiguous():
         return ()
-    return tuple(sorted(range(tensor.dim()), key=lambda i: -tensor.stride(i)))
+    return tuple(sorted(range(tensor.dim()), key=lambda i: -tensor.stride()[i]))
 
 
 def cut_stage(

@@ -1,11 +1,11 @@
 """Trials: ranks that stay, and measure one plan after another, so that starting processes does not dominate.
 
 ``python -m drlpp.runtime.trials`` is one rank. It reads a request per line on standard input and answers with a line on
-standard output. Every trial has a process group of its own, of the ranks that its plan needs; the model is built once
-per rank. After a failure all ranks start anew, since nobody knows what state they are in.
+standard output. Every trial has a process group of its own, of the ranks that its plan needs; the model is captured
+once per rank. After a failure all ranks start anew, since nobody knows what state they are in.
 
 Left out: ranks on other machines (start `Trials` under a launcher of your own there, or give the measured times to
-`drlpp.agent.train.train_on_problem`); parameters are not reset between trials, only their times count.
+`drlpp.agent.train.train_on_problem`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from drlpp.capture import CapturedModel
 from drlpp.errors import ExecutionError, InputError
@@ -111,19 +113,20 @@ class Trials:
         with selectors.DefaultSelector() as selector:
             for number, rank in enumerate(running):
                 if rank.stdout is not None:
-                    selector.register(rank.stdout, selectors.EVENT_READ, number)
+                    selector.register(rank.stdout, selectors.EVENT_READ, (number, rank.stdout))
             while len(answers) < len(running):
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
                     raise ExecutionError(f"no answer in {self.timeout_s:g} s")
                 for key, _ in ready:
-                    line = running[key.data].stdout.readline()  # type: ignore[union-attr]
+                    number, stream = key.data
+                    line = stream.readline()
                     if not line:
-                        raise ExecutionError(f"rank {key.data} ended with status {running[key.data].wait()}")
+                        raise ExecutionError(f"rank {number} ended with status {running[number].wait()}")
                     answer = json.loads(line)
                     if "error" in answer:
-                        raise ExecutionError(f"rank {key.data}: {answer['error']}")
-                    answers[key.data] = answer
+                        raise ExecutionError(f"rank {number}: {answer['error']}")
+                    answers[number] = answer
         return [answers[number] for number in range(len(running))]
 
     def _start(self) -> None:
@@ -160,15 +163,15 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to the log
     torch.set_num_threads(1)
-    captured: CapturedModel | None = None
+    model: tuple[CapturedModel, Callable[[], nn.Module]] | None = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
             plan = plan_from_dict(json.loads(Path(request["plan"]).read_text()))
             options = RunOptions(**request["options"])
-            if captured is None and not options.emulate:
-                captured = model_of(plan, options.seed)
-            answer: dict[str, Any] = {"seconds": _trial(plan, captured, options, request)}
+            if model is None and not options.emulate:
+                model = model_of(plan, options.seed)
+            answer: dict[str, Any] = {"seconds": _trial(plan, model, options, request)}
         except Exception as error:  # noqa: BLE001 (told to the one who asked, who ends this process)
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
@@ -177,13 +180,19 @@ def main() -> int:
     return 0
 
 
-def _trial(plan: Plan, captured: CapturedModel | None, options: RunOptions, request: dict[str, Any]) -> float:
+def _trial(
+    plan: Plan,
+    model: tuple[CapturedModel, Callable[[], nn.Module]] | None,
+    options: RunOptions,
+    request: dict[str, Any],
+) -> float:
     os.environ["WORLD_SIZE"] = str(request["world_size"])
     init_process_group(f"file://{request['store']}")
     try:
-        if captured is None:
+        if model is None:
             return train_emulated(plan, options, _silent).iteration_time_s
-        return train_captured(captured, plan, options, _silent).iteration_time_s
+        captured, make_model = model
+        return train_captured(captured, plan, options, _silent, make_model=make_model).iteration_time_s
     finally:
         dist.destroy_process_group()
 

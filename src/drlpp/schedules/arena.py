@@ -11,6 +11,7 @@ is not cleared.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numba
@@ -18,10 +19,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 _OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}
-kernel: Any = numba.njit(no_cpython_wrapper=True, **_OPTIONS)
-"""Compiles a function that only compiled code calls; arrays that it returns have to be in a tuple."""
-entry: Any = numba.njit(nogil=True, **_OPTIONS)
-"""Compiles a function that Python calls; it returns numbers and writes into arrays that it is given."""
+_KERNEL = _OPTIONS | {"no_cpython_wrapper": True}
+_ENTRY = _OPTIONS | {"nogil": True}
+_SOURCES = tuple(
+    (path.name, path.stat().st_mtime_ns, path.stat().st_size)
+    for folder in ("plan", "schedules", "sim")
+    for path in sorted((Path(__file__).parents[1] / folder).glob("*.py"))
+)
+
+
+def _compiled(options: dict[str, Any], function: Callable[..., Any]) -> Any:
+    """Compiles a function, in a cache that ends with a change of any file: numba itself looks at the function's own."""
+    compiled = numba.njit(**options)(function)
+    cache_file = compiled._cache._cache_file
+    cache_file._source_stamp = (cache_file._source_stamp, _SOURCES)
+    return compiled
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compiles a function that only compiled code calls; arrays that it returns have to be in a tuple."""
+    return _compiled(_KERNEL, function)
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """Compiles a function that Python calls; it returns numbers and writes into arrays that it is given."""
+    return _compiled(_ENTRY, function)
+
 
 _T = TypeVar("_T")
 SMALLEST = 1 << 15

@@ -11,8 +11,11 @@ Where replicas make it depend on the micro-batch who the other side is, the firs
 
 from __future__ import annotations
 
+import numpy as np
+
 from drlpp.plan.action import LOOKAHEAD
-from drlpp.schedules.arena import filled_ints, filled_reals, kernel
+from drlpp.schedules.arena import filled_ints, filled_reals, kernel, reals
+from drlpp.schedules.events import ONE, slot_of
 
 RETURNS_KEPT = 2
 """Gradients of a stage that were returned to other devices and are still kept."""
@@ -52,36 +55,42 @@ def transfer_buffers(arena, p):  # type: ignore[no-untyped-def]
 @kernel
 def peak_memory(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     """Writes the ``[U]`` peak bytes of the used devices under a `FlatSchedule`."""
-    num_slots = len(p.slot_device)
+    num_slots = np.uint64(len(p.slot_device))
+    slot_off = p.slot_off.view(np.uint64)
+    offset = flat.offset.view(np.uint64)
+    stage, kind, microbatch = flat.stage.view(np.uint32), flat.kind.view(np.uint32), flat.microbatch.view(np.uint32)
     received, returned = transfer_buffers(arena, p)
-    kept = filled_ints(arena, num_slots, 0)[0]  # returned gradients that are not known to have been read
-    for d in range(len(p.used)):
+    kept = filled_ints(arena, len(p.slot_device), 0)[0]  # returned gradients that are not known to have been read
+    read = reals(arena, len(stage))[0]  # bytes from other devices that an action reads
+    for i in range(np.uint64(len(stage))):
+        slot = slot_of(slot_off, np.uint64(stage[i]), np.uint64(microbatch[i]))
+        read[i] = 0.0 if kind[i] == 3 else received[slot] if kind[i] == 0 else received[num_slots + slot]
+    for d in range(np.uint64(len(p.used))):
         memory = p.resident_bytes[d]
         peak[d] = memory
-        end = flat.offset[d + 1]
-        for i in range(flat.offset[d], end):
-            s, kind = flat.stage[i], flat.kind[i]
-            slot = _slot(p, s, flat.microbatch[i])
-            if kind == 0:
+        end = offset[d + ONE]
+        for i in range(offset[d], end):
+            s = np.uint64(stage[i])
+            if kind[i] == 0:
                 memory += p.held_bytes[s]
                 during = memory
-            elif kind == 1:
-                during = memory + p.again_bytes[s] + received[num_slots + slot]
+            elif kind[i] == 1:
+                during = memory + p.again_bytes[s] + read[i]
                 memory -= p.held_bytes[s]
-            elif kind == 2:
+            elif kind[i] == 2:
                 memory += p.again_bytes[s]
-                during = memory + received[num_slots + slot]
+                during = memory + read[i]
             else:
                 during = memory
                 memory -= p.held_bytes[s] + p.again_bytes[s]
-            for j in range(i + 1, min(i + 1 + LOOKAHEAD, end)):
-                if flat.kind[j] != 3:
-                    phase = 0 if flat.kind[j] == 0 else num_slots
-                    during += received[phase + _slot(p, flat.stage[j], flat.microbatch[j])]
+            for j in range(i + ONE, min(i + ONE + np.uint64(LOOKAHEAD), end)):
+                during += read[j]
             peak[d] = max(peak[d], during)
-            if (kind == 1 or kind == 2) and kept[slot] < RETURNS_KEPT:
-                kept[slot] += 1
-                memory += returned[slot]
+            if kind[i] == 1 or kind[i] == 2:
+                slot = slot_of(slot_off, s, np.uint64(microbatch[i]))
+                if kept[slot] < RETURNS_KEPT:
+                    kept[slot] += 1
+                    memory += returned[slot]
 
 
 @kernel

@@ -1,4 +1,7 @@
-"""Evaluates many assignments of one problem in one call of compiled code: costs, messages, schedules, simulation."""
+"""Evaluates many assignments of one problem in one call of compiled code: costs, messages, schedules, simulation.
+
+`Evaluator` packs the assignments, brings the arrays for the results, and calls this on as many threads as it has.
+"""
 
 from __future__ import annotations
 

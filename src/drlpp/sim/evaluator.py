@@ -107,7 +107,8 @@ class Evaluations(Sequence[Evaluation]):
         value = self.iteration_time_s if objective == "iteration-time" else self.bottleneck_s
         over = self.over_memory_bytes
         factor = _INFEASIBLE_FACTOR + _EXCESS_FACTOR * over / np.maximum(self.peak_memory_bytes.max(axis=1), 1e-300)
-        return np.where(over > 0, value * factor, value)
+        scores: NDArray[np.float64] = np.where(over > 0, value * factor, value)
+        return scores
 
 
 class Evaluator:

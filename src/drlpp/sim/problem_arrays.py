@@ -162,7 +162,7 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
 def offsets(sizes: list[int] | _Ints) -> _Ints:
     """Where each of some parts begins, and the last one ends."""
     out = np.zeros(len(sizes) + 1, dtype=np.int64)
-    np.cumsum(sizes, out=out[1:])
+    np.cumsum(np.asarray(sizes, dtype=np.int64), out=out[1:])
     return out
 
 

@@ -1,0 +1,159 @@
+"""Published profiles: what the planners make of them, against the figures of the programs published with them.
+
+    python benchmarks/published_profiles.py DATA [--budget 10] [--only vgg16,...]
+
+DATA holds the folders ``pipedream`` (profiles of PipeDream, SOSP 2019, at 1 and 10 GB/s on 4, 8, 16 and [4, 4]
+devices) and ``dnn-partitioning`` (graphs of NeurIPS 2020), and a README.md whose tables give the reference figures.
+Every value in the first table but the first two is the steady-state objective of this project; the first two are
+PipeDream's own (seconds of the slowest stage in its cost model). Writes the table between the markers
+``published-profiles`` of docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from drlpp.cluster import Cluster, cluster_from_dict
+from drlpp.graph.readers import read_graph
+from drlpp.planners.base import Budget
+from drlpp.planners.bounds import gap, lower_bound
+from drlpp.planners.registry import get_planner
+from drlpp.problem import PlanningProblem
+from tables import machine, markdown, write_section
+
+PROFILES = ("alexnet", "densenet121", "gnmt", "resnet18", "resnet50", "vgg16")
+SETTINGS: tuple[tuple[list[int], list[float]], ...] = (
+    ([4], [1e9]),
+    ([4], [1e10]),
+    ([8], [1e9]),
+    ([8], [1e10]),
+    ([16], [1e9]),
+    ([16], [1e10]),
+    ([4, 4], [1e10, 1e9]),
+)
+PLANNERS = ("pipedream", "dp", "annealing")
+
+
+def cluster(sizes: list[int], bandwidths: list[float], slow: int = 0) -> Cluster:
+    """Equal devices: one host, or ``sizes[1]`` hosts of ``sizes[0]``; and some of a tenth of their speed."""
+    return cluster_from_dict(
+        {
+            "schema_version": 1,
+            "name": "equal",
+            "device_types": {"gpu": {"speed": 1.0, "memory": "1TB"}, "cpu": {"speed": 0.1, "memory": "1TB"}},
+            "hosts": [
+                {
+                    "name": "h",
+                    "count": sizes[1] if len(sizes) > 1 else 1,
+                    "devices": ["gpu"] * sizes[0] + ["cpu"] * slow,
+                    "link": {"bandwidth": bandwidths[0], "latency": "0s"},
+                    "network": {"bandwidth": bandwidths[-1], "latency": "0s"},
+                }
+            ],
+        }
+    )
+
+
+def rows_of(document: Path, columns: int) -> list[list[str]]:
+    """Rows of the tables of a document that have so many columns."""
+    lines = [line.strip().strip("|").split("|") for line in document.read_text().splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines if len(line) == columns]
+
+
+def references(data: Path) -> dict[tuple[str, str, str], float]:
+    """PipeDream's own figures by (profile, devices, bandwidths)."""
+    return {
+        (name, devices, bandwidth): float(value)
+        for name, devices, bandwidth, value, *_ in rows_of(data / "README.md", 7)
+        if name in PROFILES
+    }
+
+
+def shown(values: list[int] | list[float]) -> str:
+    """As the README writes it: a list, or the only value."""
+    return str(values[0]) if len(values) == 1 else str(values)
+
+
+def profile_row(
+    data: Path, name: str, sizes: list[int], bandwidths: list[float], reference: float | None, budget_s: float
+) -> list[str]:
+    """One row of the first table."""
+    graph = read_graph(data / "pipedream" / f"{name}.txt")
+    problem = PlanningProblem.build(graph, cluster(sizes, bandwidths), objective="steady-state")
+    bound = lower_bound(problem, Budget(3 * budget_s))
+    results = {p: get_planner(p).solve(problem, Budget(budget_s), 0) for p in PLANNERS}
+    values = {p: r.plan.prediction.bottleneck_s if r.plan else math.inf for p, r in results.items()}
+    own = results["pipedream"].breakdown["pipedream_time_s"]
+    if reference is not None and not math.isclose(own, reference, rel_tol=1e-9):
+        print(f"{name} {sizes}: pipedream gives {own} s in its own model, the reference {reference} s", flush=True)
+    return [
+        name,
+        shown(sizes),
+        "/".join(f"{b:.0e}" for b in bandwidths),
+        "-" if reference is None else f"{1e3 * reference:.3f}",
+        f"{1e3 * own:.3f}",
+        *(f"{1e3 * values[p]:.3f}" for p in PLANNERS),
+        f"{1e3 * bound.value_s:.3f}",
+        f"{100 * gap(min(values.values()), bound):.2f}%",
+    ]
+
+
+def partitioning_row(data: Path, name: str, number: int, optimum_ms: float, budget_s: float) -> list[str]:
+    """One row of the second table: the accelerators, and a CPU that may take ops as well."""
+    problem = PlanningProblem.build(
+        read_graph(data / "dnn-partitioning" / f"{name}.json"),
+        cluster([number], [1e12], slow=1),
+        objective="steady-state",
+    )
+    bound = lower_bound(problem, Budget(3 * budget_s))
+    results = {p: get_planner(p).solve(problem, Budget(budget_s), 0) for p in ("dp", "annealing")}
+    values = {p: r.plan.prediction.bottleneck_s if r.plan else math.inf for p, r in results.items()}
+    best = min(values.values())
+    return [
+        name,
+        str(number),
+        f"{optimum_ms:.3f}",
+        *(f"{1e3 * v:.3f}" for v in values.values()),
+        f"{100 * (1 - values['annealing'] * 1e3 / optimum_ms):.1f}%",
+        f"{1e3 * bound.value_s:.3f}",
+        f"{100 * gap(best, bound):.1f}%",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--budget", type=float, default=10.0)
+    parser.add_argument("--only", default=",".join(PROFILES))
+    args = parser.parse_args()
+    known = references(args.data)
+    rows = []
+    for name in args.only.split(","):
+        for sizes, bandwidths in SETTINGS:
+            reference = known.get((name, shown(sizes), shown(bandwidths)))
+            rows.append(profile_row(args.data, name, sizes, bandwidths, reference, args.budget))
+            print(*rows[-1], flush=True)
+    second = []
+    for name, number, optimum, *_ in rows_of(args.data / "README.md", 8):
+        short = name.split("/")[-1]
+        if (args.data / "dnn-partitioning" / f"{short}.json").exists():
+            second.append(partitioning_row(args.data, short, int(number), float(optimum), args.budget))
+            print(*second[-1], flush=True)
+    header = ["profile", "devices", "B/s", "reference", "its program here", *PLANNERS, "bound", "gap"]
+    text = (
+        f"Budget {args.budget:g} s per planner, seed 0; {machine()}; `python benchmarks/published_profiles.py`.\n\n"
+        "Profiles of PipeDream, ms per mini-batch. *reference* and *its program here*: PipeDream's optimum in its "
+        "own cost model, by the published program and by ours. The others: load of the most loaded device per "
+        "micro-batch; *gap*: of the best plan to the certified lower bound.\n\n"
+        + markdown(header, rows)
+        + "\nGraphs of dnn-partitioning, ms per sample; *optimum*: the published one over contiguous splits; *gain*: "
+        "of annealing, whose stages need not be contiguous, over it.\n\n"
+        + markdown(["graph", "accelerators", "optimum", "dp", "annealing", "gain", "bound", "gap"], second)
+    )
+    write_section("published-profiles", text)
+
+
+if __name__ == "__main__":
+    main()

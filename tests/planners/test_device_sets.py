@@ -1,0 +1,122 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from drlpp.planners.base import Budget
+from drlpp.planners.device_sets import Row, find_sets, overlap
+
+UNLIMITED = Budget(math.inf)
+
+
+def row(seconds, moved_s, *, exchange=(0.0, 0.0, 0.0), param_bytes=None, satellite=None, count=(2,), apart=0.0):
+    table = np.atleast_2d(np.array(seconds, dtype=np.float64))
+    num = table.shape[1]
+    return Row(
+        seconds=table,
+        param_bytes=np.zeros(num) if param_bytes is None else np.array(param_bytes, dtype=np.float64),
+        moved_s=np.array(moved_s, dtype=np.float64),
+        satellite=np.zeros(num, dtype=np.bool_) if satellite is None else np.array(satellite, dtype=np.bool_),
+        exchange=np.array(exchange, dtype=np.float64),
+        count=np.array(count, dtype=np.int64),
+        weight=np.ones(len(count)),
+        apart=apart,
+    )
+
+
+def threshold(problem, width=1000):
+    low, high = 0.0, 100.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if find_sets(problem, middle, width, UNLIMITED) else (middle, high)
+    return high
+
+
+def exhaustive(problem):
+    """Smallest largest load over all sets, by the definition in the module's text; no satellites."""
+    devices, most = int(problem.count.sum()), len(problem.exchange) - 1
+    kind = np.repeat(np.arange(len(problem.count)), problem.count)
+    sets = [s for r in range(1, most + 1) for s in itertools.combinations(range(devices), r)]
+    best = math.inf
+    for way in itertools.product(sets, repeat=problem.num_groups):
+        load = np.zeros(devices)
+        for g, s in enumerate(way):
+            for d in s:
+                load[d] += problem.seconds[kind[d], g] / len(s) + problem.exchange[len(s)] * problem.param_bytes[g]
+            if g and set(way[g - 1]) != set(s):
+                for d in range(devices):
+                    mine = 1 / len(s) if d in s else 0.0
+                    before = 1 / len(way[g - 1]) if d in way[g - 1] else 0.0
+                    kept = 1 / math.lcm(len(s), len(way[g - 1])) if mine and before else 0.0
+                    load[d] += problem.moved_s[g] * max(0.0, mine + before - 2 * kept)
+        best = min(best, float(load.max()))
+    return best
+
+
+def test_free_replication_leaves_the_work():
+    assert threshold(row([2.0, 2.0], [0.0, 0.0])) == pytest.approx(2.0, rel=1e-6)
+
+
+def test_without_replication_a_dear_cut_is_not_made():
+    assert threshold(row([2.0, 2.0], [0.0, 50.0], exchange=(0.0, 0.0))) == pytest.approx(4.0, rel=1e-6)
+
+
+def test_the_cut_between_two_devices_loads_both():
+    assert threshold(row([2.0, 2.0], [0.0, 0.5], exchange=(0.0, 0.0))) == pytest.approx(2.5, rel=1e-6)
+
+
+def test_what_cannot_be_replicated_comes_on_top_of_what_is_everywhere():
+    problem = row([8.0, 1.0], [0.0, 0.1], exchange=(0.0, 0.0, 100.0), param_bytes=[0.0, 1.0])
+    assert threshold(problem) == pytest.approx(5.05, rel=1e-6)  # 8 / 2 + 1 and half of the transfers
+
+
+def test_a_satellite_leaves_the_set_of_its_main_group_as_it_is():
+    problem = row([2.0, 2.0, 2.0], [0.0, 0.1, 50.0], exchange=(0.0, 0.0), satellite=[False, True, False])
+    assert threshold(problem) == pytest.approx(4.1, rel=1e-6)  # the third group stays with the first
+
+
+def test_ops_apart_take_part_of_the_sum():
+    assert threshold(row([2.0, 2.0], [0.0, 0.0], apart=2.0)) == pytest.approx(3.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_equals_exhaustive_search_when_nothing_is_joined(seed):
+    rng = np.random.default_rng(seed)
+    count = [(3,), (2, 1), (1, 2), (2,)][seed % 4]
+    groups = int(rng.integers(2, 5))
+    most = sum(count) if seed % 5 else 1
+    problem = row(
+        rng.uniform(0.5, 3, (len(count), groups)),
+        np.append(0.0, rng.uniform(0, 1, groups - 1)),
+        exchange=np.append(0.0, np.cumsum(np.append(0.0, rng.uniform(0, 0.5, most - 1)))),
+        param_bytes=rng.uniform(0, 2, groups) * (rng.random(groups) < 0.6),
+        count=count,
+    )
+    best = exhaustive(problem)
+    assert find_sets(problem, best * (1 + 1e-6), 10_000, UNLIMITED)
+    assert find_sets(problem, best * (1 - 1e-4), 10_000, UNLIMITED) == []
+    for width in (1, 3, 10):
+        assert find_sets(problem, best * (1 + 1e-6), width, UNLIMITED)  # joined states hide no plan
+
+
+def test_the_sets_have_the_loads_that_were_asked_for():
+    problem = row([2.0, 1.0, 3.0], [0.0, 0.1, 0.1], exchange=(0.0, 0.0, 0.1), param_bytes=[1.0, 1.0, 1.0])
+    ways = find_sets(problem, threshold(problem) * 1.2, 1000, UNLIMITED, most_ways=3)
+    assert 1 <= len(ways) <= 3
+    for way in ways:
+        assert len(way) == 3
+        assert all(set(s) <= {0, 1} and s for s in way)
+
+
+def test_a_spent_budget_gives_no_answer():
+    assert find_sets(row([1.0], [0.0]), 10.0, 10, Budget(0)) is None
+
+
+def test_overlap_is_one_over_the_least_common_multiple():
+    share, kept = overlap(6)
+    assert share[4] == 0.25
+    assert kept[4, 6] == pytest.approx(1 / 12)
+    looser, more = overlap(6, period=10)  # the evaluator stops before the period of 60
+    assert (looser[1:] < share[1:]).all()
+    assert (more > kept).all()

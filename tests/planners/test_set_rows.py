@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from planner_cases import chain_problem, small_cluster, small_problem
+
+from drlpp.cost import all_reduce_s
+from drlpp.planners.base import Budget
+from drlpp.planners.op_arrays import op_arrays
+from drlpp.planners.set_rows import SetRows, exchange_s_per_byte
+
+
+def test_exchange_is_never_more_than_a_real_all_reduce():
+    cluster = small_cluster([["mid"] * 3, ["mid"] * 2, ["mid"]])
+    least = exchange_s_per_byte(cluster)
+    assert (np.diff(least) >= 0).all()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        devices = rng.permutation(6)[: int(rng.integers(1, 7))].tolist()
+        assert least[len(devices)] * 1e9 <= all_reduce_s(cluster, devices, 1e9) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_row_keeps_all_work(seed):
+    problem = small_problem(seed, [["fast", "mid"], ["slow"]], num_ops=20)
+    arrays = op_arrays(problem)
+    rows = SetRows(problem, arrays)
+    for factor in (1.01, 1.3, 3.0):
+        row, groups = rows.row(rows.work_s * factor, 0.0)
+        inside = np.concatenate(groups)
+        assert len(np.unique(inside)) == len(inside)
+        assert row.seconds.sum() == pytest.approx(arrays.total_s[:, inside].sum())
+        assert not row.satellite[0]
+        assert row.moved_s[0] == 0.0
+
+
+def test_little_to_spare_holds_ops_together():
+    problem = small_problem(1, [["mid"] * 3], num_ops=12, chain=True)
+    rows = SetRows(problem, op_arrays(problem))
+    tight, loose = rows.row(rows.work_s * 1.0001, 0.0)[0], rows.row(rows.work_s * 50, 0.0)[0]
+    assert tight.num_groups < loose.num_groups == 12
+
+
+def test_less_than_the_work_is_never_enough():
+    problem = chain_problem(6, [["mid"] * 2])
+    rows = SetRows(problem, op_arrays(problem))
+    assert rows.find(rows.work_s * 0.999, 10, 0.0, Budget(10)) == []
+    assert rows.find(rows.work_s * 1.001, 10, 0.0, Budget(np.inf))
+
+
+def test_what_each_op_adds_makes_up_the_work():
+    problem = small_problem(3, [["fast", "mid"], ["slow"]], num_ops=15)
+    rows = SetRows(problem, op_arrays(problem))
+    assert rows.shared_out(problem.times.total_s).sum() == pytest.approx(rows.work_s)
