@@ -171,13 +171,16 @@ def test_build_refuses_a_plan_of_another_model(pool: WorkerPool) -> None:
 
 
 def no_all_reduce(name: str, plan: Plan) -> RunReport:
-    """A run that forgets to sum the gradients of shared parameters."""
+    """A run that forgets to sum the gradients of shared parameters: it sums something else."""
+    import torch.distributed as dist
     from plan_cases import train_job
 
     from drlpp.runtime.reduction import GradientReducer
 
     original = GradientReducer._start
-    GradientReducer._start = lambda self, devices: None  # type: ignore[method-assign]
+    GradientReducer._start = lambda self, flat, holders: dist.all_reduce(  # type: ignore[method-assign]
+        flat.clone(), group=self._groups[holders], async_op=True
+    )
     try:
         return train_job(name, plan, 2)
     finally:

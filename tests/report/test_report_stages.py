@@ -6,8 +6,10 @@ import pytest
 from hand_plans import make_plan
 
 from drlpp.graph.synthetic import chain_graph
+from drlpp.plan.action import LOOKAHEAD
 from drlpp.problem import PlanningProblem
 from drlpp.report.stages import stage_rows
+from drlpp.schedules.memory import RETURNS_KEPT
 from drlpp.sim import simulate
 
 
@@ -23,13 +25,15 @@ def test_rows_say_what_is_in_each_stage(plan):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_memory_of_a_device_with_one_stage_is_what_the_simulator_says(problem, recompute):
-    plan = make_plan(
-        problem, [0, 1, 1, 2, 2, 3, 3, 3], [(0,), (1,), (2,), (3,)], "hand", recompute=(False, recompute, False, False)
-    )
+def test_memory_of_a_device_with_one_stage_is_what_the_simulator_says_but_for_messages(problem, recompute):
+    labels = [0, 1, 1, 2, 2, 3, 3, 3]
+    plan = make_plan(problem, labels, [(0,), (1,), (2,), (3,)], "hand", recompute=(False, recompute, False, False))
+    stage = dict(zip((op.name for op in problem.graph.ops), labels, strict=True))
+    crossing = [e for e in problem.graph.edges if stage[e.src] != stage[e.dst]]
     peaks = simulate(plan).prediction.peak_memory_bytes
     for row in stage_rows(plan):
-        assert row.memory_bytes == pytest.approx(peaks[row.devices[0]], rel=1e-9)
+        at = [problem.graph.tensor_bytes[e.tensor] for e in crossing if row.index in (stage[e.src], stage[e.dst])]
+        assert 0 <= peaks[row.devices[0]] - row.memory_bytes <= (1 + LOOKAHEAD + RETURNS_KEPT) * sum(at)
     assert stage_rows(plan)[1].recompute == recompute
 
 

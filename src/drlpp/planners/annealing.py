@@ -37,6 +37,7 @@ from drlpp.planners.moves import (
 )
 from drlpp.planners.op_arrays import OpArrays, op_arrays
 from drlpp.planners.search import Search
+from drlpp.planners.set_plans import offer_set_plans
 from drlpp.planners.uniform import uniform_assignment
 from drlpp.problem import PlanningProblem
 
@@ -71,7 +72,7 @@ class Annealing:
 
 
 def offer_starts(search: Search, rng: np.random.Generator) -> None:
-    """The plans of the cheap planners: data parallelism, uniform split, dynamic program."""
+    """The plans of the cheap planners: data parallelism, uniform split, dynamic program, sets of devices (steady state)."""
     problem = search.problem
     if problem.may_replicate:
         search.offer(data_parallel_assignment(problem))
@@ -79,6 +80,7 @@ def offer_starts(search: Search, rng: np.random.Generator) -> None:
     whole = search.budget
     search.budget = whole.part(START_SHARE)
     run_dynamic_program(search, rng)
+    offer_set_plans(search, rng)
     search.budget = whole
 
 

@@ -197,6 +197,8 @@ def find_sets(
         if not len(states.total):
             return []
         layers.append(states)
+    if not layers:
+        return [[]]
     last = np.argsort(layers[-1].load.max(axis=1), kind="stable")[:most_ways]
     return [_trace(layers, total, int(i)) for i in last]
 

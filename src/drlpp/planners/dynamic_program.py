@@ -13,7 +13,7 @@ orders are tried.
 For the objective iteration-time the program's optimum is not the simulator's. So it makes candidates (optimal
 bottleneck with and without replication, with equal replication, and shortest fill at bottlenecks a little above the
 optimum), and the simulation picks the best. For the steady state, PipeDream's plans, whose cuts come from another
-linearisation, are among the candidates, and `set_plans` goes on from the best.
+linearisation, are among the candidates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from drlpp.planners.op_arrays import OpArrays, op_arrays
 from drlpp.planners.op_orders import op_orders
 from drlpp.planners.pipedream import offer_pipelines
 from drlpp.planners.search import Search
-from drlpp.planners.set_plans import offer_set_plans
 from drlpp.planners.split_dp import Split, solve_split, to_assignment
 from drlpp.planners.split_model import SplitModel, along_order, over_downsets
 from drlpp.problem import PlanningProblem
@@ -116,7 +115,6 @@ def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
         search.budget = whole.part(PIPEDREAM_SHARE)
         offer_pipelines(search)
         search.budget = whole
-    offer_set_plans(search, rng)
 
 
 def offer_splits(search: Search, model: SplitModel, choices: Iterable[DeviceStates]) -> list[DeviceStates]:

@@ -59,6 +59,8 @@ class Milp:
     ) -> PlanResult:
         _highs()  # says at once if it is missing
         search = Search(self.name, problem, budget, seed, progress)
+        in_line = _in_line(problem)
+        search.offer(in_line)
         search.budget = budget.part(DP_SHARE)
         run_dynamic_program(search, np.random.default_rng(seed))
         search.budget = budget
@@ -66,7 +68,7 @@ class Milp:
         arrays = op_arrays(problem)
         reduce_s = AllReduceTable(problem.cluster)
         starts = [search.best] if search.best is not None else []
-        starts.append(_in_line(problem))
+        starts.append(in_line)
         bound_s = 0.0
         for number, start in enumerate(starts):
             if budget.spent or start.num_stages < 2 or start.num_stages > MAX_STAGES:

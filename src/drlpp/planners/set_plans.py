@@ -57,6 +57,8 @@ def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
             for ops, devices in way:
                 for op in ops.tolist():
                     sets[op] = devices
+            if not way:  # no group is worth a place in the row
+                continue
             plan = sets_to_assignment(problem.graph, _filled(problem.graph, sets))
             search.offer(plan)
             seed = int(rng.integers(2**31))

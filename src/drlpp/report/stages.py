@@ -27,7 +27,8 @@ class StageRow:
         param_bytes: parameters.
         activation_bytes: kept per micro-batch in flight.
         in_flight: largest number of micro-batches between forward and backward on one of its devices.
-        memory_bytes: parameters, gradients, optimizer state and activations in flight, on one of its devices.
+        memory_bytes: parameters, gradients, optimizer state and activations in flight, on one of its devices; without
+            messages, which belong to the device.
         recompute: the forward pass is run again before the backward pass.
     """
 

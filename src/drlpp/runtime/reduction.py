@@ -183,10 +183,13 @@ class GradientReducer:
             for parameter in parameters:
                 parameter.grad = None
             span = _Span()
-            work = dist.all_reduce(flat, group=self._groups[holders], async_op=True)
+            work = self._start(flat, holders)
             if self.observe is not None and work is not None:
                 span.follow(work, flat.device)
             self._started.append((work, flat, span))
+
+    def _start(self, flat: torch.Tensor, holders: Holders) -> dist.Work | None:
+        return dist.all_reduce(flat, group=self._groups[holders], async_op=True)
 
 
 class _Span:
