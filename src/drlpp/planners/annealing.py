@@ -72,7 +72,7 @@ class Annealing:
 
 
 def offer_starts(search: Search, rng: np.random.Generator) -> None:
-    """The plans of the cheap planners: data parallelism, uniform split, dynamic program, sets of devices (steady state)."""
+    """The plans of data parallelism, uniform split, dynamic program and, for the steady state, sets of devices."""
     problem = search.problem
     if problem.may_replicate:
         search.offer(data_parallel_assignment(problem))
