@@ -8,8 +8,16 @@ from conftest import small_problem
 
 from drlpp.agent.islands import Start, Starts, refine, signature
 from drlpp.plan.assignment import Assignment
+from drlpp.planners.annealing import anneal
 from drlpp.planners.base import Budget
 from drlpp.planners.search import Search
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """The search is compiled before its seconds are counted."""
+    for _ in range(3):
+        anneal(search_for(small_problem(1, num_ops=40), 0.3), np.random.default_rng(0))
 
 
 def start(problem, devices, value=1.0, origin="policy"):

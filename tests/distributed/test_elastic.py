@@ -98,7 +98,9 @@ def test_restart_in_place_and_resume_in_another_run(tmp_path: Path) -> None:
     store, disturbance = tmp_path / "checkpoints", Disturbance({9: signal.SIGKILL})
     first = run(plan, steps=12, seed=1, checkpoint=store, checkpoint_every=5, elastic=Elastic(), say=disturbance)
     assert first is not None
-    assert [(r.step, r.planning_s < 0.1) for r in first.restarts] == [(5, True)]
+    (restart,) = first.restarts
+    assert restart.step in (5, 10)  # the signal may come after the next checkpoint
+    assert restart.planning_s < 0.1
     assert sorted(p.name for p in store.iterdir()) == ["step-10", "step-12"]
     with pytest.raises(InputError, match=r"has a checkpoint of step 12: ask for more than 12 steps"):
         run(plan, steps=12, seed=1, checkpoint=store)
@@ -111,9 +113,9 @@ def test_restart_in_place_and_resume_in_another_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_gives_up(tmp_path: Path) -> None:
     plan = source_plan("chain", {}, [(0,)], tmp_path, num_devices=1)
-    disturbance = Disturbance({2: signal.SIGKILL, 4: signal.SIGKILL})
+    disturbance = Disturbance({2: signal.SIGKILL, 400: signal.SIGKILL})
     with pytest.raises(ExecutionError, match=r"was killed by signal 9; gave up after 1 restarts$"):
-        run(plan, steps=STEPS, elastic=Elastic(max_restarts=1), checkpoint_every=1, say=disturbance)
+        run(plan, steps=5000, elastic=Elastic(max_restarts=1), checkpoint_every=1, say=disturbance)  # ended by signals
 
 
 def test_plans_for_the_rest(tmp_path: Path) -> None:

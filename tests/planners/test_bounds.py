@@ -8,9 +8,9 @@ from planner_cases import all_chain_splits, chain_problem, levels_cluster, profi
 from drlpp.cluster import cluster_from_dict
 from drlpp.graph.synthetic import chain_graph
 from drlpp.plan import Assignment
+from drlpp.planners.annealing import Annealing
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds import Bound, gap, lower_bound
-from drlpp.planners.dynamic_program import DynamicProgram
 from drlpp.planners.exact_search import anneal_exactly
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
@@ -153,5 +153,5 @@ def test_bound_is_below_exhaustive_search(seed, replicate):
 @pytest.mark.parametrize("name", ["alexnet", "vgg16", "resnet18"])
 def test_gap_on_profiles_with_equal_devices(name, machines, bandwidth):
     problem = PlanningProblem.build(profile(name), levels_cluster(machines, bandwidth), objective="steady-state")
-    plan = DynamicProgram().solve(problem, Budget(30), 0).plan
+    plan = Annealing().solve(problem, Budget(20), 0).plan
     assert 0 <= gap(plan.prediction.bottleneck_s, lower_bound(problem)) < 0.02
