@@ -28,7 +28,7 @@ from tables import machine, write_section
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "distributed"))
 import small_models
 from plan_cases import random_plan
-from processes import ranks, signal_rank
+from processes import signal_a_rank
 
 from drlpp.capture import capture, load_model
 from drlpp.cluster import Cluster
@@ -61,12 +61,10 @@ class Disturbance:
         if match and int(match.group(1)) in self.steps:
             self.steps.discard(int(match.group(1)))
             time.sleep(self.rng.random() * 0.05)
-            there = sorted(ranks())
-            if there:
-                stop = self.rng.random() < STOPPED
+            stop = self.rng.random() < STOPPED
+            if signal_a_rank(self.rng, signal.SIGSTOP if stop else signal.SIGKILL):
                 self.counts["stopped" if stop else "killed"] += 1
                 self._sent = time.monotonic()
-                signal_rank(self.rng.choice(there), signal.SIGSTOP if stop else signal.SIGKILL)
 
 
 def round_of(seed: int, counts: Counter[str]) -> tuple[str, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 
@@ -24,3 +25,15 @@ def ranks() -> dict[int, int]:
 def signal_rank(rank: int, number: int) -> None:
     """Sends a signal to a rank."""
     os.kill(ranks()[rank], number)
+
+
+def signal_a_rank(rng: random.Random, number: int) -> bool:
+    """Sends a signal to a random rank; False if none was there any more."""
+    there = sorted(ranks().items())
+    if not there:
+        return False
+    try:
+        os.kill(rng.choice(there)[1], number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from plan_cases import make_plan, random_plan, staged
-from processes import ranks, signal_rank
+from processes import ranks, signal_a_rank
 from test_launch import source_plan
 
 from drlpp.capture import capture, load_model
@@ -59,8 +59,8 @@ class Disturbance:
         match = re.match(r"step (\d+) of", line)
         if match and (number := self._steps.pop(int(match.group(1)), None)):
             time.sleep(self._random.random() * 0.05)
-            self._sent = time.monotonic()
-            signal_rank(self._random.choice(sorted(ranks())), number)
+            if signal_a_rank(self._random, number):
+                self._sent = time.monotonic()
 
 
 def undisturbed(plan: Plan) -> tuple[float, ...]:
