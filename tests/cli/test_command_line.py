@@ -4,21 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from cluster_files import TWO_UNEQUAL
 
 from drlpp.cli.main import run_command_line
 from drlpp.graph import save_graph
 from drlpp.graph.synthetic import random_graph
 from drlpp.plan import load_plan, validate
-
-TWO_UNEQUAL = """
-schema_version: 1
-name: two
-device_types:
-  fast: {speed: 1.0, memory: 16GB}
-  slow: {speed: 0.5, memory: 16GB}
-hosts:
-  - {name: a, devices: [fast, slow], link: {bandwidth: 10GB/s, latency: 5us}}
-"""
 
 
 @pytest.fixture

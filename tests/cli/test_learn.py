@@ -3,27 +3,18 @@
 import json
 
 import pytest
+from cluster_files import TWO_UNEQUAL
 
 from drlpp.cli.main import run_command_line
 from drlpp.graph import save_graph
 from drlpp.graph.synthetic import chain_graph
-
-CLUSTER = """
-schema_version: 1
-name: two
-device_types:
-  fast: {speed: 1.0, memory: 16GB}
-  slow: {speed: 0.5, memory: 16GB}
-hosts:
-  - {name: a, devices: [fast, slow], link: {bandwidth: 10GB/s, latency: 5us}}
-"""
 
 
 @pytest.fixture
 def files(tmp_path):
     graph = chain_graph(8, forward_s=1e-3, tensor_bytes=1e5, param_bytes=1e6)
     save_graph(graph, tmp_path / "graph.json")
-    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    (tmp_path / "cluster.yaml").write_text(TWO_UNEQUAL)
     return tmp_path
 
 

@@ -4,22 +4,13 @@ import dataclasses
 import json
 
 import pytest
+from cluster_files import TWO_UNEQUAL
 
 from drlpp.cli.main import run_command_line
 from drlpp.cli.plan import restriction_cost
 from drlpp.graph import save_graph
 from drlpp.graph.synthetic import chain_graph
 from drlpp.planners.engines import ENGINES
-
-CLUSTER = """
-schema_version: 1
-name: two
-device_types:
-  fast: {speed: 1.0, memory: 16GB}
-  slow: {speed: 0.5, memory: 16GB}
-hosts:
-  - {name: a, devices: [fast, slow], link: {bandwidth: 10GB/s, latency: 5us}}
-"""
 
 
 @pytest.fixture
@@ -29,7 +20,7 @@ def files(tmp_path):
     ops = tuple(dataclasses.replace(op, module=m) for op, m in zip(graph.ops, layers, strict=True))
     save_graph(dataclasses.replace(graph, ops=ops), tmp_path / "graph.json")
     save_graph(graph, tmp_path / "no-modules.json")
-    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    (tmp_path / "cluster.yaml").write_text(TWO_UNEQUAL)
     return tmp_path
 
 
@@ -109,7 +100,7 @@ def test_whatif_prints_a_ranking(files, capsys):
 
 
 def test_whatif_without_any_plan_is_status_3(files, capsys):
-    (files / "cluster.yaml").write_text(CLUSTER.replace("16GB", "1kB"))
+    (files / "cluster.yaml").write_text(TWO_UNEQUAL.replace("16GB", "1kB"))
     assert call(files, "whatif", "--json") == 3
     captured = capsys.readouterr()
     assert json.loads(captured.out)["as_it_is"]["status"] == "infeasible"
