@@ -27,6 +27,8 @@ from drlpp.agent.coarse import coarse_problem
 from drlpp.agent.corpus import draw_problem
 from drlpp.agent.features import problem_view
 from drlpp.agent.policy import Policy, PolicyConfig
+from drlpp.agent.proposals import propose
+from drlpp.agent.rollout import Rewarder
 from drlpp.capture import capture_graph
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph
@@ -96,13 +98,12 @@ def draw(problem: PlanningProblem, policy: Policy, seed: int) -> Samples:
     coarse = coarse_problem(problem, GROUPS)
     view, evaluator = problem_view(coarse.problem), Evaluator(coarse.problem)
     generator = torch.Generator().manual_seed(seed)
-    rollout = policy.sample([view], EPISODES, generator, greedy_first=True, distinct=True)[0]
-    assignments = rollout.assignments()
-    evaluations = [evaluator.evaluate(a) for a in assignments]
-    values = np.array([e.score(problem.objective) for e in evaluations])
+    rewarder = Rewarder(lambda a: evaluator.evaluate(a).score(problem.objective), 1.0)
+    drawn = propose(policy, view, rewarder, EPISODES, generator, greedy_first=True)
     took = time.process_time() - start
-    best = [coarse.expand(assignments[i]) for i in np.argsort(values)[:8]]
-    return Samples(best, values, np.array([e.feasible for e in evaluations]), took)
+    values = np.array([value for value, _ in drawn])
+    best = [coarse.expand(drawn[i][1]) for i in np.argsort(values)[:8]]
+    return Samples(best, values, np.array([evaluator.evaluate(a).feasible for _, a in drawn]), took)
 
 
 def search(problem: PlanningProblem, starts: list[Assignment], seconds: float) -> float:

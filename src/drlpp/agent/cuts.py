@@ -59,7 +59,8 @@ class SlotArrays:
         num_slots: ``[B]``.
         slow_class: ``[B, K]`` class of the replica that takes longest for its micro-batches.
         numbers: ``[B, K, 11]`` micro-batches of that replica, memory of the smallest replica, all-reduce seconds (fixed
-            and per byte), micro-batches in flight; into the slot, seconds per byte of the busiest link or port, of
+            and per byte), micro-batches in flight per replica that keep it busy (the mean; memory holds a whole number
+            of them); into the slot, seconds per byte of the busiest link or port, of
             ports alone, of one micro-batch, and the latency; out of it, seconds per byte of the first two kinds.
         steady: the objective is the steady state.
     """
@@ -80,6 +81,7 @@ def slot_arrays(batch: Sequence[tuple[Slot, ...]], t: Tables, problem: PlanningP
     num_slots = np.array([len(slots) for slots in batch])
     slow_class = np.zeros((len(batch), width), dtype=np.int64)
     numbers = np.zeros((len(batch), width, 11))
+    steady = problem.objective == "steady-state"
     alone: dict[Slot, tuple[int, float, float, float, float]] = {}
     paths: dict[tuple[Slot, Slot], _Path] = {}
     for b, slots in enumerate(batch):
@@ -87,34 +89,37 @@ def slot_arrays(batch: Sequence[tuple[Slot, ...]], t: Tables, problem: PlanningP
         for s in range(len(slots) - 1, -1, -1):
             slot = slots[s]
             if slot not in alone:
-                alone[slot] = _alone(slot, t, problem.cluster)
+                alone[slot] = _alone(slot, t, problem.cluster, steady)
             slow_class[b, s], rounds, memory, alpha, beta = alone[slot]
             before = _Path()
             if s > 0:
                 pair = slots[s - 1], slot
                 if pair not in paths:
-                    paths[pair] = _path(*pair, t)
+                    paths[pair] = _path(*pair, t, steady)
                 before = paths[pair]
-            in_flight = math.ceil(min(t.microbatches, len(slots) - s) / slot.replicas)
-            into = before.busiest, before.port, before.mean, before.latency_s
-            numbers[b, s] = rounds, memory, alpha, beta, in_flight, *into, after.busiest, after.port
+            in_flight = min(t.microbatches, len(slots) - s) / slot.replicas
+            into = before.into, before.port, before.mean, before.latency_s
+            numbers[b, s] = rounds, memory, alpha, beta, in_flight, *into, after.out, after.port
             after = before
-    return SlotArrays(num_slots, slow_class, numbers, problem.objective == "steady-state")
+    return SlotArrays(num_slots, slow_class, numbers, steady)
 
 
-def _alone(slot: Slot, t: Tables, cluster: Cluster) -> tuple[int, float, float, float, float]:
+def _alone(slot: Slot, t: Tables, cluster: Cluster, steady: bool) -> tuple[int, float, float, float, float]:
     """What does not depend on the slots beside it: slow class, rounds, memory, all-reduce seconds (fixed, per byte)."""
-    slow, rounds = _slowest(slot, t)
+    slow, rounds = _slowest(slot, t, steady)
     devices = [d for k, count in slot.parts for d in t.class_devices[k][:count]]  # of a class all are alike
     one, two = all_reduce_s(cluster, devices, 1e6), all_reduce_s(cluster, devices, 2e6)
     return slow, rounds, min(t.memory[k] for k, _ in slot.parts), 2 * one - two, (two - one) / 1e6
 
 
-def _slowest(slot: Slot, t: Tables) -> tuple[int, int]:
-    """The class of the replica that takes longest for its micro-batches of a step, and how many these are."""
-    first, worst = 0, (0.0, 0, 0)
+def _slowest(slot: Slot, t: Tables, steady: bool) -> tuple[int, float]:
+    """The class of the replica that takes longest for its micro-batches of a step, and how many these are.
+
+    In the steady state all replicas have the same number, which need not be whole.
+    """
+    first, worst = 0, (0.0, 0, 0.0)
     for k, count in fastest_first(slot, t):
-        rounds = math.ceil((t.microbatches - first) / slot.replicas)
+        rounds = t.microbatches / slot.replicas if steady else math.ceil((t.microbatches - first) / slot.replicas)
         worst = max(worst, (rounds / t.speed[k], k, rounds))
         first += count
     return worst[1], worst[2]
@@ -125,29 +130,34 @@ class _Path:
     """From a slot to the next one: seconds per byte.
 
     Attributes:
-        busiest: of the busiest link or port, averaged over micro-batches.
-        port: the same of ports alone.
+        out, into: of what is busiest, averaged over micro-batches: the link or port; in the steady state the device
+            that sends, and the one that receives.
+        port: the same of ports alone; they are not part of the steady state.
         mean: of one micro-batch.
         latency_s: the longest.
     """
 
-    busiest: float = 0.0
+    out: float = 0.0
+    into: float = 0.0
     port: float = 0.0
     mean: float = 0.0
     latency_s: float = 0.0
 
 
-def _path(before: Slot, after: Slot, t: Tables) -> _Path:
+def _path(before: Slot, after: Slot, t: Tables, steady: bool) -> _Path:
     senders = replica_classes(before, (), t)
     receivers = replica_classes(after, senders, t)
     period = min(math.lcm(len(senders), len(receivers)), _LONGEST_PERIOD)
     links: dict[tuple[int, int], float] = defaultdict(float)
     ports: dict[tuple[str, int], float] = defaultdict(float)
+    devices: dict[tuple[str, int], float] = defaultdict(float)
     total = latency = 0.0
     for m in range(period):
         i, j = m % len(senders), m % len(receivers)
         a, b = senders[i], receivers[j]
         seconds = 1.0 / float(t.bandwidth[a, b])
+        devices["out", i] += seconds
+        devices["in", j] += seconds
         if t.host[a] == t.host[b]:
             links[i, j] += seconds
         else:
@@ -156,7 +166,11 @@ def _path(before: Slot, after: Slot, t: Tables) -> _Path:
         total += seconds
         latency = max(latency, float(t.latency_s[a, b]))
     port = max(ports.values(), default=0.0)
-    return _Path(max(port, max(links.values(), default=0.0)) / period, port / period, total / period, latency)
+    out = into = max(port, max(links.values(), default=0.0))
+    if steady:
+        port = 0.0
+        out, into = (max(s for (way, _), s in devices.items() if way == end) for end in ("out", "in"))
+    return _Path(out / period, into / period, port / period, total / period, latency)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,8 +234,9 @@ def _stage(s, i, j, slot, steady, time, forward, params, resident, saved, live, 
     held = saved[j] - saved[i]
     kept = live[i] if s > 0 else 0.0
     base = resident[j] - resident[i] + _BUFFERS_IN * kept + _BUFFERS_OUT * live[j]
-    without = (base + held * n[_IN_FLIGHT]) / n[_CAPACITY]
-    with_it = (base + kept * n[_IN_FLIGHT] + held) / n[_CAPACITY]
+    in_flight = math.ceil(n[_IN_FLIGHT])
+    without = (base + held * in_flight) / n[_CAPACITY]
+    with_it = (base + kept * in_flight + held) / n[_CAPACITY]
     penalty, throttle = 0.0, 1.0
     again = compute + forward[s, j] - forward[s, i]
     gain = -math.log(max(again, 1e-30) / max(compute, 1e-30))
@@ -251,45 +266,50 @@ def _stage(s, i, j, slot, steady, time, forward, params, resident, saved, live, 
 
 @numba.njit(cache=True)
 def _solve_one(  # type: ignore[no-untyped-def]
-    num_slots, slot, steady, time, forward, params, resident, saved, live, m, order, succ_ptr, succ, cuts, found,
+    num_slots, slot, steady, time, forward, params, resident, saved, live, m, order, succ_ptr, succ, most, cuts, found,
 ):  # fmt: skip
     n = len(params) - 1
+    stride = max(1, min(n // most, n // num_slots))
+    last_place = -(-n // stride)  # place x is position min(x * stride, n)
     weight = _STEADY_WEIGHT if steady else 1.0
-    pace = np.full((num_slots, n + 1), np.inf)
-    total = np.full((num_slots, n + 1), np.inf)
-    late = np.zeros((num_slots, n + 1))
-    back = np.zeros((num_slots, n + 1), dtype=np.int64)
-    for j in range(1, n + 2 - num_slots):
+    pace = np.full((num_slots, last_place + 1), np.inf)
+    total = np.full((num_slots, last_place + 1), np.inf)
+    late = np.zeros((num_slots, last_place + 1))
+    back = np.zeros((num_slots, last_place + 1), dtype=np.int64)
+    for x in range(1, last_place + 2 - num_slots):
+        j = min(x * stride, n)
         own, once, reduce_s, _, _, _, _ = _stage(0, 0, j, slot, steady, time, forward, params, resident, saved, live, m)
-        pace[0, j], total[0, j], late[0, j] = own, once, reduce_s
+        pace[0, x], total[0, x], late[0, x] = own, once, reduce_s
     for s in range(1, num_slots):
         least = 1.0 + (weight * slot[s, _ROUNDS] / m if steady else slot[s, _ROUNDS] - 1.0)
-        for j in range(n if s == num_slots - 1 else s + 1, n + 2 - num_slots + s):
+        for x in range(last_place if s == num_slots - 1 else s + 1, last_place + 2 - num_slots + s):
+            j = min(x * stride, n)
             best = np.inf
-            for i in range(j - 1, s - 1, -1):
+            for y in range(x - 1, s - 1, -1):
+                i = y * stride
                 if least * (time[s, j] - time[s, i]) >= best:
                     break
-                if pace[s - 1, i] == np.inf:
+                if pace[s - 1, y] == np.inf:
                     continue
                 own, once, reduce_s, _, _, _, _ = _stage(
                     s, i, j, slot, steady, time, forward, params, resident, saved, live, m
                 )
-                high = max(pace[s - 1, i], own)
-                summed = total[s - 1, i] + once
+                high = max(pace[s - 1, y], own)
+                summed = total[s - 1, y] + once
                 # the earlier stages still run backward, two thirds of their pass, when this one is done
-                after = max(late[s - 1, i], reduce_s - _BACKWARD * total[s - 1, i])
+                after = max(late[s - 1, y], reduce_s - _BACKWARD * total[s - 1, y])
                 key = weight * high + summed + (0.0 if steady else after)
                 if key < best:
                     best = key
-                    pace[s, j], total[s, j], late[s, j], back[s, j] = high, summed, after, i
+                    pace[s, x], total[s, x], late[s, x], back[s, x] = high, summed, after, y
     cuts[num_slots] = n
-    j = n
+    place = last_place
     for s in range(num_slots - 1, 0, -1):
-        j = back[s, j]
-        cuts[s] = j
+        place = back[s, place]
+        cuts[s] = place * stride
     cuts[0] = 0
     last = num_slots - 1
-    found[0] = pace[last, n]
+    found[0] = pace[last, last_place]
     if steady:
         found[1] = found[0]
         return
@@ -309,17 +329,18 @@ def _solve_one(  # type: ignore[no-untyped-def]
                 after_this = stage[succ[x]]
                 if after_this > s:
                     ready[after_this] = max(ready[after_this], ready[s] + once)
-    found[1] = found[0] + longest + max(late[last, n], 0.0)
+    found[1] = found[0] + longest + max(late[last, last_place], 0.0)
 
 
 @numba.njit(cache=True)
 def _solve(  # type: ignore[no-untyped-def]
-    num_slots, slots, steady, time, forward, params, resident, saved, live, m, orders, succ_ptr, succ, cuts, found,
+    num_slots, slots, steady, time, forward, params, resident, saved, live, m, orders, succ_ptr, succ, most, cuts,
+    found,
 ):  # fmt: skip
     for b in range(len(num_slots)):
         _solve_one(
             num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m,
-            orders[b], succ_ptr, succ, cuts[b], found[b],
+            orders[b], succ_ptr, succ, most, cuts[b], found[b],
         )  # fmt: skip
 
 
@@ -338,13 +359,17 @@ class Anchors:
     value: Floats
 
 
-def solve_cuts(slots: SlotArrays, p: Prefixes, t: Tables) -> Anchors:
-    """The best cuts of every episode by the estimate."""
+def solve_cuts(slots: SlotArrays, p: Prefixes, t: Tables, places: int | None = None) -> Anchors:
+    """The best cuts of every episode by the estimate.
+
+    Args:
+        places: consider cuts at about so many places only, evenly spaced; None for all.
+    """
     cuts = np.zeros((len(slots.num_slots), slots.slow_class.shape[1] + 1), dtype=np.int64)
     found = np.zeros((len(slots.num_slots), 2))
     _solve(
         slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        t.microbatches, p.orders, t.succ_ptr, t.succ, cuts, found,
+        t.microbatches, p.orders, t.succ_ptr, t.succ, places or t.num_ops, cuts, found,
     )  # fmt: skip
     return Anchors(cuts, found[:, 0], found[:, 1])
 

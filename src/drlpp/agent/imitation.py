@@ -3,9 +3,9 @@
 Slots decide most of a plan's time, and one set of slots is judged in about a millisecond: the best fixed order by the
 estimate, cut by the dynamic programme (`cuts`), no walk. So many are drawn per problem, from the policy (without
 replacement) and from a flattened one, and the best of them are changed at random (`slot_moves`) for some rounds. The
-best slots then get several partitions from the policy, and the best episodes that result, all decisions of them, are
-what the policy is trained to draw, by maximum likelihood. Problems are kept and learned from many times (the
-cross-entropy method, over a distribution of problems).
+best slots then get the policy's most probable partition and variations of it (as a planner draws, see `proposals`). The
+best episodes that result, all decisions of them, are what the policy is trained to draw, by maximum likelihood.
+Problems are kept and learned from many times (the cross-entropy method, over a distribution of problems).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from drlpp.agent.decisions import Beam, Chooser, Decisions, Repeat
 from drlpp.agent.features import ProblemView
 from drlpp.agent.partitioner import Partitions, order_values
 from drlpp.agent.policy import Policy, to_assignments
+from drlpp.agent.proposals import TEMPERATURE
 from drlpp.agent.rollout import Rewarder
 from drlpp.agent.slot_moves import changed_slots
 from drlpp.agent.slots import Choices, Slot, spell
@@ -37,7 +38,7 @@ class ImitationConfig:
         draws: slots drawn per problem.
         rounds, changes: rounds of changing the best slots, and new ones in each.
         keep: episodes that are learned from, with different slots.
-        repeats: partitions drawn for each of these slots.
+        repeats: partitions drawn for each of these slots: the most probable one, and variations.
         scale: a set of slots that is worse by this part weighs e times less.
         temperature: of the flattened policy that half of the draws come from.
         entropy: weight of the entropy of the decisions.
@@ -46,7 +47,7 @@ class ImitationConfig:
         learning_rate: of Adam.
 
     Raises:
-        InputError: a number is below 1.
+        InputError: a number is below 1 (draws and repeats: 2).
     """
 
     draws: int = 96
@@ -63,10 +64,10 @@ class ImitationConfig:
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
-        if min(self.draws // 2, self.keep, self.repeats, self.pool, self.steps, self.batch) < 1:
+        if min(self.draws // 2, self.keep, self.repeats // 2, self.pool, self.steps, self.batch) < 1:
             raise InputError(
                 f"draws {self.draws}, keep {self.keep}, repeats {self.repeats}, pool {self.pool}, steps {self.steps}, "
-                f"batch {self.batch}: must be at least 1 (draws 2)"
+                f"batch {self.batch}: must be at least 1 (draws and repeats 2)"
             )
 
 
@@ -121,16 +122,20 @@ def draw_elite(
     longest = max(len(x) for x in spelled)
     again = Repeat(torch.tensor([x + [0] * (longest - len(x)) for x in spelled]))
     schedule, best = policy.scheduler.sample(view, encoding, len(spelled), again)
-    rows = torch.arange(len(best)).repeat(config.repeats)
-    schedule, slots = schedule.select(rows), [best[i] for i in rows.tolist()]
     _, scheduled = policy.scheduler.replay(encoding, schedule)
-    parts, partitions = policy.partitioner.sample(view, encoding, slots, scheduled, Chooser(generator, len(best)))
-    values = np.array([rewarder.value_of(a) for a in to_assignments(t, slots, partitions)])
+    parts, first = policy.partitioner.sample(view, encoding, best, scheduled, Chooser(generator, len(best)))
+    rows = torch.arange(len(best)).repeat(config.repeats - 1)
+    slots, given = [best[i] for i in rows.tolist()], {name: d.select(rows) for name, d in parts.items()}
+    other, varied = policy.partitioner.vary(
+        view, encoding, slots, scheduled[rows], given, first.select(rows.numpy()), Chooser(generator, 0, TEMPERATURE)
+    )
+    made = to_assignments(t, best, first) + to_assignments(t, slots, varied)
+    values = np.array([rewarder.value_of(a) for a in made])
     table = values.reshape(config.repeats, len(best))
     picked = torch.from_numpy(table.argmin(axis=0)) * len(best) + torch.arange(len(best))
     gaps = torch.from_numpy(np.log(table.min(axis=0) / values.min())).float()
-    decisions = {name: d.select(picked) for name, d in {"schedule": schedule, **parts}.items()}
-    return Elite(view, decisions, torch.softmax(-gaps / config.scale, dim=0))
+    decisions = {name: d.join(other[name]).select(picked) for name, d in parts.items()}
+    return Elite(view, {"schedule": schedule, **decisions}, torch.softmax(-gaps / config.scale, dim=0))
 
 
 def imitation_loss(policy: Policy, elite: Elite, config: ImitationConfig) -> tuple[Tensor, dict[str, float]]:

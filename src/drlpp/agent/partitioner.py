@@ -11,6 +11,7 @@ boundaries and recomputation start from a prior (what the programme estimates) t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from drlpp.agent.cuts import (
     CUT_OFFSETS,
     NUM_CUT_FEATURES,
     NUM_MEMORY_FEATURES,
+    Anchors,
     Prefixes,
     SlotArrays,
     cut_choices,
@@ -44,6 +46,8 @@ _EXCESS, _CUT_PRIOR, _ORDER_PRIOR, _WALK_PRIOR, _MEMORY_PRIOR = 5, 40.0, 20.0, -
 _NEXT_PRIOR = (0.5, 0.0, -1.0, 0.0, 1.0, 0.0, 0.0)
 """Weights of the candidates' features (see `walk`) that a walk starts from: go on, narrow, in the graph's order."""
 _SURELY_FITS, _SURELY_NOT = 0.6, 1.3
+_ROUGH_PLACES = 48
+"""Places of cuts that tell promising slots from others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +63,10 @@ class Partitions:
     order: Ints
     cuts: Ints
     recompute: Ints
+
+    def select(self, rows: Ints) -> Partitions:
+        """Some of the episodes."""
+        return Partitions(self.order[rows], self.cuts[rows], self.recompute[rows])
 
 
 class RecurrentPartitioner(nn.Module):
@@ -113,13 +121,54 @@ class RecurrentPartitioner(nn.Module):
         arrays = slot_arrays(slots, t, view.problem)
         order = self._order(view, arrays, scheduled, choose)
         walk = self._walk(view, encoding, arrays, scheduled, order.choice[:, 0], choose)
+        sums = prefixes(walk.context["picked"].numpy(), arrays, t)
         outputs = self._outputs(encoding, walk, scheduled)
-        picked = walk.context["picked"].numpy()
-        sums = prefixes(picked, arrays, t)
-        cut, cuts = self._cut(view, encoding, arrays, sums, slots, outputs, choose)
-        recompute, flags = self._recompute(t, arrays, sums, cuts, choose)
-        decisions = {"order": order, "walk": walk, "cut": cut, "recompute": recompute}
-        return decisions, Partitions(picked, cuts, flags)
+        parts, partitions = self._stages(
+            view, encoding, slots, arrays, sums, solve_cuts(arrays, sums, t), outputs, choose
+        )
+        return {"order": order, "walk": walk, **parts}, partitions
+
+    def vary(
+        self,
+        view: ProblemView,
+        encoding: Encoding,
+        slots: list[tuple[Slot, ...]],
+        scheduled: Tensor,
+        decisions: dict[str, Decisions],
+        partitions: Partitions,
+        choose: Chooser,
+    ) -> tuple[dict[str, Decisions], Partitions]:
+        """Decides cuts and recomputation of given partitions again; the anchors of the cuts are those partitions' own.
+
+        Args:
+            decisions, partitions: of the episodes that are varied; their order and walk stay.
+
+        Returns:
+            As `sample`.
+        """
+        t = view.tables
+        arrays = slot_arrays(slots, t, view.problem)
+        sums = prefixes(partitions.order, arrays, t)
+        anchors = dataclasses.replace(solve_cuts(arrays, sums, t), cuts=partitions.cuts)
+        outputs = self._outputs(encoding, decisions["walk"], scheduled)
+        parts, varied = self._stages(view, encoding, slots, arrays, sums, anchors, outputs, choose)
+        return {"order": decisions["order"], "walk": decisions["walk"], **parts}, varied
+
+    def _stages(
+        self,
+        view: ProblemView,
+        encoding: Encoding,
+        slots: list[tuple[Slot, ...]],
+        arrays: SlotArrays,
+        sums: Prefixes,
+        anchors: Anchors,
+        outputs: Tensor,
+        choose: Chooser,
+    ) -> tuple[dict[str, Decisions], Partitions]:
+        """The decisions on stages of given orders: cuts near anchors, and recomputation."""
+        cut, cuts = self._cut(view, encoding, arrays, sums, anchors, slots, outputs, choose)
+        recompute, flags = self._recompute(view.tables, arrays, sums, cuts, choose)
+        return {"cut": cut, "recompute": recompute}, Partitions(sums.orders, cuts, flags)
 
     def replay(self, encoding: Encoding, decisions: dict[str, Decisions], scheduled: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, T, N]`` of recorded decisions, by the same names."""
@@ -231,13 +280,13 @@ class RecurrentPartitioner(nn.Module):
         encoding: Encoding,
         arrays: SlotArrays,
         sums: Prefixes,
+        best: Anchors,
         slots: list[tuple[Slot, ...]],
         outputs: Tensor,
         choose: Chooser,
     ) -> tuple[Decisions, Ints]:
         t, batch = view.tables, len(slots)
         m = t.microbatches
-        best = solve_cuts(arrays, sums, t)
         anchors = best.cuts
         cuts = np.zeros_like(anchors)
         cuts[np.arange(batch), arrays.num_slots] = t.num_ops
@@ -299,14 +348,23 @@ class RecurrentPartitioner(nn.Module):
         return torch.stack([torch.zeros_like(again), again], dim=-1)
 
 
-def order_values(view: ProblemView, arrays: SlotArrays) -> Floats:
-    """``[B, len(FIXED_ORDERS)]`` estimate of the objective for each fixed order; infinite for one that is not new."""
+def order_values(view: ProblemView, arrays: SlotArrays, places: int | None = None) -> Floats:
+    """``[B, len(FIXED_ORDERS)]`` estimate of the objective for each fixed order; infinite for one that is not new.
+
+    Args:
+        places: as `solve_cuts` takes it.
+    """
     t, batch = view.tables, len(arrays.num_slots)
     value = np.full((batch, WALK), np.inf)
     for k in np.flatnonzero(view.order_is_new):
         sums = prefixes(np.tile(view.orders[k], (batch, 1)), arrays, t)
-        value[:, k] = solve_cuts(arrays, sums, t).value
+        value[:, k] = solve_cuts(arrays, sums, t, places).value
     return value
+
+
+def estimate(view: ProblemView, slots: Sequence[tuple[Slot, ...]]) -> Floats:
+    """``[B]`` a rough estimate of the objective for slots, in the best of the fixed orders; seconds."""
+    return np.asarray(order_values(view, slot_arrays(slots, view.tables, view.problem), _ROUGH_PLACES).min(axis=1))
 
 
 def _pair(features: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from drlpp.agent.features import problem_view
 from drlpp.agent.islands import Start, Starts, refine
 from drlpp.agent.policy import Policy
 from drlpp.agent.ppo import PpoConfig
+from drlpp.agent.proposals import propose
 from drlpp.agent.rollout import Rewarder
 from drlpp.agent.train import Clock, Iteration, TrainConfig, train_on_problem
 from drlpp.cluster import Cluster, DeviceType, Host, Link
@@ -163,14 +164,20 @@ class _Run:
         self.search = Search(DrlPlanner.name, problem, budget, seed, progress)
         self.coarse = coarse_problem(problem, MAX_GROUPS)
         self.view = problem_view(self.coarse.problem)
-        evaluator, objective = Evaluator(self.coarse.problem), problem.objective
-        steps = problem.training.num_microbatches if objective == "iteration-time" else 1
-        self.rewarder = Rewarder(lambda a: evaluator.evaluate(a).score(objective), self.view.tables.ideal_s * steps)
+        self.evaluator = Evaluator(self.coarse.problem)
+        steps = problem.training.num_microbatches if problem.objective == "iteration-time" else 1
+        self.rewarder = Rewarder(self._value, self.view.tables.ideal_s * steps)
         self.generator = torch.Generator().manual_seed(seed)
         self.clock = Clock()
         self.curve: list[Iteration] = []
         self.found: dict[str, float] = {}
-        self.offer_s = self.episode_s = 0.0
+        self.offer_s = self.episode_s = self.judging_s = 0.0
+
+    def _value(self, assignment: Assignment) -> float:
+        before = self.budget.elapsed_s
+        value = self.evaluator.evaluate(assignment).score(self.problem.objective)
+        self.judging_s += self.budget.elapsed_s - before
+        return value
 
     def solve(self, policy: Policy) -> PlanResult:
         """All steps, as the budget allows."""
@@ -225,20 +232,19 @@ class _Run:
 
     def _sample(self, policy: Policy, episodes: int, greedy_first: bool = False) -> list[Start]:
         """Draws a batch of samples and offers the best of them."""
-        before = self.budget.elapsed_s
-        rollout = policy.sample([self.view], episodes, self.generator, greedy_first=greedy_first, distinct=True)[0]
-        sampled = self.budget.elapsed_s
-        values = self.rewarder.values(rollout)
-        assignments = [self.coarse.expand(a) for a in rollout.assignments()]
+        before, judged = self.budget.elapsed_s, self.judging_s
+        drawn = propose(policy, self.view, self.rewarder, episodes, self.generator, greedy_first=greedy_first)
         offering = self.budget.elapsed_s
-        best = np.argsort(values, kind="stable")[:_OFFERED].tolist()
-        for i in best:
-            self.search.offer(assignments[i])
-        self.clock.sampling_s += sampled - before
-        self.clock.evaluation_s += self.budget.elapsed_s - sampled
-        self.episode_s = max(1e-9, sampled - before) / episodes
+        starts = [Start(value, self.coarse.expand(assignment), "policy") for value, assignment in drawn]
+        best = sorted(starts, key=lambda start: start.value_s)[:_OFFERED]
+        for start in best:
+            self.search.offer(start.assignment)
+        judging_s = self.judging_s - judged
+        self.clock.sampling_s += offering - before - judging_s
+        self.clock.evaluation_s += self.budget.elapsed_s - offering + judging_s
+        self.episode_s = max(1e-9, offering - before) / episodes
         self.offer_s = (self.budget.elapsed_s - offering) / len(best)
-        return [Start(float(values[i]), a, "policy") for i, a in enumerate(assignments)]
+        return starts
 
     def _baselines(self) -> list[Start]:
         """Offers what other planners find; a search of their own keeps what they found apart."""

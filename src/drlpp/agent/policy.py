@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from drlpp.agent.decisions import Beam, Chooser, Decisions, log_prob_and_entropy
-from drlpp.agent.encoder import GraphEncoder
+from drlpp.agent.encoder import Encoding, GraphEncoder
 from drlpp.agent.features import ProblemView
-from drlpp.agent.partitioner import Partitions, RecurrentPartitioner
+from drlpp.agent.partitioner import Partitions, RecurrentPartitioner, estimate
 from drlpp.agent.scheduler import PipelineScheduler
 from drlpp.agent.slots import Slot, slot_devices
 from drlpp.agent.tables import Tables
@@ -25,6 +25,8 @@ from drlpp.plan.assignment import Assignment
 
 PARTS = ("schedule", "order", "walk", "cut", "recompute")
 """Names of the kinds of decisions, in the order of the columns of log-probabilities."""
+_CANDIDATES = 8
+"""Slots drawn for each that is kept, where a planner draws."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,8 +149,10 @@ class Policy(nn.Module):
     ) -> Rollout:
         encoding = self.encoder(view)
         if distinct:
-            beam = Beam(generator, num_episodes, greedy_first)
-            schedule, slots = self.scheduler.sample(view, encoding, num_episodes, beam)
+            wide = _CANDIDATES * num_episodes
+            schedule, slots = self.scheduler.sample(view, encoding, wide, Beam(generator, wide, greedy_first))
+            kept = self._promising(view, slots, num_episodes, greedy_first)
+            schedule, slots = schedule.select(kept), [slots[i] for i in kept.tolist()]
             rows = torch.arange(num_episodes) % len(slots)
             choose = Chooser(generator, len(slots))
         else:
@@ -156,10 +160,47 @@ class Policy(nn.Module):
             schedule, slots = self.scheduler.sample(view, encoding, -(-num_episodes // repeats), choose)
             rows = torch.arange(len(slots)).repeat_interleave(repeats)
         schedule, slots = schedule.select(rows), [slots[i] for i in rows.tolist()]
-        logits, scheduled = self.scheduler.replay(encoding, schedule)
+        scheduled = self.scheduler.replay(encoding, schedule)[1]
         parts, partitions = self.partitioner.sample(view, encoding, slots, scheduled, choose)
-        decisions = {"schedule": schedule, **parts}
-        all_logits = {"schedule": logits, **self.partitioner.replay(encoding, parts, scheduled)}
+        return self._rollout(view, encoding, {"schedule": schedule, **parts}, slots, partitions, repeats)
+
+    @torch.no_grad()
+    def vary(self, rollout: Rollout, rows: Sequence[int], generator: torch.Generator, temperature: float) -> Rollout:
+        """Draws episodes that differ from given ones in where stages begin, and in which of them recompute.
+
+        Args:
+            rows: episodes of `rollout`, one for each new episode; may repeat. The new one keeps its slots and its
+                order, and its cuts are the anchors of the new cuts.
+            temperature: as `decisions.Chooser` takes it.
+        """
+        view, encoding = rollout.view, self.encoder(rollout.view)
+        picked = torch.tensor(rows)
+        decisions = {name: d.select(picked) for name, d in rollout.decisions.items()}
+        slots = [rollout.slots[i] for i in rows]
+        given = rollout.partitions.select(picked.numpy())
+        scheduled = self.scheduler.replay(encoding, decisions["schedule"])[1]
+        choose = Chooser(generator, temperature=temperature)
+        parts, partitions = self.partitioner.vary(view, encoding, slots, scheduled, decisions, given, choose)
+        return self._rollout(view, encoding, {"schedule": decisions["schedule"], **parts}, slots, partitions)
+
+    def _promising(self, view: ProblemView, slots: list[tuple[Slot, ...]], number: int, greedy_first: bool) -> Tensor:
+        """Rows of the slots that the estimate likes best, best first; the greedy ones stay in front."""
+        value = estimate(view, slots)
+        if greedy_first:
+            value[0] = 0.0
+        return torch.from_numpy(np.argsort(value, kind="stable")[:number])
+
+    def _rollout(
+        self,
+        view: ProblemView,
+        encoding: Encoding,
+        decisions: dict[str, Decisions],
+        slots: list[tuple[Slot, ...]],
+        partitions: Partitions,
+        repeats: int = 1,
+    ) -> Rollout:
+        logits, scheduled = self.scheduler.replay(encoding, decisions["schedule"])
+        all_logits = {"schedule": logits, **self.partitioner.replay(encoding, decisions, scheduled)}
         log_probs = torch.cat([log_prob_and_entropy(all_logits[p], decisions[p])[0] for p in PARTS], dim=1)
         return Rollout(view, decisions, log_probs, slots, partitions, repeats)
 

@@ -1,7 +1,7 @@
 """Pre-training: imitation of the best plans, then PPO beside it, over a stream of drawn problems (`corpus`).
 
-Validation is on families and clusters that training never draws, as a planner samples: without replacement, the best
-counts. The weights that did best there are the result of the run.
+Validation is on families and clusters that training never draws, as a planner draws (`proposals`): the best counts.
+The weights that did best there are the result of the run.
 
 Everything drawn in iteration i follows from (seed, i), so a run that is resumed from its checkpoint makes the same
 steps as one that was never stopped, but for the pool of imitation, which is drawn anew with the checkpoint's weights.
@@ -32,6 +32,7 @@ from drlpp.agent.features import ProblemView, problem_view
 from drlpp.agent.imitation import Elite, ImitationConfig, draw_elite, imitation_loss
 from drlpp.agent.policy import Policy, PolicyConfig
 from drlpp.agent.ppo import Batch, Ppo, PpoConfig
+from drlpp.agent.proposals import propose
 from drlpp.agent.rollout import Rewarder
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
@@ -74,8 +75,8 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    imitation_iterations: int = 360
-    iterations: int = 120
+    imitation_iterations: int = 600
+    iterations: int = 150
     problems: int = 6
     episodes: int = 32
     repeats: int = 2
@@ -311,8 +312,9 @@ def validate(policy: Policy, tasks: Sequence[_Task]) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     rewards = []
     for task in tasks:
-        rollout = policy.sample([task.view], _VALIDATION_EPISODES, generator, greedy_first=True, distinct=True)[0]
-        rewards.append(task.rewarder.rewards(task.rewarder.values(rollout)).clamp(min=_NO_PLAN))
+        drawn = propose(policy, task.view, task.rewarder, _VALIDATION_EPISODES, generator, greedy_first=True)
+        values = np.array([value for value, _ in drawn])
+        rewards.append(task.rewarder.rewards(values).clamp(min=_NO_PLAN))
     return {
         "validation_greedy_reward": float(np.mean([float(r[0]) for r in rewards])),
         "validation_mean_reward": float(np.mean([float(r.mean()) for r in rewards])),
