@@ -1,9 +1,9 @@
 """What each part of the agent brings: policies trained alike but for one part, and `drl` without one of its steps.
 
-    python benchmarks/ablations.py [--minutes 5] [--problems 10] [--budget 10]
+    python benchmarks/ablations.py [--iterations 120] [--problems 10] [--budget 10]
 
-Every variant is trained from random weights for the same time (`--minutes` of wall clock, one seed; far less than the
-weights of the package), then drawn from 64 times per unseen problem. Training and rows are kept in the output folder,
+Every variant is trained from random weights for as many iterations (half of them imitation, one seed; far fewer than
+the weights of the package), then drawn from 64 times per unseen problem. Training and rows are kept in the output folder,
 and the same command goes on from them. Writes the table between the markers ``ablations`` of docs/benchmarks.md.
 """
 
@@ -23,24 +23,27 @@ from drlpp.bench.case import Case, Suite
 from drlpp.threads import one_thread
 from tables import machine, markdown, write_section
 
-WARM_START = 60
-"""Iterations of imitation, where there is one; PPO follows for the rest of the time."""
-BASE = PretrainConfig(imitation_iterations=WARM_START, iterations=1000, validate_every=1000, validation_problems=1)
-TRAINED: dict[str, PretrainConfig] = {
-    "full": BASE,
-    "no encoder (features only)": dataclasses.replace(BASE, policy=PolicyConfig(num_layers=0)),
-    "no recurrence": dataclasses.replace(BASE, policy=PolicyConfig(recurrent=False)),
-    "no scheduler (stage i on device i)": dataclasses.replace(BASE, policy=PolicyConfig(scheduler=False)),
-    "no imitation": dataclasses.replace(BASE, imitation_iterations=0),
-}
+def variants(iterations: int) -> dict[str, PretrainConfig]:
+    """What is trained; without imitation all iterations are PPO."""
+    warm = iterations // 2
+    base = PretrainConfig(
+        imitation_iterations=warm, iterations=iterations - warm, validate_every=iterations, validation_problems=1
+    )
+    return {
+        "full": base,
+        "no encoder (features only)": dataclasses.replace(base, policy=PolicyConfig(num_layers=0)),
+        "no recurrence": dataclasses.replace(base, policy=PolicyConfig(recurrent=False)),
+        "no scheduler (stage i on device i)": dataclasses.replace(base, policy=PolicyConfig(scheduler=False)),
+        "no imitation": dataclasses.replace(base, imitation_iterations=0, iterations=iterations),
+    }
 
 
-def train(folder: Path, config: PretrainConfig, minutes: float) -> Path:
-    """Trains a variant, unless it has been; returns its weights."""
+def train(folder: Path, config: PretrainConfig) -> Path:
+    """Trains a variant, unless it has been; returns its last weights."""
     weights = folder / CHECKPOINT
     if not (folder / "done").exists():
         with one_thread():
-            pretrain(folder, config, resume=weights.exists(), stop_after_s=60 * minutes)
+            pretrain(folder, config, resume=weights.exists())
         (folder / "done").touch()
     return weights
 
@@ -61,14 +64,14 @@ def suite(problems: int) -> Suite:
 
 def main() -> None:
     parser = arguments(__doc__ or "", "runs/ablations", 10.0)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training per variant")
+    parser.add_argument("--iterations", type=int, default=120, help="of training per variant")
     parser.add_argument("--problems", type=int, default=10)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     makers: dict[str, Maker] = {}
-    for name, config in TRAINED.items():
+    for name, config in variants(args.iterations).items():
         folder = args.output / name.split(" (")[0].replace(" ", "-")
-        makers[f"policy, {name}"] = policy(train(folder, config, args.minutes))
+        makers[f"policy, {name}"] = policy(train(folder, config))
         print(f"trained: {name}", flush=True)
     full, untrained = args.output / "full" / CHECKPOINT, args.output / "random.safetensors"
     save_checkpoint(untrained, random_policy(PolicyConfig(), 0), {})
@@ -86,7 +89,7 @@ def main() -> None:
         ratios = sorted(over_best(rows, name))
         lines.append([name, geometric(ratios), f"{ratios[len(ratios) // 2]:.3f}", f"{ratios[-1]:.3f}"])
     text = (
-        f"{args.minutes:g} minutes of training per variant, {args.problems} problems of unseen families and clusters, "
+        f"{args.iterations} iterations of training per variant, {args.problems} problems of unseen families and clusters, "
         f"{args.budget:g} s of processor time per plan, {args.seeds} seed(s); {machine()}.\n\n"
         "Iteration time over the best that any of them found:\n\n"
         + markdown(["variant", "geometric mean", "median", "worst"], lines)
