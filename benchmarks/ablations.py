@@ -3,8 +3,8 @@
     python benchmarks/ablations.py [--iterations 120] [--problems 10] [--budget 10]
 
 Every variant is trained from random weights for as many iterations (half of them imitation, one seed; far fewer than
-the weights of the package), then drawn from 64 times per unseen problem. Training and rows are kept in the output folder,
-and the same command goes on from them. Writes the table between the markers ``ablations`` of docs/benchmarks.md.
+the weights of the package), then drawn from 64 times per unseen problem. Training and rows are kept in the output
+folder, and the same command goes on from them. Writes the table between the markers ``ablations`` of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
 from drlpp.bench.case import Case, Suite
 from drlpp.threads import one_thread
 from tables import machine, markdown, write_section
+
 
 def variants(iterations: int) -> dict[str, PretrainConfig]:
     """What is trained; without imitation all iterations are PPO."""
@@ -89,8 +90,8 @@ def main() -> None:
         ratios = sorted(over_best(rows, name))
         lines.append([name, geometric(ratios), f"{ratios[len(ratios) // 2]:.3f}", f"{ratios[-1]:.3f}"])
     text = (
-        f"{args.iterations} iterations of training per variant, {args.problems} problems of unseen families and clusters, "
-        f"{args.budget:g} s of processor time per plan, {args.seeds} seed(s); {machine()}.\n\n"
+        f"{args.iterations} iterations of training per variant, {args.problems} problems of unseen families and "
+        f"clusters, {args.budget:g} s of processor time per plan, {args.seeds} seed(s); {machine()}.\n\n"
         "Iteration time over the best that any of them found:\n\n"
         + markdown(["variant", "geometric mean", "median", "worst"], lines)
     )
