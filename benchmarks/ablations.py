@@ -4,7 +4,8 @@
 
 Every variant is trained from random weights for as many iterations (half of them imitation, one seed; far fewer than
 the weights of the package), then drawn from 64 times per unseen problem. Training and rows are kept in the output
-folder, and the same command goes on from them. Writes the table between the markers ``ablations`` of docs/benchmarks.md.
+folder, and the same command goes on from them. Writes the table between the markers ``ablations`` of
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
