@@ -14,7 +14,7 @@ struct Placed {
   int64_t num_mb, num_stages, num_devices, num_slots, num_dst, channel_width, num_hosts, ports_shared;
   Int slot_off, slot_device, message_off, message_backward, message_grad, message_src, dst_off, dst, returns_off,
       returns, forward_inputs, backward_inputs, host, local;
-  Real action_s, held, again, resident, optimizer_s, message_bytes, message_s, link_bandwidth, link_latency,
+  Real action_s, held, again, resident, gradient, optimizer_s, message_bytes, message_s, link_bandwidth, link_latency,
       port_bandwidth, port_latency;
 };
 
@@ -85,10 +85,11 @@ struct Run {
     return i == j;
   }
 
-  // Peak memory: depends on the order only. Two actions ahead are received; two returned gradients are kept.
+  // Peak memory: depends on the order only. Two actions ahead are received; two returned gradients are kept; gradients
+  // of parameters come with the first backward pass; what a stage of the same device holds anyway counts once.
   void remember() {
     const int64_t slots = p.num_slots, devices = p.num_devices;
-    std::vector<double> received(2 * slots, 0.0), returned(slots, 0.0), read(list.offset[devices]);
+    std::vector<double> received(2 * slots, 0.0), returned(slots, 0.0), shared(slots, 0.0), read(list.offset[devices]);
     std::vector<int32_t> kept(slots, 0);
     for (int64_t src = 0; src < p.num_stages; ++src)
       for (int64_t k = p.message_off[src]; k < p.message_off[src + 1]; ++k) {
@@ -96,7 +97,13 @@ struct Run {
         for (int64_t j = p.dst_off[k]; j < p.dst_off[k + 1]; ++j)
           for (int64_t at = p.slot_off[p.dst[j]]; at < p.slot_off[p.dst[j] + 1]; ++at) {
             const int64_t m = at - p.slot_off[p.dst[j]], d = p.slot_device[at];
-            if (p.slot_device[slot(src, m)] == d || !first_there(k, j, m, d)) continue;
+            if (p.slot_device[slot(src, m)] == d) {
+              const int64_t t = p.dst[j], replicas = p.slot_off[t + 1] - p.slot_off[t];
+              if (p.message_grad[k] && p.again[src] == 0 && replicas % (p.slot_off[src + 1] - p.slot_off[src]) == 0)
+                shared[at] += size;
+              continue;
+            }
+            if (!first_there(k, j, m, d)) continue;
             received[(p.message_backward[k] ? slots : 0) + at] += size;
             if (p.message_grad[k]) returned[at] += size;
           }
@@ -111,30 +118,32 @@ struct Run {
       const int64_t at = slot(list.stage[i], list.microbatch[i]);
       read[i] = list.kind[i] == 3 ? 0.0 : received[list.kind[i] ? slots + at : at];
     }
+    for (int64_t at = 0; at < slots; ++at) peak[p.slot_device[at]] -= p.gradient[at];
     for (int64_t d = 0; d < devices; ++d) {
       double held = peak[d];
       for (int64_t i = list.offset[d], end = list.offset[d + 1]; i < end; ++i) {
         const int64_t s = list.stage[i], kind = list.kind[i];
+        const int64_t at = slot(s, list.microbatch[i]);
         double during = held;
         if (kind == 0) {
-          during = held += p.held[s];
+          during = held += p.held[s] - shared[at];
         } else if (kind == 1) {
           during = held + p.again[s] + read[i];
-          held -= p.held[s];
+          held -= p.held[s] - shared[at];
         } else if (kind == 2) {
-          held += p.again[s];
+          held += p.again[s] + shared[at];
           during = held + read[i];
         } else {
           held -= p.held[s] + p.again[s];
         }
         for (int64_t j = i + 1; j < std::min(i + 3, end); ++j) during += read[j];
         peak[d] = std::max(peak[d], during);
-        const int64_t at = slot(s, list.microbatch[i]);
         if ((kind == 1 || kind == 2) && kept[at] < 2) {
-          ++kept[at];
+          if (kept[at]++ == 0) held += p.gradient[at];
           held += returned[at];
         }
       }
+      peak[d] = std::max(peak[d], held);
     }
   }
 

@@ -30,7 +30,7 @@ from drlpp.graph.synthetic import chain_graph, random_graph
 from drlpp.plan import Assignment, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import FlatSchedule, PlacedStages, generate, place_stages
-from drlpp.schedules.arena import Arena, new_arena
+from drlpp.schedules.arena import Arena, mark, new_arena, release
 from drlpp.schedules.replay import replay, replay_into
 from drlpp.sim import Evaluator, IncrementalBottleneck, simulate
 from drlpp.sim.incremental import cost_of_move
@@ -44,8 +44,8 @@ INTS = (
     *("returns_off", "returns", "forward_inputs", "backward_inputs", "host", "local"),
 )
 REALS = (
-    *("action_s", "held_bytes", "again_bytes", "resident_bytes", "optimizer_s", "message_bytes", "message_s"),
-    *("link_bandwidth", "link_latency_s", "port_bandwidth", "port_latency_s"),
+    *("action_s", "held_bytes", "again_bytes", "resident_bytes", "gradient_bytes", "optimizer_s"),
+    *("message_bytes", "message_s", "link_bandwidth", "link_latency_s", "port_bandwidth", "port_latency_s"),
 )
 
 
@@ -95,8 +95,9 @@ def cpp_caller(
 @numba.njit
 def _many(arena: Arena, placed, flat, peak, times):  # type: ignore[no-untyped-def]
     total = 0.0
+    marked = mark(arena)
     for _ in range(times):
-        arena.taken[:] = 0
+        release(arena, marked)
         total += replay_into(arena, placed, flat, peak)[1]
     return total
 

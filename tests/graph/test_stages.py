@@ -54,6 +54,15 @@ def test_a_tensor_needed_inside_and_outside_is_held_once():
     assert s.activation_bytes.tolist() == [11, 111]
 
 
+def test_what_a_stage_got_views_of_is_held_as_these_views():
+    ops = (Op(name="a", kind="k", members=("a", "a1")), Op(name="b", kind="k"), Op(name="c", kind="k", saved=("a1",)))
+    edges = (Edge(src="a", dst="b", tensor="half"), Edge(src="b", dst="c", tensor="quarter"))
+    graph = OpGraph(name="g", ops=ops, edges=edges, tensor_bytes={"a1": 4.0, "half": 2.0, "quarter": 1.0})
+    assert graph.tensor_maker.tolist() == [0, -1, -1]
+    assert stage_graph(graph, np.array([0, 1, 2]), 3).activation_bytes.tolist() == [2.0, 3.0, 1.0]
+    assert stage_graph(graph, np.array([0, 0, 0]), 1).activation_bytes.tolist() == [4.0]
+
+
 @pytest.mark.parametrize(
     ("labels", "stages", "message"),
     [

@@ -5,17 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from drlpp.schedules.arena import (
-    Arena,
-    entry,
-    filled_ints,
-    filled_reals,
-    filled_words,
-    mark,
-    new_arena,
-    release,
-    with_arena,
-)
+from drlpp.schedules.arena import Arena, entry, filled, mark, new_arena, release, with_arena
 
 
 @entry
@@ -23,7 +13,7 @@ def sums(arena, n, out):
     """Takes arrays of all kinds, twice; the second time where the first ones were."""
     for i in range(2):
         before = mark(arena)
-        a, b, c = filled_ints(arena, n, 1 + i)[0], filled_words(arena, n, 10)[0], filled_reals(arena, n, 0.5)[0]
+        a, b, c = filled(arena.ints, n, 1 + i)[0], filled(arena.words, n, 10)[0], filled(arena.reals, n, 0.5)[0]
         out[i] = a.sum() + b.sum() + c.sum()
         release(arena, before)
 
@@ -37,7 +27,7 @@ def test_arrays_are_filled_and_given_back():
     arena, out = new_arena(100), np.zeros(2)
     sums(arena, 100, out)
     assert out.tolist() == [1150.0, 1250.0]
-    assert arena.taken.tolist() == [0, 0, 0]
+    assert [buffer.taken.tolist() for buffer in arena] == [[0], [0], [0]]
 
 
 def test_too_small_an_arena_is_an_error():
@@ -51,11 +41,11 @@ def test_with_arena_calls_again_with_a_larger_one():
     sizes, out = [], np.zeros(2)
 
     def call(arena: Arena) -> str:
-        sizes.append(len(arena.ints))
+        sizes.append(len(arena.ints.numbers))
         sums(arena, 1000, out)
         return "done"
 
     result, arena = with_arena(call, new_arena(100))
     assert result == "done"
-    assert sizes == [100, 400, 1600] == [*sizes[:-1], len(arena.ints)]
+    assert sizes == [100, 400, 1600] == [*sizes[:-1], len(arena.ints.numbers)]
     assert out[0] == 11500.0

@@ -8,7 +8,7 @@ from chains import cluster_of
 
 from drlpp.graph.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import GradientGroup, gradient_groups, resident_and_optimizer
+from drlpp.schedules import GradientGroup, gradient_groups, resident_and_optimizer, share_of_parameters
 
 
 def tied_costs():
@@ -34,3 +34,5 @@ def test_shared_parameters_are_one_copy_on_a_device():
     assert resident.tolist() == pytest.approx([2 * 24.0, 2 * 10.0, 0.0, 0.0])
     apart, _ = resident_and_optimizer(tied_costs(), [(0,), (1,), (2,)], 4)
     assert apart.tolist() == pytest.approx([28.0, 20.0, 28.0, 0.0])
+    share = share_of_parameters(tied_costs().graph, [(0,), (1,), (0,)], 4)
+    assert share.tolist() == pytest.approx([24 / 28, 1.0, 1.0, 1.0])

@@ -37,17 +37,34 @@ def list_schedule(
     return last, filled_part(order, number)
 
 
+def held_next_door(placed: PlacedStages) -> np.ndarray:
+    """``[L]`` bytes that a slot receives from stages of its device that hold them longer than it does."""
+    out = np.zeros(len(placed.slot_device))
+    replicas = np.diff(placed.slot_off)
+    for k in np.flatnonzero(placed.message_grad):
+        src = placed.message_src[k]
+        for t in placed.dst[placed.dst_off[k] : placed.dst_off[k + 1]]:
+            if placed.again_bytes[src] == 0 and replicas[t] % replicas[src] == 0:
+                mine = np.arange(replicas[t])
+                there = placed.slot_device[placed.slot_off[src] + mine % replicas[src]]
+                same = placed.slot_device[placed.slot_off[t] + mine] == there
+                out[placed.slot_off[t] + mine[same]] += placed.message_bytes[k]
+    return out
+
+
 def reserved_peak(placed: PlacedStages, flat: FlatSchedule) -> np.ndarray:
-    """``[U]`` bytes in use at most, by the order alone."""
-    peaks = []
+    """``[U]`` bytes in use at most, by the order alone, with all gradients from the start."""
+    peaks, shared = [], held_next_door(placed)
     for u in range(len(placed.used)):
         size = peak = placed.resident_bytes[u]
         for i in range(flat.offset[u], flat.offset[u + 1]):
             s, kind = flat.stage[i], flat.kind[i]
             held, again = placed.held_bytes[s], placed.again_bytes[s]
-            size += {FORWARD: held, BACKWARD: 0, WEIGHT_GRAD: 0}.get(kind, again)
+            replicas = placed.slot_off[s + 1] - placed.slot_off[s]
+            less = shared[placed.slot_off[s] + flat.microbatch[i] % replicas]
+            size += {FORWARD: held - less, BACKWARD: 0, WEIGHT_GRAD: 0}.get(kind, again + less)
             peak = max(peak, size + (again if kind == BACKWARD else 0))
-            size -= {BACKWARD: held, WEIGHT_GRAD: held + again}.get(kind, 0)
+            size -= {BACKWARD: held - less, WEIGHT_GRAD: held + again}.get(kind, 0)
         peaks.append(peak)
     return np.array(peaks)
 

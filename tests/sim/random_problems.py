@@ -62,7 +62,10 @@ def random_problem(seed: int) -> tuple[PlanningProblem, Assignment]:
 
 
 def with_special_edges(rng: np.random.Generator, graph: OpGraph) -> OpGraph:
-    """The graph with tied parameters, edges without gradient, edges of the backward pass, or given transfer times."""
+    """The graph with tied parameters, edges without gradient, edges of the backward pass, or given transfer times.
+
+    Some ops save what another op makes, of which they may have got views only.
+    """
     timed, explicit = rng.random() < 0.3, rng.random() < 0.4
     equal_times = rng.random() < 0.5
     edges, seconds_of = [], {}
@@ -72,11 +75,12 @@ def with_special_edges(rng: np.random.Generator, graph: OpGraph) -> OpGraph:
         seconds = seconds_of.setdefault(e.tensor, float(rng.choice([1e-4, 2e-4, 5e-3]))) if timed else None
         edges.append(dataclasses.replace(e, requires_grad=bool(rng.random() < 0.6), transfer_s=seconds))
     ops = []
-    for op in graph.ops:
+    for i, op in enumerate(graph.ops):
+        saved = (*op.saved, graph.ops[int(rng.integers(i + 1))].name) if rng.random() < 0.3 else op.saved
         params = ("shared", *op.params) if rng.random() < 0.2 else op.params
         times = {k: dataclasses.replace(t, forward_s=1e-3, input_grad_s=1e-3) for k, t in op.times.items()}
-        ops.append(dataclasses.replace(op, params=params, times=times if equal_times else op.times))
-    tensors = dict(graph.tensor_bytes) | {f"g{op.name}": 1e6 for op in graph.ops}
+        ops.append(dataclasses.replace(op, params=params, saved=saved, times=times if equal_times else op.times))
+    tensors = dict(graph.tensor_bytes) | {f"g{op.name}": 1e6 for op in graph.ops} | {op.name: 2e6 for op in graph.ops}
     return dataclasses.replace(
         graph,
         ops=tuple(ops),

@@ -245,6 +245,36 @@ def test_a_message_to_two_stages_of_a_device_has_one_buffer(requires_grad):
     assert result.prediction.peak_memory_bytes == (1.0 + requires_grad, 2.0)
 
 
+def test_gradients_of_parameters_come_with_the_first_backward_pass():
+    graph = chain_graph(2, param_bytes=8.0)
+    ops = tuple(dataclasses.replace(op, saved=("big",) if op.name == "op1" else ()) for op in graph.ops)
+    graph = dataclasses.replace(graph, ops=ops, tensor_bytes={**graph.tensor_bytes, "big": 3.0})
+    early = simulated(graph, one_host(1), [(0,), (0,)], 4, "gpipe")
+    # two stages of parameters, then four activations; 1B0 lets go of 3 bytes and leaves 8, and so does 0B0
+    assert [size for _, size in early.trace.memory[0]] == [16, 19, 22, 25, 28, 33, 41, 38, 35, 32]
+    assert early.prediction.peak_memory_bytes == (41.0,)
+    once = simulated(graph, one_host(1), [(0,), (0,)], 1, "gpipe")
+    assert once.prediction.peak_memory_bytes == (32.0,)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "recompute", "peak"),
+    [
+        ("gpipe", (), 4 * 3.0),  # stage 0 holds t for stage 1 as well
+        ("gpipe", (True, False), 4 * 3.0),  # here only stage 1 holds it
+        ("gpipe", (False, True), 4 * 1.0 + 2.0),
+        ("zero-bubble", (), 3.0 + 4.0 + 1.0),  # between 0W0 and 1W0, with 1I1 (which counts t twice) and 0F2
+    ],
+)
+def test_what_a_stage_of_the_same_device_holds_counts_once(schedule, recompute, peak):
+    times = {"reference": OpTimes(1.0, 1.0, 1.0)}
+    ops = (Op(name="a", kind="x", times=times), Op(name="b", kind="x", times=times, saved=("b1",)))
+    edges = (Edge(src="a", dst="b", tensor="t"),)
+    graph = OpGraph(name="g", ops=ops, edges=edges, tensor_bytes={"t": 1.0, "b1": 2.0})
+    result = simulated(graph, one_host(1), [(0,), (0,)], 4, schedule, recompute=recompute)
+    assert result.prediction.peak_memory_bytes == (peak,)
+
+
 def test_trace_is_sorted_and_ends_with_the_iteration():
     result = simulated(chain_graph(3), one_host(3), [(0,), (1,), (2,)], 4)
     starts = [e.start_s for e in result.trace.events]

@@ -265,6 +265,15 @@ class OpGraph:
         return _reader_table(self.ops, "saved", self.tensor_bytes)
 
     @functools.cached_property
+    def tensor_maker(self) -> NDArray[np.int64]:
+        """``[num_tensors]`` the op that makes each item of `tensor_table`, -1 where its name does not say.
+
+        A tensor that an operator of the source makes has the operator's name, with more after a colon if it has many.
+        """
+        makers = [self.member_index.get(name.partition(":")[0], -1) for name in self.tensor_bytes]
+        return np.array(makers, dtype=np.int64)
+
+    @functools.cached_property
     def param_table(self) -> ReaderTable:
         """Which ops read which parameters."""
         return _reader_table(self.ops, "params", self.param_bytes)

@@ -48,7 +48,8 @@ class StageGraph:
         num_stages: S.
         messages: in order of (src, dsts).
         param_bytes: ``[S]`` parameters that each stage reads; a parameter that two stages share counts in both.
-        activation_bytes: ``[S]`` kept per micro-batch in flight: tensors saved for backward, received and sent.
+        activation_bytes: ``[S]`` kept per micro-batch in flight: tensors saved for backward, received and sent. A
+            saved tensor that the stage neither makes nor receives is there as views of it, which the stage receives.
         boundary_bytes: ``[S]`` the part of `activation_bytes` that was received: what recomputation has to keep.
         tied: parameter bytes by the set of (two or more) stages that share them.
     """
@@ -89,7 +90,8 @@ def stage_graph(graph: OpGraph, stage_of_op: NDArray[np.int64], num_stages: int)
     messages = tuple(_messages(graph, stage_of_op))
     tensors, params = graph.tensor_table, graph.param_table
 
-    held = stage_of_op[tensors.reader] * len(tensors.bytes) + tensors.item
+    keeper, maker = stage_of_op[tensors.reader], graph.tensor_maker[tensors.item]
+    held = (keeper * len(tensors.bytes) + tensors.item)[(maker < 0) | (stage_of_op[maker] == keeper)]
     sent, received = [], []
     for m in messages:
         if m.phase == "forward":

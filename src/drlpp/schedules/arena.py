@@ -51,85 +51,52 @@ SMALLEST = 1 << 15
 GROWTH = 4
 
 
-class Arena(NamedTuple):
-    """Buffers of integers, of short integers and of floats, and ``[3]`` how much of each is taken."""
+class Buffer(NamedTuple):
+    """Numbers of one kind, and ``[1]`` how many of them are taken."""
 
-    ints: NDArray[np.int64]
-    words: NDArray[np.int32]
-    reals: NDArray[np.float64]
+    numbers: NDArray[Any]
     taken: NDArray[np.int64]
+
+
+class Arena(NamedTuple):
+    """Buffers of integers (64 bits), of short integers (32 bits) and of floats."""
+
+    ints: Buffer
+    words: Buffer
+    reals: Buffer
 
 
 def new_arena(size: int = SMALLEST) -> Arena:
     """An arena of `size` numbers of each kind."""
-    return Arena(
-        np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int32), np.empty(size), np.zeros(3, dtype=np.int64)
-    )
+    return Arena(*(Buffer(np.empty(size, dtype=kind), np.zeros(1, dtype=np.int64)) for kind in ("i8", "i4", "f8")))
 
 
 def with_arena(call: Callable[[Arena], _T], arena: Arena | None = None) -> tuple[_T, Arena]:
     """The result of a call with an arena that is large enough, and the arena."""
     arena = arena or new_arena()
     while True:
-        arena.taken[:] = 0
+        for buffer in arena:
+            buffer.taken[0] = 0
         try:
             return call(arena), arena
         except MemoryError:
-            arena = new_arena(GROWTH * len(arena.ints))
+            arena = new_arena(GROWTH * len(arena.ints.numbers))
 
 
 @kernel
-def ints(arena, n):  # type: ignore[no-untyped-def]
-    """(``[n]`` integers that may be anything,)."""
-    first = arena.taken[0]
-    if n < 0 or first + n > len(arena.ints):
+def take(buffer, n):  # type: ignore[no-untyped-def]
+    """(``[n]`` numbers of a buffer that may be anything,)."""
+    first = buffer.taken[0]
+    if n < 0 or first + n > len(buffer.numbers):
         raise MemoryError
-    arena.taken[0] = first + n
-    return (arena.ints[first : first + n],)
+    buffer.taken[0] = first + n
+    return (buffer.numbers[first : first + n],)
 
 
 @kernel
-def words(arena, n):  # type: ignore[no-untyped-def]
-    """(``[n]`` short integers that may be anything,)."""
-    first = arena.taken[1]
-    if n < 0 or first + n > len(arena.words):
-        raise MemoryError
-    arena.taken[1] = first + n
-    return (arena.words[first : first + n],)
-
-
-@kernel
-def reals(arena, n):  # type: ignore[no-untyped-def]
-    """(``[n]`` floats that may be anything,)."""
-    first = arena.taken[2]
-    if n < 0 or first + n > len(arena.reals):
-        raise MemoryError
-    arena.taken[2] = first + n
-    return (arena.reals[first : first + n],)
-
-
-@kernel
-def filled_ints(arena, n, value):  # type: ignore[no-untyped-def]
-    """(``[n]`` integers of one value,)."""
-    out = ints(arena, n)[0]
-    for i in range(n):
-        out[i] = value
-    return (out,)
-
-
-@kernel
-def filled_words(arena, n, value):  # type: ignore[no-untyped-def]
-    """(``[n]`` short integers of one value,)."""
-    out = words(arena, n)[0]
-    for i in range(n):
-        out[i] = value
-    return (out,)
-
-
-@kernel
-def filled_reals(arena, n, value):  # type: ignore[no-untyped-def]
-    """(``[n]`` floats of one value,)."""
-    out = reals(arena, n)[0]
+def filled(buffer, n, value):  # type: ignore[no-untyped-def]
+    """(``[n]`` numbers of a buffer, all of one value,)."""
+    out = take(buffer, n)[0]
     for i in range(n):
         out[i] = value
     return (out,)
@@ -138,10 +105,10 @@ def filled_reals(arena, n, value):  # type: ignore[no-untyped-def]
 @kernel
 def mark(arena):  # type: ignore[no-untyped-def]
     """What is taken now, for `release`."""
-    return arena.taken[0], arena.taken[1], arena.taken[2]
+    return arena.ints.taken[0], arena.words.taken[0], arena.reals.taken[0]
 
 
 @kernel
 def release(arena, marked):  # type: ignore[no-untyped-def]
     """Gives back what was taken since `mark`."""
-    arena.taken[0], arena.taken[1], arena.taken[2] = marked
+    arena.ints.taken[0], arena.words.taken[0], arena.reals.taken[0] = marked

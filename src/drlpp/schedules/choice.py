@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from drlpp.schedules.arena import entry, filled_ints, filled_reals, kernel, mark, reals, release
+from drlpp.schedules.arena import entry, filled, kernel, mark, release, take
 from drlpp.schedules.interleaved import interleaved, is_interleaved
 from drlpp.schedules.list_scheduler import SLACKS, list_order
 from drlpp.schedules.orders import BACKWARD, FORWARD, INPUT_GRAD, WEIGHT_GRAD
@@ -97,10 +97,10 @@ def lower_bound(arena, p, split):  # type: ignore[no-untyped-def]
     """
     num_stages, num_devices = len(p.slot_off) - 1, len(p.used)
     back = INPUT_GRAD if split else BACKWARD
-    head = filled_reals(arena, num_stages, 0.0)[0]
-    tail = filled_reals(arena, num_stages, 0.0)[0]
-    forward = filled_reals(arena, num_stages, math.inf)[0]
-    backward = filled_reals(arena, num_stages, math.inf)[0]
+    head = filled(arena.reals, num_stages, 0.0)[0]
+    tail = filled(arena.reals, num_stages, 0.0)[0]
+    forward = filled(arena.reals, num_stages, math.inf)[0]
+    backward = filled(arena.reals, num_stages, math.inf)[0]
     for s in range(num_stages):
         for i in range(p.slot_off[s], p.slot_off[s + 1]):
             forward[s] = min(forward[s], p.action_s[FORWARD, i])
@@ -119,11 +119,11 @@ def lower_bound(arena, p, split):  # type: ignore[no-untyped-def]
                 for j in range(p.dst_off[k], p.dst_off[k + 1]):
                     t = p.dst[j]
                     tail[t] = max(tail[t], _path_s(p, k, s, t) + backward[s] + tail[s])
-    first = filled_reals(arena, num_devices, math.inf)[0]
-    way_back = filled_reals(arena, num_devices, math.inf)[0]
-    work = filled_reals(arena, num_devices, 0.0)[0]
-    weights = filled_reals(arena, num_devices, 0.0)[0]
-    after = reals(arena, num_devices)[0]
+    first = filled(arena.reals, num_devices, math.inf)[0]
+    way_back = filled(arena.reals, num_devices, math.inf)[0]
+    work = filled(arena.reals, num_devices, 0.0)[0]
+    weights = filled(arena.reals, num_devices, 0.0)[0]
+    after = take(arena.reals, num_devices)[0]
     for s in range(num_stages):
         replicas = p.slot_off[s + 1] - p.slot_off[s]
         for r in range(min(replicas, p.num_microbatches)):
@@ -165,8 +165,8 @@ def choose(arena, p, wanted, give_up_s, peak, order):  # type: ignore[no-untyped
     from_source, to_sink = depths(arena, p)
     bound, work, after = lower_bound(arena, p, False)
     split_bound, split_work, split_after = lower_bound(arena, p, True)
-    current = reals(arena, num_devices)[0]
-    left = reals(arena, num_devices)[0]
+    current = take(arena.reals, num_devices)[0]
+    left = take(arena.reals, num_devices)[0]
     for kind in range(NUM_SCHEDULES):
         split = SPLITS_BACKWARD[kind]
         label = kind if wanted[kind] else _SPLIT_LIST if split else _LIST
@@ -213,6 +213,6 @@ def choose(arena, p, wanted, give_up_s, peak, order):  # type: ignore[no-untyped
 @entry
 def choose_one(arena, p, kind, peak, order):  # type: ignore[no-untyped-def]
     """`choose` with one schedule, without regard to the others."""
-    wanted = filled_ints(arena, NUM_SCHEDULES, 0)[0]
+    wanted = filled(arena.ints, NUM_SCHEDULES, 0)[0]
     wanted[kind] = 1
     return choose(arena, p, wanted, math.inf, peak, order)[1]

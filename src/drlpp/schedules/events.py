@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.schedules.arena import filled_reals, kernel
+from drlpp.schedules.arena import filled, kernel, take
 
 ONE = np.uint64(1)
 """Indices are unsigned, since a signed one may count from the end and is checked for that at every access."""
@@ -90,9 +90,9 @@ def idle_links(arena, p):  # type: ignore[no-untyped-def]
         p.link_latency_s,
         p.port_bandwidth,
         p.port_latency_s,
-        filled_reals(arena, len(p.used) * p.channel_width, 0.0)[0],
-        filled_reals(arena, num_hosts, 0.0)[0],
-        filled_reals(arena, num_hosts, 0.0)[0],
+        filled(arena.reals, len(p.used) * p.channel_width, 0.0)[0],
+        filled(arena.reals, num_hosts, 0.0)[0],
+        filled(arena.reals, num_hosts, 0.0)[0],
     )
 
 
@@ -119,6 +119,20 @@ def transfer(links, src, dst, num_bytes, given_s, now):  # type: ignore[no-untyp
     links.out_free[a] = end
     links.in_free[b] = end
     return end + (links.port_latency_s[a] + links.port_latency_s[b])
+
+
+@kernel
+def expected_inputs(arena, p):  # type: ignore[no-untyped-def]
+    """(``[2 * S * M]`` messages that each F and, after all of these, each B or I waits for, without gradients,)."""
+    num_stages, num_mb = len(p.slot_off) - 1, p.num_microbatches
+    missing = take(arena.words, 2 * num_stages * num_mb)[0]
+    at = 0
+    for s in range(2 * num_stages):
+        inputs = p.forward_inputs[s] if s < num_stages else p.backward_inputs[s - num_stages]
+        for _ in range(num_mb):
+            missing[at] = inputs
+            at += 1
+    return (missing,)
 
 
 @kernel

@@ -50,18 +50,24 @@ def resident_and_optimizer(
     costs: StageCosts, devices: Devices, num_devices: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``[D]`` bytes of parameters, gradients and optimizer state, and ``[D]`` seconds of the optimizer step."""
-    resident, optimizer, params = np.zeros(num_devices), np.zeros(num_devices), np.zeros(num_devices)
+    resident, optimizer = np.zeros(num_devices), np.zeros(num_devices)
     for s, replicas in enumerate(devices):
         index = list(replicas)
         resident[index] += costs.resident_bytes[s]
         optimizer[index] += costs.optimizer_s[s, index]
-        params[index] += costs.graph.param_bytes[s]
-    copies = np.zeros(num_devices)
-    for shared, num_bytes in costs.graph.tied:
+    share = share_of_parameters(costs.graph, devices, num_devices)
+    return resident * share, optimizer * share
+
+
+def share_of_parameters(stages: StageGraph, devices: Devices, num_devices: int) -> NDArray[np.float64]:
+    """``[D]`` of the parameters that the stages of a device read, the part that is no second copy."""
+    params, copies = np.zeros(num_devices), np.zeros(num_devices)
+    for s, replicas in enumerate(devices):
+        params[list(replicas)] += stages.param_bytes[s]
+    for shared, num_bytes in stages.tied:
         for d, count in Counter(d for s in shared for d in devices[s]).items():
             copies[d] += (count - 1) * num_bytes
+    share = np.ones(num_devices)
     some = copies > 0
-    kept = 1.0 - copies[some] / params[some]
-    resident[some] *= kept
-    optimizer[some] *= kept
-    return resident, optimizer
+    share[some] = 1.0 - copies[some] / params[some]
+    return share

@@ -24,9 +24,9 @@ import math
 import numpy as np
 
 from drlpp.plan.action import LOOKAHEAD
-from drlpp.schedules.arena import filled_ints, filled_reals, filled_words, ints, kernel, reals, words
-from drlpp.schedules.events import ONE, idle_links, pop, push, slot_of, transfer
-from drlpp.schedules.memory import RETURNS_KEPT, transfer_buffers
+from drlpp.schedules.arena import filled, kernel, take
+from drlpp.schedules.events import ONE, expected_inputs, idle_links, pop, push, slot_of, transfer
+from drlpp.schedules.memory import RETURNS_KEPT, message_memory
 from drlpp.schedules.orders import empty_orders
 
 SLACKS = (1.0, 1.5, 2.5, math.inf)
@@ -51,20 +51,20 @@ def list_order(arena, p, to_sink, slack, split, work_left, after, give_up_s):  #
     num_slots = len(p.slot_device)
     num_devices = len(p.used)
     kinds = 3 if split else 2
-    held = reals(arena, num_stages)[0]  # by a micro-batch in flight
-    for s in range(num_stages):
-        held[s] = p.held_bytes[s] + (p.again_bytes[s] if split else 0.0)
+    received, returned, shared = message_memory(arena, p)
+    held = take(arena.reals, num_slots)[0]  # by a micro-batch in flight
 
     # per slot: its stage, its micro-batches, and how many have had their F, backward and W started
-    slot_stage = ints(arena, num_slots)[0]
-    slot_first = ints(arena, num_slots)[0]
-    count = ints(arena, num_slots)[0]
-    limit = ints(arena, num_slots)[0]
-    device_off = filled_ints(arena, num_devices + 1, 0)[0]
+    slot_stage = take(arena.ints, num_slots)[0]
+    slot_first = take(arena.ints, num_slots)[0]
+    count = take(arena.ints, num_slots)[0]
+    limit = take(arena.ints, num_slots)[0]
+    device_off = filled(arena.ints, num_devices + 1, 0)[0]
     for s in range(num_stages):
         replicas = p.slot_off[s + 1] - p.slot_off[s]
         for i in range(p.slot_off[s], p.slot_off[s + 1]):
             slot_stage[i] = s
+            held[i] = p.held_bytes[s] + (p.again_bytes[s] if split else -shared[i])
             slot_first[i] = i - p.slot_off[s]
             count[i] = max(0, (num_mb - slot_first[i] + replicas - 1) // replicas)
             in_flight = slack * to_sink[s] / replicas
@@ -72,8 +72,8 @@ def list_order(arena, p, to_sink, slack, split, work_left, after, give_up_s):  #
             device_off[p.slot_device[i] + 1] += 1
     for d in range(num_devices):
         device_off[d + 1] += device_off[d]
-    device_slot = ints(arena, num_slots)[0]
-    fill = ints(arena, num_devices)[0]
+    device_slot = take(arena.ints, num_slots)[0]
+    fill = take(arena.ints, num_devices)[0]
     for d in range(num_devices):
         fill[d] = device_off[d]
     for i in range(num_slots):
@@ -82,8 +82,7 @@ def list_order(arena, p, to_sink, slack, split, work_left, after, give_up_s):  #
         fill[d] += 1
 
     # memory: reserved for the micro-batches before `admitted` on every device; the rest is for buffers of messages
-    received, returned = transfer_buffers(arena, p)
-    capacity = reals(arena, num_devices)[0]
+    capacity = take(arena.reals, num_devices)[0]
     for d in range(num_devices):
         again = 0.0
         if not split:
@@ -97,16 +96,6 @@ def list_order(arena, p, to_sink, slack, split, work_left, after, give_up_s):  #
             capacity[d] -= RETURNS_KEPT * returned[slot]
         capacity[d] -= (1 + LOOKAHEAD) * largest
 
-    missing = words(arena, 2 * num_stages * num_mb)[0]
-    at = 0
-    for s in range(num_stages):
-        for _ in range(num_mb):
-            missing[at] = p.forward_inputs[s]
-            at += 1
-    for s in range(num_stages):
-        for _ in range(num_mb):
-            missing[at] = p.backward_inputs[s]
-            at += 1
     # events: the end of a device's action, or an arrival that may let an idle device start one
     max_events = num_stages * num_mb * kinds + num_devices + 2 * len(p.dst) * num_mb
     flat, fill = empty_orders(arena, p, kinds)
@@ -119,27 +108,27 @@ def list_order(arena, p, to_sink, slack, split, work_left, after, give_up_s):  #
         slot_first.view(np.uint64),
         count,
         limit,
-        filled_ints(arena, 3 * num_slots, 0)[0],
+        filled(arena.ints, 3 * num_slots, 0)[0],
         device_off.view(np.uint64),
         device_slot.view(np.uint64),
         capacity,
-        filled_reals(arena, num_devices, 0.0)[0],
-        filled_ints(arena, num_devices, 0)[0],
-        filled_ints(arena, num_devices, 0)[0],
-        missing,
-        filled_reals(arena, 2 * num_stages * num_mb, 0.0)[0],
-        filled_words(arena, len(p.dst) * num_mb, 0)[0],
+        filled(arena.reals, num_devices, 0.0)[0],
+        filled(arena.ints, num_devices, 0)[0],
+        filled(arena.ints, num_devices, 0)[0],
+        expected_inputs(arena, p)[0],
+        filled(arena.reals, 2 * num_stages * num_mb, 0.0)[0],
+        filled(arena.words, len(p.dst) * num_mb, 0)[0],
         idle_links(arena, p),
-        filled_ints(arena, num_devices, 0)[0],
-        ints(arena, num_devices)[0].view(np.uint64),
-        reals(arena, num_devices)[0],
-        reals(arena, max_events)[0],
-        ints(arena, max_events)[0].view(np.uint64),
-        ints(arena, max_events)[0].view(np.uint64),
-        filled_ints(arena, num_devices, -1)[0],
-        filled_ints(arena, num_devices, 0)[0],
-        ints(arena, num_devices)[0].view(np.uint64),
-        filled_reals(arena, num_devices, 0.0)[0],
+        filled(arena.ints, num_devices, 0)[0],
+        take(arena.ints, num_devices)[0].view(np.uint64),
+        take(arena.reals, num_devices)[0],
+        take(arena.reals, max_events)[0],
+        take(arena.ints, max_events)[0].view(np.uint64),
+        take(arena.ints, max_events)[0].view(np.uint64),
+        filled(arena.ints, num_devices, -1)[0],
+        filled(arena.ints, num_devices, 0)[0],
+        take(arena.ints, num_devices)[0].view(np.uint64),
+        filled(arena.reals, num_devices, 0.0)[0],
         flat,
         fill.view(np.uint64),
         work_left,
@@ -202,7 +191,7 @@ def _loop(  # type: ignore[no-untyped-def]
     message_bytes = p.message_bytes
     num_mb = np.uint64(p.num_microbatches)
     num_slots = np.uint64(len(slot_device))
-    half = np.uint64(len(held)) * num_mb
+    half = np.uint64(len(p.held_bytes)) * num_mb
     zero = np.uint64(0)
     split = kinds == 3
     weights = num_slots + num_slots if split else num_slots  # where `started` counts what frees the memory
@@ -229,7 +218,7 @@ def _loop(  # type: ignore[no-untyped-def]
             running_event[d] = -1
             last = max(last, now)
             if kind == kinds - 1:
-                reserved[d] -= held[s]
+                reserved[d] -= held[slot]
                 outstanding[d] -= 1
             if kind < 2:
                 base = half if kind == 1 else zero
@@ -370,7 +359,7 @@ def _need(held, slot_off, device, microbatch, device_off, device_slot, slot_stag
         slot = device_slot[r]
         s = slot_stage[slot]
         if microbatch % (slot_off[s + ONE] - slot_off[s]) == slot - slot_off[s]:
-            need += held[s]
+            need += held[slot]
             stages += 1
     return need, stages
 

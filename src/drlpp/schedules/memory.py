@@ -4,7 +4,9 @@ Memory depends on the order of a device's actions and not on their times. The se
 
 A receive is posted `LOOKAHEAD` actions before the action that reads it, and its buffer exists from then on. A gradient
 that was returned is kept until something that comes back proves that it was read: by then about `RETURNS_KEPT` of them
-wait. Values that were sent are no buffers of their own, since the stage keeps them for its backward pass anyway.
+wait. Values that were sent are no buffers of their own, since the stage keeps them for its backward pass anyway. So
+does a stage whose consumer is on the same device: there they count once, until the consumer's W if its backward pass is
+split. The gradients of a stage exist from the end of its first backward pass (B or I) on.
 
 Where replicas make it depend on the micro-batch who the other side is, the first micro-batch of each replica decides.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from drlpp.plan.action import LOOKAHEAD
-from drlpp.schedules.arena import filled_ints, filled_reals, kernel, reals
+from drlpp.schedules.arena import filled, kernel, take
 from drlpp.schedules.events import ONE, slot_of
 
 RETURNS_KEPT = 2
@@ -22,23 +24,30 @@ RETURNS_KEPT = 2
 
 
 @kernel
-def transfer_buffers(arena, p):  # type: ignore[no-untyped-def]
-    """Bytes of the messages of a micro-batch between a slot and other devices.
+def message_memory(arena, p):  # type: ignore[no-untyped-def]
+    """Bytes of the messages of a micro-batch, by slot.
 
     Returns:
-        ``[2 L]`` received before F, then before B (or I); ``[L]`` gradients returned after B (or I).
+        ``[2 L]`` received from other devices before F, then before B (or I); ``[L]`` gradients returned to them after B
+        (or I); ``[L]`` received by F from stages of the same device that hold them until they have the gradient back.
     """
     num_slots = len(p.slot_device)
-    received = filled_reals(arena, 2 * num_slots, 0.0)[0]
-    returned = filled_reals(arena, num_slots, 0.0)[0]
+    received = filled(arena.reals, 2 * num_slots, 0.0)[0]
+    returned = filled(arena.reals, num_slots, 0.0)[0]
+    shared = filled(arena.reals, num_slots, 0.0)[0]
     for k in range(len(p.message_src)):
         src, size = p.message_src[k], p.message_bytes[k]
+        sources = p.slot_off[src + 1] - p.slot_off[src]
         phase = num_slots if p.message_backward[k] else 0
         for j in range(p.dst_off[k], p.dst_off[k + 1]):
             for slot in range(p.slot_off[p.dst[j]], p.slot_off[p.dst[j] + 1]):
                 m = slot - p.slot_off[p.dst[j]]
                 d = p.slot_device[slot]
-                if _device(p, src, m) != d and _first_there(p, k, j, m, d):
+                if _device(p, src, m) == d:
+                    replicas = p.slot_off[p.dst[j] + 1] - p.slot_off[p.dst[j]]
+                    if p.message_grad[k] and p.again_bytes[src] == 0.0 and replicas % sources == 0:
+                        shared[slot] += size
+                elif _first_there(p, k, j, m, d):
                     received[phase + slot] += size
                     if p.message_grad[k]:
                         returned[slot] += size
@@ -49,7 +58,7 @@ def transfer_buffers(arena, p):  # type: ignore[no-untyped-def]
                     d = _device(p, p.dst[j], m)
                     if d != p.slot_device[slot] and _first_there(p, k, j, m, d):
                         received[num_slots + slot] += size
-    return received, returned
+    return received, returned, shared
 
 
 @kernel
@@ -59,26 +68,30 @@ def peak_memory(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     slot_off = p.slot_off.view(np.uint64)
     offset = flat.offset.view(np.uint64)
     stage, kind, microbatch = flat.stage.view(np.uint32), flat.kind.view(np.uint32), flat.microbatch.view(np.uint32)
-    received, returned = transfer_buffers(arena, p)
-    kept = filled_ints(arena, len(p.slot_device), 0)[0]  # returned gradients that are not known to have been read
-    read = reals(arena, len(stage))[0]  # bytes from other devices that an action reads
+    received, returned, shared = message_memory(arena, p)
+    kept = filled(arena.ints, len(p.slot_device), 0)[0]  # returned gradients that are not known to have been read
+    read = take(arena.reals, len(stage))[0]  # bytes from other devices that an action reads
+    for d in range(len(p.used)):
+        peak[d] = p.resident_bytes[d]
+    for i in range(len(p.slot_device)):
+        peak[p.slot_device[i]] -= p.gradient_bytes[i]
     for i in range(np.uint64(len(stage))):
         slot = slot_of(slot_off, np.uint64(stage[i]), np.uint64(microbatch[i]))
         read[i] = 0.0 if kind[i] == 3 else received[slot] if kind[i] == 0 else received[num_slots + slot]
     for d in range(np.uint64(len(p.used))):
-        memory = p.resident_bytes[d]
-        peak[d] = memory
+        memory = peak[d]
         end = offset[d + ONE]
         for i in range(offset[d], end):
             s = np.uint64(stage[i])
+            slot = slot_of(slot_off, s, np.uint64(microbatch[i]))
             if kind[i] == 0:
-                memory += p.held_bytes[s]
+                memory += p.held_bytes[s] - shared[slot]
                 during = memory
             elif kind[i] == 1:
                 during = memory + p.again_bytes[s] + read[i]
-                memory -= p.held_bytes[s]
+                memory -= p.held_bytes[s] - shared[slot]
             elif kind[i] == 2:
-                memory += p.again_bytes[s]
+                memory += p.again_bytes[s] + shared[slot]
                 during = memory + read[i]
             else:
                 during = memory
@@ -86,11 +99,12 @@ def peak_memory(arena, p, flat, peak):  # type: ignore[no-untyped-def]
             for j in range(i + ONE, min(i + ONE + np.uint64(LOOKAHEAD), end)):
                 during += read[j]
             peak[d] = max(peak[d], during)
-            if kind[i] == 1 or kind[i] == 2:
-                slot = slot_of(slot_off, s, np.uint64(microbatch[i]))
-                if kept[slot] < RETURNS_KEPT:
-                    kept[slot] += 1
-                    memory += returned[slot]
+            if (kind[i] == 1 or kind[i] == 2) and kept[slot] < RETURNS_KEPT:
+                if kept[slot] == 0:
+                    memory += p.gradient_bytes[slot]
+                kept[slot] += 1
+                memory += returned[slot]
+        peak[d] = max(peak[d], memory)
 
 
 @kernel

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from drlpp.plan import Action, Schedule
 from drlpp.plan.action import Kind
-from drlpp.schedules.arena import filled_ints, ints, kernel, words
+from drlpp.schedules.arena import filled, kernel, take
 
 FORWARD, BACKWARD, INPUT_GRAD, WEIGHT_GRAD = 0, 1, 2, 3
 KINDS: tuple[Kind, ...] = ("F", "B", "I", "W")
@@ -61,18 +61,18 @@ def from_schedule(schedule: Schedule, used: NDArray[np.int64]) -> FlatSchedule:
 def empty_orders(arena, p, kinds):  # type: ignore[no-untyped-def]
     """A `FlatSchedule` to be filled, in which every micro-batch has `kinds` actions per stage, and where to begin."""
     num_stages, num_mb = len(p.slot_off) - 1, p.num_microbatches
-    offset = filled_ints(arena, len(p.used) + 1, 0)[0]
+    offset = filled(arena.ints, len(p.used) + 1, 0)[0]
     for s in range(num_stages):
         first = p.slot_off[s]
         replicas = p.slot_off[s + 1] - first
         for i in range(replicas):
             offset[p.slot_device[first + i] + 1] += (num_mb - i + replicas - 1) // replicas * kinds
-    fill = ints(arena, len(p.used))[0]
+    fill = take(arena.ints, len(p.used))[0]
     for d in range(len(p.used)):
         offset[d + 1] += offset[d]
         fill[d] = offset[d]
     total = num_stages * num_mb * kinds
-    flat = FlatSchedule(offset, words(arena, total)[0], words(arena, total)[0], words(arena, total)[0])
+    flat = FlatSchedule(offset, take(arena.words, total)[0], take(arena.words, total)[0], take(arena.words, total)[0])
     return flat, fill
 
 
@@ -88,14 +88,14 @@ def wave(arena, p, row_kind, row_offset, row_stride):  # type: ignore[no-untyped
     for r in range(num_rows):
         low = min(low, row_offset[r])
         high = max(high, row_offset[r] + row_stride[r] * (num_mb - 1))
-    start = filled_ints(arena, high - low + 2, 0)[0]
+    start = filled(arena.ints, high - low + 2, 0)[0]
     for r in range(num_rows):
         for m in range(num_mb):
             start[row_offset[r] + row_stride[r] * m - low + 1] += 1
     for k in range(1, len(start)):
         start[k] += start[k - 1]
-    row = words(arena, num_rows * num_mb)[0]
-    microbatch = words(arena, num_rows * num_mb)[0]
+    row = take(arena.words, num_rows * num_mb)[0]
+    microbatch = take(arena.words, num_rows * num_mb)[0]
     for r in range(num_rows):
         for m in range(num_mb):
             k = row_offset[r] + row_stride[r] * m - low

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from drlpp.cluster import Cluster, Link
 from drlpp.cost import StageCosts, all_reduce_s
 from drlpp.errors import ScheduleError
-from drlpp.schedules.gradients import Devices, gradient_groups, resident_and_optimizer
+from drlpp.schedules.gradients import Devices, gradient_groups, resident_and_optimizer, share_of_parameters
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
@@ -35,7 +35,9 @@ class PlacedStages(NamedTuple):
             a stage that recomputes.
         held_bytes: ``[S]`` kept from F to the end of the backward pass, per micro-batch.
         again_bytes: ``[S]`` more that the backward pass of a stage that recomputes needs (0 for others).
-        resident_bytes, memory_bytes, optimizer_s: ``[U]``.
+        resident_bytes: ``[U]`` parameters, gradients and optimizer state.
+        gradient_bytes: ``[L]`` the part of it that is gradients of each slot.
+        memory_bytes, optimizer_s: ``[U]``.
         message_off: ``[S + 1]`` messages of each source stage.
         message_backward, message_grad: ``[K]`` 1 if the message belongs to the backward pass; if a gradient returns.
         message_bytes, message_s: ``[K]`` size, and seconds where the graph gives them (else -1).
@@ -60,6 +62,7 @@ class PlacedStages(NamedTuple):
     held_bytes: _Floats
     again_bytes: _Floats
     resident_bytes: _Floats
+    gradient_bytes: _Floats
     memory_bytes: _Floats
     optimizer_s: _Floats
     message_off: _Ints
@@ -136,6 +139,7 @@ def place_stages(
     again = np.where(flags[slot_stage], forward, 0.0)
     held = np.where(flags, graph.boundary_bytes, graph.activation_bytes)
     resident, optimizer = resident_and_optimizer(costs, devices, cluster.num_devices)
+    share = share_of_parameters(graph, devices, cluster.num_devices)
 
     messages = graph.messages
     src = np.array([m.src for m in messages], dtype=np.int64)
@@ -177,6 +181,7 @@ def place_stages(
         held_bytes=held,
         again_bytes=graph.activation_bytes - held,
         resident_bytes=resident[used],
+        gradient_bytes=graph.param_bytes[slot_stage] * share[flat],
         memory_bytes=cluster.memory_bytes[used],
         optimizer_s=optimizer[used],
         message_off=np.searchsorted(src, np.arange(num_stages + 1)).astype(np.int64),

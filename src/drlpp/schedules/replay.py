@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import ScheduleError
-from drlpp.schedules.arena import entry, filled_ints, filled_reals, filled_words, ints, kernel, reals, with_arena, words
-from drlpp.schedules.events import ONE, idle_links, pop, push, settle, slot_of, transfer
+from drlpp.schedules.arena import entry, filled, kernel, take, with_arena
+from drlpp.schedules.events import ONE, expected_inputs, idle_links, pop, push, settle, slot_of, transfer
 from drlpp.schedules.memory import peak_memory
 from drlpp.schedules.orders import FlatSchedule
 from drlpp.schedules.placed import PlacedStages
@@ -55,29 +55,20 @@ def replay_into(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     num_events = num_devices + len(p.group_s)
 
     # missing[phase * S * M + s * M + m]: inputs of an action that are not known yet; ready: when the known ones arrive
-    missing = words(arena, 2 * num_stages * num_mb)[0]
-    ready = filled_reals(arena, 2 * num_stages * num_mb, 0.0)[0]
-    at = 0
-    for s in range(num_stages):
-        for _ in range(num_mb):
-            missing[at] = p.forward_inputs[s]
-            at += 1
-    for s in range(num_stages):
-        for _ in range(num_mb):
-            missing[at] = p.backward_inputs[s]
-            at += 1
+    missing = expected_inputs(arena, p)[0]
+    ready = filled(arena.reals, 2 * num_stages * num_mb, 0.0)[0]
     # consumers[j * M + m]: stages on the device of receiver j that still have to return the gradient of a message
-    consumers = filled_words(arena, len(p.dst) * num_mb, 0)[0]
-    slot_left = ints(arena, len(p.slot_device))[0]
+    consumers = filled(arena.words, len(p.dst) * num_mb, 0)[0]
+    slot_left = take(arena.ints, len(p.slot_device))[0]
     for s in range(num_stages):
         replicas = p.slot_off[s + 1] - p.slot_off[s]
         for i in range(replicas):
             slot_left[p.slot_off[s] + i] = (num_mb - i + replicas - 1) // replicas
-    group_left = ints(arena, len(p.group_s))[0]
+    group_left = take(arena.ints, len(p.group_s))[0]
     for g in range(len(p.group_s)):
         group_left[g] = p.group_pending[g]
-    position = ints(arena, num_devices)[0]
-    free = reals(arena, num_devices)[0]  # end of the last action of a device
+    position = take(arena.ints, num_devices)[0]
+    free = take(arena.reals, num_devices)[0]  # end of the last action of a device
     for d in range(num_devices):
         position[d] = flat.offset[d]
         free[d] = 0.0
@@ -92,15 +83,15 @@ def replay_into(arena, p, flat, peak):  # type: ignore[no-untyped-def]
         idle_links(arena, p),
         group_left,
         position.view(np.uint64),
-        filled_reals(arena, num_events, 0.0)[0],
+        filled(arena.reals, num_events, 0.0)[0],
         free,
-        filled_words(arena, num_devices, 1)[0],
-        filled_reals(arena, num_devices, 0.0)[0],
-        filled_reals(arena, num_devices, 0.0)[0],
-        filled_ints(arena, num_devices, 0)[0],
-        ints(arena, num_devices)[0].view(np.uint64),
-        ints(arena, num_events)[0].view(np.uint64),
-        ints(arena, num_events)[0].view(np.uint64),
+        filled(arena.words, num_devices, 1)[0],
+        filled(arena.reals, num_devices, 0.0)[0],
+        filled(arena.reals, num_devices, 0.0)[0],
+        filled(arena.ints, num_devices, 0)[0],
+        take(arena.ints, num_devices)[0].view(np.uint64),
+        take(arena.ints, num_events)[0].view(np.uint64),
+        take(arena.ints, num_events)[0].view(np.uint64),
     )
 
 

@@ -8,7 +8,7 @@ in PipeDream, SOSP 2019: that many micro-batches are in flight to keep every dev
 
 from __future__ import annotations
 
-from drlpp.schedules.arena import filled_ints, ints, kernel
+from drlpp.schedules.arena import filled, kernel, take
 from drlpp.schedules.orders import BACKWARD, FORWARD, wave
 
 
@@ -23,8 +23,8 @@ def depths(arena, p):  # type: ignore[no-untyped-def]
         ``[S]`` devices before the stage; ``[S]`` devices from the stage, itself included, to the end.
     """
     num_stages = len(p.slot_off) - 1
-    from_source = filled_ints(arena, num_stages, 0)[0]
-    to_sink = filled_ints(arena, num_stages, 0)[0]
+    from_source = filled(arena.ints, num_stages, 0)[0]
+    to_sink = filled(arena.ints, num_stages, 0)[0]
     for s in range(num_stages):
         for k in range(p.message_off[s], p.message_off[s + 1]):
             if p.message_backward[k]:
@@ -87,7 +87,7 @@ def one_f_one_b(arena, p, to_sink, eagerness):  # type: ignore[no-untyped-def]
 @kernel
 def _forward_and_backward(arena, num_stages):  # type: ignore[no-untyped-def]
     """Rows of B and F; where keys are equal B comes first, since it frees memory."""
-    kind = filled_ints(arena, 2 * num_stages, BACKWARD)[0]
+    kind = filled(arena.ints, 2 * num_stages, BACKWARD)[0]
     for s in range(num_stages):
         kind[num_stages + s] = FORWARD
-    return kind, ints(arena, 2 * num_stages)[0], ints(arena, 2 * num_stages)[0]
+    return kind, take(arena.ints, 2 * num_stages)[0], take(arena.ints, 2 * num_stages)[0]

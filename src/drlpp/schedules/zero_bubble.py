@@ -7,7 +7,7 @@ device, placed in the shape of a V, and has no bubble then; its order is that of
 
 from __future__ import annotations
 
-from drlpp.schedules.arena import filled_ints, ints, kernel
+from drlpp.schedules.arena import filled, kernel, take
 from drlpp.schedules.orders import FORWARD, INPUT_GRAD, WEIGHT_GRAD, empty_orders, wave
 
 
@@ -17,14 +17,14 @@ def zero_bubble(arena, p, to_sink):  # type: ignore[no-untyped-def]
     num_stages, longest = len(to_sink), 0
     for s in range(num_stages):
         longest = max(longest, to_sink[s])
-    kind = ints(arena, 3 * num_stages)[0]
-    offset = ints(arena, 3 * num_stages)[0]
+    kind = take(arena.ints, 3 * num_stages)[0]
+    offset = take(arena.ints, 3 * num_stages)[0]
     for s in range(num_stages):
         backward = 2 * (longest - 1 + to_sink[s])  # twice the keys of 1F1B, so that W fits between
         kind[s], offset[s] = INPUT_GRAD, backward
         kind[num_stages + s], offset[num_stages + s] = FORWARD, 2 * (longest - to_sink[s])
         kind[2 * num_stages + s], offset[2 * num_stages + s] = WEIGHT_GRAD, backward + 4 * (longest - to_sink[s]) + 1
-    return wave(arena, p, kind, offset, filled_ints(arena, 3 * num_stages, 4)[0])
+    return wave(arena, p, kind, offset, filled(arena.ints, 3 * num_stages, 4)[0])
 
 
 @kernel

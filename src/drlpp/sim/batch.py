@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from drlpp.schedules.arena import entry, mark, reals, release
+from drlpp.schedules.arena import entry, mark, release, take
 from drlpp.schedules.choice import choose
 from drlpp.schedules.orders import BACKWARD, FORWARD
 from drlpp.sim.bottleneck import write_loads
@@ -31,7 +31,7 @@ def evaluate_packed(arena, a, packed, begin, end, wanted, give_up_s, kind, numbe
             kind[b] = -2
             continue
         num_devices = len(p.used)
-        mine = reals(arena, num_devices)[0]
+        mine = take(arena.reals, num_devices)[0]
         kind[b], numbers[b, 0], numbers[b, 2] = choose(arena, p, wanted, give_up_s, mine, order)
         for d in range(peak.shape[1]):
             peak[b, d] = busy[b, d] = 0.0
@@ -60,7 +60,7 @@ def bottleneck_packed(arena, a, packed, out):  # type: ignore[no-untyped-def]
         p, legal = place(arena, a, packed, b)
         out[b] = -1.0
         if legal:
-            loads = reals(arena, len(p.used))[0]
+            loads = take(arena.reals, len(p.used))[0]
             write_loads(arena, p, loads)
             for u in range(len(loads)):
                 out[b] = max(out[b], loads[u])

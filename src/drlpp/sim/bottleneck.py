@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.schedules.arena import entry, filled_ints, kernel, with_arena
+from drlpp.schedules.arena import entry, filled, kernel, with_arena
 from drlpp.schedules.placed import PlacedStages
 
 LONGEST_PERIOD = 10_000
@@ -54,7 +54,7 @@ def write_loads(arena, p, load):  # type: ignore[no-untyped-def]
         replicas = p.slot_off[s + 1] - p.slot_off[s]
         for i in range(p.slot_off[s], p.slot_off[s + 1]):
             load[p.slot_device[i]] += (p.action_s[0, i] + p.action_s[1, i]) / replicas
-    stamp = filled_ints(arena, len(p.used), 0)[0]
+    stamp = filled(arena.ints, len(p.used), 0)[0]
     counter = 0
     for k in range(len(p.message_src)):
         s = p.message_src[k]

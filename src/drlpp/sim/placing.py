@@ -16,7 +16,7 @@ from drlpp.graph.stages import check_partition
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import PlacedStages
-from drlpp.schedules.arena import Arena, entry, filled_ints, filled_reals, ints, kernel, reals, with_arena
+from drlpp.schedules.arena import Arena, entry, filled, kernel, take, with_arena
 from drlpp.sim.bits import lists_before, merge_sort, same_bits
 from drlpp.sim.problem_arrays import ProblemArrays, pack
 
@@ -38,7 +38,7 @@ def place_assignment(problem: PlanningProblem, arrays: ProblemArrays, assignment
     numbers = np.zeros(3, dtype=np.int64)
 
     def call(arena: Arena) -> tuple[_Ints, _Floats, bool]:
-        ints, reals = np.empty(len(arena.ints), dtype=np.int64), np.empty(len(arena.reals))
+        ints, reals = np.empty(len(arena.ints.numbers), dtype=np.int64), np.empty(len(arena.reals.numbers))
         return ints, reals, _place_alone(arena, arrays, packed, ints, reals, sizes, numbers)
 
     (ints, reals, legal), _ = with_arena(call)
@@ -59,8 +59,7 @@ def _place_alone(arena, a, packed, out_ints, out_reals, sizes, numbers):  # type
     if not legal:
         return False
     numbers[0], numbers[1], numbers[2] = p.num_microbatches, p.channel_width, p.ports_shared
-    at, number = 0, 0
-    for x in (
+    int_arrays = (
         p.used,
         p.slot_off,
         p.slot_device,
@@ -84,18 +83,13 @@ def _place_alone(arena, a, packed, out_ints, out_reals, sizes, numbers):  # type
         p.group_host,
         p.stage_group_off,
         p.stage_group,
-    ):
-        sizes[0, number] = len(x)
-        number += 1  # noqa: SIM113  (compiled)
-        for i in range(len(x)):
-            out_ints[at] = x[i]
-            at += 1
-    at, number = 0, 0
-    for y in (
+    )
+    real_arrays = (
         p.action_s.reshape(p.action_s.size),
         p.held_bytes,
         p.again_bytes,
         p.resident_bytes,
+        p.gradient_bytes,
         p.memory_bytes,
         p.optimizer_s,
         p.message_bytes,
@@ -105,18 +99,26 @@ def _place_alone(arena, a, packed, out_ints, out_reals, sizes, numbers):  # type
         p.port_bandwidth,
         p.port_latency_s,
         p.group_s,
-    ):
-        sizes[1, number] = len(y)
-        number += 1  # noqa: SIM113  (compiled)
-        for i in range(len(y)):
-            out_reals[at] = y[i]
-            at += 1
+    )
+    _join(int_arrays, out_ints, sizes[0])
+    _join(real_arrays, out_reals, sizes[1])
     return True
 
 
 @kernel
+def _join(arrays, out, sizes):  # type: ignore[no-untyped-def]
+    """Writes arrays of one type one after the other, and their sizes."""
+    at = 0
+    for k in range(len(arrays)):
+        sizes[k] = len(arrays[k])
+        for x in arrays[k]:
+            out[at] = x
+            at += 1
+
+
+@kernel
 def _is_legal(arena, a, labels, num_stages):  # type: ignore[no-untyped-def]
-    used = filled_ints(arena, num_stages, 0)[0]
+    used = filled(arena.ints, num_stages, 0)[0]
     count = 0
     for s in labels:
         if s < 0 or s >= num_stages:
@@ -143,13 +145,13 @@ def _sent_values(arena, a, labels, num_stages, num_words):  # type: ignore[no-un
     for e in range(len(a.edge_src)):
         if labels[a.edge_src[e]] != labels[a.edge_dst[e]]:
             most += 1
-    first = filled_ints(arena, len(a.value_tensor), -1)[0]
-    following = ints(arena, most)[0]
-    stage = ints(arena, most)[0]
-    value = ints(arena, most)[0]
-    grad = filled_ints(arena, most, 0)[0]
-    seconds = reals(arena, most)[0]
-    bits = filled_ints(arena, most * num_words, 0)[0].view(np.uint64)
+    first = filled(arena.ints, len(a.value_tensor), -1)[0]
+    following = take(arena.ints, most)[0]
+    stage = take(arena.ints, most)[0]
+    value = take(arena.ints, most)[0]
+    grad = filled(arena.ints, most, 0)[0]
+    seconds = take(arena.reals, most)[0]
+    bits = filled(arena.ints, most * num_words, 0)[0].view(np.uint64)
     n = 0
     for e in range(len(a.edge_src)):
         s, t = labels[a.edge_src[e]], labels[a.edge_dst[e]]
@@ -174,13 +176,13 @@ def _sent_values(arena, a, labels, num_stages, num_words):  # type: ignore[no-un
 @kernel
 def _message_order(arena, a, stage, value, grad, seconds, bits, num_words, n):  # type: ignore[no-untyped-def]
     """Sorts sent values by (stage, receiving stages, backward phase first, gradient, timed), as `stage_graph` does."""
-    order = ints(arena, n)[0]
-    flags = ints(arena, n)[0]
+    order = take(arena.ints, n)[0]
+    flags = take(arena.ints, n)[0]
     for k in range(n):
         order[k] = k
         forward = 1 - a.value_backward[value[k]]
         flags[k] = 4 * forward + 2 * grad[k] + (1 if seconds[k] >= 0.0 else 0)
-    merge_sort(order, ints(arena, n)[0], stage, bits, num_words, flags)
+    merge_sort(order, take(arena.ints, n)[0], stage, bits, num_words, flags)
     return order, flags
 
 
@@ -200,20 +202,20 @@ def _messages(arena, a, labels, num_stages, num_words):  # type: ignore[no-untyp
                 while x:
                     num_dst += 1
                     x &= x - np.uint64(1)
-    message_off = filled_ints(arena, num_stages + 1, 0)[0]
-    message_src = ints(arena, num_messages)[0]
-    message_backward = ints(arena, num_messages)[0]
-    message_grad = ints(arena, num_messages)[0]
-    message_bytes = filled_reals(arena, num_messages, 0.0)[0]
-    message_s = filled_reals(arena, num_messages, -1.0)[0]
-    dst_off = filled_ints(arena, num_messages + 1, 0)[0]
-    dst = ints(arena, num_dst)[0]
-    returns_off = filled_ints(arena, num_stages + 1, 0)[0]
-    forward_inputs = filled_ints(arena, num_stages, 0)[0]
-    backward_inputs = filled_ints(arena, num_stages, 0)[0]
+    message_off = filled(arena.ints, num_stages + 1, 0)[0]
+    message_src = take(arena.ints, num_messages)[0]
+    message_backward = take(arena.ints, num_messages)[0]
+    message_grad = take(arena.ints, num_messages)[0]
+    message_bytes = filled(arena.reals, num_messages, 0.0)[0]
+    message_s = filled(arena.reals, num_messages, -1.0)[0]
+    dst_off = filled(arena.ints, num_messages + 1, 0)[0]
+    dst = take(arena.ints, num_dst)[0]
+    returns_off = filled(arena.ints, num_stages + 1, 0)[0]
+    forward_inputs = filled(arena.ints, num_stages, 0)[0]
+    backward_inputs = filled(arena.ints, num_stages, 0)[0]
     timed = False
     links_used = False
-    last, filled = -1, 0
+    last, at = -1, 0
     for i in range(n):
         k = order[i]
         j = order[max(0, i - 1)]
@@ -230,24 +232,24 @@ def _messages(arena, a, labels, num_stages, num_words):  # type: ignore[no-untyp
                 links_used = True
             for t in range(num_stages):
                 if _has(bits, num_words, k, t):
-                    dst[filled] = t
-                    filled += 1
+                    dst[at] = t
+                    at += 1
                     if message_grad[last]:
                         returns_off[t + 1] += 1
                     if message_backward[last]:
                         backward_inputs[t] += 1
                     else:
                         forward_inputs[t] += 1
-            dst_off[last + 1] = filled
+            dst_off[last + 1] = at
         message_bytes[last] += a.tensor_bytes[a.value_tensor[value[k]]]
         if seconds[k] >= 0.0:
             message_s[last] += seconds[k]
-    fill = ints(arena, num_stages)[0]
+    fill = take(arena.ints, num_stages)[0]
     for s in range(num_stages):
         message_off[s + 1] += message_off[s]
         returns_off[s + 1] += returns_off[s]
         fill[s] = returns_off[s]
-    returns = ints(arena, returns_off[num_stages])[0]
+    returns = take(arena.ints, returns_off[num_stages])[0]
     for k in range(num_messages):
         if message_grad[k]:
             for j in range(dst_off[k], dst_off[k + 1]):
@@ -284,15 +286,15 @@ def _has(bits, num_words, row, s):  # type: ignore[no-untyped-def]
 @kernel
 def _activations(arena, a, labels, num_stages, num_words, stage, bits, first, following):  # type: ignore[no-untyped-def]
     """``[S]`` bytes kept and received: every tensor once per stage that has it, in the graph's order."""
-    activation = filled_reals(arena, num_stages, 0.0)[0]
-    boundary = filled_reals(arena, num_stages, 0.0)[0]
-    holder = filled_ints(arena, num_stages, -1)[0]
-    receiver = filled_ints(arena, num_stages, -1)[0]
+    activation = filled(arena.reals, num_stages, 0.0)[0]
+    boundary = filled(arena.reals, num_stages, 0.0)[0]
+    holder = filled(arena.ints, num_stages, -1)[0]
+    receiver = filled(arena.ints, num_stages, -1)[0]
     for t in range(len(a.tensor_bytes)):
-        size = a.tensor_bytes[t]
+        size, maker = a.tensor_bytes[t], a.tensor_maker[t]
         for r in range(a.saver_off[t], a.saver_off[t + 1]):
             s = labels[a.saver[r]]
-            if holder[s] != t:
+            if holder[s] != t and (maker < 0 or labels[maker] == s):
                 holder[s] = t
                 activation[s] += size
         v = a.tensor_value[t]
@@ -320,11 +322,11 @@ def _parameters(arena, a, labels, num_stages, num_words):  # type: ignore[no-unt
     most = 1  # the last row is for the parameter in hand
     for p in range(len(a.param_bytes)):
         most += a.reader_off[p + 1] - a.reader_off[p] > 1
-    params = filled_reals(arena, num_stages, 0.0)[0]
-    tied_bits = ints(arena, most * num_words)[0].view(np.uint64)
-    tied_bytes = filled_reals(arena, most, 0.0)[0]
+    params = filled(arena.reals, num_stages, 0.0)[0]
+    tied_bits = take(arena.ints, most * num_words)[0].view(np.uint64)
+    tied_bytes = filled(arena.reals, most, 0.0)[0]
     num_tied = 0
-    holder = filled_ints(arena, num_stages, -1)[0]
+    holder = filled(arena.ints, num_stages, -1)[0]
     for p in range(len(a.param_bytes)):
         row = num_tied * num_words
         for w in range(num_words):
@@ -344,7 +346,7 @@ def _parameters(arena, a, labels, num_stages, num_words):  # type: ignore[no-unt
             tied_bytes[at] += a.param_bytes[p]
             if at == num_tied:
                 num_tied += 1
-    tied_order = ints(arena, num_tied)[0]
+    tied_order = take(arena.ints, num_tied)[0]
     for i in range(num_tied):
         tied_order[i] = i
         j = i
@@ -358,7 +360,7 @@ def _parameters(arena, a, labels, num_stages, num_words):  # type: ignore[no-unt
 def _devices(arena, a, devices, timed):  # type: ignore[no-untyped-def]
     """Fields of `PlacedStages` about devices, hosts and channels."""
     num_slots = len(devices)
-    number = filled_ints(arena, len(a.device_type), -1)[0]
+    number = filled(arena.ints, len(a.device_type), -1)[0]
     for d in devices:
         number[d] = 0
     num_used = 0
@@ -366,18 +368,18 @@ def _devices(arena, a, devices, timed):  # type: ignore[no-untyped-def]
         if number[d] == 0:
             number[d] = num_used
             num_used += 1
-    used = ints(arena, num_used)[0]
+    used = take(arena.ints, num_used)[0]
     for d in range(len(number)):
         if number[d] >= 0:
             used[number[d]] = d
-    slot_device = ints(arena, num_slots)[0]
+    slot_device = take(arena.ints, num_slots)[0]
     for i in range(num_slots):
         slot_device[i] = number[devices[i]]
-    host_number = filled_ints(arena, len(a.link_bandwidth), -1)[0]
-    on_host = filled_ints(arena, len(a.link_bandwidth), 0)[0]
+    host_number = filled(arena.ints, len(a.link_bandwidth), -1)[0]
+    on_host = filled(arena.ints, len(a.link_bandwidth), 0)[0]
     num_hosts, most = 0, 0
-    host = ints(arena, num_used)[0]
-    local = ints(arena, num_used)[0]
+    host = take(arena.ints, num_used)[0]
+    local = take(arena.ints, num_used)[0]
     for u in range(num_used):  # devices are listed host by host, so hosts come in ascending order
         h = a.device_host[used[u]]
         if host_number[h] < 0:
@@ -387,10 +389,10 @@ def _devices(arena, a, devices, timed):  # type: ignore[no-untyped-def]
         local[u] = u if timed else on_host[h]
         on_host[h] += 1
         most = max(most, on_host[h])
-    link_bandwidth = reals(arena, num_hosts)[0]
-    link_latency_s = reals(arena, num_hosts)[0]
-    port_bandwidth = reals(arena, num_hosts)[0]
-    port_latency_s = reals(arena, num_hosts)[0]
+    link_bandwidth = take(arena.reals, num_hosts)[0]
+    link_latency_s = take(arena.reals, num_hosts)[0]
+    port_bandwidth = take(arena.reals, num_hosts)[0]
+    port_latency_s = take(arena.reals, num_hosts)[0]
     for h in range(len(host_number)):
         if host_number[h] >= 0:
             link_bandwidth[host_number[h]] = a.link_bandwidth[h]
@@ -415,13 +417,13 @@ def _times(arena, a, labels, slot_off, devices, recompute):  # type: ignore[no-u
     """``[4, L]`` seconds of the actions in each slot."""
     num_stages, num_slots = len(slot_off) - 1, len(devices)
     num_types = a.action_s.shape[1]
-    by_type = filled_reals(arena, 3 * num_types * num_stages, 0.0)[0]
+    by_type = filled(arena.reals, 3 * num_types * num_stages, 0.0)[0]
     for i in range(3):
         for k in range(num_types):
             first = (i * num_types + k) * num_stages
             for o in range(len(labels)):
                 by_type[first + labels[o]] += a.action_s[i, k, o]
-    action_s = reals(arena, 4 * num_slots)[0]
+    action_s = take(arena.reals, 4 * num_slots)[0]
     for s in range(num_stages):
         for i in range(slot_off[s], slot_off[s + 1]):
             k = a.device_type[devices[i]]
@@ -440,19 +442,19 @@ def _times(arena, a, labels, slot_off, devices, recompute):  # type: ignore[no-u
 def _resident(  # type: ignore[no-untyped-def]
     arena, a, slot_off, devices, slot_device, num_used, params, tied_bits, num_words, tied_bytes, tied_order
 ):
-    """``[U]`` resident bytes and seconds of the optimizer; copies of a parameter on one device are one."""
+    """``[U]`` resident bytes, ``[L]`` of gradients, ``[U]`` seconds of the optimizer; copies on one device are one."""
     num_stages = len(slot_off) - 1
-    resident = filled_reals(arena, num_used, 0.0)[0]
-    optimizer = filled_reals(arena, num_used, 0.0)[0]
-    read = filled_reals(arena, num_used, 0.0)[0]
+    resident = filled(arena.reals, num_used, 0.0)[0]
+    optimizer = filled(arena.reals, num_used, 0.0)[0]
+    read = filled(arena.reals, num_used, 0.0)[0]
     for s in range(num_stages):
         for i in range(slot_off[s], slot_off[s + 1]):
             u = slot_device[i]
             resident[u] += params[s] * a.resident_factor
             optimizer[u] += params[s] * a.optimizer_s[devices[i]]
             read[u] += params[s]
-    copies = filled_reals(arena, num_used, 0.0)[0]
-    count_on = ints(arena, num_used)[0]
+    copies = filled(arena.reals, num_used, 0.0)[0]
+    count_on = take(arena.ints, num_used)[0]
     for g in tied_order:
         for u in range(num_used):
             count_on[u] = 0
@@ -464,11 +466,14 @@ def _resident(  # type: ignore[no-untyped-def]
             if count_on[u] > 1:
                 copies[u] += (count_on[u] - 1) * tied_bytes[g]
     for u in range(num_used):
-        if copies[u] > 0.0:
-            kept = 1.0 - copies[u] / read[u]
-            resident[u] *= kept
-            optimizer[u] *= kept
-    return resident, optimizer
+        share = read[u] = 1.0 - copies[u] / read[u] if copies[u] > 0.0 else 1.0
+        resident[u] *= share
+        optimizer[u] *= share
+    gradient = take(arena.reals, len(slot_device))[0]
+    for s in range(num_stages):
+        for i in range(slot_off[s], slot_off[s + 1]):
+            gradient[i] = params[s] * read[slot_device[i]]
+    return resident, gradient, optimizer
 
 
 @kernel
@@ -491,7 +496,7 @@ def _groups(  # type: ignore[no-untyped-def]
     """Fields of `PlacedStages` about all-reduces: of replicated stages, then of tied parameters."""
     num_stages, num_used, num_hosts = len(slot_off) - 1, len(host), len(link_bandwidth)
     num_tied = len(tied_order)
-    own = reals(arena, num_stages)[0]
+    own = take(arena.reals, num_stages)[0]
     most, most_devices = num_tied, num_tied * num_used
     for s in range(num_stages):
         own[s] = params[s]
@@ -503,17 +508,17 @@ def _groups(  # type: ignore[no-untyped-def]
         for s in range(num_stages):
             if _has(tied_bits, num_words, g, s):
                 own[s] -= tied_bytes[g]
-    on_device = ints(arena, num_used)[0]
-    on_host = ints(arena, num_hosts)[0]
-    group_s = reals(arena, most)[0]
-    group_pending = ints(arena, most)[0]
-    group_spans = ints(arena, most)[0]
-    group_off = filled_ints(arena, most + 1, 0)[0]
-    group_host_off = filled_ints(arena, most + 1, 0)[0]
-    group_device = ints(arena, most_devices)[0]
-    group_host = ints(arena, most_devices)[0]
-    group_tied = ints(arena, most)[0]  # the set of stages, or -1 - s for stage s alone
-    stage_group_off = filled_ints(arena, num_stages + 1, 0)[0]
+    on_device = take(arena.ints, num_used)[0]
+    on_host = take(arena.ints, num_hosts)[0]
+    group_s = take(arena.reals, most)[0]
+    group_pending = take(arena.ints, most)[0]
+    group_spans = take(arena.ints, most)[0]
+    group_off = filled(arena.ints, most + 1, 0)[0]
+    group_host_off = filled(arena.ints, most + 1, 0)[0]
+    group_device = take(arena.ints, most_devices)[0]
+    group_host = take(arena.ints, most_devices)[0]
+    group_tied = take(arena.ints, most)[0]  # the set of stages, or -1 - s for stage s alone
+    stage_group_off = filled(arena.ints, num_stages + 1, 0)[0]
     num_groups = 0
     for i in range(num_stages + num_tied):
         if i < num_stages:
@@ -562,11 +567,11 @@ def _groups(  # type: ignore[no-untyped-def]
             if tied == -1 - s or (tied >= 0 and _has(tied_bits, num_words, tied, s)):
                 stage_group_off[s + 1] += 1
         num_groups += 1
-    fill = ints(arena, num_stages)[0]
+    fill = take(arena.ints, num_stages)[0]
     for s in range(num_stages):
         stage_group_off[s + 1] += stage_group_off[s]
         fill[s] = stage_group_off[s]
-    stage_group = ints(arena, stage_group_off[num_stages])[0]
+    stage_group = take(arena.ints, stage_group_off[num_stages])[0]
     for g in range(num_groups):
         for s in range(num_stages):
             tied = group_tied[g]
@@ -598,9 +603,9 @@ def place(arena, a, packed, number):  # type: ignore[no-untyped-def]
     labels = packed.labels[number]
     legal = _is_legal(arena, a, labels, num_stages)
     if not legal:  # anything that has the type
-        labels = filled_ints(arena, len(labels), 0)[0]
+        labels = filled(arena.ints, len(labels), 0)[0]
     num_words = (num_stages + 63) // 64
-    slot_off = filled_ints(arena, num_stages + 1, 0)[0]
+    slot_off = filled(arena.ints, num_stages + 1, 0)[0]
     for s in range(num_stages):
         slot_off[s + 1] = slot_off[s] + packed.replicas[first + s]
     devices = packed.devices[first_slot : first_slot + slot_off[num_stages]]
@@ -612,7 +617,7 @@ def place(arena, a, packed, number):  # type: ignore[no-untyped-def]
     params, tied_bits, tied_bytes, tied_order = _parameters(arena, a, labels, num_stages, num_words)
     on_devices = _devices(arena, a, devices, timed)
     used, slot_device, host = on_devices[0], on_devices[1], on_devices[2]
-    resident, optimizer = _resident(
+    resident, gradient, optimizer = _resident(
         arena, a, slot_off, devices, slot_device, len(used), params, tied_bits, num_words, tied_bytes, tied_order
     )
     groups = _groups(
@@ -631,18 +636,18 @@ def place(arena, a, packed, number):  # type: ignore[no-untyped-def]
         tied_bytes,
         tied_order,
     )
-    held = reals(arena, num_stages)[0]
-    again = reals(arena, num_stages)[0]
+    held = take(arena.reals, num_stages)[0]
+    again = take(arena.reals, num_stages)[0]
     for s in range(num_stages):
         held[s] = boundary[s] if recompute[s] else activation[s]
         again[s] = activation[s] - held[s]
-    memory_bytes = reals(arena, len(used))[0]
+    memory_bytes = take(arena.reals, len(used))[0]
     for u in range(len(used)):
         memory_bytes[u] = a.memory_bytes[used[u]]
     action_s = _times(arena, a, labels, slot_off, devices, recompute)[0]
     ports_shared = 1 if len(on_devices[5]) > 1 and links_used else 0
     before = (a.num_microbatches, used, slot_off, slot_device, action_s)
-    memory = (held, again, resident, memory_bytes, optimizer)
+    memory = (held, again, resident, gradient, memory_bytes, optimizer)
     fields = before + memory + messages[:12] + on_devices[2:] + (ports_shared,) + groups
     return PlacedStages(*fields), legal
 

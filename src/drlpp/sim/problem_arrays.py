@@ -26,7 +26,8 @@ class ProblemArrays(NamedTuple):
         action_s: ``[3, num_device_types, N]`` seconds of forward, input gradient and weight gradient.
         edge_src, edge_dst, edge_value, edge_grad, edge_s: ``[E]``; seconds are -1 where the graph gives none.
         value_tensor, value_backward: ``[V]``.
-        tensor_bytes, tensor_value: ``[T]``; the value of the tensor in the forward pass, or -1.
+        tensor_bytes, tensor_value, tensor_maker: ``[T]``; the value of the tensor in the forward pass, and the op that
+            makes it, or -1.
         saver_off, saver: ``[T + 1]``, ops that keep each tensor.
         param_bytes, reader_off, reader: ``[P]``, ``[P + 1]``, ops that read each parameter.
         resident_factor: resident bytes per parameter byte.
@@ -45,6 +46,7 @@ class ProblemArrays(NamedTuple):
     value_backward: _Ints
     tensor_bytes: _Floats
     tensor_value: _Ints
+    tensor_maker: _Ints
     saver_off: _Ints
     saver: _Ints
     param_bytes: _Floats
@@ -94,6 +96,7 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
         value_backward=np.array([phase == "backward" for _, phase in values], dtype=np.int64),
         tensor_bytes=np.array([graph.tensor_bytes[t] for t in names], dtype=np.float64),
         tensor_value=np.array([values.get((t, "forward"), -1) for t in names], dtype=np.int64),
+        tensor_maker=graph.tensor_maker,
         saver_off=saver_off,
         saver=saver,
         param_bytes=np.array([graph.param_bytes[p] for p in readers], dtype=np.float64),

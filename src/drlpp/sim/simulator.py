@@ -12,7 +12,7 @@ from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.plan.trace import TraceKind
-from drlpp.schedules import gradient_groups, place_stages, resident_and_optimizer
+from drlpp.schedules import gradient_groups, place_stages, resident_and_optimizer, share_of_parameters
 from drlpp.schedules.memory import RETURNS_KEPT
 from drlpp.sim.bottleneck import device_loads
 from drlpp.sim.simulation import Simulation, Transfer
@@ -84,7 +84,12 @@ class _Iteration:
         self.heap: list[tuple[float, int, int]] = []
         self.events: list[TraceEvent] = []
         self.transfers: list[Transfer] = []
+        share = share_of_parameters(plan.stage_graph, devices, self.cluster.num_devices)
+        self.gradient = np.outer(plan.stage_graph.param_bytes, share)  # [S, D], once the stage has run backward
         self.held = [float(r) for r in self.resident]  # bytes on each device, without what has yet to be read
+        for stage in plan.stages:
+            for d in stage.devices:
+                self.held[d] -= self.gradient[stage.index, d]
         self.memory = [[(0.0, size)] for size in self.held]
         self.kept: dict[tuple[int, int], int] = defaultdict(int)  # (s, d) -> returned gradients that are still kept
 
@@ -135,6 +140,7 @@ class _Iteration:
         if self.plan.stages[s].recompute:
             held = float(graph.boundary_bytes[s])
             again = forward
+        shared = self._shared(d, s, m)
         seconds = {"F": forward, "B": input_grad + weight_grad, "I": input_grad, "W": weight_grad}[kind]
         if kind in ("B", "I") and again:
             self._event(d, "compute", "recompute", s, m, start, start + again)
@@ -143,15 +149,17 @@ class _Iteration:
         self._event(d, "compute", kind, s, m, start + again if kind in ("B", "I") else start, end)
         self.compute_s[d] += seconds
         if kind == "F":
-            self.held[d] += held
+            self.held[d] += held - shared
         elif kind in ("B", "I"):
-            self.held[d] += whole - held
+            self.held[d] += whole - held + (shared if kind == "I" else 0.0)
         ahead = self.position[d]
         waiting = sum(self._received(d, a) for a in self.plan.schedule[d][ahead : ahead + LOOKAHEAD])
         self._remember(d, start, waiting if kind == "F" else waiting + self._received(d, action))
         if kind in ("B", "W"):
-            self.held[d] -= whole
+            self.held[d] -= whole - (shared if kind == "B" else 0.0)
         if kind in ("B", "I") and self.kept[s, d] < RETURNS_KEPT:
+            if self.kept[s, d] == 0:
+                self.held[d] += self.gradient[s, d]
             self.kept[s, d] += 1
             self.held[d] += self._returned(d, s, self.plan.stages[s].devices.index(d))
         self._remember(d, end, waiting)
@@ -174,6 +182,16 @@ class _Iteration:
             for k in self.sends[s, "forward"]:
                 if self._has_gradient(k):
                     size += self.messages[k].bytes * len(self._receivers(k, m).keys() - {d})
+        return size
+
+    def _shared(self, d: int, s: int, m: int) -> float:
+        """Bytes that stage s reads from stages of device d that hold them until they have the gradient back."""
+        graph, stages, size = self.costs.graph, self.plan.stages, 0.0
+        for k, x in enumerate(self.messages):
+            if s in x.dsts and self._has_gradient(k) and stages[x.src].device(m) == d:
+                holds = not stages[x.src].recompute or graph.boundary_bytes[x.src] == graph.activation_bytes[x.src]
+                always = len(stages[s].devices) % len(stages[x.src].devices) == 0
+                size += x.bytes if holds and always else 0.0
         return size
 
     def _returned(self, d: int, s: int, m: int) -> float:
