@@ -1,5 +1,6 @@
 """Cuts: the dynamic programme against all cuts, and the choices that the policy gets."""
 
+import dataclasses
 import itertools
 import math
 
@@ -18,7 +19,7 @@ from drlpp.agent.cuts import (
     stage_memory,
 )
 from drlpp.agent.features import problem_view
-from drlpp.agent.slots import Slot
+from drlpp.agent.slots import Slot, slot_devices
 from drlpp.plan.assignment import Assignment
 from drlpp.sim import Evaluator
 
@@ -136,6 +137,45 @@ def test_padding_has_one_choice():
 def test_replicas_share_micro_batches_in_whole_rounds():
     _, arrays, _ = setting(0)
     assert arrays.numbers[0, :, 0].tolist() == [math.ceil(8 / r) for r in (2, 1, 2)]
+
+
+def steady_setting(slots):
+    view = problem_view(dataclasses.replace(small_problem(5, 12), objective="steady-state"))
+    arrays = slot_arrays([slots], view.tables, view.problem)
+    return view, arrays, prefixes(np.arange(12)[None], arrays, view.tables)
+
+
+def test_replicas_share_the_steady_state_evenly():
+    _, arrays, _ = steady_setting((Slot(((0, 2), (1, 1))), Slot(((2, 2),))))
+    assert arrays.numbers[0, :, 0].tolist() == [8 / 3, 8 / 2]
+    assert arrays.slow_class[0, 0] == 1
+
+
+@pytest.mark.parametrize("slots", [SLOTS, (Slot(((2, 2),)), Slot(((0, 2), (1, 1))))])
+def test_the_pace_of_the_steady_state_is_the_simulators(slots):
+    view, arrays, p = steady_setting(slots)
+    found = solve_cuts(arrays, p, view.tables)
+    labels = np.searchsorted(found.cuts[0, 1 : len(slots)], np.arange(12), side="right")
+    loads = Evaluator(view.problem).evaluate(Assignment(labels, slot_devices(slots, view.tables)))
+    # what skips a stage is charged to every boundary that it crosses, and latencies are left out
+    assert found.value[0] == pytest.approx(loads.bottleneck_s, rel=0.1)
+
+
+@pytest.mark.parametrize("places", [1, 5, 8, 40, None])
+def test_cuts_at_some_places_only(places):
+    view, arrays, p = setting(4, num_ops=40)
+    few, all_ = solve_cuts(arrays, p, view.tables, places), solve_cuts(arrays, p, view.tables)
+    stride = 1 if places is None else min(40 // places, 40 // len(SLOTS))
+    assert not (few.cuts[0, 1:3] % stride).any()
+    assert (np.diff(few.cuts[0, :4]) > 0).all()
+    assert few.value[0] >= all_.value[0] * 0.98
+    if stride == 1:
+        assert few.cuts.tolist() == all_.cuts.tolist()
+
+
+def test_micro_batches_in_flight_are_a_mean_over_the_replicas():
+    _, arrays, _ = setting(0, slots=(Slot(((0, 2),)), Slot(((1, 1),)), Slot(((2, 1),))))
+    assert arrays.numbers[0, :, 4].tolist() == [1.5, 2.0, 1.0]
 
 
 def test_a_slow_replica_that_comes_last_runs_fewer_micro_batches():

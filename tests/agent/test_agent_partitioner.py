@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from drlpp.agent.cuts import slot_arrays
+from drlpp.agent.cuts import CUT_OFFSETS, slot_arrays
 from drlpp.agent.decisions import Chooser, masked_log_softmax
 from drlpp.agent.encoder import GraphEncoder
 from drlpp.agent.partitioner import WALK, RecurrentPartitioner, order_values
@@ -54,6 +54,22 @@ def test_replay_gives_the_logits_that_were_sampled_from(view, generator, recurre
     for name, sampled in (("cut", seen[1 + steps : 3 + steps]), ("recompute", seen[3 + steps :])):
         valid = decisions[name].valid
         assert_same(ours[name][valid], torch.stack(sampled, 1)[valid])
+
+
+def test_variations_keep_the_order_and_cut_near_their_parents(view, generator):
+    encoder, partitioner = GraphEncoder(8, 1), RecurrentPartitioner(8)
+    with torch.no_grad():
+        encoding, scheduled = encoder(view), torch.zeros(3, 8)
+        decisions, parents = partitioner.sample(view, encoding, SLOTS, scheduled, Chooser(generator))
+        again, varied = partitioner.vary(
+            view, encoding, SLOTS, scheduled, decisions, parents, Chooser(generator, temperature=50.0)
+        )
+    assert np.array_equal(varied.order, parents.order)
+    assert torch.equal(again["walk"].choice, decisions["walk"].choice)
+    moved = varied.cuts - parents.cuts
+    assert np.abs(moved[2, 1]) <= np.abs(CUT_OFFSETS).max()
+    assert moved.any()
+    assert np.array_equal(varied.cuts[[0, 1, 2], [3, 1, 2]], [view.tables.num_ops] * 3)
 
 
 def test_a_fixed_order_is_taken_as_it_is(view, generator):

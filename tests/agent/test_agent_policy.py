@@ -102,3 +102,11 @@ def test_few_slots_get_several_partitions(view, generator):
     rollout = policy.sample([view], 12, generator, distinct=True)[0]
     assert len(set(rollout.slots)) == 1
     assert len({tuple(a.stage_of_op.tolist()) for a in rollout.assignments()}) > 1
+
+
+def test_variations_have_their_log_probabilities(view, policy, generator):
+    rollout = policy.sample([view], 6, generator, distinct=True)[0]
+    varied = policy.vary(rollout, [2, 2, 0], generator, 4.0)
+    assert [varied.slots[i] for i in range(3)] == [rollout.slots[i] for i in (2, 2, 0)]
+    now = policy.evaluate(view, varied.decisions)
+    torch.testing.assert_close(now.log_probs, varied.log_probs, rtol=1e-4, atol=1e-4)
