@@ -5,7 +5,7 @@
 Plans of data parallelism, PipeDream and `drl` are simulated, and the iteration is taken apart: *ideal* (all work
 shared perfectly by speed), *balance* (what the busiest device computes more than that), *communication* (transfers and
 all-reduces on the critical path), *bubble* (the rest). The reason of a difference is the part that changed most; where
-a baseline's plan does not fit, memory. Budgets are seconds of processor time. Rows are kept in the output folder.
+a baseline's plan does not fit, memory. Cases with another objective are left out. Budgets are seconds of processor time. Rows are kept in the output folder.
 Writes the tables between the markers ``paper-claims`` of docs/benchmarks.md, and docs/when-it-wins.md from the same
 rows.
 """
@@ -175,7 +175,8 @@ def main() -> None:
     path, now = args.output / "rows.jsonl", settings(args.budget, cpu_time=True)
     known = {json.dumps(r["case"], sort_keys=True): r for r in read_rows(path) if r["settings"] == now}
     rows = []
-    for case in [case for name in args.suites.split(",") for case in find_suite(name).cases]:
+    cases = [case for name in args.suites.split(",") for case in find_suite(name).cases]
+    for case in [c for c in cases if c.objective == "iteration-time"]:
         key = json.dumps(case.to_dict(), sort_keys=True)
         if key not in known:
             with one_thread():
