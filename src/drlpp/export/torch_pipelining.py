@@ -1,9 +1,9 @@
 """torch.distributed.pipelining: the schedule as CSV, and where to split the model.
 
 The CSV has one row per pipeline rank and one cell per step; an empty cell is an idle step of a clock on which every
-action takes one step. ``PipelineScheduleMulti._load_csv`` and ``_PipelineScheduleRuntime._load_csv`` read it. Micro-batches
-are numbered in the order in which the last stage runs them, since torch takes the losses of that stage in this order and
-gives wrong gradients otherwise. Source: torch/distributed/pipelining/schedules.py, torch 2.14.
+action takes one step. ``PipelineScheduleMulti._load_csv`` and ``_PipelineScheduleRuntime._load_csv`` read it.
+Micro-batches are numbered in the order in which the last stage runs them: torch takes the losses of that stage in this
+order, and gives wrong gradients otherwise. Source: torch/distributed/pipelining/schedules.py, torch 2.14.
 """
 
 from __future__ import annotations
