@@ -2,12 +2,14 @@
 
 Usage::
 
-    python benchmarks/capture_breadth.py [--only timm|transformers] [--verify] [--rows FILE] [--write] [NAME ...]
+    python benchmarks/capture_breadth.py [--only timm|transformers] [--verify] [--rows FILE] [--seconds S] [--write]
+                                         [NAME ...]
 
 Every model is captured without values in a process of its own, in training mode with its loss, at its own width; those
-of transformers with two layers per stack. `--verify` captures it with values too (unless it is large), cuts it at
-random into five stages and compares loss and gradients with the plain module, without dropout. `--rows` keeps what was
-measured in a file, from which an interrupted run goes on. `--write` puts the table into docs/benchmarks.md.
+of transformers with two layers per stack. `--verify` captures it with values too, cuts it at random into five stages
+and compares loss and gradients with the plain module, without dropout; large models of transformers are narrowed for
+this, large ones of timm left out. `--rows` keeps what was measured in a file, from which an interrupted run goes on;
+with `--seconds` it ends by itself after about that time. `--write` puts the table into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -39,12 +41,25 @@ import transformers
 from drlpp.capture import CapturedModel, capture, capture_module, load_model
 from drlpp.capture.interpret import run_stages
 from drlpp.capture.loss import ModelWithLoss
+from drlpp.files import write_atomically
+from drlpp.graph import OpGraph
 
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- capture-breadth:begin -->", "<!-- capture-breadth:end -->"
 TIME_LIMIT_S = 180
-VERIFIED_BYTES = 250e6
-"""`--verify` leaves out models with more bytes of parameters than this."""
+VERIFIED_BYTES, VERIFIED_FLOP = 250e6, 2e10
+"""Models with more bytes of parameters, or more FLOP of a forward pass, are too large to be compared as they are."""
+NARROW = {
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "embed_dim"), 256),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "d_inner", "encoder_ffn_dim", "decoder_ffn_dim"), 512),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 128),
+    **dict.fromkeys(("num_attention_heads", "n_head", "num_heads"), 4),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 8),
+    **dict.fromkeys(("projection_size", "projection_dim"), 256),
+    "head_dim": 64, "vocab_size": 1024, "pad_token_id": 0,
+}  # fmt: skip
+"""Fields of a configuration, and what they are for a model that is too large to be compared."""
 SEVERAL_MODELS = 20
 """timm modules with at least so many models give two of them."""
 LAYER_FIELDS = (
@@ -83,7 +98,10 @@ TRANSFORMERS = {
     "other": "PatchTSTForPrediction TimeSeriesTransformerForPrediction PerceiverForMaskedLM DecisionTransformerModel",
 }
 
-MORE_OPTIONS = {"TimeSeriesTransformerForPrediction": {"prediction_length": "12", "context_length": "12"}}
+MORE_OPTIONS = {
+    "TimeSeriesTransformerForPrediction": {"prediction_length": "12", "context_length": "12"},
+    "LlavaForConditionalGeneration": {"text_config.vocab_size": "32064"},
+}
 """Fields that a configuration must be given."""
 
 
@@ -138,6 +156,31 @@ def _few_layers(prefix: str, config: Any) -> dict[str, str]:
     return out
 
 
+def narrow(prefix: str, config: Any) -> dict[str, str]:
+    """Options that make a model of transformers narrow; its number of layers stays."""
+    keep = {"vocab_size", "pad_token_id"} if hasattr(config, "image_token_id") or prefix else set()
+    fields = vars(config)
+    out = {prefix + k: str(v) for k, v in NARROW.items() if type(fields.get(k)) is int and k not in keep}
+    if type(fields.get("num_key_value_heads")) is int:
+        grouped = fields["num_key_value_heads"] < fields["num_attention_heads"]
+        out[prefix + "num_key_value_heads"] = "2" if grouped else "4"
+    for key, value in fields.items():
+        if isinstance(value, transformers.PreTrainedConfig):
+            out |= narrow(f"{prefix}{key}.", value)
+    return out
+
+
+def compared_spec(case: Case, graph: OpGraph) -> str | None:
+    """The model that stands for this one when loss and gradients are compared; None if there is none."""
+    small = sum(graph.param_bytes.values()) <= VERIFIED_BYTES
+    if small and sum(op.forward.flop for op in graph.ops) <= VERIFIED_FLOP:
+        return case.spec
+    if case.family == "timm":
+        return None
+    options = narrow("", getattr(transformers, case.name).config_class())
+    return "&".join([case.spec, *(f"{k}={v}" for k, v in options.items())]) if options else None
+
+
 def run_case(case: Case, verify: bool) -> Row:
     """Captures in a process of its own, with a time limit."""
     context = multiprocessing.get_context("fork")
@@ -165,8 +208,8 @@ def _child(case: Case, verify: bool, connection: Connection) -> None:
     try:
         captured = capture(load_model(case.spec))
         seconds = time.perf_counter() - start
-        small = sum(captured.graph.param_bytes.values()) <= VERIFIED_BYTES
-        difference = compare(case.spec) if verify and small else None
+        compared = compared_spec(case, captured.graph) if verify else None
+        difference = compare(compared) if compared else None
         row = Row(case, seconds, "", len(captured.op_of_node), captured.graph.num_ops, difference)
     except Exception as error:  # noqa: BLE001 (a benchmark records every failure)
         row = Row(case, time.perf_counter() - start, failure=f"{type(error).__name__}: {error}")
@@ -175,11 +218,14 @@ def _child(case: Case, verify: bool, connection: Connection) -> None:
 
 def compare(spec: str) -> float | None:
     """Largest relative difference of loss and gradients between five random stages and the plain module; None if the
-    model draws random numbers of its own."""
-    example = load_model(spec).build(device="cpu", seed=0)
-    _without_dropout(example.module)
-    plain = ModelWithLoss(copy.deepcopy(example.module).train(), example.loss_fn)
-    first, again = (copy.deepcopy(plain)(*example.args, **example.kwargs) for _ in range(2))
+    model draws random numbers of its own, or does not run with these options."""
+    try:
+        example = load_model(spec).build(device="cpu", seed=0)
+        _without_dropout(example.module)
+        plain = ModelWithLoss(copy.deepcopy(example.module).train(), example.loss_fn)
+        first, again = (copy.deepcopy(plain)(*example.args, **example.kwargs) for _ in range(2))
+    except Exception:  # noqa: BLE001 (the plain module does not run, so there is nothing to compare with)
+        return None
     if not torch.equal(first, again):
         return None
     loss = plain(*example.args, **example.kwargs)
@@ -277,6 +323,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["timm", "transformers"])
     parser.add_argument("--verify", action="store_true", help="compare loss and gradients with the plain module")
     parser.add_argument("--rows", type=Path, help="JSON file of rows; models in it are not captured again")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="start no further model after so many seconds")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -286,12 +333,15 @@ def main() -> None:
         cases = [c for c in cases if c.name in options.names]
     known = load_rows(options.rows)
     rows = []
+    start = time.perf_counter()
     for case in cases:
+        if case.spec not in known and time.perf_counter() - start > options.seconds:
+            raise SystemExit(f"{len(rows)} of {len(cases)} models are done: the same command goes on")
         row = known.get(case.spec) or run_case(case, options.verify)
         rows.append(row)
         known[case.spec] = row
         if options.rows is not None:
-            options.rows.write_text(json.dumps([dataclasses.asdict(r) for r in known.values()], indent=1))
+            write_atomically(options.rows, json.dumps([dataclasses.asdict(r) for r in known.values()], indent=1))
         what = row.failure or f"{row.num_nodes} fx nodes, {row.num_ops} ops" + (
             "" if row.error is None else f", error {row.error:.1e}"
         )

@@ -42,7 +42,7 @@ def make_planner(
         from drlpp.agent.planner import DrlConfig, DrlPlanner
 
         return DrlPlanner(DrlConfig(log_dir=log_dir, policy_only=policy_only, weights=weights))
-    return get_planner(name)
+    return get_planner(name, elsewhere=(DRL,))
 
 
 def solve(

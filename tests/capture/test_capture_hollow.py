@@ -48,6 +48,20 @@ def test_dtype_can_be_changed_while_building():
     assert is_hollow(layer.weight)
 
 
+def test_modules_can_be_copied_while_building():
+    with hollow_parameters() as construction:
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+        layer.twin = layer.linear1
+        stack = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    first, second = stack.layers
+    assert is_hollow(second.linear1.weight)
+    assert isinstance(second.linear1.weight, nn.Parameter)
+    assert second.linear1.weight is second.twin.weight
+    assert second.linear1.weight is not first.linear1.weight
+    assert construction.number(second.linear1.weight) == construction.number(layer.linear1.weight)
+    assert len({construction.number(p) for p in stack.parameters()}) == len(list(layer.parameters()))
+
+
 def test_frozen_parameters_stay_frozen():
     with hollow_parameters():
         module = nn.Module()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -34,12 +36,23 @@ class Copied(nn.Module):
         self.b.load_state_dict(self.a.state_dict())
 
 
+class Stack(nn.Module):
+    """Layers that are copies of one, and another that is changed after it was copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.Linear(4, 4)
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(2))
+        self.last = copy.deepcopy(layer)
+        nn.init.normal_(self.last.weight)
+
+
 def whole(make: type[nn.Module], seed: int) -> dict[str, torch.Tensor]:
     with seeded_construction(seed):
         return dict(make().named_parameters(remove_duplicate=False))
 
 
-@pytest.mark.parametrize("make", [Odd, Copied])
+@pytest.mark.parametrize("make", [Odd, Copied, Stack])
 def test_each_parameter_alone_is_as_in_the_whole(make: type[nn.Module]) -> None:
     for name, value in whole(make, 5).items():
         (found,) = initial_values(make, [name], seed=5).values()

@@ -74,6 +74,12 @@ def test_replicas_are_refused(language_model):
         accelerate(plan_by_modules(language_model, ["layers.3"], [(0,), (1, 2)]))
 
 
+def test_devices_are_counted_on_their_host(language_model):
+    plan = plan_by_modules(language_model, ["layers.3"], [(3,), (2,)], on=cluster(2, 2))
+    device_map = json.loads(accelerate(plan))
+    assert (device_map["embed"], device_map["head"]) == (1, 0)
+
+
 def test_several_hosts_are_refused(language_model):
     plan = plan_by_modules(language_model, ["layers.3"], [(0,), (2,)], on=cluster(2, 2))
     with pytest.raises(PlanError, match="works on one host, but the plan uses hosts h0, h1"):

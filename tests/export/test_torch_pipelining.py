@@ -69,6 +69,18 @@ def test_the_order_is_that_of_the_plan(plan):
         assert [str(a) for a in actions[rank] if a is not None] == [str(a) for a in order]
 
 
+def test_microbatches_are_numbered_in_the_order_of_the_last_stage(language_model):
+    """torch takes the losses of the last stage in the order of its forward passes."""
+    plan = plan_by_modules(language_model, ["layers.3"], [(0,), (1,)], num_microbatches=3)
+    swap = {0: 1, 1: 0, 2: 2}
+    schedule = {
+        r: tuple(a._replace(microbatch=swap[a.microbatch]) for a in order) for r, order in plan.schedule.items()
+    }
+    swapped = dataclasses.replace(plan, schedule=schedule)
+    validate(swapped)
+    assert torch_schedule(swapped) == torch_schedule(plan)
+
+
 def test_split_backward_passes(language_model):
     plan = plan_by_modules(language_model, ["layers.3"], [(0,), (1,)], num_microbatches=2)
     schedule = {}

@@ -35,7 +35,10 @@ def test_tiles_when_data_parallelism_has_no_plan(problem, plan, simulation, resu
     comparison = compare_results(problem, [results[0], nothing], Bound(0.01))
     shown = {t.label: t for t in tiles(plan, simulation.prediction, comparison, None, None)}
     assert shown["Over data parallelism"].detail == "data parallelism: infeasible"
-    assert "data parallelism finds no plan that fits" in words(simulation, explain(simulation), comparison)[0]
+    assert (
+        "Data parallelism has no plan to compare with (infeasible)."
+        in words(simulation, explain(simulation), comparison)[0]
+    )
 
 
 def test_words_name_stages_speed_and_bottleneck(problem, plan, simulation, results):

@@ -11,13 +11,14 @@ Left out: constructors that decide by the values of parameters (they read zeros)
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -55,6 +56,20 @@ def hollow_parameters(keep: Collection[int] = ()) -> Iterator[Construction]:
     kept = WeakTensorKeyDictionary()
     fakes = WeakTensorKeyDictionary()  # a parameter that is registered twice stays one parameter
 
+    def hollow_like(parameter: torch.Tensor) -> torch.nn.Parameter:
+        size, stride = parameter.size(), parameter.stride()
+        with mode:
+            empty = torch.empty_strided(size, stride, dtype=parameter.dtype, device=parameter.device)
+        return torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
+
+    def copied(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+        """A copy has the values of its original, and therefore its number."""
+        copy = hollow_like(parameter)
+        number = construction.number(parameter)
+        if number is not None:
+            construction.add(copy, number)
+        return copy
+
     def make_fake(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> Any:
         if parameter is None or is_hollow(parameter) or parameter in kept:
             return parameter
@@ -64,11 +79,7 @@ def hollow_parameters(keep: Collection[int] = ()) -> Iterator[Construction]:
         if number in keep:
             kept[parameter] = number
             return parameter
-        with mode:
-            empty = torch.empty_strided(
-                parameter.size(), parameter.stride(), dtype=parameter.dtype, device=parameter.device
-            )
-        fake = torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        fake = hollow_like(parameter)
         fake.__dict__.update(parameter.__dict__)
         fakes[parameter] = fake
         construction.add(fake, number)
@@ -79,7 +90,7 @@ def hollow_parameters(keep: Collection[int] = ()) -> Iterator[Construction]:
     memo, converter.tensor_memo = converter.tensor_memo, {}
     handle = register_module_parameter_registration_hook(make_fake)
     try:
-        with _ZeroForUnknown(construction):
+        with _ZeroForUnknown(construction), _CopiesOfHollow(copied):
             yield construction
     finally:
         handle.remove()
@@ -100,6 +111,22 @@ class _ZeroForUnknown(TorchDispatchMode):
         if written and any(isinstance(a, FakeTensor) for a in args):
             self._construction.mixed |= any(isinstance(w, torch.Tensor) and not is_hollow(w) for w in written)
         return func(*args, **(kwargs or {}))
+
+
+class _CopiesOfHollow(TorchFunctionMode):
+    """Copies hollow parameters when a constructor copies a module; PyTorch would copy what makes them fake, too."""
+
+    def __init__(self, copied: Callable[[torch.nn.Parameter], torch.nn.Parameter]) -> None:
+        super().__init__()
+        self._copied = copied
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.Tensor.__deepcopy__ or not isinstance(args[0], FakeTensor):
+            return func(*args, **(kwargs or {}))
+        original, memo = args
+        if id(original) not in memo:
+            memo[id(original)] = self._copied(original)
+        return memo[id(original)]
 
 
 def is_hollow(tensor: torch.Tensor) -> bool:

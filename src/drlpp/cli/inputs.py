@@ -76,7 +76,9 @@ def load_graph(model: str, kernels: Literal["gpu", "cpu"] = "gpu") -> OpGraph:
 def is_graph_file(model: str) -> bool:
     """MODEL names a file of a graph and not a callable in a Python file or a model of a library."""
     path = Path(model)
-    return path.is_file() or (path.suffix in (".txt", ".json") and ":" not in path.name)
+    if path.suffix == ".py":
+        return False
+    return path.is_file() or (path.suffix in (".txt", ".json", ".gz") and ":" not in path.name)
 
 
 def load_problem(

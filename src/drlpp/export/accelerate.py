@@ -1,4 +1,4 @@
-"""Hugging Face accelerate: ``device_map``, module -> device of one host; the longest matching name wins.
+"""Hugging Face accelerate: ``device_map``, module -> number of a device on its host; the longest matching name wins.
 
 accelerate moves activations to where the next module is, so branches are no obstacle; but it runs one module at a time
 and knows neither micro-batches nor schedules. Source: accelerate/utils/modeling.py (`check_device_map`).
@@ -51,12 +51,19 @@ def accelerate(plan: Plan) -> str:
                 f"{_ENGINE} keeps a module on one device, but {module!r} runs on devices "
                 f"{', '.join(map(str, sorted(devices)))}: {RUN_INSTEAD}"
             )
+    first = _first_device_of_host(plan)
     device_map: dict[str, int] = {}
     for leaf in leaves:
         whole = next((p for p in prefixes(leaf) if len(below[p]) == 1), None)
         if whole is not None:
-            device_map[whole] = next(iter(below[whole]))
+            device_map[whole] = next(iter(below[whole])) - first
     return json.dumps(device_map, indent=1) + "\n"
+
+
+def _first_device_of_host(plan: Plan) -> int:
+    """accelerate counts the devices of its host; those of a cluster's host have successive ids."""
+    host = plan.cluster.devices[plan.stages[0].devices[0]].host
+    return next(d.id for d in plan.cluster.devices if d.host == host)
 
 
 def _check_devices(plan: Plan) -> None:

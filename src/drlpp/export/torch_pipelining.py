@@ -1,13 +1,15 @@
 """torch.distributed.pipelining: the schedule as CSV, and where to split the model.
 
 The CSV has one row per pipeline rank and one cell per step; an empty cell is an idle step of a clock on which every
-action takes one step. ``PipelineScheduleMulti._load_csv`` and ``_PipelineScheduleRuntime._load_csv`` read it. Source:
-torch/distributed/pipelining/schedules.py, torch 2.14.
+action takes one step. ``PipelineScheduleMulti._load_csv`` and ``_PipelineScheduleRuntime._load_csv`` read it.
+Micro-batches are numbered in the order in which the last stage runs them: torch takes the losses of that stage in this
+order, and gives wrong gradients otherwise. Source: torch/distributed/pipelining/schedules.py, torch 2.14.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -22,12 +24,21 @@ _ENGINE = "torch.distributed.pipelining"
 def torch_schedule(plan: Plan) -> str:
     """The schedule of one data-parallel copy as CSV. Raises PlanError."""
     check_no_tied_parameters(plan, _ENGINE)
-    steps = _clock(as_pipeline(plan, _ENGINE))
+    steps = _clock(_numbered_by_last_stage(as_pipeline(plan, _ENGINE)))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         [str(action) if action else "" for action in rank] for rank in steps
     )
     return text.getvalue()
+
+
+def _numbered_by_last_stage(pipeline: Pipeline) -> Pipeline:
+    """The same pipeline with micro-batches numbered in the order of the last stage's forward passes."""
+    last = pipeline.num_stages - 1
+    order = [a.microbatch for a in pipeline.actions[pipeline.rank_of_stage[last]] if (a.stage, a.kind) == (last, "F")]
+    number = {microbatch: i for i, microbatch in enumerate(order)}
+    actions = tuple(tuple(a._replace(microbatch=number[a.microbatch]) for a in rank) for rank in pipeline.actions)
+    return dataclasses.replace(pipeline, actions=actions)
 
 
 def _clock(pipeline: Pipeline) -> list[list[Action | None]]:

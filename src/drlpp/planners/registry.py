@@ -39,10 +39,11 @@ PLANNERS: dict[str, Callable[[], Planner]] = {
 """Name -> maker of the planner."""
 
 
-def get_planner(name: str) -> Planner:
-    """The planner of a name. Raises InputError with the nearest known name."""
+def get_planner(name: str, elsewhere: tuple[str, ...] = ()) -> Planner:
+    """The planner of a name. Raises InputError with the nearest known name, of those `elsewhere` too."""
     if name not in PLANNERS:
-        near = difflib.get_close_matches(name, PLANNERS, n=1)
+        known = [*elsewhere, *PLANNERS]
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"planner {name!r} is not known: {hint}use one of {', '.join(PLANNERS)}")
+        raise InputError(f"planner {name!r} is not known: {hint}use one of {', '.join(known)}")
     return PLANNERS[name]()

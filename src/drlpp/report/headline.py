@@ -133,15 +133,16 @@ def _speed(plan: Plan, prediction: Prediction, comparison: Comparison | None) ->
     clauses = []
     if baseline is not None and plan.provenance.planner != DATA_PARALLEL:
         other = comparison.value(baseline)
-        clauses.append(
-            _ratio("data parallelism", other / value) if other else "data parallelism finds no plan that fits"
-        )
+        if other:
+            clauses.append(_ratio("data parallelism", other / value))
     known = (DATA_PARALLEL, plan.provenance.planner)
     others = [(v, row.planner) for row in comparison.rows if row.planner not in known and (v := comparison.value(row))]
     if others:
         best, name = min(others)
         clauses.append(f"{_ratio(name, best / value)}, the best of the others")
     out = [f"{text}: {' and '.join(clauses)}." if clauses else f"{text}."]
+    if baseline is not None and comparison.value(baseline) is None:
+        out.append(f"Data parallelism has no plan to compare with ({baseline.status}).")
     bound = comparison.useful_bound_s
     if bound is not None:
         out.append(

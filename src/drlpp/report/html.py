@@ -201,7 +201,7 @@ def _comparison_row(comparison: Comparison, row: ComparisonRow, longest: float) 
         "memory": format_share(share) if (share := row.fullest_memory) is not None else none,
         "breakdown": [
             *(describe_part(name, amount) for name, amount in row.breakdown.items()),
-            *([f"planning repaid after {describe(row.break_even_steps)}"] if row.break_even_steps else []),
+            *([f"planning repaid: {describe(row.break_even_steps)}"] if row.break_even_steps else []),
         ],
     }
 

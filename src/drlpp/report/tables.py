@@ -52,7 +52,7 @@ def comparison_table(comparison: Comparison) -> Table:
         )
         parts = [describe_part(name, amount) for name, amount in row.breakdown.items()]
         if row.break_even_steps:
-            parts.append(f"planning repaid after {describe(row.break_even_steps)}")
+            parts.append(f"planning repaid: {describe(row.break_even_steps)}")
         if row.reason:
             notes.append(f"\n{row.planner} {row.status}: {row.reason}", style="red")
         if parts:

@@ -1,6 +1,7 @@
 """Traces that PyTorch's profiler writes here, of small models, against what is known of these models."""
 
 import copy
+import gzip
 import json
 import warnings
 
@@ -139,6 +140,30 @@ def test_both_traces_together_have_graph_and_times(traces):
     assert [op.times for op in g.ops] == [op.times for op in chain.ops]
     assert [op.module for op in g.ops] == [op.module for op in chain.ops]
     assert g.source.endswith("kineto.json")
+
+
+def test_compressed_traces_are_read_too(traces, tmp_path):
+    folder, model, tokens = traces
+    for name in ("et.json", "kineto.json"):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+    g = read_graph(tmp_path / "kineto.json.gz")
+    assert (g.name, g.ops) == ("kineto", read_graph(folder / "kineto.json").ops)
+    both = read_graph(tmp_path / f"et.json.gz+{tmp_path / 'kineto.json.gz'}")
+    plain = read_graph(folder / f"et.json+{folder / 'kineto.json'}")
+    assert (both.name, both.ops, both.edges) == (plain.name, plain.ops, plain.edges)
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, with_stack=True) as profiler:
+        model(tokens).backward()
+    profiler.export_chrome_trace(str(tmp_path / "own.json.gz"))
+    assert [op.kind for op in read_graph(tmp_path / "own.json.gz").ops] == [op.kind for op in g.ops]
+
+
+@pytest.mark.parametrize("content", [None, b"{}", gzip.compress(b"{}" * 99)[:20], gzip.compress(b"\xff")])
+def test_files_that_cannot_be_decompressed(tmp_path, content):
+    path = tmp_path / "kineto.json.gz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(GraphError, match=r"cannot read graph file .*kineto\.json\.gz: .*compressed with gzip"):
+        read_graph(path)
 
 
 def test_shared_parameters_count_once(tmp_path):

@@ -1,13 +1,17 @@
 """Reading operator graphs from files, told apart by content.
 
 Our JSON, PipeDream, dnn-partitioning, Piper, PyTorch execution traces (Chakra schema) and Kineto traces.
-``et.json+kineto.json`` is an execution trace with the times of a Kineto trace of the same run.
+``et.json+kineto.json`` is an execution trace with the times of a Kineto trace of the same run. Files whose names end
+in ``.gz`` are decompressed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
+import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +27,7 @@ from drlpp.graph.readers.pipedream import looks_like_pipedream, read_pipedream
 from drlpp.graph.readers.piper import read_piper
 from drlpp.graph.serialize import graph_from_dict
 
+_PAIR = re.compile(r"(.+\.json(?:\.gz)?)\+(.+)")
 FORMATS = (
     "a graph JSON of drlpp, PipeDream's graph.txt, a JSON of dnn-partitioning or Piper, a PyTorch execution trace or a "
     "Kineto trace"
@@ -38,12 +43,11 @@ def read_graph(path: Path) -> OpGraph:
     Raises:
         GraphError: the file cannot be read, is of no known format, or its content is not usable.
     """
-    trace, joined, times = str(path).partition(".json+")
-    if joined and not path.is_file():
-        execution, kineto = Path(f"{trace}.json"), Path(times)
-        graph = _read_pair(execution, kineto)
+    pair = _PAIR.fullmatch(str(path))
+    if pair and not path.is_file():
+        graph = _read_pair(Path(pair[1]), Path(pair[2]))
     else:
-        graph = read_graph_text(_text(path), path.stem, str(path))
+        graph = read_graph_text(_text(path), _stem(path), str(path))
     return dataclasses.replace(graph, source=graph.source or str(path))
 
 
@@ -72,11 +76,20 @@ def _naming(where: str) -> Iterator[None]:
         raise GraphError(f"{where}: an entry has the wrong form: {type(error).__name__}: {error}") from error
 
 
+def _stem(path: Path) -> str:
+    return Path(path.stem).stem if path.suffix == ".gz" else path.stem
+
+
 def _text(path: Path) -> str:
     try:
-        return read_text(path, "graph file")
+        return read_text(path, "graph file") if path.suffix != ".gz" else gzip.decompress(path.read_bytes()).decode()
     except InputError as error:
         raise GraphError(str(error)) from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise GraphError(
+            f"cannot read graph file {path}: {error}: give an existing file of text, compressed with gzip if its name "
+            "ends in .gz"
+        ) from error
 
 
 def _json(text: str, where: str) -> Mapping[str, Any]:
@@ -110,7 +123,7 @@ def _read_pair(execution: Path, kineto: Path) -> OpGraph:
         )
     where = f"{execution}+{kineto}"
     with _naming(where):
-        return read_chakra(trace, execution.stem, where, measured_calls(times, where))
+        return read_chakra(trace, _stem(execution), where, measured_calls(times, where))
 
 
 __all__ = [
