@@ -49,6 +49,21 @@ class SplitModel:
     def num_states(self) -> int:
         return len(self.work_s)
 
+    def thinned(self, step: int) -> SplitModel:
+        """Every `step`-th state, and the last one."""
+        kept = np.unique(np.append(np.arange(0, self.num_states, step), self.num_states - 1))
+        pairs = np.ix_(kept, kept)
+        return SplitModel(
+            work_s=self.work_s[kept],
+            total_s=np.ascontiguousarray(self.total_s[:, kept]),
+            forward_s=np.ascontiguousarray(self.forward_s[:, kept]),
+            param_bytes=self.param_bytes[kept],
+            saved_bytes=self.saved_bytes[kept],
+            received=self.received[pairs],
+            sent=self.sent[pairs],
+            members=self.members[kept],
+        )
+
     def stage_ops(self, start: int, stop: int) -> NDArray[np.int64]:
         """Indices of the ops of stage (start, stop)."""
         return np.flatnonzero(self.members[stop] & ~self.members[start])
