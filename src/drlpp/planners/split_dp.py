@@ -27,6 +27,8 @@ from drlpp.planners.split_model import SplitModel
 Value = Literal["bottleneck", "fill"]
 
 _SLACKS = (0.02, 0.08, 0.2, 0.5, 1.0, 3.0, 10.0, np.inf)
+WORK_AT_ONCE = 2e8
+"""Transitions, at most, between two looks at the clock."""
 MANY_STATES, THINNED = 256, 4
 """With more states than this, the best solution of every fourth of them is the limit."""
 
@@ -55,7 +57,8 @@ def solve_split(
     memory_share: float = 1.0,
     budget: Budget | None = None,
 ) -> Split | None:
-    """The best split, or None if there is none within limit, memory and budget.
+    """The best split, or None if there is none within limit, memory and budget; where states are many and the budget
+    ends, the best over a part of them.
 
     Args:
         resident_per_param_byte: bytes of parameter, gradient and optimizer state per parameter byte.
@@ -65,9 +68,11 @@ def solve_split(
     """
     lower = float(model.work_s[-1] / devices.capacity.max())
     slacks = _SLACKS if value == "bottleneck" and lower > 0 else (np.inf,)
+    rough = None
     if value == "bottleneck" and model.num_states > MANY_STATES:
+        kept = np.unique(np.append(np.arange(0, model.num_states, THINNED), model.num_states - 1))
         rough = solve_split(
-            model.thinned(THINNED),
+            model.part(kept),
             devices,
             resident_per_param_byte=resident_per_param_byte,
             limit_s=limit_s,
@@ -77,42 +82,57 @@ def solve_split(
         )
         if rough is not None:
             limit_s, slacks = min(limit_s, rough.value_s * (1 + 1e-9)), (np.inf,)
+            rough = Split(rough.value_s, tuple((int(kept[i]), int(kept[j]), e) for i, j, e in rough.stages))
+    shape = devices.num_states, model.num_states
+    best, next_state, step = np.empty(shape), np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.int32)
+    work = max(1, len(devices.rest)) / devices.num_states * model.num_states**2
+    at_once = max(1, int(WORK_AT_ONCE / work))
     for slack in slacks:
         bound = min(limit_s, lower * (1.0 + slack)) if slack < np.inf else limit_s
-        best, next_state, step = _fill_table(
-            model.work_s,
-            model.total_s,
-            model.forward_s,
-            model.param_bytes,
-            model.saved_bytes,
-            model.received,
-            model.sent,
-            devices.capacity,
-            devices.step_ptr,
-            devices.rest,
-            devices.replicas,
-            devices.type_index,
-            devices.speed,
-            devices.share,
-            devices.seconds_in * transfer_weight,
-            devices.seconds_out * transfer_weight,
-            devices.latency_in_s * transfer_weight,
-            devices.latency_out_s * transfer_weight,
-            devices.sync_s,
-            devices.sync_s_per_byte,
-            devices.memory_bytes * memory_share,
-            devices.in_flight,
-            devices.recompute,
-            resident_per_param_byte,
-            bound,
-            value == "fill",
-        )
+        best[:], next_state[:], step[:] = np.inf, -1, -1
+        best[0, -1] = 0.0
+        for start in range(1, devices.num_states, at_once):
+            if start > 1 and budget is not None and budget.spent:
+                return rough
+            _fill_rows(
+                best,
+                next_state,
+                step,
+                start,
+                min(start + at_once, devices.num_states),
+                model.work_s,
+                model.total_s,
+                model.forward_s,
+                model.param_bytes,
+                model.saved_bytes,
+                model.received,
+                model.sent,
+                devices.capacity,
+                devices.step_ptr,
+                devices.rest,
+                devices.replicas,
+                devices.type_index,
+                devices.speed,
+                devices.share,
+                devices.seconds_in * transfer_weight,
+                devices.seconds_out * transfer_weight,
+                devices.latency_in_s * transfer_weight,
+                devices.latency_out_s * transfer_weight,
+                devices.sync_s,
+                devices.sync_s_per_byte,
+                devices.memory_bytes * memory_share,
+                devices.in_flight,
+                devices.recompute,
+                resident_per_param_byte,
+                bound,
+                value == "fill",
+            )
         q = int(np.argmin(best[:, 0]))
         if np.isfinite(best[q, 0]):
             return _trace(model, best, next_state, step, q, devices)
         if bound >= limit_s or (budget is not None and budget.spent):
-            return None
-    return None
+            break
+    return rough
 
 
 def _trace(
@@ -154,7 +174,12 @@ def to_assignment(model: SplitModel, devices: DeviceStates, split: Split) -> Ass
 
 
 @njit(cache=True)
-def _fill_table(
+def _fill_rows(
+    best: NDArray[np.float64],
+    next_state: NDArray[np.int32],
+    chosen: NDArray[np.int32],
+    start: int,
+    stop: int,
     work_s: NDArray[np.float64],
     total_s: NDArray[np.float64],
     forward_s: NDArray[np.float64],
@@ -181,15 +206,12 @@ def _fill_table(
     resident: float,
     limit: float,
     as_sum: bool,
-) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
-    num_states, last = len(capacity), len(work_s) - 1
-    best = np.full((num_states, last + 1), np.inf)
-    next_state = np.full((num_states, last + 1), -1, dtype=np.int32)
-    chosen = np.full((num_states, last + 1), -1, dtype=np.int32)
-    best[0, last] = 0.0
+) -> None:
+    """Device states from `start` up to `stop`; those before are done."""
+    last = len(work_s) - 1
     everything = capacity.max()
     slack = 1e-9 * work_s[last]
-    for q in range(1, num_states):
+    for q in range(start, stop):
         behind, before = capacity[q] * limit + slack, (everything - capacity[q]) * limit + slack
         for e in range(step_ptr[q], step_ptr[q + 1]):
             after, r = rest[e], replicas[e]
@@ -250,4 +272,3 @@ def _fill_table(
                             reach = work_s[i] + pace * candidate + slack
                 if best_j >= 0:
                     best[q, i], next_state[q, i], chosen[q, i] = best_value, best_j, e
-    return best, next_state, chosen

@@ -49,9 +49,8 @@ class SplitModel:
     def num_states(self) -> int:
         return len(self.work_s)
 
-    def thinned(self, step: int) -> SplitModel:
-        """Every `step`-th state, and the last one."""
-        kept = np.unique(np.append(np.arange(0, self.num_states, step), self.num_states - 1))
+    def part(self, kept: NDArray[np.int64]) -> SplitModel:
+        """Some of the states, in order; the empty one and all ops must be among them."""
         pairs = np.ix_(kept, kept)
         return SplitModel(
             work_s=self.work_s[kept],
