@@ -10,7 +10,18 @@ from drlpp.planners.device_sets import Row, find_sets, overlap
 UNLIMITED = Budget(math.inf)
 
 
-def row(seconds, moved_s, *, exchange=(0.0, 0.0, 0.0), param_bytes=None, satellite=None, count=(2,), apart=0.0):
+def row(
+    seconds,
+    moved_s,
+    *,
+    exchange=(0.0, 0.0, 0.0),
+    param_bytes=None,
+    satellite=None,
+    beside_s=None,
+    held=None,
+    count=(2,),
+    apart=0.0,
+):
     table = np.atleast_2d(np.array(seconds, dtype=np.float64))
     num = table.shape[1]
     return Row(
@@ -18,6 +29,8 @@ def row(seconds, moved_s, *, exchange=(0.0, 0.0, 0.0), param_bytes=None, satelli
         param_bytes=np.zeros(num) if param_bytes is None else np.array(param_bytes, dtype=np.float64),
         moved_s=np.array(moved_s, dtype=np.float64),
         satellite=np.zeros(num, dtype=np.bool_) if satellite is None else np.array(satellite, dtype=np.bool_),
+        beside_s=np.zeros(num) if beside_s is None else np.array(beside_s, dtype=np.float64),
+        held=np.full(num, -1) if held is None else np.array(held, dtype=np.int64),
         exchange=np.array(exchange, dtype=np.float64),
         count=np.array(count, dtype=np.int64),
         weight=np.ones(len(count)),
@@ -33,23 +46,33 @@ def threshold(problem, width=1000):
     return high
 
 
+def add_moves(load, seconds, before, after):
+    """What devices move between two sets, by the definition in the module's text."""
+    if not before or set(before) == set(after):
+        return
+    for d in range(len(load)):
+        mine = 1 / len(after) if d in after else 0.0
+        was = 1 / len(before) if d in before else 0.0
+        kept = 1 / math.lcm(len(after), len(before)) if mine and was else 0.0
+        load[d] += seconds * max(0.0, mine + was - 2 * kept)
+
+
 def exhaustive(problem):
-    """Smallest largest load over all sets, by the definition in the module's text; no satellites."""
+    """Smallest largest load over all sets."""
     devices, most = int(problem.count.sum()), len(problem.exchange) - 1
     kind = np.repeat(np.arange(len(problem.count)), problem.count)
     sets = [s for r in range(1, most + 1) for s in itertools.combinations(range(devices), r)]
     best = math.inf
     for way in itertools.product(sets, repeat=problem.num_groups):
         load = np.zeros(devices)
+        main, held = (), ()
         for g, s in enumerate(way):
             for d in s:
                 load[d] += problem.seconds[kind[d], g] / len(s) + problem.exchange[len(s)] * problem.param_bytes[g]
-            if g and set(way[g - 1]) != set(s):
-                for d in range(devices):
-                    mine = 1 / len(s) if d in s else 0.0
-                    before = 1 / len(way[g - 1]) if d in way[g - 1] else 0.0
-                    kept = 1 / math.lcm(len(s), len(way[g - 1])) if mine and before else 0.0
-                    load[d] += problem.moved_s[g] * max(0.0, mine + before - 2 * kept)
+            add_moves(load, problem.moved_s[g], main, s)
+            add_moves(load, problem.beside_s[g], held, s)
+            main = main if problem.satellite[g] else s
+            held = {1: s, 0: held, -1: ()}[int(problem.held[g])]
         best = min(best, float(load.max()))
     return best
 
@@ -80,7 +103,13 @@ def test_ops_apart_take_part_of_the_sum():
     assert threshold(row([2.0, 2.0], [0.0, 0.0], apart=2.0)) == pytest.approx(3.0, rel=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(40))
+def test_what_is_held_is_not_forgotten():
+    """The third group pays for leaving the first, though it stays with the second."""
+    problem = row([2.0, 2.0, 0.0], [0.0, 0.0, 50.0], exchange=(0.0, 0.0), beside_s=[0, 0, 0.5], held=[1, 0, -1])
+    assert threshold(problem) == pytest.approx(2.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(60))
 def test_equals_exhaustive_search_when_nothing_is_joined(seed):
     rng = np.random.default_rng(seed)
     count = [(3,), (2, 1), (1, 2), (2,)][seed % 4]
@@ -91,6 +120,9 @@ def test_equals_exhaustive_search_when_nothing_is_joined(seed):
         np.append(0.0, rng.uniform(0, 1, groups - 1)),
         exchange=np.append(0.0, np.cumsum(np.append(0.0, rng.uniform(0, 0.5, most - 1)))),
         param_bytes=rng.uniform(0, 2, groups) * (rng.random(groups) < 0.6),
+        satellite=(rng.random(groups) < 0.4) & (np.arange(groups) > 0),
+        beside_s=rng.uniform(0, 1, groups) * (rng.random(groups) < 0.6),
+        held=rng.integers(-1, 2, groups) if seed % 3 else None,
         count=count,
     )
     best = exhaustive(problem)

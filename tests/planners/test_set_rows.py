@@ -3,9 +3,12 @@ import pytest
 from planner_cases import chain_problem, small_cluster, small_problem
 
 from drlpp.cost import all_reduce_s
+from drlpp.graph import Edge, Op, OpGraph
+from drlpp.graph.op_graph import REFERENCE, OpTimes
 from drlpp.planners.base import Budget
 from drlpp.planners.op_arrays import op_arrays
-from drlpp.planners.set_rows import SetRows, exchange_s_per_byte
+from drlpp.planners.set_rows import SetRows, _held, exchange_s_per_byte
+from drlpp.problem import PlanningProblem
 
 
 def test_exchange_is_never_more_than_a_real_all_reduce():
@@ -37,6 +40,35 @@ def test_little_to_spare_holds_ops_together():
     rows = SetRows(problem, op_arrays(problem))
     tight, loose = rows.row(rows.work_s * 1.0001, 0.0)[0], rows.row(rows.work_s * 50, 0.0)[0]
     assert tight.num_groups < loose.num_groups == 12
+
+
+def test_what_pairs_exchange_is_held_where_it_counts_most():
+    beside, held = _held(6, {(0, 2): 1.0, (0, 4): 1.0, (2, 3): 0.5, (4, 5): 1.0})
+    assert held.tolist() == [1, 0, 0, 0, 1, -1]
+    assert beside.tolist() == [0.0, 0.0, 1.0, 0.0, 1.0, 1.0]
+    beside, held = _held(4, {(0, 3): 1.0, (1, 2): 3.0})
+    assert held.tolist() == [-1, 1, -1, -1]
+    assert beside.tolist() == [0.0, 0.0, 3.0, 0.0]
+
+
+def test_a_chain_beside_the_trunk_pays_for_every_cut():
+    """A residual block whose trunk is too dear to move: the block is a chain of satellites of the trunk."""
+    time = OpTimes(0.1, 0.1, 0.1)
+    size = {"trunk": 1e8, "s1": 5e6, "s2": 5e6, "s3": 5e6, "add": 1e8}
+    ops = tuple(Op(name=n, kind="synthetic", output_bytes=b, times={REFERENCE: time}) for n, b in size.items())
+    arcs = [("trunk", "add"), ("trunk", "s1"), ("s1", "s2"), ("s2", "s3"), ("s3", "add")]
+    edges = tuple(Edge(src=a, dst=b, tensor=a) for a, b in arcs)
+    graph = OpGraph(name="block", ops=ops, edges=edges, tensor_bytes=size)
+    problem = PlanningProblem.build(
+        graph, small_cluster([["mid"] * 2], link="1GB/s"), num_microbatches=4, objective="steady-state"
+    )
+    rows = SetRows(problem, op_arrays(problem))
+    row, groups = rows.row(rows.work_s * 1.1, 0.0)
+    assert [sorted(graph.ops[i].name for i in ops) for ops in groups] == [["add", "s1", "trunk"], ["s2"], ["s3"]]
+    assert row.satellite.tolist() == [False, True, True]
+    assert row.moved_s.tolist() == pytest.approx([0.0, 0.01, 0.01])
+    assert row.beside_s.tolist() == pytest.approx([0.0, 0.0, 0.01])
+    assert row.held.tolist() == [-1, 1, -1]
 
 
 def test_less_than_the_work_is_never_enough():

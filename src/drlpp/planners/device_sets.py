@@ -1,16 +1,17 @@
 """Which set of devices runs each group of ops, one group after another, so that no load exceeds T: a decision diagram.
 
-Groups come in a row. Each takes a set of devices (its replicas), which bears the group's time over their number and its
-gradient exchange; where the sets of two neighbours differ, the values between them are moved. A *satellite* is a group
-that exchanges values with the last main group before it and with no other that is looked at.
+Groups come in a row. Each takes a set of devices (its replicas), which bears the group's time over their number and
+its gradient exchange; where the sets of two neighbours differ, the values between them are moved. A *satellite* is a
+group that exchanges values with the last main group before it. One more group at a time may be *held*: later groups
+move what they exchange with it.
 
-The diagram is built layer by layer: a state holds the load of every device and the set of the last main group. Devices
-of one type are alike, so a state is kept with its loads sorted. States die where a load exceeds T, where all loads
-together and the least that the groups to come add exceed what all devices may bear (`_least_to_come`), and where
-another state is better in everything. A layer that is too wide is coarsened: states whose loads are alike become one
-with the smaller of each load (a *relaxed* diagram; Andersen et al., "A Constraint Store Based on Multivalued Decision
-Diagrams", CP 2007). So "no" is a proof that no sets of devices keep all loads below T, at any width; "yes" comes with
-sets that do, up to what coarsening hid.
+The diagram is built layer by layer: a state holds the load of every device, the set of the last main group and the set
+of the group that is held. Devices of one type are alike, so a state is kept with its loads sorted. States die where a
+load exceeds T, where all loads together and the least that the groups to come add exceed what all devices may bear
+(`_least_to_come`), and where another state is better in everything. A layer that is too wide is coarsened: states
+whose loads are alike become one with the smaller of each load (a *relaxed* diagram; Andersen et al., "A Constraint
+Store Based on Multivalued Decision Diagrams", CP 2007). So "no" is a proof that no sets of devices keep all loads
+below T, at any width; "yes" comes with sets that do, up to what coarsening hid.
 
 Transfers: replica i of r runs the micro-batches m with m mod r = i. Of two sets of r and s, a common device keeps at
 most 1 / lcm(r, s) of the micro-batches for itself, so it moves at least ``1/r + 1/s - 2/lcm``; a device in one set
@@ -50,6 +51,8 @@ class Row:
         param_bytes: ``[G]``.
         moved_s: ``[G]`` seconds, at either end, of moving all that is exchanged with the main group before.
         satellite: ``[G]`` bool; the first group is none.
+        beside_s: ``[G]`` the same with the group that is held.
+        held: ``[G]`` 1: the group is held from then on; 0: what was held still is; -1: none is.
         exchange: ``[R + 1]`` seconds per byte and micro-batch of a gradient exchange over r replicas.
         count: ``[T]`` devices of each type.
         weight: ``[T]`` of a second on each type, in sums over devices.
@@ -60,6 +63,8 @@ class Row:
     param_bytes: _Floats
     moved_s: _Floats
     satellite: NDArray[np.bool_]
+    beside_s: _Floats
+    held: _Ints
     exchange: _Floats
     count: _Ints
     weight: _Floats
@@ -71,17 +76,19 @@ class Row:
 
     @property
     def num_kinds_of_set(self) -> int:
-        """Sets that differ in the number of devices of some type."""
-        return math.prod(int(n) + 1 for n in self.count)
+        """Sets, or pairs of sets where groups are held, that differ in the number of devices of some type."""
+        pairs = bool((self.held > 0).any())
+        return math.prod(math.comb(int(n) + 3, 3) if pairs else int(n) + 1 for n in self.count)
 
 
 class _States(NamedTuple):
     """States of a layer, n of them in rows 0 .. n - 1.
 
     Attributes:
-        load: ``[n, D]`` by type; in a type, the devices of the last main group's set first; each part sorted.
+        load: ``[n, D]`` by type; in a type, by part; each part sorted.
         total: ``[n]`` weighted sum of what was put on the devices.
-        members: ``[n, T]`` devices of each type in the last main group's set.
+        parts: ``[n, 4 T]`` devices of each type in the set of the last main group and in that of the held one; in the
+            first only; in the second only; in neither.
         parent: ``[n]`` state of the layer before.
         origin: ``[n, D]`` place of the device in the parent.
         chosen: ``[n, D]`` the device runs this layer's group.
@@ -89,7 +96,7 @@ class _States(NamedTuple):
 
     load: _Floats
     total: _Floats
-    members: _Ints
+    parts: _Ints
     parent: _Ints
     origin: _Ints
     chosen: NDArray[np.bool_]
@@ -102,11 +109,11 @@ class _Costs(NamedTuple):
     param_bytes: float
     moved_s: float
     satellite: bool
-    first: bool
+    beside_s: float
+    held: int
     exchange: _Floats
     share: _Floats
     kept: _Floats
-    offset: _Ints
     weight: _Floats
     to_come: _Floats
     prefix_s: _Floats
@@ -142,8 +149,7 @@ def find_sets(
     width = max(width, row.num_kinds_of_set)  # states with different kinds of sets cannot be joined
     most = len(row.exchange) - 1
     share, kept = overlap(most)
-    offset = np.concatenate(([0], np.cumsum(row.count))).astype(np.int64)
-    total = int(offset[-1])
+    total = int(row.count.sum())
     limit = bound_s * (1 + TOLERANCE)
     fastest = row.seconds[row.count > 0].min(axis=0)
     to_come = _least_to_come(
@@ -165,7 +171,7 @@ def find_sets(
     states = _States(
         np.zeros((1, total)),
         np.zeros(1),
-        np.zeros((1, len(row.count)), dtype=np.int64),
+        np.kron(row.count, [0, 0, 0, 1])[None, :],
         np.zeros(1, dtype=np.int64),
         np.zeros((1, total), dtype=np.int64),
         np.zeros((1, total), dtype=np.bool_),
@@ -180,11 +186,11 @@ def find_sets(
             float(row.param_bytes[g]),
             float(row.moved_s[g]),
             bool(row.satellite[g]),
-            g == 0,
+            float(row.beside_s[g]),
+            int(row.held[g]),
             row.exchange,
             share,
             kept,
-            offset,
             row.weight,
             to_come[g],
             seconds,
@@ -306,28 +312,27 @@ def _moved_in_all(share: _Floats, kept: _Floats, r: int, q: int, devices: int) -
 
 
 @njit(cache=True)
-def _alike(states: _States, i: int, offset: _Ints) -> tuple[_Floats, _Ints, _Ints, NDArray[np.bool_], _Ints, int]:
-    """Classes of devices with one type, membership and load: load, size, type, membership, first place; how many."""
+def _alike(states: _States, i: int, types: int) -> tuple[_Floats, _Ints, _Ints, _Ints, int]:
+    """Classes of devices with one part and load: load, size, part (as in `_States.parts`), first place; how many."""
     devices = states.load.shape[1]
     load, size, first = np.empty(devices), np.zeros(devices, dtype=np.int64), np.zeros(devices, dtype=np.int64)
-    kind, member = np.zeros(devices, dtype=np.int64), np.zeros(devices, dtype=np.bool_)
-    n = 0
+    part = np.zeros(devices, dtype=np.int64)
+    n, d = 0, 0
     choices = 1.0
-    for t in range(len(offset) - 1):
-        middle = offset[t] + states.members[i, t]
-        for d in range(offset[t], offset[t + 1]):
-            fresh = d == offset[t] or d == middle
-            if not fresh and states.load[i, d] == load[n - 1]:
+    for p in range(4 * types):
+        for k in range(states.parts[i, p]):
+            if k > 0 and states.load[i, d] == load[n - 1]:
                 choices *= (size[n - 1] + 2) / (size[n - 1] + 1)
                 size[n - 1] += 1
             else:
-                load[n], size[n], kind[n], member[n], first[n] = states.load[i, d], 1, t, d < middle, d
+                load[n], size[n], part[n], first[n] = states.load[i, d], 1, p, d
                 choices *= 2
                 n += 1
+            d += 1
     while choices > MAX_CHOICES:
         at, least = -1, np.inf
         for c in range(1, n):
-            if kind[c] == kind[c - 1] and member[c] == member[c - 1]:
+            if part[c] == part[c - 1]:
                 loss = (load[c] - load[c - 1]) * size[c]
                 if loss < least:
                     at, least = c, loss
@@ -336,21 +341,15 @@ def _alike(states: _States, i: int, offset: _Ints) -> tuple[_Floats, _Ints, _Int
         choices *= (size[at - 1] + size[at] + 1) / ((size[at - 1] + 1) * (size[at] + 1))
         size[at - 1] += size[at]
         for c in range(at, n - 1):
-            load[c], size[c], kind[c], member[c], first[c] = (
-                load[c + 1],
-                size[c + 1],
-                kind[c + 1],
-                member[c + 1],
-                first[c + 1],
-            )
+            load[c], size[c], part[c], first[c] = load[c + 1], size[c + 1], part[c + 1], first[c + 1]
         n -= 1
-    return load, size, kind, member, first, n
+    return load, size, part, first, n
 
 
 @njit(cache=True)
-def _cell_hash(load: _Floats, members: _Ints, cell: float) -> np.uint64:
+def _cell_hash(load: _Floats, parts: _Ints, cell: float) -> np.uint64:
     h = np.uint64(1469598103934665603)
-    for x in members:
+    for x in parts:
         h = (h ^ np.uint64(x)) * np.uint64(1099511628211)
     for x in load:
         h = (h ^ np.uint64(np.int64(x / cell))) * np.uint64(1099511628211)
@@ -358,14 +357,14 @@ def _cell_hash(load: _Floats, members: _Ints, cell: float) -> np.uint64:
 
 
 @njit(cache=True)
-def _place(table: _Ints, states: _States, load: _Floats, members: _Ints, cell: float) -> int:
-    """Place in the table of the state with these members whose loads are in the same cells, or the free one."""
-    at = np.int64(_cell_hash(load, members, cell) & np.uint64(len(table) - 1))
+def _place(table: _Ints, states: _States, load: _Floats, parts: _Ints, cell: float) -> int:
+    """Place in the table of the state with these parts whose loads are in the same cells, or the free one."""
+    at = np.int64(_cell_hash(load, parts, cell) & np.uint64(len(table) - 1))
     while table[at] >= 0:
         j = table[at]
         same = True
-        for t in range(len(members)):
-            same = same and states.members[j, t] == members[t]
+        for p in range(len(parts)):
+            same = same and states.parts[j, p] == parts[p]
         if same:
             for d in range(len(load)):
                 if np.int64(states.load[j, d] / cell) != np.int64(load[d] / cell):
@@ -388,7 +387,7 @@ def _lower(states: _States, j: int, load: _Floats, total: float) -> None:
 @njit(cache=True)
 def _copy(states: _States, j: int, i: int) -> None:
     """State i moves to row j."""
-    states.load[j], states.total[j], states.members[j] = states.load[i], states.total[i], states.members[i]
+    states.load[j], states.total[j], states.parts[j] = states.load[i], states.total[i], states.parts[i]
     states.parent[j], states.origin[j], states.chosen[j] = states.parent[i], states.origin[i], states.chosen[i]
 
 
@@ -400,7 +399,7 @@ def _coarsen(states: _States, n: int, table: _Ints, cell: float, width: int) -> 
         table[:] = -1
         left = 0
         for i in range(n):
-            at = _place(table, states, states.load[i], states.members[i], cell)
+            at = _place(table, states, states.load[i], states.parts[i], cell)
             if table[at] >= 0:
                 _lower(states, table[at], states.load[i], states.total[i])
             else:
@@ -423,8 +422,8 @@ def _undominated(states: _States, n: int) -> _Ints:
         for k in range(number):
             j = kept[k]
             worse = True
-            for t in range(states.members.shape[1]):
-                if states.members[i, t] != states.members[j, t]:
+            for p in range(states.parts.shape[1]):
+                if states.parts[i, p] != states.parts[j, p]:
                     worse = False
                     break
             if worse:
@@ -441,6 +440,20 @@ def _undominated(states: _States, n: int) -> _Ints:
 
 
 @njit(cache=True)
+def _moves(
+    costs: _Costs, seconds: float, take: _Ints, size: _Ints, inside: NDArray[np.bool_], classes: int, r: int, q: int
+) -> tuple[float, float, float]:
+    """What a device in both sets, in the new one only, and in the old one only has to move; nothing if they are one."""
+    same = True
+    for c in range(classes):
+        same = same and take[c] == (size[c] if inside[c] else 0)
+    if same or r == 0:
+        return 0.0, 0.0, 0.0
+    stay = seconds * max(0.0, costs.share[r] + costs.share[q] - 2 * costs.kept[r, q])
+    return stay, seconds * costs.share[q], seconds * costs.share[r]
+
+
+@njit(cache=True)
 def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tuple[_States, float]:
     """The states after one more group, and the width of a cell of loads that the layer needed."""
     devices, types, most = states.load.shape[1], len(costs.weight), len(costs.exchange) - 1
@@ -452,7 +465,7 @@ def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tupl
     new = _States(
         np.empty((space, devices)),
         np.empty(space),
-        np.empty((space, types), dtype=np.int64),
+        np.empty((space, 4 * types), dtype=np.int64),
         np.empty(space, dtype=np.int64),
         np.empty((space, devices), dtype=np.int64),
         np.empty((space, devices), dtype=np.bool_),
@@ -460,11 +473,12 @@ def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tupl
     n = 0
     take = np.zeros(devices, dtype=np.int64)
     after = np.empty((2, devices))  # load of each class's devices that are taken, and of the others
-    load, members = np.empty(devices), np.empty(types, dtype=np.int64)
+    load, parts = np.empty(devices), np.empty(4 * types, dtype=np.int64)
     origin, chosen = np.empty(devices, dtype=np.int64), np.empty(devices, dtype=np.bool_)
     for i in range(len(states.total)):
-        r = states.members[i].sum()
-        before, size, kind, member, first, classes = _alike(states, i, costs.offset)
+        before, size, part, first, classes = _alike(states, i, types)
+        in_main, in_held = part % 4 < 2, part % 2 == 0
+        r, h = size[:classes][in_main[:classes]].sum(), size[:classes][in_held[:classes]].sum()
         take[:] = 0
         while True:
             c = 0  # the next number of devices from each class
@@ -477,66 +491,62 @@ def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tupl
             q = take[:classes].sum()
             if q > most:
                 continue
-            same = not costs.first
-            for c in range(classes):
-                same = same and take[c] == (size[c] if member[c] else 0)
-            stay, enter, leave = 0.0, 0.0, 0.0
-            if not same and not costs.first:
-                stay = costs.moved_s * max(0.0, costs.share[r] + costs.share[q] - 2 * costs.kept[r, q])
-                enter, leave = costs.moved_s * costs.share[q], costs.moved_s * costs.share[r]
+            stay, enter, leave = _moves(costs, costs.moved_s, take, size, in_main, classes, r, q)
+            stay_held, enter_held, leave_held = _moves(costs, costs.beside_s, take, size, in_held, classes, h, q)
             total = states.total[i]
             fits = True
             for c in range(classes):
-                work = costs.seconds[kind[c]] / q + costs.exchange[q] * costs.param_bytes
-                taken, other = work + (stay if member[c] else enter), leave if member[c] else 0.0
+                t = part[c] // 4
+                taken = costs.seconds[t] / q + costs.exchange[q] * costs.param_bytes
+                taken += (stay if in_main[c] else enter) + (stay_held if in_held[c] else enter_held)
+                other = (leave if in_main[c] else 0.0) + (leave_held if in_held[c] else 0.0)
                 after[0, c], after[1, c] = before[c] + taken, before[c] + other
                 if (take[c] > 0 and after[0, c] > costs.limit) or (take[c] < size[c] and after[1, c] > costs.limit):
                     fits = False
                     break
-                total += costs.weight[kind[c]] * (take[c] * taken + (size[c] - take[c]) * other)
+                total += costs.weight[t] * (take[c] * taken + (size[c] - take[c]) * other)
             if not fits:
                 continue
             fullest = 0.0  # of the devices that the last main group runs on
             for c in range(classes):
-                if costs.satellite and member[c]:
+                if costs.satellite and in_main[c]:
                     fullest = max(fullest, after[0, c] if take[c] > 0 else after[1, c])
                 elif not costs.satellite and take[c] > 0:
                     fullest = max(fullest, after[0, c])
-            held = r if costs.satellite else q
+            main = r if costs.satellite else q
             last = _last_of_run(
-                costs.prefix_s, costs.prefix_bytes, costs.group, held, costs.exchange[held], costs.limit - fullest
+                costs.prefix_s, costs.prefix_bytes, costs.group, main, costs.exchange[main], costs.limit - fullest
             )
-            if total + costs.to_come[held, last] > costs.room:
+            if total + costs.to_come[main, last] > costs.room:
                 continue
-            # sort the devices of each type: the set of the last main group, then the others
+            # sort the devices of each type: by their new parts, each by load
             end = 0
-            for t in range(types):
-                for part in range(2):
-                    start = end
-                    for c in range(classes):
-                        if kind[c] != t:
+            for p in range(4 * types):
+                start = end
+                for c in range(classes):
+                    if part[c] // 4 != p // 4:
+                        continue
+                    for k in range(size[c]):
+                        is_taken = k < take[c]
+                        main_after = in_main[c] if costs.satellite else is_taken
+                        held_after = is_taken if costs.held > 0 else (costs.held == 0 and in_held[c])
+                        if main_after != (p % 4 < 2) or held_after != (p % 2 == 0):
                             continue
-                        for k in range(size[c]):
-                            is_taken = k < take[c]
-                            in_set = member[c] if costs.satellite else is_taken
-                            if in_set != (part == 0):
-                                continue
-                            value = after[0 if is_taken else 1, c]
-                            d = end
-                            while d > start and load[d - 1] > value:
-                                load[d], origin[d], chosen[d] = load[d - 1], origin[d - 1], chosen[d - 1]
-                                d -= 1
-                            load[d], origin[d], chosen[d] = value, first[c] + k, is_taken
-                            end += 1
-                    if part == 0:
-                        members[t] = end - start
+                        value = after[0 if is_taken else 1, c]
+                        d = end
+                        while d > start and load[d - 1] > value:
+                            load[d], origin[d], chosen[d] = load[d - 1], origin[d - 1], chosen[d - 1]
+                            d -= 1
+                        load[d], origin[d], chosen[d] = value, first[c] + k, is_taken
+                        end += 1
+                parts[p] = end - start
             while True:
-                at = _place(table, new, load, members, cell)
+                at = _place(table, new, load, parts, cell)
                 if table[at] >= 0:
                     _lower(new, table[at], load, total)
                     break
                 if n < space:
-                    new.load[n], new.total[n], new.members[n] = load, total, members
+                    new.load[n], new.total[n], new.parts[n] = load, total, parts
                     new.parent[n], new.origin[n], new.chosen[n] = i, origin, chosen
                     table[at] = n
                     n += 1
@@ -544,14 +554,14 @@ def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tupl
                 n, cell = _coarsen(new, n, table, cell, width)
     kept = _undominated(new, n)
     out = _States(
-        new.load[kept], new.total[kept], new.members[kept], new.parent[kept], new.origin[kept], new.chosen[kept]
+        new.load[kept], new.total[kept], new.parts[kept], new.parent[kept], new.origin[kept], new.chosen[kept]
     )
     if len(kept) > width:
         number, cell = _coarsen(out, len(kept), table, cell, width)
         out = _States(
             out.load[:number],
             out.total[:number],
-            out.members[:number],
+            out.parts[:number],
             out.parent[:number],
             out.origin[:number],
             out.chosen[:number],

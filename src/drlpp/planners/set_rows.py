@@ -1,17 +1,17 @@
 """The row of groups that `device_sets` asks about, from a problem: what must be together, what comes in which order.
 
-For a bound T, the devices have some time to spare beyond the work. A value whose move between two different sets of
-devices would take more than that is not moved: its ops have the same set in every plan with loads up to T, and become
-one group. The groups along the heaviest path of the graph are the row. Where the path leaves a group and comes back,
-what lies between is a satellite of the group; so is each group beside the path, of the group that it exchanges most
-with.
+For a bound T, the devices have some time to spare beyond the work. Ops that can only have different sets if values are
+moved that together take more than that (`min_cuts`) have the same set in every plan with loads up to T, and become one
+group. The groups along the heaviest path of the graph are the row. Where the path leaves a group and comes back, what
+lies between is a satellite of the group; so is each group beside the path, of the group that it exchanges most with,
+or that what it exchanges values with hangs on. What satellites exchange among themselves, and groups further apart,
+counts for as many of them as can be held one after another.
 
 Groups too small to matter for the load of a device are taken out: their work still counts in the sum over devices, and
 between their neighbours the smaller of the two transfers remains (the part of the micro-batches that a device moves
 obeys the triangle inequality).
 
-Left out, all of it on the safe side: values between other groups than a main group and the next, or a satellite and its
-main group; each value counts once.
+Left out, all of it on the safe side: what is exchanged by groups that are not held; each value counts once.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from drlpp.cluster import Cluster
 from drlpp.graph import OpGraph
 from drlpp.planners.base import Budget
 from drlpp.planners.device_sets import TOLERANCE, Row, find_sets, overlap
+from drlpp.planners.min_cuts import inseparable
 from drlpp.planners.op_arrays import OpArrays
 from drlpp.problem import PlanningProblem
 
 MAX_PATH = 1500
 MAX_DEVICES = 64
-MAX_KINDS_OF_SET = 1000
+MAX_KINDS_OF_SET, MAX_KINDS_OF_PAIR = 1000, 500
 """Larger problems are not asked about: ops on the heaviest path, devices, sets by number of devices of each type."""
 
 
@@ -61,6 +62,7 @@ class SetRows:
         self._exchange = exchange_s_per_byte(cluster)[: replicas + 1] / problem.training.num_microbatches
         per_unit = 1.0 if arrays.timed else 1.0 / float(_largest_bandwidth(cluster))
         self._moved_s = arrays.value_amount * per_unit
+        self._value_ops = _value_ops(arrays)
         share, kept = overlap(replicas)
         least = 2.0 if cluster.num_devices > 1 else 0.0
         for r in range(1, replicas + 1):
@@ -111,7 +113,7 @@ class SetRows:
         group = self._together(self._capacity * bound_s * (1 + TOLERANCE) - float(self._weighted.sum()))
         num = int(group.max()) + 1
         main, host = self._main_groups(group)
-        main, host, moved = self._exchanged(group, num, main, host)
+        host, moved, pairs = self._exchanged(group, num, main, host)
         work = np.zeros((len(arrays.total_s), num))
         for t in range(len(work)):
             work[t] = np.bincount(group, arrays.total_s[t], num)
@@ -119,7 +121,9 @@ class SetRows:
         slowest = work[self._count > 0].max(axis=0)
         large = (slowest > small * bound_s) | (params * self._exchange[-1] > small * bound_s)
         satellites: dict[int, list[int]] = {g: [] for g in main}
-        for g, h in host.items():
+        first_op = np.full(num, len(group))
+        np.minimum.at(first_op, group, np.arange(len(group)))
+        for g, h in sorted(host.items(), key=lambda x: int(first_op[x[0]])):
             if large[g]:
                 satellites[h].append(g)
         order: list[int] = []
@@ -138,11 +142,20 @@ class SetRows:
         outside = np.flatnonzero(rank[group] < 0)
         if cuts:
             cuts[0] = 0.0
+        beside, held = np.zeros(len(order)), np.full(len(order), -1, dtype=np.int64)
+        if math.prod(math.comb(int(n) + 3, 3) for n in self._count) <= MAX_KINDS_OF_PAIR:
+            ranked = {}
+            for (a, b), seconds in pairs.items():
+                if min(rank[a], rank[b]) >= 0 and seconds > small * bound_s:
+                    ranked[int(min(rank[a], rank[b])), int(max(rank[a], rank[b]))] = seconds
+            beside, held = _held(len(order), ranked)
         row = Row(
             seconds=np.ascontiguousarray(work[:, order]),
             param_bytes=params[order].astype(np.float64),
             moved_s=np.array(cuts),
             satellite=np.array(is_satellite, dtype=np.bool_),
+            beside_s=beside,
+            held=held,
             exchange=self._exchange,
             count=self._count,
             weight=self._weights,
@@ -152,20 +165,8 @@ class SetRows:
 
     def _together(self, spare: float) -> NDArray[np.int64]:
         """``[N]`` group of each op, if devices may only spend so many weighted seconds on transfers."""
-        arrays = self._arrays
-        parent = list(range(arrays.num_ops))
-
-        def root(i: int) -> int:
-            while parent[i] != i:
-                parent[i] = parent[parent[i]]
-                i = parent[i]
-            return i
-
-        for v in np.flatnonzero(self._moved_s * self._least_move > spare):
-            a = root(int(arrays.value_src[v]))
-            for op in arrays.consumer_op[arrays.consumer_ptr[v] : arrays.consumer_ptr[v + 1]].tolist():
-                parent[root(op)] = a
-        _, group = np.unique([root(i) for i in range(arrays.num_ops)], return_inverse=True)
+        label = inseparable(self._arrays.num_ops, *self._value_ops, self._moved_s * self._least_move, spare)
+        _, group = np.unique(label, return_inverse=True)
         return np.asarray(group, dtype=np.int64)
 
     def _main_groups(self, group: NDArray[np.int64]) -> tuple[list[int], dict[int, int]]:
@@ -188,19 +189,21 @@ class SetRows:
 
     def _exchanged(
         self, group: NDArray[np.int64], num: int, main: list[int], host: dict[int, int]
-    ) -> tuple[list[int], dict[int, int], NDArray[np.float64]]:
-        """Gives every group beside the row a host; and ``[num]`` seconds of the values that each group exchanges with
-        the main group before it or its host."""
+    ) -> tuple[dict[int, int], NDArray[np.float64], dict[tuple[int, int], float]]:
+        """The host of every group beside the row; ``[num]`` seconds of the values that each group exchanges with the
+        main group before it or its host; and of those that other pairs of groups exchange."""
         arrays = self._arrays
         place = np.full(num, -2)
         place[main] = np.arange(len(main))
         moved = np.zeros(num)
         source = group[arrays.value_src]
+        linked: list[set[int]] = []
         left: list[tuple[int, list[int]]] = []
         amount: dict[tuple[int, int], float] = {}
         for v in range(len(source)):
             a = int(source[v])
             users = set(group[arrays.consumer_op[arrays.consumer_ptr[v] : arrays.consumer_ptr[v + 1]]].tolist()) - {a}
+            linked.append({a, *users})
             next_to = [b for b in users if place[a] >= 0 and place[b] >= 0 and abs(place[a] - place[b]) == 1]
             if next_to:
                 moved[max(a, next_to[0], key=lambda g: place[g])] += self._moved_s[v]
@@ -214,12 +217,24 @@ class SetRows:
         for (x, y), value in amount.items():
             if value > best.get(x, -1.0):
                 best[x], host[x] = value, y
+        found = True
+        while found:  # what hangs on a satellite hangs on its host
+            found = False
+            for groups in linked:
+                at = next((host.get(g, g) for g in sorted(groups) if g in host or place[g] >= 0), -1)
+                for g in groups:
+                    if at >= 0 and place[g] < 0 and g not in host:
+                        host[g], found = at, True
+        pairs: dict[tuple[int, int], float] = {}
         for v, users_of in left:
             a = int(source[v])
             satellites = [b for b in users_of if host.get(b) == a] or [b for b in users_of if host.get(a) == b][:1]
             if satellites:
                 moved[satellites[0] if host.get(satellites[0]) == a else a] += self._moved_s[v]
-        return main, host, moved
+            else:
+                pair = a, min(users_of, key=lambda b: (abs(place[b] - place[a]), b))
+                pairs[pair] = pairs.get(pair, 0.0) + self._moved_s[v]
+        return host, moved, pairs
 
     def _apart(self, ops: NDArray[np.int64], bound_s: float) -> float:
         """Least weighted load of some ops, each with the number of replicas that keeps it below the bound."""
@@ -277,6 +292,49 @@ def exchange_s_per_byte(cluster: Cluster) -> NDArray[np.float64]:
                 choices.append(2 * (n - 1) / n / link + 2 * (h - 1) / h / port)
         out[r] = min(choices, default=0.0)
     return np.minimum.accumulate(out[::-1])[::-1]
+
+
+def _held(num: int, pairs: dict[tuple[int, int], float]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """What to hold (`Row.beside_s`, `Row.held`), one group at a time, so that most of what pairs exchange counts.
+
+    Args:
+        pairs: (earlier group, later group) -> seconds.
+    """
+    best = np.zeros(num)
+    start = np.full(num, -1)  # of the interval that ends here
+    users: list[list[int]] = [[] for _ in range(num)]
+    for x, y in sorted(pairs):
+        users[x].append(y)
+    ending: list[list[tuple[int, float]]] = [[] for _ in range(num)]
+    for x in range(num):
+        for y, seconds in zip(users[x], np.cumsum([pairs[x, y] for y in users[x]]), strict=True):
+            ending[y].append((x, float(seconds)))
+    for y in range(num):
+        best[y] = best[y - 1] if y else 0.0
+        for x, seconds in ending[y]:
+            if best[x] + seconds > best[y]:
+                best[y], start[y] = best[x] + seconds, x
+    beside, held = np.zeros(num), np.full(num, -1, dtype=np.int64)
+    y = num - 1
+    while y >= 0:
+        x = int(start[y])
+        if x < 0:
+            y -= 1
+            continue
+        held[x + 1 : y] = 0
+        held[x] = 1
+        for user in users[x]:
+            if user <= y:
+                beside[user] = pairs[x, user]
+        y = x
+    return beside, held
+
+
+def _value_ops(arrays: OpArrays) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The producer and the consumers of each value, as (pointer, index)."""
+    values = np.arange(len(arrays.value_src))
+    ops = np.insert(arrays.consumer_op, arrays.consumer_ptr[:-1], arrays.value_src)
+    return arrays.consumer_ptr + np.append(values, len(values)), ops
 
 
 def _largest_bandwidth(cluster: Cluster) -> float:

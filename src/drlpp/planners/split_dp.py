@@ -5,8 +5,9 @@ Stages are added in front, so a stage knows how many devices come behind it, and
 keeps in memory under 1F1B. Two values: the largest load of a stage (`bottleneck`), and the time that one micro-batch
 takes through all stages where no load may exceed a limit (`fill`), which is what a step adds to its busiest device.
 
-States that cannot be part of a solution below the limit are skipped: the ops behind a split must fit the devices
-behind it, and those before it the rest. The limit starts near the lower bound and grows until a solution exists.
+States that cannot be part of a solution below the limit, or of one better than the best so far, are skipped: the ops
+behind a split must fit the devices behind it, and those before it the rest. The limit starts near the lower bound and
+grows until a solution exists; where states are many, it is the solution over a part of them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from drlpp.planners.split_model import SplitModel
 Value = Literal["bottleneck", "fill"]
 
 _SLACKS = (0.02, 0.08, 0.2, 0.5, 1.0, 3.0, 10.0, np.inf)
+WORK_AT_ONCE = 2e8
+"""Transitions, at most, between two looks at the clock."""
+MANY_STATES, THINNED = 256, 4
+"""With more states than this, the best solution of every fourth of them is the limit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +57,8 @@ def solve_split(
     memory_share: float = 1.0,
     budget: Budget | None = None,
 ) -> Split | None:
-    """The best split, or None if there is none within limit, memory and budget.
+    """The best split, or None if there is none within limit, memory and budget; where states are many and the budget
+    ends, the best over a part of them.
 
     Args:
         resident_per_param_byte: bytes of parameter, gradient and optimizer state per parameter byte.
@@ -62,42 +68,71 @@ def solve_split(
     """
     lower = float(model.work_s[-1] / devices.capacity.max())
     slacks = _SLACKS if value == "bottleneck" and lower > 0 else (np.inf,)
+    rough = None
+    if value == "bottleneck" and model.num_states > MANY_STATES:
+        kept = np.unique(np.append(np.arange(0, model.num_states, THINNED), model.num_states - 1))
+        rough = solve_split(
+            model.part(kept),
+            devices,
+            resident_per_param_byte=resident_per_param_byte,
+            limit_s=limit_s,
+            transfer_weight=transfer_weight,
+            memory_share=memory_share,
+            budget=budget,
+        )
+        if rough is not None:
+            limit_s, slacks = min(limit_s, rough.value_s * (1 + 1e-9)), (np.inf,)
+            rough = Split(rough.value_s, tuple((int(kept[i]), int(kept[j]), e) for i, j, e in rough.stages))
+    shape = devices.num_states, model.num_states
+    best, next_state, step = np.empty(shape), np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.int32)
+    work = max(1, len(devices.rest)) / devices.num_states * model.num_states**2
+    at_once = max(1, int(WORK_AT_ONCE / work))
     for slack in slacks:
         bound = min(limit_s, lower * (1.0 + slack)) if slack < np.inf else limit_s
-        best, next_state, step = _fill_table(
-            model.work_s,
-            model.total_s,
-            model.forward_s,
-            model.param_bytes,
-            model.saved_bytes,
-            model.received,
-            model.sent,
-            devices.capacity,
-            devices.step_ptr,
-            devices.rest,
-            devices.replicas,
-            devices.type_index,
-            devices.speed,
-            devices.share,
-            devices.seconds_in * transfer_weight,
-            devices.seconds_out * transfer_weight,
-            devices.latency_in_s * transfer_weight,
-            devices.latency_out_s * transfer_weight,
-            devices.sync_s,
-            devices.sync_s_per_byte,
-            devices.memory_bytes * memory_share,
-            devices.in_flight,
-            devices.recompute,
-            resident_per_param_byte,
-            bound,
-            value == "fill",
-        )
+        best[:], next_state[:], step[:] = np.inf, -1, -1
+        best[0, -1] = 0.0
+        for start in range(1, devices.num_states, at_once):
+            if start > 1 and budget is not None and budget.spent:
+                return rough
+            _fill_rows(
+                best,
+                next_state,
+                step,
+                start,
+                min(start + at_once, devices.num_states),
+                model.work_s,
+                model.total_s,
+                model.forward_s,
+                model.param_bytes,
+                model.saved_bytes,
+                model.received,
+                model.sent,
+                devices.capacity,
+                devices.step_ptr,
+                devices.rest,
+                devices.replicas,
+                devices.type_index,
+                devices.speed,
+                devices.share,
+                devices.seconds_in * transfer_weight,
+                devices.seconds_out * transfer_weight,
+                devices.latency_in_s * transfer_weight,
+                devices.latency_out_s * transfer_weight,
+                devices.sync_s,
+                devices.sync_s_per_byte,
+                devices.memory_bytes * memory_share,
+                devices.in_flight,
+                devices.recompute,
+                resident_per_param_byte,
+                bound,
+                value == "fill",
+            )
         q = int(np.argmin(best[:, 0]))
         if np.isfinite(best[q, 0]):
             return _trace(model, best, next_state, step, q, devices)
         if bound >= limit_s or (budget is not None and budget.spent):
-            return None
-    return None
+            break
+    return rough
 
 
 def _trace(
@@ -139,7 +174,12 @@ def to_assignment(model: SplitModel, devices: DeviceStates, split: Split) -> Ass
 
 
 @njit(cache=True)
-def _fill_table(
+def _fill_rows(
+    best: NDArray[np.float64],
+    next_state: NDArray[np.int32],
+    chosen: NDArray[np.int32],
+    start: int,
+    stop: int,
     work_s: NDArray[np.float64],
     total_s: NDArray[np.float64],
     forward_s: NDArray[np.float64],
@@ -166,15 +206,12 @@ def _fill_table(
     resident: float,
     limit: float,
     as_sum: bool,
-) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
-    num_states, last = len(capacity), len(work_s) - 1
-    best = np.full((num_states, last + 1), np.inf)
-    next_state = np.full((num_states, last + 1), -1, dtype=np.int32)
-    chosen = np.full((num_states, last + 1), -1, dtype=np.int32)
-    best[0, last] = 0.0
+) -> None:
+    """Device states from `start` up to `stop`; those before are done."""
+    last = len(work_s) - 1
     everything = capacity.max()
     slack = 1e-9 * work_s[last]
-    for q in range(1, num_states):
+    for q in range(start, stop):
         behind, before = capacity[q] * limit + slack, (everything - capacity[q]) * limit + slack
         for e in range(step_ptr[q], step_ptr[q + 1]):
             after, r = rest[e], replicas[e]
@@ -185,50 +222,53 @@ def _fill_table(
                         next_state[q, i] = i
                         chosen[q, i] = e
                 continue
-            t = type_index[e]
-            window = speed[e] / share[e] * limit + slack
+            pace, part, tails = speed[e] / share[e], share[e], best[after]
+            into_s, out_s, into_latency, out_latency = seconds_in[e], seconds_out[e], latency_in_s[e], latency_out_s[e]
+            sync, sync_byte, memory, flying = sync_s[e], sync_s_per_byte[e], memory_bytes[e], in_flight[e]
+            again, held = recompute[e], 0.5 if seconds_in[e] != 1.0 else 0.0
+            op_s, again_s = total_s[type_index[e]], forward_s[type_index[e]]
             for i in range(last):
                 if work_s[last] - work_s[i] > behind:
                     continue
                 if work_s[i] > before:
                     break
-                best_value = best[q, i]
-                for j in range(i + 1, last + 1):
-                    if work_s[j] - work_s[i] > window:
+                best_value, best_j = best[q, i], -1
+                # what is behind j must fit the devices behind, and the stage its own, with less than the best so far
+                most = limit if as_sum else min(limit, best_value)
+                first = np.searchsorted(work_s, work_s[last] - capacity[after] * most - slack)
+                reach = work_s[i] + pace * most + slack
+                received_i, sent_i = received[i], sent[i]
+                op_s_i, again_s_i, saved_i, params_i = op_s[i], again_s[i], saved_bytes[i], param_bytes[i]
+                for j in range(max(i + 1, first), last + 1):
+                    if work_s[j] > reach:
                         break
-                    tail = best[after, j]
+                    tail = tails[j]
                     if tail >= best_value:
                         continue
-                    into = received[i, j]
+                    into, out = received_i[j], sent_i[j]
                     if into == np.inf:
                         continue
-                    seconds = total_s[t, j] - total_s[t, i]
-                    kept = saved_bytes[j] - saved_bytes[i]
-                    flying = in_flight[e]
-                    if recompute[e]:
-                        seconds += forward_s[t, j] - forward_s[t, i]
-                        kept, extra = 0.0, kept
-                    else:
-                        extra = 0.0
-                    out = sent[i, j]
-                    seconds += into * seconds_in[e] + out * seconds_out[e]
+                    seconds = op_s[j] - op_s_i + into * into_s + out * out_s
                     if into > 0:
-                        seconds += 2 * latency_in_s[e]
+                        seconds += 2 * into_latency
                     if out > 0:
-                        seconds += 2 * latency_out_s[e]
-                    params = param_bytes[j] - param_bytes[i]
-                    load = seconds * share[e]
+                        seconds += 2 * out_latency
+                    kept, extra = saved_bytes[j] - saved_i, 0.0
+                    if again:
+                        seconds += again_s[j] - again_s_i
+                        kept, extra = extra, kept
+                    params = param_bytes[j] - params_i
+                    load = seconds * part
                     if r > 1 and params > 0:
-                        load += sync_s[e] + sync_s_per_byte[e] * params
+                        load += sync + sync_byte * params
                     if load > limit:
                         continue
                     candidate = tail + seconds if as_sum else max(tail, load)
                     if candidate < best_value:
-                        boundary = 0.5 * into if seconds_in[e] != 1.0 else 0.0
-                        if params * resident + flying * (kept + boundary) + extra > memory_bytes[e]:
+                        if params * resident + flying * (kept + held * into) + extra > memory:
                             continue
-                        best_value = candidate
-                        best[q, i] = candidate
-                        next_state[q, i] = j
-                        chosen[q, i] = e
-    return best, next_state, chosen
+                        best_value, best_j = candidate, j
+                        if not as_sum and candidate < most:
+                            reach = work_s[i] + pace * candidate + slack
+                if best_j >= 0:
+                    best[q, i], next_state[q, i], chosen[q, i] = best_value, best_j, e

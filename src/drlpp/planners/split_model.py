@@ -49,6 +49,20 @@ class SplitModel:
     def num_states(self) -> int:
         return len(self.work_s)
 
+    def part(self, kept: NDArray[np.int64]) -> SplitModel:
+        """Some of the states, in order; the empty one and all ops must be among them."""
+        pairs = np.ix_(kept, kept)
+        return SplitModel(
+            work_s=self.work_s[kept],
+            total_s=np.ascontiguousarray(self.total_s[:, kept]),
+            forward_s=np.ascontiguousarray(self.forward_s[:, kept]),
+            param_bytes=self.param_bytes[kept],
+            saved_bytes=self.saved_bytes[kept],
+            received=self.received[pairs],
+            sent=self.sent[pairs],
+            members=self.members[kept],
+        )
+
     def stage_ops(self, start: int, stop: int) -> NDArray[np.int64]:
         """Indices of the ops of stage (start, stop)."""
         return np.flatnonzero(self.members[stop] & ~self.members[start])
