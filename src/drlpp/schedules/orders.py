@@ -104,7 +104,9 @@ def wave(arena, p, row_kind, row_offset, row_stride):  # type: ignore[no-untyped
             start[k] += 1
     for i in range(num_rows * num_mb):
         r, m = row[i], microbatch[i]
-        s = r % num_stages
+        s = r
+        while s >= num_stages:  # faster than the remainder
+            s -= num_stages
         first = p.slot_off[s]
         replicas = p.slot_off[s + 1] - first
         d = p.slot_device[first if replicas == 1 else first + m % replicas]
