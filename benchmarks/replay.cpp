@@ -118,7 +118,9 @@ struct Run {
       const int64_t at = slot(list.stage[i], list.microbatch[i]);
       read[i] = list.kind[i] == 3 ? 0.0 : received[list.kind[i] ? slots + at : at];
     }
-    for (int64_t at = 0; at < slots; ++at) peak[p.slot_device[at]] -= p.gradient[at];
+    for (int64_t s = 0; s < p.num_stages; ++s)
+      for (int64_t at = p.slot_off[s]; at < std::min(p.slot_off[s + 1], p.slot_off[s] + p.num_mb); ++at)
+        peak[p.slot_device[at]] -= p.gradient[at];
     for (int64_t d = 0; d < devices; ++d) {
       double held = peak[d];
       for (int64_t i = list.offset[d], end = list.offset[d + 1]; i < end; ++i) {

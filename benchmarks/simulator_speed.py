@@ -97,8 +97,8 @@ def _many(arena: Arena, placed, flat, peak, times):  # type: ignore[no-untyped-d
     total = 0.0
     marked = mark(arena)
     for _ in range(times):
-        release(arena, marked)
         total += replay_into(arena, placed, flat, peak)[1]
+        release(arena, marked)
     return total
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drlpp.schedules import SCHEDULES, PlacedStages, generate, schedules_for
-from drlpp.schedules.arena import entry, with_arena
+from drlpp.schedules.arena import entry, take, with_arena
 from drlpp.schedules.choice import SPLIT_BACKWARD_COST, choose, lower_bound
 from drlpp.schedules.registry import empty_order, schedule_flags
 from drlpp.schedules.replay import replay
@@ -24,7 +24,8 @@ def run_choose(arena, placed, wanted, give_up_s, peak, order):
 
 @entry
 def run_bound(arena, placed, split):
-    return lower_bound(arena, placed, split)[0]
+    number = len(placed.used)
+    return lower_bound(arena, placed, split, take(arena.reals, number)[0], take(arena.reals, number)[0])
 
 
 def best_of(placed: PlacedStages, names: tuple[str, ...] | None, give_up_s: float = np.inf) -> tuple[str, float, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from drlpp.schedules.arena import entry, filled, kernel, mark, release, take
+from drlpp.schedules.arena import entry, filled, kernel, mark, part, release, take
 from drlpp.schedules.interleaved import interleaved, is_interleaved
 from drlpp.schedules.list_scheduler import SLACKS, list_order
 from drlpp.schedules.orders import BACKWARD, FORWARD, INPUT_GRAD, WEIGHT_GRAD
@@ -32,7 +32,7 @@ _LESS = 1.0 - 1e-12
 """Times that differ by less than this are equal but for rounding; then the schedule that comes first is chosen."""
 
 
-@kernel
+@part
 def applies(p, kind):  # type: ignore[no-untyped-def]
     """Whether a schedule can be made for stages so placed, and makes sense."""
     if kind == _ZBV:
@@ -55,7 +55,7 @@ def applicable(p, out):  # type: ignore[no-untyped-def]
         out[kind] = applies(p, kind)
 
 
-@kernel
+@part
 def _named_order(arena, p, kind, from_source, to_sink):  # type: ignore[no-untyped-def]
     if kind == _GPIPE:
         return gpipe(arena, p, from_source, to_sink)
@@ -86,14 +86,15 @@ def _path_s(p, k, src, dst):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def lower_bound(arena, p, split):  # type: ignore[no-untyped-def]
+def lower_bound(arena, p, split, work, after):  # type: ignore[no-untyped-def]
     """Seconds that an iteration takes at least, whatever the order.
 
     A device cannot begin before the shortest way of the first micro-batch to it, and when it is done with the backward
     pass of the last one the way back is left.
 
-    Returns:
-        The bound; ``[U]`` seconds that each device computes, and that at least pass when it has done so.
+    Args:
+        split: whether backward passes are split.
+        work, after: ``[U]``, for the seconds that each device computes, and that at least pass when it has done so.
     """
     num_stages, num_devices = len(p.slot_off) - 1, len(p.used)
     back = INPUT_GRAD if split else BACKWARD
@@ -121,9 +122,9 @@ def lower_bound(arena, p, split):  # type: ignore[no-untyped-def]
                     tail[t] = max(tail[t], _path_s(p, k, s, t) + backward[s] + tail[s])
     first = filled(arena.reals, num_devices, math.inf)[0]
     way_back = filled(arena.reals, num_devices, math.inf)[0]
-    work = filled(arena.reals, num_devices, 0.0)[0]
     weights = filled(arena.reals, num_devices, 0.0)[0]
-    after = take(arena.reals, num_devices)[0]
+    for d in range(num_devices):
+        work[d] = 0.0
     for s in range(num_stages):
         replicas = p.slot_off[s + 1] - p.slot_off[s]
         for r in range(min(replicas, p.num_microbatches)):
@@ -144,10 +145,10 @@ def lower_bound(arena, p, split):  # type: ignore[no-untyped-def]
             else:
                 after[d] = max(after[d], way_back[d])
             bound = max(bound, first[d] + work[d] + after[d])
-    return bound, work, after
+    return bound
 
 
-@kernel
+@part
 def choose(arena, p, wanted, give_up_s, peak, order):  # type: ignore[no-untyped-def]
     """Chooses among the wanted schedules that apply; what the first one takes decides if the others are tried.
 
@@ -163,8 +164,9 @@ def choose(arena, p, wanted, give_up_s, peak, order):  # type: ignore[no-untyped
     num_devices = len(p.used)
     best, best_score, best_time, best_over = -1, math.inf, math.inf, math.inf
     from_source, to_sink = depths(arena, p)
-    bound, work, after = lower_bound(arena, p, False)
-    split_bound, split_work, split_after = lower_bound(arena, p, True)
+    bounds = filled(arena.reals, 2, -1.0)[0]  # without and with split backward passes; made when they are of use
+    work_of = take(arena.reals, 2 * num_devices)[0]
+    after_of = take(arena.reals, 2 * num_devices)[0]
     current = take(arena.reals, num_devices)[0]
     left = take(arena.reals, num_devices)[0]
     for kind in range(NUM_SCHEDULES):
@@ -172,18 +174,22 @@ def choose(arena, p, wanted, give_up_s, peak, order):  # type: ignore[no-untyped
         label = kind if wanted[kind] else _SPLIT_LIST if split else _LIST
         if not wanted[label] or not applies(p, kind):
             continue
+        k = 1 if split else 0
+        work = work_of[k * num_devices : (k + 1) * num_devices]
+        after = after_of[k * num_devices : (k + 1) * num_devices]
+        if bounds[k] < 0.0 and (best >= 0 or _IS_LIST[kind]):
+            bounds[k] = lower_bound(arena, p, split, work, after)
         cost = 1.0 + SPLIT_BACKWARD_COST if split else 1.0
         for run in range(len(SLACKS) if _IS_LIST[kind] else 1):
             enough = best_score / cost * _LESS if best_over <= 0.0 else math.inf
-            if (split_bound if split else bound) >= enough:
+            if bounds[k] >= enough:
                 break
             marked = mark(arena)
             last, limited = 0.0, False
             if _IS_LIST[kind]:
                 for d in range(num_devices):
-                    left[d] = split_work[d] if split else work[d]
-                least = split_after if split else after
-                last, limited, flat = list_order(arena, p, to_sink, SLACKS[run], split, left, least, enough)
+                    left[d] = work[d]
+                last, limited, flat = list_order(arena, p, to_sink, SLACKS[run], split, left, after, enough)
             else:
                 flat = _named_order(arena, p, kind, from_source, to_sink)
             if last < enough:

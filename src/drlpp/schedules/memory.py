@@ -5,8 +5,9 @@ Memory depends on the order of a device's actions and not on their times. The se
 A receive is posted `LOOKAHEAD` actions before the action that reads it, and its buffer exists from then on. A gradient
 that was returned is kept until something that comes back proves that it was read: by then about `RETURNS_KEPT` of them
 wait. Values that were sent are no buffers of their own, since the stage keeps them for its backward pass anyway. So
-does a stage whose consumer is on the same device: there they count once, until the consumer's W if its backward pass is
-split. The gradients of a stage exist from the end of its first backward pass (B or I) on.
+does a stage whose consumer is on the same device: there they count once, until the consumer's I if its backward pass is
+split. The gradients of a stage exist from the end of its first backward pass (B or I) on, in a replica without
+micro-batches always.
 
 Where replicas make it depend on the micro-batch who the other side is, the first micro-batch of each replica decides.
 """
@@ -16,14 +17,14 @@ from __future__ import annotations
 import numpy as np
 
 from drlpp.plan.action import LOOKAHEAD
-from drlpp.schedules.arena import filled, kernel, take
+from drlpp.schedules.arena import filled, kernel, part, take
 from drlpp.schedules.events import ONE, slot_of
 
 RETURNS_KEPT = 2
 """Gradients of a stage that were returned to other devices and are still kept."""
 
 
-@kernel
+@part
 def message_memory(arena, p):  # type: ignore[no-untyped-def]
     """Bytes of the messages of a micro-batch, by slot.
 
@@ -61,7 +62,7 @@ def message_memory(arena, p):  # type: ignore[no-untyped-def]
     return received, returned, shared
 
 
-@kernel
+@part
 def peak_memory(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     """Writes the ``[U]`` peak bytes of the used devices under a `FlatSchedule`."""
     num_slots = np.uint64(len(p.slot_device))
@@ -73,8 +74,9 @@ def peak_memory(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     read = take(arena.reals, len(stage))[0]  # bytes from other devices that an action reads
     for d in range(len(p.used)):
         peak[d] = p.resident_bytes[d]
-    for i in range(len(p.slot_device)):
-        peak[p.slot_device[i]] -= p.gradient_bytes[i]
+    for s in range(len(p.slot_off) - 1):
+        for i in range(p.slot_off[s], min(p.slot_off[s + 1], p.slot_off[s] + p.num_microbatches)):
+            peak[p.slot_device[i]] -= p.gradient_bytes[i]
     for i in range(np.uint64(len(stage))):
         slot = slot_of(slot_off, np.uint64(stage[i]), np.uint64(microbatch[i]))
         read[i] = 0.0 if kind[i] == 3 else received[slot] if kind[i] == 0 else received[num_slots + slot]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from drlpp.plan import Action, Schedule
 from drlpp.plan.action import Kind
-from drlpp.schedules.arena import filled, kernel, take
+from drlpp.schedules.arena import filled, kernel, part, take
 
 FORWARD, BACKWARD, INPUT_GRAD, WEIGHT_GRAD = 0, 1, 2, 3
 KINDS: tuple[Kind, ...] = ("F", "B", "I", "W")
@@ -57,7 +57,7 @@ def from_schedule(schedule: Schedule, used: NDArray[np.int64]) -> FlatSchedule:
     )
 
 
-@kernel
+@part
 def empty_orders(arena, p, kinds):  # type: ignore[no-untyped-def]
     """A `FlatSchedule` to be filled, in which every micro-batch has `kinds` actions per stage, and where to begin."""
     num_stages, num_mb = len(p.slot_off) - 1, p.num_microbatches
@@ -104,7 +104,9 @@ def wave(arena, p, row_kind, row_offset, row_stride):  # type: ignore[no-untyped
             start[k] += 1
     for i in range(num_rows * num_mb):
         r, m = row[i], microbatch[i]
-        s = r % num_stages
+        s = r
+        while s >= num_stages:  # faster than the remainder
+            s -= num_stages
         first = p.slot_off[s]
         replicas = p.slot_off[s + 1] - first
         d = p.slot_device[first if replicas == 1 else first + m % replicas]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -144,8 +145,8 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
         if len(assignment.stage_of_op) != num_ops:
             check_partition(problem.graph, assignment.stage_of_op, assignment.num_stages)
     groups = [group for assignment in assignments for group in assignment.devices]
-    replicas = np.array([len(group) for group in groups], dtype=np.int64)
-    devices = np.array([d for group in groups for d in group], dtype=np.int64)
+    replicas = np.fromiter(map(len, groups), dtype=np.int64)
+    devices = np.fromiter(itertools.chain.from_iterable(groups), dtype=np.int64)
     if len(devices) and (devices.min() < 0 or devices.max() >= cluster.num_devices):
         raise ScheduleError(
             f"the placement uses devices {devices.min()}..{devices.max()}: cluster {cluster.name!r} has devices "
@@ -157,7 +158,7 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
         stage_off=stage_off,
         slot_off=offsets(replicas)[stage_off],
         replicas=replicas,
-        recompute=np.array([flag for assignment in assignments for flag in assignment.recompute], dtype=np.int64),
+        recompute=np.fromiter((flag for assignment in assignments for flag in assignment.recompute), dtype=np.int64),
         devices=devices,
     )
 

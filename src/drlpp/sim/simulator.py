@@ -88,7 +88,7 @@ class _Iteration:
         self.gradient = np.outer(plan.stage_graph.param_bytes, share)  # [S, D], once the stage has run backward
         self.held = [float(r) for r in self.resident]  # bytes on each device, without what has yet to be read
         for stage in plan.stages:
-            for d in stage.devices:
+            for d in stage.devices[: plan.num_microbatches]:
                 self.held[d] -= self.gradient[stage.index, d]
         self.memory = [[(0.0, size)] for size in self.held]
         self.kept: dict[tuple[int, int], int] = defaultdict(int)  # (s, d) -> returned gradients that are still kept
