@@ -5,9 +5,9 @@
 Plans of data parallelism, PipeDream and `drl` are simulated, and the iteration is taken apart: *ideal* (all work
 shared perfectly by speed), *balance* (what the busiest device computes more than that), *communication* (transfers and
 all-reduces on the critical path), *bubble* (the rest). The reason of a difference is the part that changed most; where
-a baseline's plan does not fit, memory. Cases with another objective are left out. Budgets are seconds of processor time. Rows are kept in the output folder.
-Writes the tables between the markers ``paper-claims`` of docs/benchmarks.md, and docs/when-it-wins.md from the same
-rows.
+a baseline's plan does not fit, memory. Cases with another objective are left out. Budgets are seconds of processor
+time. Rows are kept in the output folder. Writes the tables between the markers ``paper-claims`` of docs/benchmarks.md,
+and docs/when-it-wins.md from the same rows.
 """
 
 from __future__ import annotations
