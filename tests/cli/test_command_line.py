@@ -121,6 +121,13 @@ def test_an_edited_plan_is_refused(files, capsys):
         assert "the order is F, then B" in capsys.readouterr().err
 
 
+def test_a_python_file_without_a_function_is_told_how_to_name_one(files, capsys):
+    path = files / "model.py"
+    path.write_text("def build(): ...")
+    assert run_command_line(["plan", str(path), "--cluster", "local-2"]) == 2
+    assert "path/to/file.py:callable" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_an_imported_profile_cannot_be_run(files, capsys):
     path = files / "plan.json"
     assert plan(files, "-o", str(path)) == 0

@@ -41,6 +41,12 @@ def test_tiles_when_data_parallelism_has_no_plan(problem, plan, simulation, resu
     )
 
 
+def test_a_plan_far_above_the_bound_is_said_to_be_so_many_times_as_long(problem, plan, simulation, results):
+    value = simulation.prediction.iteration_time_s
+    first, _ = words(simulation, explain(simulation), compare_results(problem, results, Bound(value / 2.5)))
+    assert "so it takes at most 2.5 times as long as the best possible." in first
+
+
 def test_words_name_stages_speed_and_bottleneck(problem, plan, simulation, results):
     first, second = words(simulation, explain(simulation), compare_results(problem, results, Bound(0.01)))
     assert "4 stages on 5 of 8 devices (2 a100, 3 v100), with branches that run side by side" in first

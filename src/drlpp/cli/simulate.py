@@ -76,8 +76,9 @@ def validate(plan: inputs.PlanFile) -> None:
 
     loaded = load_plan(plan)
     check(loaded)
+    stages = "stage" if loaded.num_stages == 1 else "stages"
     out().print(
-        f"legal: {loaded.num_stages} stages, {loaded.graph.num_ops} ops, {len(loaded.schedule)} of "
+        f"legal: {loaded.num_stages} {stages}, {loaded.graph.num_ops} ops, {len(loaded.schedule)} of "
         f"{loaded.cluster.num_devices} devices, {loaded.num_microbatches} micro-batches",
         markup=False,
         soft_wrap=True,

@@ -34,6 +34,7 @@ def whatif(
 
     from drlpp.errors import InfeasibleError
     from drlpp.planners.base import Budget
+    from drlpp.report.wording import format_count
     from drlpp.solve import make_planner
     from drlpp.units import format_time
     from drlpp.whatif import changes, what_if
@@ -62,7 +63,7 @@ def whatif(
         for outcome in (today, *outcomes):
             speed, step = outcome.throughput_samples_per_s, outcome.iteration_time_s
             gain = "" if outcome is today else f"{100 * outcome.gain:+.1f} %" if outcome.gain is not None else "-"
-            figures = (gain, f"{speed:.4g}" if speed else outcome.status, format_time(step) if step else "-")
+            figures = (gain, format_count(speed) if speed else outcome.status, format_time(step) if step else "-")
             table.add_row(outcome.change, *figures)
         out().print(table)
         if today.gain is None:

@@ -10,7 +10,7 @@ import dataclasses
 from drlpp.errors import PlanError
 from drlpp.plan import Action, Plan
 
-RUN_INSTEAD = "`drlpp run` executes the plan as it is"
+RUN_INSTEAD = "plan with --for ENGINE to stay within what the engine can do, or use `drlpp run`"
 """The way out for plans that an engine cannot express."""
 
 

@@ -145,10 +145,10 @@ def _speed(plan: Plan, prediction: Prediction, comparison: Comparison | None) ->
         out.append(f"Data parallelism has no plan to compare with ({baseline.status}).")
     bound = comparison.useful_bound_s
     if bound is not None:
-        out.append(
-            f"No plan can take less than {format_time(bound)} here, so it is within {gap_to(bound, value):.1%} of the "
-            "best possible."
-        )
+        gap = gap_to(bound, value)
+        near = f"it is within {gap:.1%} of the best possible"
+        far = f"it takes at most {1 + gap:.1f} times as long as the best possible"
+        out.append(f"No plan can take less than {format_time(bound)} here, so {near if gap <= 1 else far}.")
     return out
 
 

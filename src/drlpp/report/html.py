@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 
+from drlpp.cluster import cluster_presets
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
 from drlpp.plan import Plan, Prediction, Trace
@@ -222,7 +223,8 @@ def _provenance(plan: Plan) -> list[tuple[str, str]]:
 
 def _commands(plan: Plan) -> list[dict[str, str]]:
     p = plan.provenance
-    make = ["drlpp", "plan", plan.graph.source or "GRAPH.json", "--cluster", plan.cluster.name, "--planner", p.planner]
+    cluster = plan.cluster.name if plan.cluster.name in cluster_presets() else "CLUSTER.yaml"
+    make = ["drlpp", "plan", plan.graph.source or "GRAPH.json", "--cluster", cluster, "--planner", p.planner]
     make += ["--num-microbatches", str(plan.num_microbatches), "--seed", str(p.seed)]
     if p.budget_s is not None:
         make += ["--budget", f"{p.budget_s:g}"]
