@@ -222,6 +222,8 @@ def _walk_loads(search: Search, start: Assignment, rng: np.random.Generator) -> 
     def energy(plan: Assignment) -> tuple[float, float]:
         loads = search.evaluator.loads_s(plan)
         most = float(loads.max())
+        if most <= 0.0:
+            return 0.0, 1e-300
         return most, most * float(((loads / most) ** POWER).sum()) ** (1.0 / POWER)
 
     current = best = start
