@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from planner_cases import data_file, levels_cluster, profile, small_cluster, small_problem
@@ -10,7 +12,7 @@ from drlpp.planners.base import Budget
 from drlpp.planners.device_states import AllReduceTable
 from drlpp.planners.dynamic_program import DynamicProgram
 from drlpp.planners.label_search import anneal_labels, arc_arrays, make_slots
-from drlpp.planners.moves import PLACEMENT_MOVES, free_assignment, shift_boundary, toggle_recompute
+from drlpp.planners.moves import PLACEMENT_MOVES, change_replica, free_assignment, shift_boundary, toggle_recompute
 from drlpp.planners.op_arrays import op_arrays
 from drlpp.planners.random_plans import random_assignment
 from drlpp.problem import PlanningProblem
@@ -70,13 +72,25 @@ def test_moves_keep_assignments_legal(seed):
     current = random_assignment(problem, rng)
     evaluator = Evaluator(problem)
     changed = 0
-    for move in (*PLACEMENT_MOVES, shift_boundary, toggle_recompute) * 4:
+    for move in (*PLACEMENT_MOVES, change_replica, shift_boundary, toggle_recompute) * 4:
         proposed = move(problem, current, rng)
         if proposed is not None:
             evaluator.bottleneck_s(proposed)  # raises where it is not legal
             assert len(proposed.recompute) == proposed.num_stages
             current, changed = proposed, changed + 1
     assert changed > 5
+
+
+def test_a_device_may_join_any_stage():
+    problem = small_problem(0, UNEQUAL, num_ops=6)
+    start = Assignment(np.array([0, 0, 0, 1, 1, 1]), ((0,), (1,)))
+    rng = np.random.default_rng(0)
+    found = {plan.devices for _ in range(200) if (plan := change_replica(problem, start, rng)) is not None}
+    assert ((0,), (1, 0)) in found  # joins, though it runs the other stage
+    assert ((1,), (1,)) in found  # takes the place of another
+    alone = dataclasses.replace(problem, replication=False)
+    for _ in range(50):
+        assert {len(group) for group in change_replica(alone, start, rng).devices} == {1}
 
 
 def test_any_map_from_ops_to_devices_is_a_plan():

@@ -7,8 +7,8 @@ Two searches take turns. The *label search* fixes the devices of the stages and 
 load of the stages, with hundreds of thousands of moves per second; between its runs the devices change (swap,
 replicas, split and merge of stages). For the objective iteration-time a *walk* with the full simulation refines the
 best plans, with moves of several ops over a boundary, of devices, and of recomputation. For the steady state, and
-without replication, ops may also go to any device, which gives plans with several stages per device. Restarts begin
-at one of the best plans so far.
+without replication, ops may also go to any device, which gives plans with several stages per device; and a walk on the
+exact loads lets any device join or leave any stage. Restarts begin at one of the best plans so far.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.data_parallel import data_parallel_assignment
 from drlpp.planners.device_states import AllReduceTable
 from drlpp.planners.dynamic_program import run_dynamic_program
-from drlpp.planners.exact_search import anneal_exactly
+from drlpp.planners.exact_search import POWER, anneal_exactly
 from drlpp.planners.label_search import anneal_labels, arc_arrays, make_slots
 from drlpp.planners.moves import (
     PLACEMENT_MOVES,
     Move,
+    change_replica,
     free_assignment,
     merge_stages,
     move_replica,
@@ -49,7 +50,7 @@ START_SHARE = 0.6
 """Part of the budget for the planners that give the starts."""
 EXACT_MOVES = 20_000
 """Of one run on a plan whose stages share devices."""
-WALK_STEPS = 150
+WALK_STEPS, LOAD_STEPS = 150, 1500
 MANY_STAGES = 256
 """With more stages than this the label search only polishes."""
 
@@ -95,6 +96,8 @@ def anneal(search: Search, rng: np.random.Generator) -> None:
         if search.problem.objective == "steady-state":
             if number % 3 == 2:
                 labels.run_free(start, rng)
+            elif number % 3 == 1:
+                _walk_loads(search, start, rng)
             else:
                 labels.run(start if number == 0 else _changed(search.problem, start, rng, PLACEMENT_MOVES), rng)
         else:
@@ -201,3 +204,40 @@ def _walk(search: Search, start: Assignment, rng: np.random.Generator) -> None:
         temperature = max(hot * 0.01 ** (step / WALK_STEPS) * value, 1e-300)
         if new <= value or rng.random() < math.exp(-(new - value) / temperature):
             current, value = proposed, new
+
+
+_LOAD_MOVES: tuple[Move, ...] = (
+    *(shift_boundary,) * 8,
+    *(change_replica,) * 4,
+    swap_devices,
+    move_replica,
+    split_stage,
+    merge_stages,
+)
+
+
+def _walk_loads(search: Search, start: Assignment, rng: np.random.Generator) -> None:
+    """Annealing on the exact loads, where any device may join or leave any stage; the best is offered."""
+
+    def energy(plan: Assignment) -> tuple[float, float]:
+        loads = search.evaluator.loads_s(plan)
+        most = float(loads.max())
+        if most <= 0.0:
+            return 0.0, 1e-300
+        return most, most * float(((loads / most) ** POWER).sum()) ** (1.0 / POWER)
+
+    current = best = start
+    least, value = energy(start)
+    hot = 10 ** rng.uniform(-3.5, -1.8)
+    for step in range(LOAD_STEPS):
+        if search.budget.spent:
+            break
+        proposed = _LOAD_MOVES[int(rng.integers(len(_LOAD_MOVES)))](search.problem, current, rng)
+        if proposed is None:
+            continue
+        most, new = energy(proposed)
+        if new <= value or rng.random() < math.exp(-(new - value) / (hot * 0.01 ** (step / LOAD_STEPS) * value)):
+            current, value = proposed, new
+            if most < least:
+                best, least = proposed, most
+    search.offer(best)

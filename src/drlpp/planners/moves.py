@@ -83,6 +83,20 @@ def move_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Gen
     return Assignment(start.stage_of_op, tuple(tuple(d) for d in placed), start.recompute)
 
 
+def change_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
+    """Adds a device to a stage, takes one away or puts one in the place of another, whatever else the devices run."""
+    s = int(rng.integers(start.num_stages))
+    group = list(start.devices[s])
+    others = [d for d in range(problem.cluster.num_devices) if d not in group]
+    change = int(rng.integers(3)) if problem.may_replicate else 2
+    if (len(group) == 1) if change == 1 else (not others):
+        return None
+    at = int(rng.integers(len(group) + (change == 0)))
+    group[at : at + (change > 0)] = [] if change == 1 else [int(rng.choice(others))]
+    devices = (*start.devices[:s], tuple(group), *start.devices[s + 1 :])
+    return Assignment(start.stage_of_op, devices, start.recompute)
+
+
 def split_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
     """Cuts a stage in two along the order of the ops and gives each a part of the replicas, or one an idle device."""
     used = {d for group in start.devices for d in group}
