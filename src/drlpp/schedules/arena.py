@@ -1,4 +1,4 @@
-"""Memory of the compiled code: three buffers that kernels take parts of, and the ways in which they are compiled.
+"""Memory of the compiled code: three buffers that kernels take parts of, and the two ways in which they are compiled.
 
 A kernel that allocates nothing needs no counting of references to arrays, which takes longer to compile than the
 kernel itself and slows it down. So whoever calls compiled code from Python brings an `Arena`, and kernels take their
@@ -16,12 +16,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
-from numba.core.types import unliteral
 from numpy.typing import NDArray
 
 _OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False, "no_cfunc_wrapper": True}
-_KERNEL = _OPTIONS | {"no_cpython_wrapper": True}
-_PART = _KERNEL | {"forceinline": True}
+_KERNEL = _OPTIONS | {"no_cpython_wrapper": True, "forceinline": True}
 _ENTRY = _OPTIONS | {"nogil": True}
 _SOURCES = tuple(
     (path.name, path.stat().st_mtime_ns, path.stat().st_size)
@@ -33,28 +31,18 @@ _SOURCES = tuple(
 def _compiled(options: dict[str, Any], function: Callable[..., Any]) -> Any:
     """Compiles a function, in a cache that ends with a change of any file: numba itself looks at the function's own."""
     compiled = numba.njit(**options)(function)
-    for_types = compiled.get_call_template
-    # once for all integers, not for every constant that somebody calls it with
-    compiled.get_call_template = lambda args, kws: for_types(
-        [unliteral(a) for a in args], {k: unliteral(a) for k, a in kws.items()}
-    )
     cache_file = compiled._cache._cache_file
     cache_file._source_stamp = (cache_file._source_stamp, _SOURCES)
     return compiled
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compiles a function that only compiled code calls; arrays that it returns have to be in a tuple."""
-    return _compiled(_KERNEL, function)
+    """Compiles a function that only compiled code calls; arrays that it returns have to be in a tuple.
 
-
-def part(function: Callable[..., Any]) -> Any:
-    """The same, for a function whose code becomes part of that of its callers.
-
-    An array is handed over as seven numbers, so that a call with a `PlacedStages` takes about as long as simulating
-    five actions.
+    Its code becomes part of that of its callers: an array is handed over as seven numbers, so that a call with a
+    `PlacedStages` would take about as long as the simulation of five actions.
     """
-    return _compiled(_PART, function)
+    return _compiled(_KERNEL, function)
 
 
 def entry(function: Callable[..., Any]) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from drlpp.schedules.arena import entry, filled, kernel, mark, part, release, take
+from drlpp.schedules.arena import entry, filled, kernel, mark, release, take
 from drlpp.schedules.interleaved import interleaved, is_interleaved
 from drlpp.schedules.list_scheduler import SLACKS, list_order
 from drlpp.schedules.orders import BACKWARD, FORWARD, INPUT_GRAD, WEIGHT_GRAD
@@ -32,7 +32,7 @@ _LESS = 1.0 - 1e-12
 """Times that differ by less than this are equal but for rounding; then the schedule that comes first is chosen."""
 
 
-@part
+@kernel
 def applies(p, kind):  # type: ignore[no-untyped-def]
     """Whether a schedule can be made for stages so placed, and makes sense."""
     if kind == _ZBV:
@@ -55,7 +55,7 @@ def applicable(p, out):  # type: ignore[no-untyped-def]
         out[kind] = applies(p, kind)
 
 
-@part
+@kernel
 def _named_order(arena, p, kind, from_source, to_sink):  # type: ignore[no-untyped-def]
     if kind == _GPIPE:
         return gpipe(arena, p, from_source, to_sink)
@@ -148,7 +148,7 @@ def lower_bound(arena, p, split, work, after):  # type: ignore[no-untyped-def]
     return bound
 
 
-@part
+@kernel
 def choose(arena, p, wanted, give_up_s, peak, order):  # type: ignore[no-untyped-def]
     """Chooses among the wanted schedules that apply; what the first one takes decides if the others are tried.
 

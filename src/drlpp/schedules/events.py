@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.schedules.arena import filled, kernel, part, take
+from drlpp.schedules.arena import filled, kernel, take
 
 ONE = np.uint64(1)
 """Indices are unsigned, since a signed one may count from the end and is checked for that at every access."""
@@ -78,7 +78,7 @@ class Links(NamedTuple):
     in_free: NDArray[np.float64]
 
 
-@part
+@kernel
 def idle_links(arena, p):  # type: ignore[no-untyped-def]
     """All channels and ports of a `PlacedStages`, free from the start."""
     num_hosts = len(p.port_bandwidth)
@@ -121,7 +121,7 @@ def transfer(links, src, dst, num_bytes, given_s, now):  # type: ignore[no-untyp
     return end + (links.port_latency_s[a] + links.port_latency_s[b])
 
 
-@part
+@kernel
 def expected_inputs(arena, p):  # type: ignore[no-untyped-def]
     """(``[2 * S * M]`` messages that each F and, after all of these, each B or I waits for, without gradients,)."""
     num_stages, num_mb = len(p.slot_off) - 1, p.num_microbatches

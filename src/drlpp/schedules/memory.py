@@ -17,14 +17,14 @@ from __future__ import annotations
 import numpy as np
 
 from drlpp.plan.action import LOOKAHEAD
-from drlpp.schedules.arena import filled, kernel, part, take
+from drlpp.schedules.arena import filled, kernel, take
 from drlpp.schedules.events import ONE, slot_of
 
 RETURNS_KEPT = 2
 """Gradients of a stage that were returned to other devices and are still kept."""
 
 
-@part
+@kernel
 def message_memory(arena, p):  # type: ignore[no-untyped-def]
     """Bytes of the messages of a micro-batch, by slot.
 
@@ -62,7 +62,7 @@ def message_memory(arena, p):  # type: ignore[no-untyped-def]
     return received, returned, shared
 
 
-@part
+@kernel
 def peak_memory(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     """Writes the ``[U]`` peak bytes of the used devices under a `FlatSchedule`."""
     num_slots = np.uint64(len(p.slot_device))

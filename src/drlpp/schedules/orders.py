@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from drlpp.plan import Action, Schedule
 from drlpp.plan.action import Kind
-from drlpp.schedules.arena import filled, kernel, part, take
+from drlpp.schedules.arena import filled, kernel, take
 
 FORWARD, BACKWARD, INPUT_GRAD, WEIGHT_GRAD = 0, 1, 2, 3
 KINDS: tuple[Kind, ...] = ("F", "B", "I", "W")
@@ -57,7 +57,7 @@ def from_schedule(schedule: Schedule, used: NDArray[np.int64]) -> FlatSchedule:
     )
 
 
-@part
+@kernel
 def empty_orders(arena, p, kinds):  # type: ignore[no-untyped-def]
     """A `FlatSchedule` to be filled, in which every micro-batch has `kinds` actions per stage, and where to begin."""
     num_stages, num_mb = len(p.slot_off) - 1, p.num_microbatches

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import ScheduleError
-from drlpp.schedules.arena import entry, filled, kernel, part, take, with_arena
+from drlpp.schedules.arena import entry, filled, kernel, take, with_arena
 from drlpp.schedules.events import ONE, expected_inputs, idle_links, pop, push, settle, slot_of, transfer
 from drlpp.schedules.memory import peak_memory
 from drlpp.schedules.orders import FlatSchedule
@@ -46,7 +46,7 @@ def replay_alone(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     return replay_into(arena, p, flat, peak)
 
 
-@part
+@kernel
 def replay_into(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     """Writes the ``[U]`` peaks; returns the number of actions that ended, and the time."""
     num_mb = p.num_microbatches
@@ -95,7 +95,7 @@ def replay_into(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     )
 
 
-@part
+@kernel
 def _loop(  # type: ignore[no-untyped-def]
     p,
     flat,

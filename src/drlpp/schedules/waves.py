@@ -8,11 +8,11 @@ in PipeDream, SOSP 2019: that many micro-batches are in flight to keep every dev
 
 from __future__ import annotations
 
-from drlpp.schedules.arena import filled, kernel, part, take
+from drlpp.schedules.arena import filled, kernel, take
 from drlpp.schedules.orders import BACKWARD, FORWARD, wave
 
 
-@part
+@kernel
 def depths(arena, p):  # type: ignore[no-untyped-def]
     """Longest paths in the DAG of stages, counted in devices (a stage of R replicas counts R).
 
@@ -66,7 +66,7 @@ def gpipe(arena, p, from_source, to_sink):  # type: ignore[no-untyped-def]
     return wave(arena, p, kind, offset, stride)
 
 
-@part
+@kernel
 def one_f_one_b(arena, p, to_sink, eagerness):  # type: ignore[no-untyped-def]
     """One forward, one backward: as many micro-batches in flight as there are devices from the stage to the end.
 

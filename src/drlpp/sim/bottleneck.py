@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.schedules.arena import entry, filled, kernel, part, with_arena
+from drlpp.schedules.arena import entry, filled, kernel, with_arena
 from drlpp.schedules.placed import PlacedStages
 
 LONGEST_PERIOD = 10_000
@@ -44,7 +44,7 @@ def _seconds(p, message, src, dst):  # type: ignore[no-untyped-def]
     return p.port_latency_s[a] + p.port_latency_s[b] + p.message_bytes[message] / bandwidth
 
 
-@part
+@kernel
 def write_loads(arena, p, load):  # type: ignore[no-untyped-def]
     """Writes the ``[U]`` loads."""
     for u in range(len(p.used)):

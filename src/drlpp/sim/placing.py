@@ -16,7 +16,7 @@ from drlpp.graph.stages import check_partition
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import PlacedStages
-from drlpp.schedules.arena import Arena, entry, filled, kernel, part, take, with_arena
+from drlpp.schedules.arena import Arena, entry, filled, kernel, take, with_arena
 from drlpp.sim.bits import lists_before, merge_sort, same_bits
 from drlpp.sim.problem_arrays import ProblemArrays, pack
 
@@ -116,7 +116,7 @@ def _join(arrays, out, sizes):  # type: ignore[no-untyped-def]
             at += 1
 
 
-@part
+@kernel
 def _is_legal(arena, a, labels, num_stages):  # type: ignore[no-untyped-def]
     used = filled(arena.ints, num_stages, 0)[0]
     count = 0
@@ -134,7 +134,7 @@ def _is_legal(arena, a, labels, num_stages):  # type: ignore[no-untyped-def]
     return count == num_stages
 
 
-@part
+@kernel
 def _sent_values(arena, a, labels, num_stages, num_words):  # type: ignore[no-untyped-def]
     """The values that leave their stage, in order of their first edge that does.
 
@@ -173,7 +173,7 @@ def _sent_values(arena, a, labels, num_stages, num_words):  # type: ignore[no-un
     return stage, value, grad, seconds, bits, first, following, n
 
 
-@part
+@kernel
 def _message_order(arena, a, stage, value, grad, seconds, bits, num_words, n):  # type: ignore[no-untyped-def]
     """Sorts sent values by (stage, receiving stages, backward phase first, gradient, timed), as `stage_graph` does."""
     order = take(arena.ints, n)[0]
@@ -186,7 +186,7 @@ def _message_order(arena, a, stage, value, grad, seconds, bits, num_words, n):  
     return order, flags
 
 
-@part
+@kernel
 def _messages(arena, a, labels, num_stages, num_words):  # type: ignore[no-untyped-def]
     """Fields of `PlacedStages` about messages; and the sent values for `_activations`."""
     stage, value, grad, seconds, bits, first, following, n = _sent_values(arena, a, labels, num_stages, num_words)
@@ -283,7 +283,7 @@ def _has(bits, num_words, row, s):  # type: ignore[no-untyped-def]
     return (bits[row * num_words + (s >> 6)] >> np.uint64(s & 63)) & np.uint64(1) != np.uint64(0)
 
 
-@part
+@kernel
 def _activations(arena, a, labels, num_stages, num_words, stage, bits, first, following):  # type: ignore[no-untyped-def]
     """``[S]`` bytes kept and received: every tensor once per stage that has it, in the graph's order."""
     activation = filled(arena.reals, num_stages, 0.0)[0]
@@ -316,7 +316,7 @@ def _activations(arena, a, labels, num_stages, num_words, stage, bits, first, fo
     return activation, boundary
 
 
-@part
+@kernel
 def _parameters(arena, a, labels, num_stages, num_words):  # type: ignore[no-untyped-def]
     """``[S]`` parameter bytes; sets of stages that share some, their bytes, their order, and how many there are."""
     most = 1  # the last row is for the parameter in hand
@@ -356,7 +356,7 @@ def _parameters(arena, a, labels, num_stages, num_words):  # type: ignore[no-unt
     return params, tied_bits, tied_bytes, tied_order
 
 
-@part
+@kernel
 def _devices(arena, a, devices, timed):  # type: ignore[no-untyped-def]
     """Fields of `PlacedStages` about devices, hosts and channels."""
     num_slots = len(devices)
@@ -412,7 +412,7 @@ def _devices(arena, a, devices, timed):  # type: ignore[no-untyped-def]
     )
 
 
-@part
+@kernel
 def _times(arena, a, labels, slot_off, devices, recompute):  # type: ignore[no-untyped-def]
     """``[4, L]`` seconds of the actions in each slot."""
     num_stages, num_slots = len(slot_off) - 1, len(devices)
@@ -438,7 +438,7 @@ def _times(arena, a, labels, slot_off, devices, recompute):  # type: ignore[no-u
     return (action_s.reshape((4, num_slots)),)
 
 
-@part
+@kernel
 def _resident(  # type: ignore[no-untyped-def]
     arena, a, slot_off, devices, slot_device, num_used, params, tied_bits, num_words, tied_bytes, tied_order
 ):
@@ -476,7 +476,7 @@ def _resident(  # type: ignore[no-untyped-def]
     return resident, gradient, optimizer
 
 
-@part
+@kernel
 def _groups(  # type: ignore[no-untyped-def]
     arena,
     num_mb,
@@ -591,7 +591,7 @@ def _groups(  # type: ignore[no-untyped-def]
     )
 
 
-@part
+@kernel
 def place(arena, a, packed, number):  # type: ignore[no-untyped-def]
     """Places one of some packed assignments.
 
