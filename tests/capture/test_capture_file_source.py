@@ -80,3 +80,15 @@ def test_a_file_that_cannot_be_imported(tmp_path):
     path.write_text("x = 1\ndef f(:\n")
     with pytest.raises(CaptureError, match=r"bad\.py:2 raises SyntaxError"):
         load_model(f"{path}:f").build()
+
+
+def test_a_constructor_that_needs_values_gets_them(tmp_path):
+    path = tmp_path / "orthogonal.py"
+    path.write_text(
+        "import torch\n"
+        "def make():\n"
+        "    layer = torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(4, 4))\n"
+        "    return layer, torch.ones(2, 4), lambda y: y.sum()\n"
+    )
+    graph = capture(load_model(f"{path}:make")).graph
+    assert graph == capture(load_model(f"{path}:make"), device="cpu").graph

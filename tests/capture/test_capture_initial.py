@@ -47,12 +47,21 @@ class Stack(nn.Module):
         nn.init.normal_(self.last.weight)
 
 
+class Orthogonal(nn.Module):
+    """Its constructor decides by the values of a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4))
+
+
 def whole(make: type[nn.Module], seed: int) -> dict[str, torch.Tensor]:
     with seeded_construction(seed):
         return dict(make().named_parameters(remove_duplicate=False))
 
 
-@pytest.mark.parametrize("make", [Odd, Copied, Stack])
+@pytest.mark.parametrize("make", [Odd, Copied, Stack, Orthogonal])
 def test_each_parameter_alone_is_as_in_the_whole(make: type[nn.Module]) -> None:
     for name, value in whole(make, 5).items():
         (found,) = initial_values(make, [name], seed=5).values()

@@ -5,7 +5,7 @@ them, so that a model of any size is built in the memory of its largest single p
 without touching it). Buffers keep their values, so constructors that compute with them still work. In contrast to the
 meta device, the exported graph is the same as that of the real model: the device of every tensor is the same.
 
-Left out: constructors that decide by the values of parameters (they read zeros).
+Left out: constructors that decide by the values of parameters: they read zeros, or fail (`needs_values`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -127,6 +132,12 @@ class _CopiesOfHollow(TorchFunctionMode):
         if id(original) not in memo:
             memo[id(original)] = self._copied(original)
         return memo[id(original)]
+
+
+def needs_values(error: Exception) -> bool:
+    """Whether a constructor failed because it decides by the values of hollow parameters."""
+    kinds = (DataDependentOutputException, DynamicOutputShapeException)
+    return isinstance(error, kinds) or isinstance(error.__cause__, kinds)
 
 
 def is_hollow(tensor: torch.Tensor) -> bool:

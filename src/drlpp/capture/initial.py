@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from drlpp.capture.hollow import hollow_parameters
+from drlpp.capture.hollow import hollow_parameters, needs_values
 from drlpp.errors import InputError
 from drlpp.seeds import derived_seed
 
@@ -34,8 +34,8 @@ def initial_values(
 ) -> Mapping[str, torch.Tensor]:
     """The values that some parameters have when the model is made.
 
-    Needs the memory of these and of the largest other one. Where a wanted parameter is computed from another one, the
-    whole model is made.
+    Needs the memory of these and of the largest other one. Where a wanted parameter is computed from another one, or a
+    constructor decides by values, the whole model is made.
 
     Args:
         make_model: makes the model; called twice.
@@ -45,26 +45,35 @@ def initial_values(
     Raises:
         InputError: the model has no such parameter.
     """
-    with seeded_construction(seed), hollow_parameters() as hollow:
-        parameters = dict(make_model().named_parameters(remove_duplicate=False))
-    if absent := [n for n in names if n not in parameters]:
-        raise InputError(
-            f"the model that make_model makes has no parameter {absent[0]!r}: make the one that was captured"
-        )
-    numbers = {hollow.number(parameters[n]) for n in names}
-    known = {number for number in numbers if number is not None}
-    if len(known) == len(numbers):
-        with seeded_construction(seed), hollow_parameters(keep=known) as part:
-            made = make_model()
-        if not part.mixed:
-            return _values(made, names)
+    try:
+        with seeded_construction(seed), hollow_parameters() as hollow:
+            wanted = _wanted(make_model(), names)
+    except Exception as error:
+        if not needs_values(error):
+            raise
+    else:
+        numbers = {hollow.number(p) for p in wanted.values()}
+        known = {number for number in numbers if number is not None}
+        if len(known) == len(numbers):
+            with seeded_construction(seed), hollow_parameters(keep=known) as part:
+                made = make_model()
+            if not part.mixed:
+                return _values(made, names)
     with seeded_construction(seed):
         return _values(make_model(), names)
 
 
-def _values(model: torch.nn.Module, names: Collection[str]) -> Mapping[str, torch.Tensor]:
+def _wanted(model: torch.nn.Module, names: Collection[str]) -> dict[str, torch.nn.Parameter]:
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    return {n: parameters[n].detach() for n in names}
+    if absent := [n for n in names if n not in parameters]:
+        raise InputError(
+            f"the model that make_model makes has no parameter {absent[0]!r}: make the one that was captured"
+        )
+    return {n: parameters[n] for n in names}
+
+
+def _values(model: torch.nn.Module, names: Collection[str]) -> Mapping[str, torch.Tensor]:
+    return {n: p.detach() for n, p in _wanted(model, names).items()}
 
 
 class _Seeded(TorchDispatchMode):

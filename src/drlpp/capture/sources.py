@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import torch
 
-from drlpp.capture.hollow import hollow_parameters
+from drlpp.capture.hollow import hollow_parameters, needs_values
 from drlpp.capture.initial import seeded_construction
 from drlpp.capture.loss import LossFunction
 from drlpp.errors import CaptureError
@@ -57,14 +57,21 @@ class ModelSource:
         """Builds the model and its inputs; the caller's random state is left alone.
 
         Args:
-            device: ``meta``: parameters take no memory and have no values; ``cpu``: they have.
+            device: ``meta``: parameters take no memory and have no values, unless a constructor needs them; ``cpu``:
+                they have.
             seed: of the initial parameters and the inputs.
 
         Raises:
             CaptureError: the model cannot be built.
         """
-        context: AbstractContextManager[Any] = hollow_parameters() if device == "meta" else nullcontext()
-        with seeded_construction(seed), context:
+        if device == "meta":
+            try:
+                with seeded_construction(seed), hollow_parameters():
+                    return self.make()
+            except CaptureError as error:
+                if not needs_values(error):
+                    raise
+        with seeded_construction(seed):
             return self.make()
 
 
