@@ -74,8 +74,8 @@ def peak_memory(arena, p, flat, peak):  # type: ignore[no-untyped-def]
     read = take(arena.reals, len(stage))[0]  # bytes from other devices that an action reads
     for d in range(len(p.used)):
         peak[d] = p.resident_bytes[d]
-    for x in range(len(p.slot_off) - 1):
-        for i in range(p.slot_off[x], min(p.slot_off[x + 1], p.slot_off[x] + p.num_microbatches)):
+    for t in range(len(p.slot_off) - 1):
+        for i in range(p.slot_off[t], min(p.slot_off[t + 1], p.slot_off[t] + p.num_microbatches)):
             peak[p.slot_device[i]] -= p.gradient_bytes[i]
     for i in range(np.uint64(len(stage))):
         slot = slot_of(slot_off, np.uint64(stage[i]), np.uint64(microbatch[i]))
