@@ -24,18 +24,20 @@ Semantics (two implementations agree on them: `sim.simulator` is the readable on
 7. The optimizer step of a device starts when its actions and its all-reduces have ended. The iteration ends with the
    last device.
 8. A stage that recomputes runs its forward pass again as the first part of B (or I).
-9. Memory of a device: parameters, gradients and optimizer state of its stages all the time, and for each micro-batch
-   in flight the stage's activations, from the start of F to the end of B, or of W: I frees nothing. A stage that
-   recomputes holds only what it received, and all of its activations during B (or from the start of I to the end of W).
-   Buffers of messages (`schedules.memory`): what the two actions after the current one read from other devices is
-   there already; gradients that B or I reads are there until it ends; and of the gradients that a stage returns to
-   other devices, the last two are kept. Memory depends on the order of a device's actions only.
+9. Memory of a device: parameters and optimizer state of its stages all the time, the gradients of a stage from the end
+   of its first backward pass on (in a replica without micro-batches always), and for each micro-batch in flight the
+   stage's activations, from the start of F to the end of B, or of W: I frees nothing. A stage that recomputes holds
+   only what it received, and all of its activations during B (or from the start of I to the end of W). What a stage
+   receives from one on the same device counts once, up to B or I, since the other keeps it for longer, unless that one
+   recomputes. Buffers of messages (`schedules.memory`): what the two actions after the current one read from other
+   devices is there already; gradients that B or I reads are there until it ends; and of the gradients that a stage
+   returns to other devices, the last two are kept. Memory depends on the order of a device's actions only.
 
-Left out: gradients that wait for a stage on the same device; tensors that two stages of a device share (they count
-twice); temporary memory inside an action, memory of the framework; contention of transfers with compute, of flows
-inside a host, and in switches; protocol start-up (rendezvous), stragglers and jitter; overlap of an all-reduce with the
-backward passes of its own stage (buckets); input loading. Ports are served first come first served, where real flows
-share them.
+Left out: gradients that wait for a stage on the same device; a tensor that two stages of a device receive from a third
+(it counts twice); temporary memory inside an action, memory of the framework; contention of transfers with compute, of
+flows inside a host, and in switches; protocol start-up (rendezvous), stragglers and jitter; overlap of an all-reduce
+with the backward passes of its own stage (buckets); input loading. Ports are served first come first served, where real
+flows share them.
 """
 
 from drlpp.sim.evaluator import Evaluation, Evaluator
