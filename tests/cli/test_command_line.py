@@ -35,6 +35,7 @@ def test_plan_prints_json_only(files, capsys):
     assert answer["status"] == "ok"
     assert answer["lower_bound_s"] <= answer["iteration_time_s"]
     assert len(answer["peak_memory_bytes"]) == 2
+    assert answer["speedup_over_data_parallel"] > 0
     assert answer["plan"]["format"] == "drlpp-plan"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,7 +72,8 @@ def plan(
     problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
     result = solve_visibly(restricted or chosen, problem, budget, seed)
     bound = lower_bound(problem)
-    row = comparison_row(result, problem, bound.value_s)
+    data_parallel_s = data_parallel_value_s(problem)
+    row = comparison_row(result, problem, bound.value_s, data_parallel_s if math.isfinite(data_parallel_s) else None)
     answer: dict[str, Any] = {
         **row.to_dict(),
         "lower_bound_s": bound.value_s,
@@ -89,7 +91,7 @@ def plan(
         answer["throughput_samples_per_s"] = prediction.throughput_samples_per_s if prediction else None
         answer["num_stages"] = result.plan.num_stages
         value = row.bottleneck_s if objective == "steady-state" else row.iteration_time_s
-        others = {DATA_PARALLEL: data_parallel_value_s(problem)}
+        others = {DATA_PARALLEL: data_parallel_s}
         if "baseline_best_s" in result.breakdown:
             others[BEST_BASELINE] = result.breakdown["baseline_best_s"]
         answer["break_even_steps"] = break_even(problem, result.planning_time_s, value or 0.0, others)
