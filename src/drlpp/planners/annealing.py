@@ -142,7 +142,7 @@ class _LabelSearch:
         used = np.unique(labels)
         recompute = tuple(start.recompute[int(s)] for s in used)
         compact = Assignment.compact(labels, dict(enumerate(start.devices)))
-        self._search.offer(Assignment(compact.stage_of_op, compact.devices, recompute))
+        self._search.offer(Assignment(compact.stage_of_op, compact.devices, recompute), hasty=True)
 
     def run_free(self, start: Assignment, rng: np.random.Generator) -> None:
         """Lets every op go to any device: begins with the first replica of each stage, the other devices empty."""
@@ -151,7 +151,7 @@ class _LabelSearch:
         position = {d: k for k, d in enumerate(devices)}
         slot_of_stage = np.array([position[group[0]] for group in start.devices])
         labels = self._anneal(tuple((d,) for d in devices), slot_of_stage[start.stage_of_op], rng, free=True)
-        self._search.offer(free_assignment(self._search.problem, labels, devices))
+        self._search.offer(free_assignment(self._search.problem, labels, devices), hasty=True)
 
     def _anneal(
         self, devices: tuple[tuple[int, ...], ...], labels: np.ndarray, rng: np.random.Generator, free: bool
@@ -200,7 +200,7 @@ def _walk(search: Search, start: Assignment, rng: np.random.Generator) -> None:
         proposed = move(search.problem, current, rng)
         if proposed is None:
             continue
-        new = search.offer(proposed)
+        new = search.offer(proposed, hasty=True)
         temperature = max(hot * 0.01 ** (step / WALK_STEPS) * value, 1e-300)
         if new <= value or rng.random() < math.exp(-(new - value) / temperature):
             current, value = proposed, new

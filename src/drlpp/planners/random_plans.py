@@ -60,7 +60,7 @@ class RandomPlans:
         slowness = problem.times.total_s.sum(axis=1)
         for _ in range(MAX_SAMPLES):
             devices = device_orders(problem.cluster, slowness, 8, rng)
-            search.offer(random_assignment(problem, rng, devices[int(rng.integers(len(devices)))]))
+            search.offer(random_assignment(problem, rng, devices[int(rng.integers(len(devices)))]), hasty=True)
             if budget.spent:
                 break
         return search.result({"samples": float(search.num_offers)})

@@ -18,7 +18,7 @@ LONG_SCHEDULE = 100_000
 """Stages times micro-batches above which only `QUICK_SCHEDULES` are tried."""
 QUICK_SCHEDULES = ("1f1b", "gpipe")
 HOPELESS = 1.25
-"""An assignment that takes this many times the best so far under 1F1B is not tried under other schedules."""
+"""A hasty offer that takes this many times the best so far under 1F1B is not tried under other schedules."""
 
 
 class Search:
@@ -55,10 +55,13 @@ class Search:
         self.last_feasible = False
         self.pool: list[tuple[float, Assignment]] = []
         self._nearest: Evaluation | None = None
-        self._seen: dict[bytes, tuple[float, bool]] = {}
+        self._seen: dict[bytes, tuple[float, bool, bool]] = {}  # value, feasible, under all schedules
 
-    def offer(self, assignment: Assignment) -> float:
+    def offer(self, assignment: Assignment, *, hasty: bool = False) -> float:
         """Evaluates an assignment and keeps it if it is the best that fits.
+
+        Args:
+            hasty: do not try other schedules if it is hopeless under 1F1B; for searches that offer very many.
 
         Returns:
             Its objective in seconds, or many times that if it exceeds the memory of a device (`last_feasible` is then
@@ -66,13 +69,16 @@ class Search:
         """
         key = assignment_key(assignment)
         if key in self._seen:
-            value, self.last_feasible = self._seen[key]
-            return value
+            value, self.last_feasible, thorough = self._seen[key]
+            if thorough or hasty:
+                return value
         self.num_offers += 1
-        evaluation = self._evaluate(assignment)
+        steady = self.problem.objective == "steady-state"  # which does not depend on the schedule
+        give_up_s = 0.0 if steady else HOPELESS * self.best_value if hasty else math.inf
+        evaluation = self._evaluate(assignment, give_up_s)
         value = evaluation.score(self.problem.objective)
         self.last_feasible = evaluation.feasible
-        self._seen[key] = value, evaluation.feasible
+        self._seen[key] = value, evaluation.feasible, steady or value <= give_up_s
         self.pool.append((value, assignment))
         if len(self.pool) > 2 * POOL_SIZE:
             self.pool = sorted(self.pool, key=lambda x: x[0])[:POOL_SIZE]
@@ -86,10 +92,9 @@ class Search:
             self._nearest = evaluation
         return value
 
-    def _evaluate(self, assignment: Assignment) -> Evaluation:
-        """Under all schedules; or only 1F1B where no schedule could make it the best, or trying all would take long."""
+    def _evaluate(self, assignment: Assignment, give_up_s: float) -> Evaluation:
+        """Under all schedules; or only 1F1B where that takes longer than `give_up_s`, or trying all would take long."""
         long = assignment.num_stages * self.problem.training.num_microbatches > LONG_SCHEDULE
-        give_up_s = 0.0 if self.problem.objective == "steady-state" else HOPELESS * self.best_value
         return self.evaluator.evaluate(assignment, QUICK_SCHEDULES[:1] if long else None, give_up_s)
 
     @property
