@@ -132,9 +132,9 @@ class Policy(nn.Module):
             num_episodes: per problem; rounded up to a multiple of `repeats`.
             repeats: partitions that are drawn for the same slots.
             greedy_first: episode 0 of each problem takes the most probable choices.
-            distinct: draw the slots without replacement and give each the most probable partition; if there are fewer
-                slots than episodes, the other episodes are further partitions of them. What a planner wants, while
-                PPO needs independent episodes.
+            distinct: draw more slots than episodes without replacement, keep those of the best estimate, and give each
+                the most probable partition; if there are fewer slots than episodes, the other episodes are further
+                partitions of them. What a planner wants, while PPO needs independent episodes.
         """
         return [self._sample(view, num_episodes, repeats, greedy_first, distinct, generator) for view in views]
 
