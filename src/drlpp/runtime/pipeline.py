@@ -89,10 +89,11 @@ class Pipeline:
         messages = value_messages(captured, plan, stage_of)
         transfers = plan_transfers(plan, messages)
         here = [s.index for s in plan.stages if self.device in s.devices]
+        foreign = state_dict is not None
         if state_dict is None and make_model is not None:
             read = tensors_read(captured, stage_of, here)
             state_dict = initial_values(make_model, read.intersection(captured.parameters), seed)
-        source = _Tensors(captured, state_dict, torch_device)
+        source = _Tensors(captured, state_dict, torch_device, copy=foreign)
         self._stages = {s: cut_stage(captured, stage_of, s, source, self._context, torch_device) for s in here}
         self._tensors = source.taken
         needed = {name for stage in self._stages.values() for name in stage.inputs}
@@ -320,10 +321,19 @@ def build(
 
 
 class _Tensors:
-    """A `TensorSource`: gives each parameter, buffer or constant once, on the device of this rank."""
+    """A `TensorSource`: gives each parameter, buffer or constant once, on the device of this rank.
+
+    Args:
+        copy: the tensors of `state_dict` are someone else's; else they were made for this rank and taken as they are.
+    """
 
     def __init__(
-        self, captured: CapturedModel, state_dict: Mapping[str, torch.Tensor] | None, device: torch.device
+        self,
+        captured: CapturedModel,
+        state_dict: Mapping[str, torch.Tensor] | None,
+        device: torch.device,
+        *,
+        copy: bool,
     ) -> None:
         self.taken: dict[str, torch.Tensor] = {}
         self._module = captured.module
@@ -333,6 +343,7 @@ class _Tensors:
         for alias, name in captured.aliases.items():
             self._names[name].append(alias)
         self._device = device
+        self._copy = copy
 
     def __call__(self, name: str) -> torch.Tensor:
         if name in self.taken:
@@ -341,7 +352,7 @@ class _Tensors:
         given = next((self._state_dict[n] for n in (name, *self._names[name]) if n in self._state_dict), None)
         parameter = isinstance(own, nn.Parameter)
         if given is not None:
-            tensor = _fitting(name, given, own).detach().to(self._device, own.dtype, copy=True)
+            tensor = _fitting(name, given, own).detach().to(self._device, own.dtype, copy=self._copy)
         elif parameter and not self._has_values:
             raise InputError(
                 f"parameter {name!r} has no values: capture the model with values, or give make_model or a state_dict"
