@@ -60,8 +60,8 @@ class SlotArrays:
         slow_class: ``[B, K]`` class of the replica that takes longest for its micro-batches.
         numbers: ``[B, K, 11]`` micro-batches of that replica, memory of the smallest replica, all-reduce seconds (fixed
             and per byte), micro-batches in flight per replica that keep it busy (the mean; memory holds a whole number
-            of them); into the slot, seconds per byte of the busiest link or port, of
-            ports alone, of one micro-batch, and the latency; out of it, seconds per byte of the first two kinds.
+            of them); into the slot, seconds per byte of what is busiest (see `_Path`), of ports alone, of one
+            micro-batch, and the latency; out of it, seconds per byte of the first two kinds.
         steady: the objective is the steady state.
     """
 

@@ -160,9 +160,11 @@ class Policy(nn.Module):
             schedule, slots = self.scheduler.sample(view, encoding, -(-num_episodes // repeats), choose)
             rows = torch.arange(len(slots)).repeat_interleave(repeats)
         schedule, slots = schedule.select(rows), [slots[i] for i in rows.tolist()]
-        scheduled = self.scheduler.replay(encoding, schedule)[1]
+        logits, scheduled = self.scheduler.replay(encoding, schedule)
         parts, partitions = self.partitioner.sample(view, encoding, slots, scheduled, choose)
-        return self._rollout(view, encoding, {"schedule": schedule, **parts}, slots, partitions, repeats)
+        decisions = {"schedule": schedule, **parts}
+        log_probs = self._log_probs(encoding, decisions, logits, scheduled)
+        return Rollout(view, decisions, log_probs, slots, partitions, repeats)
 
     @torch.no_grad()
     def vary(self, rollout: Rollout, rows: Sequence[int], generator: torch.Generator, temperature: float) -> Rollout:
@@ -175,34 +177,29 @@ class Policy(nn.Module):
         """
         view, encoding = rollout.view, self.encoder(rollout.view)
         picked = torch.tensor(rows)
-        decisions = {name: d.select(picked) for name, d in rollout.decisions.items()}
+        given = {name: d.select(picked) for name, d in rollout.decisions.items()}
         slots = [rollout.slots[i] for i in rows]
-        given = rollout.partitions.select(picked.numpy())
-        scheduled = self.scheduler.replay(encoding, decisions["schedule"])[1]
+        parents = rollout.partitions.select(picked.numpy())
+        logits, scheduled = self.scheduler.replay(encoding, given["schedule"])
         choose = Chooser(generator, temperature=temperature)
-        parts, partitions = self.partitioner.vary(view, encoding, slots, scheduled, decisions, given, choose)
-        return self._rollout(view, encoding, {"schedule": decisions["schedule"], **parts}, slots, partitions)
+        parts, partitions = self.partitioner.vary(view, encoding, slots, scheduled, given, parents, choose)
+        decisions = {"schedule": given["schedule"], **parts}
+        log_probs = self._log_probs(encoding, decisions, logits, scheduled)
+        return Rollout(view, decisions, log_probs, slots, partitions)
 
     def _promising(self, view: ProblemView, slots: list[tuple[Slot, ...]], number: int, greedy_first: bool) -> Tensor:
-        """Rows of the slots that the estimate likes best, best first; the greedy ones stay in front."""
+        """Rows of the slots that the estimate likes best, best first; a greedy one stays in front."""
         value = estimate(view, slots)
         if greedy_first:
             value[0] = 0.0
         return torch.from_numpy(np.argsort(value, kind="stable")[:number])
 
-    def _rollout(
-        self,
-        view: ProblemView,
-        encoding: Encoding,
-        decisions: dict[str, Decisions],
-        slots: list[tuple[Slot, ...]],
-        partitions: Partitions,
-        repeats: int = 1,
-    ) -> Rollout:
-        logits, scheduled = self.scheduler.replay(encoding, decisions["schedule"])
+    def _log_probs(
+        self, encoding: Encoding, decisions: dict[str, Decisions], logits: Tensor, scheduled: Tensor
+    ) -> Tensor:
+        """``[B, T]`` of all decisions, parts side by side, given the scheduler's logits and final state."""
         all_logits = {"schedule": logits, **self.partitioner.replay(encoding, decisions, scheduled)}
-        log_probs = torch.cat([log_prob_and_entropy(all_logits[p], decisions[p])[0] for p in PARTS], dim=1)
-        return Rollout(view, decisions, log_probs, slots, partitions, repeats)
+        return torch.cat([log_prob_and_entropy(all_logits[p], decisions[p])[0] for p in PARTS], dim=1)
 
     def evaluate(self, view: ProblemView, decisions: dict[str, Decisions]) -> Evaluated:
         """Log-probabilities and entropies of recorded decisions, with gradients."""
