@@ -66,7 +66,7 @@ def test_under_torchrun(tmp_path: Path) -> None:
     script.write_text(
         "import pathlib, sys\nfrom drlpp.plan import load_plan\nfrom drlpp.runtime import run\n"
         "report = run(load_plan(pathlib.Path(sys.argv[1])), steps=2, verify=True)\n"
-        "print('none' if report is None else report.verification.passed)\n"
+        "sys.stdout.write('none\\n' if report is None else f'{report.verification.passed}\\n')\n"  # one write per rank
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
