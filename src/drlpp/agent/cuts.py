@@ -2,17 +2,17 @@
 
 The estimate of a step is that of a pipeline whose slowest part sets the pace: ``pace + sum of passes + late``.
 - *pace*: the largest over stages of what its rounds after the first take: (rounds - 1) x compute of the slowest
-  replica, or the transfers of the micro-batches after the first into it, or those through its host's port. Where memory
-  does not suffice: with the forward pass again (recomputation), or slower with fewer micro-batches in flight,
-  whichever is faster; a penalty if neither fits.
+  replica, or the transfers of the micro-batches after the first into it, or those through its host's port. Memory
+  bounds how many micro-batches are in flight: each of these places serves one round trip, through the later stages and
+  back, at a time. With or without recomputation, whichever is faster; a penalty if not even one micro-batch fits.
 - *sum of passes*: one micro-batch forth and back through all stages and over all boundaries.
 - *late*: by how much a gradient all-reduce ends after the last backward pass: that of a late stage runs while the
   earlier stages still compute.
 
 For the steady state the pace is the largest load of a device per micro-batch, and little else counts.
 
-`solve_cuts` minimises the estimate by a dynamic programme over (slot, position) that keeps one label per state: a good
-heuristic, exact for the pace alone. The value that it gives then counts stages that run at the same time only once.
+`solve_cuts` minimises the estimate by a dynamic programme over (slot, position), from the end of the order, that keeps
+one label per state: a good heuristic, exact for the pace alone where memory suffices. The value that it gives then counts stages that run at the same time only once.
 The policy takes the result as an anchor and decides itself (see `partitioner`).
 
 Left out: sharing of links by other than neighbouring transfers, and tensors that skip stages (charged to every boundary
@@ -39,13 +39,13 @@ from drlpp.problem import PlanningProblem
 CUT_OFFSETS = np.array([0, -1, 1, -2, 2, -3, 3, -4, 4, -6, 6])
 """Choices of a cut decision: positions relative to the anchor."""
 NUM_CUT_FEATURES = 11
-NUM_MEMORY_FEATURES = 4
+NUM_MEMORY_FEATURES = 5
 _OVERFLOW = 20.0
 _STEADY_WEIGHT = 1000.0
 _LONGEST_PERIOD = 64
-_BUFFERS_IN, _BUFFERS_OUT = 3.0, 2.0
+_BUFFERS_IN, _BUFFERS_OUT = 3.0, 1.0
 """Messages that a stage has buffers for, by the bytes of its two boundaries: one value ahead and two gradients that
-were returned; two gradients that were received (see `schedules.memory`)."""
+were returned; the gradient that it reads (see `schedules.memory`)."""
 _BACKWARD = 2.0 / 3.0
 # columns of `SlotArrays.numbers`
 _ROUNDS, _CAPACITY, _ALPHA, _BETA, _IN_FLIGHT, _IN, _PORT_IN, _MEAN_IN, _LATENCY, _OUT, _PORT_OUT = range(11)
@@ -214,104 +214,118 @@ def _prefix(values: Floats) -> Floats:
 
 
 @numba.njit(cache=True)
-def _throttle(room, each, wanted):  # type: ignore[no-untyped-def]
-    """How many times as long a micro-batch takes if only as many are in flight as there is room for."""
+def _cycle(compute, rounds, round_trip, room, each):  # type: ignore[no-untyped-def]
+    """Seconds of the rounds after the first of a replica that has room for so many bytes of micro-batches in flight."""
     if room < each:
         return np.inf
-    return max(1.0, wanted / (room // each)) if each > 0.0 else 1.0
+    stall = round_trip * (rounds / (room // each) - 1.0) if each > 0.0 else 0.0
+    return max(compute * (rounds - 1.0), stall)
 
 
 @numba.njit(cache=True)
-def _stage(s, i, j, slot, steady, time, forward, params, resident, saved, live, m):  # type: ignore[no-untyped-def]
-    """What ops i..j-1 cost in slot s.
+def _stage(s, i, j, after, slot, steady, time, forward, params, resident, saved, live, m):  # type: ignore[no-untyped-def]
+    """What ops i..j-1 cost in slot s, if a micro-batch takes `after` seconds through the later stages and back.
 
-    Pace, pass, all-reduce, transfer in; memory fraction without and with recomputation; gain of recomputation (log).
+    Pace, pass, all-reduce, transfer in; memory fraction with as many micro-batches in flight as keep the stage busy,
+    without and with recomputation, and with a single one; gain of recomputation (log).
     """
     n = slot[s]
     compute = time[s, j] - time[s, i]
+    again = compute + forward[s, j] - forward[s, i]
+    rounds = n[_ROUNDS]
     busy_in, busy_out = live[i] * n[_IN], live[j] * n[_OUT]
     into = live[i] * n[_MEAN_IN] + n[_LATENCY]
     held = saved[j] - saved[i]
     kept = live[i] if s > 0 else 0.0
     base = resident[j] - resident[i] + _BUFFERS_IN * kept + _BUFFERS_OUT * live[j]
     in_flight = math.ceil(n[_IN_FLIGHT])
+    one = (base + held) / n[_CAPACITY]
     without = (base + held * in_flight) / n[_CAPACITY]
     with_it = (base + kept * in_flight + held) / n[_CAPACITY]
-    penalty, throttle = 0.0, 1.0
-    again = compute + forward[s, j] - forward[s, i]
-    gain = -math.log(max(again, 1e-30) / max(compute, 1e-30))
-    if without > 1.0:
-        # fewer micro-batches in flight, or the forward pass again, or both
-        room = n[_CAPACITY] - base
-        throttle, slower = _throttle(room, held, n[_IN_FLIGHT]), _throttle(room - held, kept, n[_IN_FLIGHT])
-        gain += (
-            math.log(throttle / slower)
-            if slower < np.inf
-            else (-9.0 if throttle < np.inf or without <= with_it else 9.0)
-        )
-        if gain > 0.0:
-            compute, throttle = again, slower
-        if throttle == np.inf:
-            throttle = 1.0
-            penalty = _OVERFLOW * compute * n[_ROUNDS] * min(without, with_it)
+    room, rest = n[_CAPACITY] - base, 2.0 * into + after
+    if steady:
+        keep = compute * rounds if one <= 1.0 else np.inf
+        redo = again * rounds if room - held >= kept else np.inf
+    else:
+        keep = _cycle(compute, rounds, compute + rest, room, held)
+        redo = _cycle(again, rounds, again + rest, room - held, kept)
+    if keep < np.inf:
+        gain = math.log(max(keep + compute, 1e-30) / max(redo + again, 1e-30)) if redo < np.inf else -9.0
+    else:
+        gain = 9.0 if redo < np.inf or with_it < without else -9.0
+    cycle, penalty = keep, 0.0
+    if gain > 0.0:
+        compute, cycle = again, redo
+    if cycle == np.inf:
+        cycle, penalty = compute * rounds, _OVERFLOW * compute * rounds * max(one, 1.0)
     weight_bytes = params[j] - params[i]
     reduce_s = n[_ALPHA] + n[_BETA] * weight_bytes if weight_bytes > 0.0 else 0.0
     if steady:
-        pace = compute * n[_ROUNDS] / m + 2.0 * (busy_in + busy_out) + reduce_s / m
+        pace = cycle / m + 2.0 * (busy_in + busy_out) + reduce_s / m
     else:
         port = live[i] * n[_PORT_IN] + live[j] * n[_PORT_OUT]
-        pace = max(compute * throttle * (n[_ROUNDS] - 1.0), max(busy_in, port) * (m - 1.0))
-    return pace + penalty, compute + 2.0 * into, reduce_s, busy_in, without, with_it, gain
+        pace = max(cycle, max(busy_in, port) * (m - 1.0))
+    return pace + penalty, compute + 2.0 * into, reduce_s, busy_in, without, with_it, one, gain
 
 
 @numba.njit(cache=True)
 def _solve_one(  # type: ignore[no-untyped-def]
-    num_slots, slot, steady, time, forward, params, resident, saved, live, m, order, succ_ptr, succ, most, cuts, found,
+    num_slots, slot, steady, time, forward, params, resident, saved, live, m, most, cuts,
 ):  # fmt: skip
     n = len(params) - 1
     stride = max(1, min(n // most, n // num_slots))
     last_place = -(-n // stride)  # place x is position min(x * stride, n)
     weight = _STEADY_WEIGHT if steady else 1.0
-    pace = np.full((num_slots, last_place + 1), np.inf)
-    total = np.full((num_slots, last_place + 1), np.inf)
-    late = np.zeros((num_slots, last_place + 1))
-    back = np.zeros((num_slots, last_place + 1), dtype=np.int64)
-    for x in range(1, last_place + 2 - num_slots):
-        j = min(x * stride, n)
-        own, once, reduce_s, _, _, _, _ = _stage(0, 0, j, slot, steady, time, forward, params, resident, saved, live, m)
-        pace[0, x], total[0, x], late[0, x] = own, once, reduce_s
-    for s in range(1, num_slots):
+    # of stages s.. if they begin at place x
+    pace = np.full((num_slots + 1, last_place + 1), np.inf)
+    total = np.full((num_slots + 1, last_place + 1), np.inf)
+    late = np.zeros((num_slots + 1, last_place + 1))
+    following = np.zeros((num_slots, last_place + 1), dtype=np.int64)
+    pace[num_slots, last_place] = total[num_slots, last_place] = 0.0
+    for s in range(num_slots - 1, -1, -1):
         least = 1.0 + (weight * slot[s, _ROUNDS] / m if steady else slot[s, _ROUNDS] - 1.0)
-        for x in range(last_place if s == num_slots - 1 else s + 1, last_place + 2 - num_slots + s):
-            j = min(x * stride, n)
+        for x in range(s, 1 if s == 0 else last_place - (num_slots - s) + 1):
+            i = x * stride
             best = np.inf
-            for y in range(x - 1, s - 1, -1):
-                i = y * stride
+            for y in range(x + 1, last_place + 1):
+                j = min(y * stride, n)
                 if least * (time[s, j] - time[s, i]) >= best:
                     break
-                if pace[s - 1, y] == np.inf:
+                after = total[s + 1, y]
+                if after == np.inf:
                     continue
-                own, once, reduce_s, _, _, _, _ = _stage(
-                    s, i, j, slot, steady, time, forward, params, resident, saved, live, m
+                own, once, reduce_s, _, _, _, _, _ = _stage(
+                    s, i, j, after, slot, steady, time, forward, params, resident, saved, live, m
                 )
-                high = max(pace[s - 1, y], own)
-                summed = total[s - 1, y] + once
-                # the earlier stages still run backward, two thirds of their pass, when this one is done
-                after = max(late[s - 1, y], reduce_s - _BACKWARD * total[s - 1, y])
-                key = weight * high + summed + (0.0 if steady else after)
+                high = max(pace[s + 1, y], own)
+                # the earlier stages still run backward, two thirds of their pass, when a stage is done
+                ends = max(reduce_s, late[s + 1, y] - _BACKWARD * once)
+                key = weight * high + once + after + (0.0 if steady else ends)
                 if key < best:
                     best = key
-                    pace[s, x], total[s, x], late[s, x], back[s, x] = high, summed, after, y
-    cuts[num_slots] = n
-    place = last_place
-    for s in range(num_slots - 1, 0, -1):
-        place = back[s, place]
-        cuts[s] = place * stride
-    cuts[0] = 0
-    last = num_slots - 1
-    found[0] = pace[last, last_place]
+                    pace[s, x], total[s, x], late[s, x], following[s, x] = high, once + after, ends, y
+    place = 0
+    for s in range(num_slots):
+        place = following[s, place]
+        cuts[s + 1] = min(place * stride, n)
+
+
+@numba.njit(cache=True)
+def _judge_one(  # type: ignore[no-untyped-def]
+    num_slots, slot, steady, time, forward, params, resident, saved, live, m, order, succ_ptr, succ, cuts, after, found,
+):  # fmt: skip
+    n = len(params) - 1
+    once = np.zeros(num_slots)
+    pace = late = total = 0.0
+    for s in range(num_slots - 1, -1, -1):
+        after[s] = total
+        own, once[s], reduce_s, _, _, _, _, _ = _stage(
+            s, cuts[s], cuts[s + 1], total, slot, steady, time, forward, params, resident, saved, live, m
+        )
+        pace, total = max(pace, own), total + once[s]
+        late = max(reduce_s, late - _BACKWARD * once[s])
+    found[0] = found[1] = pace
     if steady:
-        found[1] = found[0]
         return
     # stages that do not wait for each other run at the same time: of the sum of passes the longest path is left
     stage = np.empty(n, dtype=np.int64)
@@ -320,41 +334,51 @@ def _solve_one(  # type: ignore[no-untyped-def]
             stage[order[i]] = s
     ready, longest = np.zeros(num_slots), 0.0
     for s in range(num_slots):
-        _, once, _, _, _, _, _ = _stage(
-            s, cuts[s], cuts[s + 1], slot, steady, time, forward, params, resident, saved, live, m
-        )
-        longest = max(longest, ready[s] + once)
+        longest = max(longest, ready[s] + once[s])
         for i in range(cuts[s], cuts[s + 1]):
             for x in range(succ_ptr[order[i]], succ_ptr[order[i] + 1]):
                 after_this = stage[succ[x]]
                 if after_this > s:
-                    ready[after_this] = max(ready[after_this], ready[s] + once)
-    found[1] = found[0] + longest + max(late[last, last_place], 0.0)
+                    ready[after_this] = max(ready[after_this], ready[s] + once[s])
+    found[1] = pace + longest + late
 
 
 @numba.njit(cache=True)
 def _solve(  # type: ignore[no-untyped-def]
-    num_slots, slots, steady, time, forward, params, resident, saved, live, m, orders, succ_ptr, succ, most, cuts,
-    found,
+    num_slots, slots, steady, time, forward, params, resident, saved, live, m, most, cuts,
 ):  # fmt: skip
     for b in range(len(num_slots)):
         _solve_one(
+            num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m, most,
+            cuts[b],
+        )  # fmt: skip
+
+
+@numba.njit(cache=True)
+def _judge(  # type: ignore[no-untyped-def]
+    num_slots, slots, steady, time, forward, params, resident, saved, live, m, orders, succ_ptr, succ, cuts, after,
+    found,
+):  # fmt: skip
+    for b in range(len(num_slots)):
+        _judge_one(
             num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m,
-            orders[b], succ_ptr, succ, most, cuts[b], found[b],
+            orders[b], succ_ptr, succ, cuts[b], after[b], found[b],
         )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Anchors:
-    """The best cuts of B episodes by the estimate.
+    """Cuts of B episodes, and what the estimate says of them.
 
     Attributes:
         cuts: ``[B, K + 1]``: stage s is ``order[cuts[s] : cuts[s + 1]]`` (entries after the last slot are 0).
+        after: ``[B, K]`` seconds of a micro-batch through the stages after s, and back.
         pace: ``[B]`` the largest pace of a stage, seconds.
         value: ``[B]`` the estimate of the objective, seconds: of the stages' passes only the longest path counts.
     """
 
     cuts: Ints
+    after: Floats
     pace: Floats
     value: Floats
 
@@ -366,19 +390,29 @@ def solve_cuts(slots: SlotArrays, p: Prefixes, t: Tables, places: int | None = N
         places: consider cuts at about so many places only, evenly spaced; None for all.
     """
     cuts = np.zeros((len(slots.num_slots), slots.slow_class.shape[1] + 1), dtype=np.int64)
-    found = np.zeros((len(slots.num_slots), 2))
     _solve(
         slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        t.microbatches, p.orders, t.succ_ptr, t.succ, places or t.num_ops, cuts, found,
+        t.microbatches, places or t.num_ops, cuts,
     )  # fmt: skip
-    return Anchors(cuts, found[:, 0], found[:, 1])
+    return judge_cuts(slots, p, t, cuts)
+
+
+def judge_cuts(slots: SlotArrays, p: Prefixes, t: Tables, cuts: Ints) -> Anchors:
+    """What the estimate says of given cuts ``[B, K + 1]``."""
+    after = np.zeros(slots.slow_class.shape)
+    found = np.zeros((len(slots.num_slots), 2))
+    _judge(
+        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
+        t.microbatches, p.orders, t.succ_ptr, t.succ, cuts, after, found,
+    )  # fmt: skip
+    return Anchors(cuts, after, found[:, 0], found[:, 1])
 
 
 @numba.njit(cache=True)
 def _choices(  # type: ignore[no-untyped-def]
     c,
     num_slots, slots, steady, time, forward, params, resident, saved, live, m,
-    offsets, anchors, pace, value, cuts, features, mask,
+    offsets, anchors, after, pace, value, cuts, features, mask,
 ):  # fmt: skip
     for b in range(len(num_slots)):
         last = num_slots[b]
@@ -396,13 +430,14 @@ def _choices(  # type: ignore[no-untyped-def]
             if at < low or at > high:
                 continue
             end = max(anchors[b, c + 1], at + 1)
-            left = _stage(
-                c - 1, cuts[b, c - 1], at, slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b],
+            right = _stage(
+                c, at, end, after[b, c], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b],
                 live[b], m,
             )  # fmt: skip
-            right = _stage(
-                c, at, end, slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m
-            )
+            left = _stage(
+                c - 1, cuts[b, c - 1], at, right[1] + after[b, c], slots[b], steady, time[b], forward[b], params[b],
+                resident[b], saved[b], live[b], m,
+            )  # fmt: skip
             f = features[b, k]
             f[0] = offsets[k] / 4.0
             f[1] = abs(offsets[k]) / 4.0
@@ -411,12 +446,12 @@ def _choices(  # type: ignore[no-untyped-def]
             f[4] = min((right[0] - top) / whole, 2.0)
             f[5] = min((max(max(left[0], right[0]) - top, 0.0) + left[1] + right[1]) / whole, 2.0)
             f[6] = min(m * right[3] / whole, 2.0)
-            f[7] = min(min(left[4], left[5]), 2.0)
-            f[8] = min(min(right[4], right[5]), 2.0)
+            f[7] = min(left[6], 2.0)
+            f[8] = min(right[6], 2.0)
             f[9] = math.log(live[b, at] / mean_live + 1e-3) / 3.0
             f[10] = c / last
             mask[b, k] = True
-            if min(left[4], left[5]) <= 1.0:
+            if left[6] <= 1.0:
                 fits = True
         for k in range(len(offsets)):
             if fits and mask[b, k] and features[b, k, 7] > 1.0:
@@ -436,7 +471,7 @@ def cut_choices(
     mask = np.zeros((batch, len(CUT_OFFSETS)), dtype=bool)
     _choices(
         c, slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        microbatches, CUT_OFFSETS, anchors.cuts, anchors.pace, anchors.value, cuts, features, mask,
+        microbatches, CUT_OFFSETS, anchors.cuts, anchors.after, anchors.pace, anchors.value, cuts, features, mask,
     )  # fmt: skip
     return features, mask
 
@@ -452,20 +487,26 @@ def make_cuts(c: int, slots: SlotArrays, anchors: Ints, cuts: Ints, choice: Ints
 @numba.njit(cache=True)
 def _memory(num_slots, slots, steady, time, forward, params, resident, saved, live, m, cuts, features):  # type: ignore[no-untyped-def]
     for b in range(len(num_slots)):
-        for s in range(num_slots[b]):
+        after = 0.0
+        for s in range(num_slots[b] - 1, -1, -1):
             i, j = cuts[b, s], cuts[b, s + 1]
-            x = _stage(s, i, j, slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m)
+            x = _stage(
+                s, i, j, after, slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m
+            )
+            after += x[1]
             features[b, s, 0] = min(x[4], 4.0)
             features[b, s, 1] = min(x[5], 4.0)
-            features[b, s, 3] = min(max(x[6], -2.0), 2.0)
             features[b, s, 2] = (forward[b, s, j] - forward[b, s, i]) / max(time[b, s, j] - time[b, s, i], 1e-30)
+            features[b, s, 3] = min(max(x[7], -2.0), 2.0)
+            features[b, s, 4] = min(x[6], 4.0)
 
 
 def stage_memory(slots: SlotArrays, p: Prefixes, microbatches: int, cuts: Ints) -> Floats:
     """``[B, K, NUM_MEMORY_FEATURES]`` of each stage.
 
     The features are the fraction of the device's memory without and with recomputation, the part of the time that
-    recomputation repeats, and the logarithm of what the estimate says that recomputation gains (clipped to 2).
+    recomputation repeats, the logarithm of what the estimate says that recomputation gains (clipped to 2), and the
+    fraction of the memory with a single micro-batch in flight, without recomputation.
     """
     features = np.zeros((*slots.slow_class.shape, NUM_MEMORY_FEATURES))
     _memory(

@@ -25,6 +25,7 @@ from drlpp.agent.cuts import (
     Prefixes,
     SlotArrays,
     cut_choices,
+    judge_cuts,
     make_cuts,
     prefixes,
     slot_arrays,
@@ -149,7 +150,7 @@ class RecurrentPartitioner(nn.Module):
         t = view.tables
         arrays = slot_arrays(slots, t, view.problem)
         sums = prefixes(partitions.order, arrays, t)
-        anchors = dataclasses.replace(solve_cuts(arrays, sums, t), cuts=partitions.cuts)
+        anchors = judge_cuts(arrays, sums, t, partitions.cuts)
         outputs = self._outputs(encoding, decisions["walk"], scheduled)
         parts, varied = self._stages(view, encoding, slots, arrays, sums, anchors, outputs, choose)
         return {"order": decisions["order"], "walk": decisions["walk"], **parts}, varied
@@ -334,8 +335,8 @@ class RecurrentPartitioner(nn.Module):
         self, t: Tables, arrays: SlotArrays, sums: Prefixes, cuts: Ints, choose: Chooser
     ) -> tuple[Decisions, Ints]:
         features = torch.from_numpy(stage_memory(arrays, sums, t.microbatches, cuts)).float()
-        without, with_it = features[..., 0], features[..., 1]
-        keep_ok = (without <= _SURELY_NOT) | (with_it >= without)
+        without, with_it, one = features[..., 0], features[..., 1], features[..., 4]
+        keep_ok = (one <= _SURELY_NOT) | (with_it >= without)
         again_ok = (without > _SURELY_FITS) & (with_it < without)
         mask = torch.stack([keep_ok, again_ok], dim=-1)
         logits = self._memory_logits(_pair(features))
