@@ -12,6 +12,7 @@ from drlpp.agent.cuts import (
     CUT_OFFSETS,
     _stage,
     cut_choices,
+    judge_cuts,
     make_cuts,
     prefixes,
     slot_arrays,
@@ -33,11 +34,12 @@ def setting(seed, num_ops=12, slots=SLOTS, memory_bytes=10**10):
     return view, arrays, prefixes(np.arange(num_ops)[None], arrays, t)
 
 
-def stage_cost(arrays, p, m, s, i, j):
+def stage_cost(arrays, p, m, s, i, j, after=0.0):
     return _stage(
         s,
         i,
         j,
+        after,
         arrays.numbers[0],
         arrays.steady,
         p.time[0],
@@ -50,8 +52,17 @@ def stage_cost(arrays, p, m, s, i, j):
     )
 
 
+def costs_of(arrays, p, m, cuts):
+    """What each stage costs, from the last one on, so that each knows the passes of those after it."""
+    costs, after = [], 0.0
+    for s in range(len(cuts) - 2, -1, -1):
+        costs.append(stage_cost(arrays, p, m, s, cuts[s], cuts[s + 1], after))
+        after += costs[-1][1]
+    return costs[::-1]
+
+
 def estimate(costs):
-    """Pace, sum of passes, and the latest all-reduce, of three stages."""
+    """Pace, sum of passes, and the latest all-reduce."""
     done, late = 0.0, 0.0
     for _, once, reduce_s, *_ in costs:
         late = max(late, reduce_s - 2 / 3 * done)
@@ -65,11 +76,8 @@ def test_the_estimate_is_about_the_smallest_of_all_cuts(seed, memory_bytes):
     view, arrays, p = setting(seed, memory_bytes=memory_bytes)
     n, m = view.tables.num_ops, view.tables.microbatches
     best = solve_cuts(arrays, p, view.tables)
-    values = [
-        estimate([stage_cost(arrays, p, m, s, i, j) for s, (i, j) in enumerate(itertools.pairwise((0, *inner, n)))])
-        for inner in itertools.combinations(range(1, n), 2)
-    ]
-    found = [stage_cost(arrays, p, m, s, i, j) for s, (i, j) in enumerate(itertools.pairwise(best.cuts[0]))]
+    values = [estimate(costs_of(arrays, p, m, (0, *inner, n))) for inner in itertools.combinations(range(1, n), 2)]
+    found = costs_of(arrays, p, m, best.cuts[0])
     assert best.value[0] == pytest.approx(estimate(found))
     assert best.pace[0] == pytest.approx(max(cost[0] for cost in found))
     assert min(values) - 1e-12 <= best.value[0] <= 1.02 * min(values)  # one label per state: nearly exact
@@ -85,9 +93,37 @@ def test_compute_and_memory_of_a_stage_are_the_simulators():
         compute = p.time[0, s, 4 * s + 4] - p.time[0, s, 4 * s]
         assert compute == pytest.approx(costs.forward_s[s, device] + costs.backward_s[s, device])
     peak = Evaluator(problem).evaluate(assignment, ["1f1b"]).peak_memory_bytes
-    fraction = [stage_cost(arrays, p, m, s, 4 * s, 4 * s + 4)[4] for s in range(3)]
+    fraction = [cost[4] for cost in costs_of(arrays, p, m, (0, 4, 8, 12))]
     for s, device in enumerate((0, 2, 3)):  # received tensors make the difference
         assert fraction[s] * 1e10 == pytest.approx(peak[device], rel=0.5)
+
+
+def test_memory_bounds_the_micro_batches_in_flight():
+    """Where the middle stage fits one micro-batch at a time, each of its rounds is a whole round trip."""
+    view, arrays, p = setting(3, slots=(Slot(((0, 1),)), Slot(((1, 1),)), Slot(((2, 1),))))
+    m = view.tables.microbatches
+    after = stage_cost(arrays, p, m, 2, 8, 12)[1]
+    pace, once, _, _, _, _, one, _ = stage_cost(arrays, p, m, 1, 4, 8, after)
+    needed = one * arrays.numbers[0, 1, 1]
+    arrays.numbers[0, 1, 1] = needed * 1.0001
+    slow = stage_cost(arrays, p, m, 1, 4, 8, after)
+    assert slow[6] <= 1.0 < slow[4]
+    assert slow[7] < 0  # to recompute, it would have to keep what it received beside the rest
+    assert slow[0] == pytest.approx((m - 1) * (once + after))
+    assert slow[0] > pace
+    arrays.numbers[0, 1, 1] = needed * 0.99
+    assert stage_cost(arrays, p, m, 1, 4, 8, after)[0] > slow[0]
+
+
+def test_given_cuts_are_judged_as_the_best_ones_are():
+    view, arrays, p = setting(2)
+    found = solve_cuts(arrays, p, view.tables)
+    again = judge_cuts(arrays, p, view.tables, found.cuts)
+    assert (again.value, again.pace) == (found.value, found.pace)
+    costs = costs_of(arrays, p, view.tables.microbatches, found.cuts[0])
+    assert again.after[0].tolist() == pytest.approx([costs[1][1] + costs[2][1], costs[2][1], 0.0])
+    other = found.cuts + np.array([0, 1, 1, 0])
+    assert judge_cuts(arrays, p, view.tables, other).value[0] >= found.value[0] * 0.98
 
 
 def test_choices_leave_every_stage_an_op():

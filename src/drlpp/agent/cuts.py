@@ -12,8 +12,9 @@ The estimate of a step is that of a pipeline whose slowest part sets the pace: `
 For the steady state the pace is the largest load of a device per micro-batch, and little else counts.
 
 `solve_cuts` minimises the estimate by a dynamic programme over (slot, position), from the end of the order, that keeps
-one label per state: a good heuristic, exact for the pace alone where memory suffices. The value that it gives then counts stages that run at the same time only once.
-The policy takes the result as an anchor and decides itself (see `partitioner`).
+one label per state: a good heuristic, exact for the pace alone where memory suffices. The value that it gives then
+counts stages that run at the same time only once. The policy takes the result as an anchor and decides itself (see
+`partitioner`).
 
 Left out: sharing of links by other than neighbouring transfers, and tensors that skip stages (charged to every boundary
 they cross).
