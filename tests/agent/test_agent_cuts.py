@@ -47,7 +47,8 @@ def stage_cost(arrays, p, m, s, i, j, after=0.0):
         p.params[0],
         p.resident[0],
         p.saved[0],
-        p.live[0],
+        p.into[0],
+        p.out[0],
         m,
     )
 

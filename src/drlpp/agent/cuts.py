@@ -16,8 +16,8 @@ one label per state: a good heuristic, exact for the pace alone where memory suf
 counts stages that run at the same time only once. The policy takes the result as an anchor and decides itself (see
 `partitioner`).
 
-Left out: sharing of links by other than neighbouring transfers, and tensors that skip stages (charged to every boundary
-they cross).
+Left out: sharing of links by other than neighbouring transfers, and which link a tensor that skips stages takes (it is
+charged to the stages that make and read it, as if their neighbours were at the other end).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.agent.crossings import crossings
 from drlpp.agent.slots import Slot, fastest_first, replica_classes
 from drlpp.agent.tables import Floats, Ints, Tables
 from drlpp.cluster import Cluster
@@ -183,6 +184,8 @@ class Prefixes:
         time, forward: ``[B, K, n + 1]`` seconds on the slowest replica of each slot.
         params, resident, saved: ``[B, n + 1]`` bytes.
         live: ``[B, n + 1]`` bytes that cross each cut.
+        crossing: ``[B]`` index of the order in `into` and `out`.
+        into, out: ``[U, n + 1, n + 1]`` of U different orders, see `crossings`.
     """
 
     orders: Ints
@@ -192,11 +195,16 @@ class Prefixes:
     resident: Floats
     saved: Floats
     live: Floats
+    crossing: Ints
+    into: Floats
+    out: Floats
 
 
 def prefixes(orders: Ints, slots: SlotArrays, t: Tables) -> Prefixes:
     """Sums along ``[B, n]`` orders."""
     by_slot = (slots.slow_class[:, :, None], orders[:, None, :])
+    different, crossing = np.unique(orders, axis=0, return_inverse=True)
+    into, out = crossings(different, t)
     return Prefixes(
         orders=orders,
         time=_prefix(t.time_s[by_slot]),
@@ -204,7 +212,10 @@ def prefixes(orders: Ints, slots: SlotArrays, t: Tables) -> Prefixes:
         params=_prefix(t.params[orders]),
         resident=_prefix(t.resident[orders]),
         saved=_prefix(t.saved[orders]),
-        live=np.stack([t.live_bytes(order) for order in orders]),
+        live=np.stack([t.live_bytes(order) for order in different])[crossing],
+        crossing=crossing,
+        into=into,
+        out=out,
     )
 
 
@@ -224,7 +235,9 @@ def _cycle(compute, rounds, round_trip, room, each):  # type: ignore[no-untyped-
 
 
 @numba.njit(cache=True)
-def _stage(s, i, j, after, slot, steady, time, forward, params, resident, saved, live, m):  # type: ignore[no-untyped-def]
+def _stage(  # type: ignore[no-untyped-def]
+    s, i, j, after, slot, steady, time, forward, params, resident, saved, into, out, m,
+):  # fmt: skip
     """What ops i..j-1 cost in slot s, if a micro-batch takes `after` seconds through the later stages and back.
 
     Pace, pass, all-reduce, transfer in; memory fraction with as many micro-batches in flight as keep the stage busy,
@@ -234,16 +247,16 @@ def _stage(s, i, j, after, slot, steady, time, forward, params, resident, saved,
     compute = time[s, j] - time[s, i]
     again = compute + forward[s, j] - forward[s, i]
     rounds = n[_ROUNDS]
-    busy_in, busy_out = live[i] * n[_IN], live[j] * n[_OUT]
-    into = live[i] * n[_MEAN_IN] + n[_LATENCY]
+    kept, sent = into[i, j], out[i, j]
+    busy_in, busy_out = kept * n[_IN], sent * n[_OUT]
+    transfer_s = kept * n[_MEAN_IN] + n[_LATENCY]
     held = saved[j] - saved[i]
-    kept = live[i] if s > 0 else 0.0
-    base = resident[j] - resident[i] + _BUFFERS_IN * kept + _BUFFERS_OUT * live[j]
+    base = resident[j] - resident[i] + _BUFFERS_IN * kept + _BUFFERS_OUT * sent
     in_flight = math.ceil(n[_IN_FLIGHT])
     one = (base + held) / n[_CAPACITY]
     without = (base + held * in_flight) / n[_CAPACITY]
     with_it = (base + kept * in_flight + held) / n[_CAPACITY]
-    room, rest = n[_CAPACITY] - base, 2.0 * into + after
+    room, rest = n[_CAPACITY] - base, 2.0 * transfer_s + after
     if steady:
         keep = compute * rounds if one <= 1.0 else np.inf
         redo = again * rounds if room - held >= kept else np.inf
@@ -264,14 +277,14 @@ def _stage(s, i, j, after, slot, steady, time, forward, params, resident, saved,
     if steady:
         pace = cycle / m + 2.0 * (busy_in + busy_out) + reduce_s / m
     else:
-        port = live[i] * n[_PORT_IN] + live[j] * n[_PORT_OUT]
+        port = kept * n[_PORT_IN] + sent * n[_PORT_OUT]
         pace = max(cycle, max(busy_in, port) * (m - 1.0))
-    return pace + penalty, compute + 2.0 * into, reduce_s, busy_in, without, with_it, one, gain
+    return pace + penalty, compute + 2.0 * transfer_s, reduce_s, busy_in, without, with_it, one, gain
 
 
 @numba.njit(cache=True)
 def _solve_one(  # type: ignore[no-untyped-def]
-    num_slots, slot, steady, time, forward, params, resident, saved, live, m, most, cuts,
+    num_slots, slot, steady, time, forward, params, resident, saved, into, out, m, most, cuts,
 ):  # fmt: skip
     n = len(params) - 1
     stride = max(1, min(n // most, n // num_slots))
@@ -296,7 +309,7 @@ def _solve_one(  # type: ignore[no-untyped-def]
                 if after == np.inf:
                     continue
                 own, once, reduce_s, _, _, _, _, _ = _stage(
-                    s, i, j, after, slot, steady, time, forward, params, resident, saved, live, m
+                    s, i, j, after, slot, steady, time, forward, params, resident, saved, into, out, m
                 )
                 high = max(pace[s + 1, y], own)
                 # the earlier stages still run backward, two thirds of their pass, when a stage is done
@@ -313,7 +326,8 @@ def _solve_one(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _judge_one(  # type: ignore[no-untyped-def]
-    num_slots, slot, steady, time, forward, params, resident, saved, live, m, order, succ_ptr, succ, cuts, after, found,
+    num_slots, slot, steady, time, forward, params, resident, saved, into, out, m, order, succ_ptr, succ, cuts, after,
+    found,
 ):  # fmt: skip
     n = len(params) - 1
     once = np.zeros(num_slots)
@@ -321,7 +335,7 @@ def _judge_one(  # type: ignore[no-untyped-def]
     for s in range(num_slots - 1, -1, -1):
         after[s] = total
         own, once[s], reduce_s, _, _, _, _, _ = _stage(
-            s, cuts[s], cuts[s + 1], total, slot, steady, time, forward, params, resident, saved, live, m
+            s, cuts[s], cuts[s + 1], total, slot, steady, time, forward, params, resident, saved, into, out, m
         )
         pace, total = max(pace, own), total + once[s]
         late = max(reduce_s, late - _BACKWARD * once[s])
@@ -346,23 +360,25 @@ def _judge_one(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _solve(  # type: ignore[no-untyped-def]
-    num_slots, slots, steady, time, forward, params, resident, saved, live, m, most, cuts,
+    num_slots, slots, steady, time, forward, params, resident, saved, crossing, into, out, m, most, cuts,
 ):  # fmt: skip
     for b in range(len(num_slots)):
+        x = crossing[b]
         _solve_one(
-            num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m, most,
-            cuts[b],
+            num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], into[x], out[x], m,
+            most, cuts[b],
         )  # fmt: skip
 
 
 @numba.njit(cache=True)
 def _judge(  # type: ignore[no-untyped-def]
-    num_slots, slots, steady, time, forward, params, resident, saved, live, m, orders, succ_ptr, succ, cuts, after,
-    found,
+    num_slots, slots, steady, time, forward, params, resident, saved, crossing, into, out, m, orders, succ_ptr, succ,
+    cuts, after, found,
 ):  # fmt: skip
     for b in range(len(num_slots)):
+        x = crossing[b]
         _judge_one(
-            num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m,
+            num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], into[x], out[x], m,
             orders[b], succ_ptr, succ, cuts[b], after[b], found[b],
         )  # fmt: skip
 
@@ -392,8 +408,8 @@ def solve_cuts(slots: SlotArrays, p: Prefixes, t: Tables, places: int | None = N
     """
     cuts = np.zeros((len(slots.num_slots), slots.slow_class.shape[1] + 1), dtype=np.int64)
     _solve(
-        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        t.microbatches, places or t.num_ops, cuts,
+        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.crossing,
+        p.into, p.out, t.microbatches, places or t.num_ops, cuts,
     )  # fmt: skip
     return judge_cuts(slots, p, t, cuts)
 
@@ -403,8 +419,8 @@ def judge_cuts(slots: SlotArrays, p: Prefixes, t: Tables, cuts: Ints) -> Anchors
     after = np.zeros(slots.slow_class.shape)
     found = np.zeros((len(slots.num_slots), 2))
     _judge(
-        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        t.microbatches, p.orders, t.succ_ptr, t.succ, cuts, after, found,
+        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.crossing,
+        p.into, p.out, t.microbatches, p.orders, t.succ_ptr, t.succ, cuts, after, found,
     )  # fmt: skip
     return Anchors(cuts, after, found[:, 0], found[:, 1])
 
@@ -412,11 +428,11 @@ def judge_cuts(slots: SlotArrays, p: Prefixes, t: Tables, cuts: Ints) -> Anchors
 @numba.njit(cache=True)
 def _choices(  # type: ignore[no-untyped-def]
     c,
-    num_slots, slots, steady, time, forward, params, resident, saved, live, m,
+    num_slots, slots, steady, time, forward, params, resident, saved, live, crossing, into, out, m,
     offsets, anchors, after, pace, value, cuts, features, mask,
 ):  # fmt: skip
     for b in range(len(num_slots)):
-        last = num_slots[b]
+        last, x = num_slots[b], crossing[b]
         n = params.shape[1] - 1
         if c >= last:
             mask[b, 0] = True
@@ -433,11 +449,11 @@ def _choices(  # type: ignore[no-untyped-def]
             end = max(anchors[b, c + 1], at + 1)
             right = _stage(
                 c, at, end, after[b, c], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b],
-                live[b], m,
+                into[x], out[x], m,
             )  # fmt: skip
             left = _stage(
                 c - 1, cuts[b, c - 1], at, right[1] + after[b, c], slots[b], steady, time[b], forward[b], params[b],
-                resident[b], saved[b], live[b], m,
+                resident[b], saved[b], into[x], out[x], m,
             )  # fmt: skip
             f = features[b, k]
             f[0] = offsets[k] / 4.0
@@ -472,7 +488,8 @@ def cut_choices(
     mask = np.zeros((batch, len(CUT_OFFSETS)), dtype=bool)
     _choices(
         c, slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        microbatches, CUT_OFFSETS, anchors.cuts, anchors.after, anchors.pace, anchors.value, cuts, features, mask,
+        p.crossing, p.into, p.out, microbatches, CUT_OFFSETS, anchors.cuts, anchors.after, anchors.pace,
+        anchors.value, cuts, features, mask,
     )  # fmt: skip
     return features, mask
 
@@ -486,20 +503,23 @@ def make_cuts(c: int, slots: SlotArrays, anchors: Ints, cuts: Ints, choice: Ints
 
 
 @numba.njit(cache=True)
-def _memory(num_slots, slots, steady, time, forward, params, resident, saved, live, m, cuts, features):  # type: ignore[no-untyped-def]
+def _memory(  # type: ignore[no-untyped-def]
+    num_slots, slots, steady, time, forward, params, resident, saved, crossing, into, out, m, cuts, features,
+):  # fmt: skip
     for b in range(len(num_slots)):
-        after = 0.0
+        x, after = crossing[b], 0.0
         for s in range(num_slots[b] - 1, -1, -1):
             i, j = cuts[b, s], cuts[b, s + 1]
-            x = _stage(
-                s, i, j, after, slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], live[b], m
-            )
-            after += x[1]
-            features[b, s, 0] = min(x[4], 4.0)
-            features[b, s, 1] = min(x[5], 4.0)
+            cost = _stage(
+                s, i, j, after, slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], into[x],
+                out[x], m,
+            )  # fmt: skip
+            after += cost[1]
+            features[b, s, 0] = min(cost[4], 4.0)
+            features[b, s, 1] = min(cost[5], 4.0)
             features[b, s, 2] = (forward[b, s, j] - forward[b, s, i]) / max(time[b, s, j] - time[b, s, i], 1e-30)
-            features[b, s, 3] = min(max(x[7], -2.0), 2.0)
-            features[b, s, 4] = min(x[6], 4.0)
+            features[b, s, 3] = min(max(cost[7], -2.0), 2.0)
+            features[b, s, 4] = min(cost[6], 4.0)
 
 
 def stage_memory(slots: SlotArrays, p: Prefixes, microbatches: int, cuts: Ints) -> Floats:
@@ -511,7 +531,7 @@ def stage_memory(slots: SlotArrays, p: Prefixes, microbatches: int, cuts: Ints) 
     """
     features = np.zeros((*slots.slow_class.shape, NUM_MEMORY_FEATURES))
     _memory(
-        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        microbatches, cuts, features,
+        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.crossing,
+        p.into, p.out, microbatches, cuts, features,
     )  # fmt: skip
     return features
