@@ -441,7 +441,7 @@ def _choices(  # type: ignore[no-untyped-def]
         anchor = min(max(anchors[b, c], low), high)
         top, whole = pace[b], max(value[b], 1e-30)
         mean_live = max(live[b].mean(), 1e-30)
-        fits = False
+        full = np.full(len(offsets), np.inf)
         for k in range(len(offsets)):
             at = anchor + offsets[k]
             if at < low or at > high:
@@ -468,11 +468,11 @@ def _choices(  # type: ignore[no-untyped-def]
             f[9] = math.log(live[b, at] / mean_live + 1e-3) / 3.0
             f[10] = c / last
             mask[b, k] = True
-            if left[6] <= 1.0:
-                fits = True
-        for k in range(len(offsets)):
-            if fits and mask[b, k] and features[b, k, 7] > 1.0:
-                mask[b, k] = False
+            full[k] = left[6] if c < last - 1 else max(left[6], right[6])
+        if full.min() <= 1.0:
+            for k in range(len(offsets)):
+                if full[k] > 1.0:
+                    mask[b, k] = False
 
 
 def cut_choices(
@@ -480,8 +480,9 @@ def cut_choices(
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Features ``[B, O, NUM_CUT_FEATURES]`` and mask ``[B, O]`` of the choices for cut `c` (before slot `c`).
 
-    A choice is legal if every stage keeps an op; where some choice lets the stage on the left fit its memory, those
-    that do not are masked. Episodes with fewer slots have only choice 0. `cuts` holds the cuts made so far.
+    A choice is legal if every stage keeps an op; where some choice lets the stage on the left (and the last stage, if
+    it begins here) fit its memory, those that do not are masked. Episodes with fewer slots have only choice 0. `cuts`
+    holds the cuts made so far.
     """
     batch = len(slots.num_slots)
     features = np.zeros((batch, len(CUT_OFFSETS), NUM_CUT_FEATURES))
