@@ -44,6 +44,14 @@ def test_missing_and_damaged_files(tmp_path, content):
         load_checkpoint(tmp_path / "w")
 
 
+def test_weights_of_networks_of_another_shape(tmp_path, policy):
+    score = policy.partitioner.cut_score
+    policy.partitioner.cut_score = torch.nn.Linear(score.in_features + 1, 1)
+    save_checkpoint(tmp_path / "w", policy, {})
+    with pytest.raises(InputError, match="networks of another shape"):
+        load_checkpoint(tmp_path / "w")
+
+
 def test_random_weights_follow_the_seed_and_leave_the_global_generator_alone():
     state = torch.random.get_rng_state()
     a, b, c = (random_policy(PolicyConfig(width=8), s) for s in (1, 1, 2))

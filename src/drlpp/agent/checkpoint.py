@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from drlpp import __version__
 from drlpp.agent.policy import Policy, PolicyConfig
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
@@ -52,18 +53,24 @@ def load_checkpoint(path: Path) -> tuple[Policy, dict[str, Any], dict[int, dict[
         The policy, the record, and the optimizer's state by parameter (empty if none was saved).
 
     Raises:
-        InputError: the file is missing, damaged or not one of these.
+        InputError: the file is missing, damaged, not one of these, or of another version's networks.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         policy = Policy(PolicyConfig(**json.loads(metadata["config"])))
-        policy.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(_OPTIMIZER)})
         record = json.loads(metadata["record"])
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot read weights {path}: {reason}: give a file that drlpp wrote") from error
+    try:
+        policy.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(_OPTIMIZER)})
+    except RuntimeError as error:
+        raise InputError(
+            f"cannot use weights {path}: they are of networks of another shape than those of this version of drlpp "
+            f"({__version__}): train again with `drlpp train-policy`, or install the version that wrote them"
+        ) from error
     states: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith(_OPTIMIZER):
