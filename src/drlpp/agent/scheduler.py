@@ -108,10 +108,17 @@ class PipelineScheduler(nn.Module):
         mixed = (
             self.query(hidden).unsqueeze(2)
             + self.key(mix @ encoding.classes)
-            + self.content(encoding.window_mean(start, end))
+            + self._contents(encoding, start, end)
             + self.detail(decisions.features)
         )
         return self.score(torch.relu(mixed)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def _contents(self, encoding: Encoding, start: Tensor, end: Tensor) -> Tensor:
+        """``[B, T, N, H]`` of the windows' ops; most choices share their window with many others."""
+        pairs = torch.stack([start, end], dim=-1).contiguous().view(torch.int64).squeeze(-1)
+        different, which = torch.unique(pairs, return_inverse=True)
+        ends = different.unsqueeze(-1).view(torch.float32)
+        return self.content(encoding.window_mean(ends[:, 0], ends[:, 1]))[which]  # type: ignore[no-any-return]
 
 
 def _lines(record: list[tuple[Tensor, ...]], parents: list[Tensor]) -> list[tuple[Tensor, ...]]:

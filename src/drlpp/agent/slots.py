@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -334,20 +335,31 @@ def replica_classes(slot: Slot, before: Sequence[int], t: Tables) -> list[int]:
     Args:
         before: classes of the replicas of the slot before; empty for the first slot.
     """
-    left = fastest_first(slot, t)
+    left = dict(fastest_first(slot, t))
     if len(left) == 1:
-        return [left[0][0]] * left[0][1]
+        return [k for k, count in left.items() for _ in range(count)]
+    ranked = list(left)
+    rank = {k: i for i, k in enumerate(ranked)}
+    on_host: dict[int, list[int]] = {}
+    for k in left:
+        on_host.setdefault(int(t.host[k]), []).append(k)
     out: list[int] = []
     replicas = slot.replicas
     period = math.lcm(replicas, len(before)) if before else 0
     for place in range(replicas):
-        senders = [t.host[before[m % len(before)]] for m in range(place, period, replicas)]
-        fast = t.speed[left[0][0]]
-        near = [senders.count(t.host[k]) if t.speed[k] == fast else -1 for k, _ in left]
-        x = near.index(max(near))
-        k, count = left[x]
+        senders = Counter(int(t.host[before[m % len(before)]]) for m in range(place, period, replicas))
+        first = next(iter(left))
+        near = [
+            (count, -rank[k])
+            for host, count in senders.items()
+            for k in on_host.get(host, ())
+            if k in left and t.speed[k] == t.speed[first]
+        ]
+        k = ranked[-max(near)[1]] if near else first
         out.append(k)
-        left[x : x + 1] = [(k, count - 1)] if count > 1 else []
+        left[k] -= 1
+        if not left[k]:
+            del left[k]
     return out
 
 

@@ -184,16 +184,15 @@ class Cluster:
         return self._path_table("latency_s")
 
     def _path_table(self, attribute: str) -> NDArray[np.float64]:
-        first = {h: next(d.id for d in self.devices if d.host == h) for h in set(self.host_index.tolist())}
-        n = self.num_devices
-        out = np.empty((n, n))
-        for a in first:
-            for b in first:
-                rows, columns = np.flatnonzero(self.host_index == a), np.flatnonzero(self.host_index == b)
-                if a != b:
-                    out[np.ix_(rows, columns)] = getattr(self.path(first[a], first[b]), attribute)
-                elif len(rows) > 1:
-                    out[np.ix_(rows, columns)] = getattr(self.path(int(rows[0]), int(rows[1])), attribute)
+        hosts = len(self.hosts)
+        members = [np.flatnonzero(self.host_index == h) for h in range(hosts)]
+        table = np.zeros((hosts, hosts))
+        for a in range(hosts):
+            for b in range(hosts):
+                ends = members[a][:1], members[b][:1] if a != b else members[b][1:2]
+                if len(ends[0]) and len(ends[1]):
+                    table[a, b] = getattr(self.path(int(ends[0][0]), int(ends[1][0])), attribute)
+        out = table[np.ix_(self.host_index, self.host_index)]
         np.fill_diagonal(out, 1e30 if attribute == "bandwidth" else 0.0)
         return out
 
