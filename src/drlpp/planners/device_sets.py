@@ -52,7 +52,8 @@ class Row:
         moved_s: ``[G]`` seconds, at either end, of moving all that is exchanged with the main group before.
         satellite: ``[G]`` bool; the first group is none.
         beside_s: ``[G]`` the same with the group that is held.
-        held: ``[G]`` 1: the group is held from then on; 0: what was held still is; -1: none is.
+        held: ``[G]`` 1: the group is held from then on; 0: what was held still is; 2: it still is if this group has
+            the devices of the main group before; -1: none is.
         exchange: ``[R + 1]`` seconds per byte and micro-batch of a gradient exchange over r replicas.
         count: ``[T]`` devices of each type.
         weight: ``[T]`` of a second on each type, in sums over devices.
@@ -134,7 +135,7 @@ def overlap(most: int, period: int = LONGEST_PERIOD) -> tuple[_Floats, _Floats]:
 
 
 def find_sets(
-    row: Row, bound_s: float, width: int, budget: Budget, most_ways: int = 1
+    row: Row, bound_s: float, width: int, budget: Budget, most_ways: int = 1, relaxed: bool = True
 ) -> list[list[tuple[int, ...]]] | None:
     """Ways to give the groups sets of devices (numbered by type) that keep all loads at most `bound_s`.
 
@@ -142,6 +143,8 @@ def find_sets(
         width: most states of a layer, or `Row.num_kinds_of_set` if that is more.
         budget: looked at before each layer.
         most_ways: how many ways to return, those with the smallest largest load first.
+        relaxed: states that are too many are joined, so that ways may be better than they can be, and none missing is a
+            proof. If not, they are dropped: the ways are what they seem, and some may be missed.
 
     Returns:
         The ways, one set per group; empty: there is none; None: the budget was spent before the answer.
@@ -199,7 +202,7 @@ def find_sets(
             limit,
             float(row.count @ row.weight) * limit,
         )
-        states, cell = _next_layer(states, costs, width, cell)
+        states, cell = _next_layer(states, costs, width, cell, relaxed)
         if not len(states.total):
             return []
         layers.append(states)
@@ -385,6 +388,15 @@ def _lower(states: _States, j: int, load: _Floats, total: float) -> None:
 
 
 @njit(cache=True)
+def _meet(states: _States, j: int, i: int, relaxed: bool) -> None:
+    """State i meets state j of the same cells: they are joined in row j, or the one with the smaller sum is kept."""
+    if relaxed:
+        _lower(states, j, states.load[i], states.total[i])
+    elif states.total[i] < states.total[j]:
+        _copy(states, j, i)
+
+
+@njit(cache=True)
 def _copy(states: _States, j: int, i: int) -> None:
     """State i moves to row j."""
     states.load[j], states.total[j], states.parts[j] = states.load[i], states.total[i], states.parts[i]
@@ -392,8 +404,10 @@ def _copy(states: _States, j: int, i: int) -> None:
 
 
 @njit(cache=True)
-def _coarsen(states: _States, n: int, table: _Ints, cell: float, width: int) -> tuple[int, float]:
-    """Joins states in ever larger cells until at most `width` are left."""
+def _coarsen(
+    states: _States, n: int, table: _Ints, cell: float, width: int, relaxed: bool
+) -> tuple[int, float]:
+    """Keeps one state of each cell, in ever larger cells until at most `width` are left."""
     while n > width:
         cell *= GROWTH
         table[:] = -1
@@ -401,7 +415,7 @@ def _coarsen(states: _States, n: int, table: _Ints, cell: float, width: int) -> 
         for i in range(n):
             at = _place(table, states, states.load[i], states.parts[i], cell)
             if table[at] >= 0:
-                _lower(states, table[at], states.load[i], states.total[i])
+                _meet(states, table[at], i, relaxed)
             else:
                 if left < i:
                     _copy(states, left, i)
@@ -440,21 +454,29 @@ def _undominated(states: _States, n: int) -> _Ints:
 
 
 @njit(cache=True)
+def _same(take: _Ints, size: _Ints, inside: NDArray[np.bool_], classes: int) -> bool:
+    """Whether the devices taken are those inside."""
+    for c in range(classes):
+        if take[c] != (size[c] if inside[c] else 0):
+            return False
+    return True
+
+
+@njit(cache=True)
 def _moves(
     costs: _Costs, seconds: float, take: _Ints, size: _Ints, inside: NDArray[np.bool_], classes: int, r: int, q: int
 ) -> tuple[float, float, float]:
     """What a device in both sets, in the new one only, and in the old one only has to move; nothing if they are one."""
-    same = True
-    for c in range(classes):
-        same = same and take[c] == (size[c] if inside[c] else 0)
-    if same or r == 0:
+    if r == 0 or _same(take, size, inside, classes):
         return 0.0, 0.0, 0.0
     stay = seconds * max(0.0, costs.share[r] + costs.share[q] - 2 * costs.kept[r, q])
     return stay, seconds * costs.share[q], seconds * costs.share[r]
 
 
 @njit(cache=True)
-def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tuple[_States, float]:
+def _next_layer(
+    states: _States, costs: _Costs, width: int, cell: float, relaxed: bool
+) -> tuple[_States, float]:
     """The states after one more group, and the width of a cell of loads that the layer needed."""
     devices, types, most = states.load.shape[1], len(costs.weight), len(costs.exchange) - 1
     space = 4 * width
@@ -493,6 +515,7 @@ def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tupl
                 continue
             stay, enter, leave = _moves(costs, costs.moved_s, take, size, in_main, classes, r, q)
             stay_held, enter_held, leave_held = _moves(costs, costs.beside_s, take, size, in_held, classes, h, q)
+            still = costs.held == 0 or (costs.held == 2 and _same(take, size, in_main, classes))
             total = states.total[i]
             fits = True
             for c in range(classes):
@@ -529,7 +552,7 @@ def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tupl
                     for k in range(size[c]):
                         is_taken = k < take[c]
                         main_after = in_main[c] if costs.satellite else is_taken
-                        held_after = is_taken if costs.held > 0 else (costs.held == 0 and in_held[c])
+                        held_after = is_taken if costs.held == 1 else (still and in_held[c])
                         if main_after != (p % 4 < 2) or held_after != (p % 2 == 0):
                             continue
                         value = after[0 if is_taken else 1, c]
@@ -542,22 +565,26 @@ def _next_layer(states: _States, costs: _Costs, width: int, cell: float) -> tupl
                 parts[p] = end - start
             while True:
                 at = _place(table, new, load, parts, cell)
-                if table[at] >= 0:
-                    _lower(new, table[at], load, total)
+                j = table[at]
+                if j >= 0 and relaxed:
+                    _lower(new, j, load, total)
                     break
-                if n < space:
-                    new.load[n], new.total[n], new.parts[n] = load, total, parts
-                    new.parent[n], new.origin[n], new.chosen[n] = i, origin, chosen
-                    table[at] = n
-                    n += 1
+                if j >= 0 and total >= new.total[j]:
                     break
-                n, cell = _coarsen(new, n, table, cell, width)
+                if j >= 0 or n < space:
+                    if j < 0:
+                        j = table[at] = n
+                        n += 1
+                    new.load[j], new.total[j], new.parts[j] = load, total, parts
+                    new.parent[j], new.origin[j], new.chosen[j] = i, origin, chosen
+                    break
+                n, cell = _coarsen(new, n, table, cell, width, relaxed)
     kept = _undominated(new, n)
     out = _States(
         new.load[kept], new.total[kept], new.parts[kept], new.parent[kept], new.origin[kept], new.chosen[kept]
     )
     if len(kept) > width:
-        number, cell = _coarsen(out, len(kept), table, cell, width)
+        number, cell = _coarsen(out, len(kept), table, cell, width, relaxed)
         out = _States(
             out.load[:number],
             out.total[:number],
