@@ -85,7 +85,15 @@ class SetRows:
         return len(self._path) > MAX_PATH or self._count.sum() > MAX_DEVICES or kinds > MAX_KINDS_OF_SET
 
     def find(
-        self, bound_s: float, width: int, small: float, budget: Budget, most_ways: int = 1, relaxed: bool = True
+        self,
+        bound_s: float,
+        width: int,
+        small: float,
+        budget: Budget,
+        *,
+        skips: bool = True,
+        most_ways: int = 1,
+        relaxed: bool = True,
     ) -> list[list[tuple[NDArray[np.int64], tuple[int, ...]]]] | None:
         """Ways to run the row with all loads at most `bound_s`: ops and devices of each group. Empty: no plan exists;
         None: the budget was spent before the answer.
@@ -94,7 +102,7 @@ class SetRows:
         """
         if self._capacity * bound_s * (1 + TOLERANCE) < self._weighted.sum():
             return []
-        row, groups = self.row(bound_s, small)
+        row, groups = self.row(bound_s, small, skips)
         ways = find_sets(row, bound_s, width, budget, most_ways, relaxed)
         if ways is None:
             return None
@@ -103,11 +111,12 @@ class SetRows:
             for sets in ways
         ]
 
-    def row(self, bound_s: float, small: float) -> tuple[Row, list[NDArray[np.int64]]]:
+    def row(self, bound_s: float, small: float, with_skips: bool = True) -> tuple[Row, list[NDArray[np.int64]]]:
         """The row for a bound, and the ops of each of its groups.
 
         Args:
             small: groups below this part of the bound, in time and in gradient exchange, are taken out of the row.
+            with_skips: groups that a value goes beyond the next group from, or to, stay in, and it counts there too.
         """
         arrays = self._arrays
         group = self._together(self._capacity * bound_s * (1 + TOLERANCE) - float(self._weighted.sum()))
@@ -121,9 +130,9 @@ class SetRows:
         params = np.bincount(group, arrays.param_bytes, num)
         slowest = work[self._count > 0].max(axis=0)
         large = (slowest > small * bound_s) | (params * self._exchange[-1] > small * bound_s)
-        if pairs_count:
-            for pair, seconds in skips.items():
-                large[list(pair)] |= seconds > small * bound_s
+        skips = skips if with_skips and pairs_count else {}
+        for pair, seconds in skips.items():
+            large[list(pair)] |= seconds > small * bound_s
         satellites: dict[int, list[int]] = {g: [] for g in main}
         first_op = np.full(num, len(group))
         np.minimum.at(first_op, group, np.arange(len(group)))
