@@ -143,7 +143,7 @@ def find_sets(
         width: most states of a layer, or `Row.num_kinds_of_set` if that is more.
         budget: looked at before each layer.
         most_ways: how many ways to return, those with the smallest largest load first.
-        relaxed: states that are too many are joined, so that ways may be better than they can be, and none missing is a
+        relaxed: states that are too many are joined: ways may seem better than they are, and that there is none is a
             proof. If not, they are dropped: the ways are what they seem, and some may be missed.
 
     Returns:
@@ -404,9 +404,7 @@ def _copy(states: _States, j: int, i: int) -> None:
 
 
 @njit(cache=True)
-def _coarsen(
-    states: _States, n: int, table: _Ints, cell: float, width: int, relaxed: bool
-) -> tuple[int, float]:
+def _coarsen(states: _States, n: int, table: _Ints, cell: float, width: int, relaxed: bool) -> tuple[int, float]:
     """Keeps one state of each cell, in ever larger cells until at most `width` are left."""
     while n > width:
         cell *= GROWTH
@@ -456,7 +454,7 @@ def _undominated(states: _States, n: int) -> _Ints:
 @njit(cache=True)
 def _same(take: _Ints, size: _Ints, inside: NDArray[np.bool_], classes: int) -> bool:
     """Whether the devices taken are those inside."""
-    for c in range(classes):
+    for c in range(classes):  # noqa: SIM110  (compiled)
         if take[c] != (size[c] if inside[c] else 0):
             return False
     return True
@@ -474,9 +472,7 @@ def _moves(
 
 
 @njit(cache=True)
-def _next_layer(
-    states: _States, costs: _Costs, width: int, cell: float, relaxed: bool
-) -> tuple[_States, float]:
+def _next_layer(states: _States, costs: _Costs, width: int, cell: float, relaxed: bool) -> tuple[_States, float]:
     """The states after one more group, and the width of a cell of loads that the layer needed."""
     devices, types, most = states.load.shape[1], len(costs.weight), len(costs.exchange) - 1
     space = 4 * width

@@ -159,8 +159,15 @@ class SetRows:
         if pairs_count:
             beside, held = _held(
                 np.array(is_satellite, dtype=np.bool_),
-                *({(int(min(rank[[a, b]])), int(max(rank[[a, b]]))): seconds for (a, b), seconds in found.items()
-                if min(rank[a], rank[b]) >= 0 and seconds > small * bound_s} for found in (pairs, skips)))
+                *(
+                    {
+                        (int(min(rank[[a, b]])), int(max(rank[[a, b]]))): seconds
+                        for (a, b), seconds in found.items()
+                        if min(rank[a], rank[b]) >= 0 and seconds > small * bound_s
+                    }
+                    for found in (pairs, skips)
+                ),
+            )
         row = Row(
             seconds=np.ascontiguousarray(work[:, order]),
             param_bytes=params[order].astype(np.float64),
