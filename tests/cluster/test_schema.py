@@ -80,7 +80,11 @@ def change(path, value):
         (["hosts", 0, "network"], None, "each needs a network"),
         (["device_types", "fast", "memory"], 0, "device_types.fast.memory"),
         (["device_types", "fast", "speed"], 0, "device_types.fast.speed"),
-        (["device_types", "fast", "preset"], "a1000", "'a1000' is not known: did you mean 'a100"),
+        (
+            ["device_types", "fast", "preset"],
+            "a100-sxm4-80g",
+            r"'a100-sxm4-80g' is not known: did you mean 'a100-sxm4-80gb'\?",
+        ),
         (["device_types", "measured", "memory"], None, "neither preset nor memory"),
         (["device_types", "measured", "speed"], None, "has no speed"),
         (["device_types", "measured"], {"memory": 1, "peak_flops": {"float32": 1e12}}, "without memory_bandwidth"),

@@ -11,6 +11,10 @@ Groups too small to matter for the load of a device are taken out: their work st
 between their neighbours the smaller of the two transfers remains (the part of the micro-batches that a device moves
 obeys the triangle inequality).
 
+A value that goes to the next main group and also beyond it (a residual connection, the concatenations of a dense
+block) counts at the next group where that one has other devices, and else where it arrives: its producer is held as
+long as the next group has the same devices. Producer and receiver stay in the row for that, whatever their work.
+
 Left out, all of it on the safe side: what is exchanged by groups that are not held; each value counts once.
 """
 

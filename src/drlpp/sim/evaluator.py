@@ -152,11 +152,13 @@ class Evaluator:
 
     def loads_s(self, assignment: Assignment) -> NDArray[np.float64]:
         """``[D]`` load per micro-batch of each device. Raises PlanError if the partition is not legal."""
-        packed, out = pack(self.problem, (assignment,)), np.empty((1, self.problem.cluster.num_devices))
-        _, self._arenas[0] = with_arena(lambda arena: loads_packed(arena, self._arrays, packed, out), self._arenas[0])
-        if out[0, 0] < 0:
+        packed, loads = pack(self.problem, (assignment,)), np.empty(self.problem.cluster.num_devices)
+        _, self._arenas[0] = with_arena(
+            lambda arena: loads_packed(arena, self._arrays, packed, loads[None, :]), self._arenas[0]
+        )
+        if loads[0] < 0:
             check_partition(self.problem.graph, packed.labels[0], assignment.num_stages)
-        return out[0]
+        return loads
 
     def make_plan(self, assignment: Assignment, provenance: Provenance, schedules: Sequence[str] | None = None) -> Plan:
         """The plan of an assignment with its best schedule and the prediction. Raises as `evaluate` does."""
