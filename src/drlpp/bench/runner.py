@@ -132,8 +132,8 @@ def run_cell(
     Returns:
         The row: case, planner, seed, settings; sizes of the problem; `lower_bound_s` and `bound_kind`; `status`,
         `reason`, `value_s` (of the objective), its `gap` to the bound, `iteration_time_s`, `bottleneck_s`,
-        `planning_time_s` (by the clock of the budget), `num_stages`, `schedule`, `used_devices`, `history`, `breakdown`; `commit`,
-        `machine`, `finished`.
+        `planning_time_s` (by the clock of the budget), `num_stages`, `schedule`, `used_devices`, `history`,
+        `breakdown`; `commit`, `machine`, `finished`.
     """
     row: dict[str, Any] = {
         "case": case.to_dict(),
