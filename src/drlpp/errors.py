@@ -17,6 +17,9 @@ Every message says what and where, the value that was found, the rule, and the f
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class DrlppError(Exception):
     """Base class of everything that DRL-PP raises on purpose."""
@@ -52,3 +55,9 @@ class InfeasibleError(DrlppError):
 
 class ExecutionError(DrlppError):
     """A run that started did not finish as it should."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"did you mean 'x'? "`` for the nearest known name, empty if none is near: for messages about unknown names."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""

@@ -99,6 +99,7 @@ def test_failures_are_rows_with_their_reason(tmp_path):
     makers = {"data-parallel": DataParallel, "broken": Broken}
     rows = run_suite(suite, path, planners=makers, budget_s=0.1)
     assert [(r["status"], r["reason"]) for r in rows[:2]] == [("ok", ""), ("failed", "RuntimeError: out of luck")]
+    assert rows[0]["gap"] == pytest.approx(rows[0]["value_s"] / rows[0]["lower_bound_s"] - 1)
     assert all(r["status"] == "failed" and "no_such_model" in r["reason"] for r in rows[2:])
     failures = summarize(rows).failures
     assert ("broken", "a", "failed", "RuntimeError: out of luck") in failures

@@ -68,7 +68,7 @@ def change(path, value):
     [
         (["schema_version"], 7, "schema_version is 7"),
         (["colour"], "red", "unknown key 'colour'"),
-        (["hosts", 0, "devicez"], 1, "unknown key 'hosts.0.devicez'"),
+        (["hosts", 0, "devicez"], 1, r"unknown key 'hosts.0.devicez': did you mean 'devices'\?"),
         (["name"], None, "key 'name' is missing"),
         (["hosts", 0, "network", "bandwidth"], "-1GB/s", "hosts.0.network.bandwidth"),
         (["hosts", 0, "network", "bandwidth"], "25 furlongs", "is not a bandwidth"),
@@ -80,7 +80,11 @@ def change(path, value):
         (["hosts", 0, "network"], None, "each needs a network"),
         (["device_types", "fast", "memory"], 0, "device_types.fast.memory"),
         (["device_types", "fast", "speed"], 0, "device_types.fast.speed"),
-        (["device_types", "fast", "preset"], "a1000", "'a1000' is not known"),
+        (
+            ["device_types", "fast", "preset"],
+            "a100-sxm4-80g",
+            r"'a100-sxm4-80g' is not known: did you mean 'a100-sxm4-80gb'\?",
+        ),
         (["device_types", "measured", "memory"], None, "neither preset nor memory"),
         (["device_types", "measured", "speed"], None, "has no speed"),
         (["device_types", "measured"], {"memory": 1, "peak_flops": {"float32": 1e12}}, "without memory_bandwidth"),

@@ -12,7 +12,14 @@ from drlpp.planners.base import Budget
 from drlpp.planners.device_states import AllReduceTable
 from drlpp.planners.dynamic_program import DynamicProgram
 from drlpp.planners.label_search import anneal_labels, arc_arrays, make_slots
-from drlpp.planners.moves import PLACEMENT_MOVES, change_replica, free_assignment, shift_boundary, toggle_recompute
+from drlpp.planners.moves import (
+    PLACEMENT_MOVES,
+    change_replica,
+    free_assignment,
+    part_stage,
+    shift_boundary,
+    toggle_recompute,
+)
 from drlpp.planners.op_arrays import op_arrays
 from drlpp.planners.random_plans import random_assignment
 from drlpp.problem import PlanningProblem
@@ -72,7 +79,7 @@ def test_moves_keep_assignments_legal(seed):
     current = random_assignment(problem, rng)
     evaluator = Evaluator(problem)
     changed = 0
-    for move in (*PLACEMENT_MOVES, change_replica, shift_boundary, toggle_recompute) * 4:
+    for move in (*PLACEMENT_MOVES, change_replica, part_stage, shift_boundary, toggle_recompute) * 4:
         proposed = move(problem, current, rng)
         if proposed is not None:
             evaluator.bottleneck_s(proposed)  # raises where it is not legal

@@ -57,24 +57,41 @@ def add_moves(load, seconds, before, after):
         load[d] += seconds * max(0.0, mine + was - 2 * kept)
 
 
+def largest_load(problem, way):
+    """Of the devices, with the given set for each group."""
+    kind = np.repeat(np.arange(len(problem.count)), problem.count)
+    load = np.zeros(len(kind))
+    main, held = (), ()
+    for g, s in enumerate(way):
+        for d in s:
+            load[d] += problem.seconds[kind[d], g] / len(s) + problem.exchange[len(s)] * problem.param_bytes[g]
+        add_moves(load, problem.moved_s[g], main, s)
+        add_moves(load, problem.beside_s[g], held, s)
+        held = {1: s, 0: held, 2: held if set(s) == set(main) else (), -1: ()}[int(problem.held[g])]
+        main = main if problem.satellite[g] else s
+    return float(load.max())
+
+
 def exhaustive(problem):
     """Smallest largest load over all sets."""
-    devices, most = int(problem.count.sum()), len(problem.exchange) - 1
-    kind = np.repeat(np.arange(len(problem.count)), problem.count)
-    sets = [s for r in range(1, most + 1) for s in itertools.combinations(range(devices), r)]
-    best = math.inf
-    for way in itertools.product(sets, repeat=problem.num_groups):
-        load = np.zeros(devices)
-        main, held = (), ()
-        for g, s in enumerate(way):
-            for d in s:
-                load[d] += problem.seconds[kind[d], g] / len(s) + problem.exchange[len(s)] * problem.param_bytes[g]
-            add_moves(load, problem.moved_s[g], main, s)
-            add_moves(load, problem.beside_s[g], held, s)
-            main = main if problem.satellite[g] else s
-            held = {1: s, 0: held, -1: ()}[int(problem.held[g])]
-        best = min(best, float(load.max()))
-    return best
+    most = len(problem.exchange) - 1
+    sets = [s for r in range(1, most + 1) for s in itertools.combinations(range(int(problem.count.sum())), r)]
+    return min(largest_load(problem, way) for way in itertools.product(sets, repeat=problem.num_groups))
+
+
+def random_row(rng, seed, groups):
+    count = [(3,), (2, 1), (1, 2), (2,)][seed % 4]
+    most = sum(count) if seed % 5 else 1
+    return row(
+        rng.uniform(0.5, 3, (len(count), groups)),
+        np.append(0.0, rng.uniform(0, 1, groups - 1)),
+        exchange=np.append(0.0, np.cumsum(np.append(0.0, rng.uniform(0, 0.5, most - 1)))),
+        param_bytes=rng.uniform(0, 2, groups) * (rng.random(groups) < 0.6),
+        satellite=(rng.random(groups) < 0.4) & (np.arange(groups) > 0),
+        beside_s=rng.uniform(0, 1, groups) * (rng.random(groups) < 0.6),
+        held=rng.integers(-1, 3, groups) if seed % 3 else None,
+        count=count,
+    )
 
 
 def test_free_replication_leaves_the_work():
@@ -112,24 +129,27 @@ def test_what_is_held_is_not_forgotten():
 @pytest.mark.parametrize("seed", range(60))
 def test_equals_exhaustive_search_when_nothing_is_joined(seed):
     rng = np.random.default_rng(seed)
-    count = [(3,), (2, 1), (1, 2), (2,)][seed % 4]
-    groups = int(rng.integers(2, 5))
-    most = sum(count) if seed % 5 else 1
-    problem = row(
-        rng.uniform(0.5, 3, (len(count), groups)),
-        np.append(0.0, rng.uniform(0, 1, groups - 1)),
-        exchange=np.append(0.0, np.cumsum(np.append(0.0, rng.uniform(0, 0.5, most - 1)))),
-        param_bytes=rng.uniform(0, 2, groups) * (rng.random(groups) < 0.6),
-        satellite=(rng.random(groups) < 0.4) & (np.arange(groups) > 0),
-        beside_s=rng.uniform(0, 1, groups) * (rng.random(groups) < 0.6),
-        held=rng.integers(-1, 2, groups) if seed % 3 else None,
-        count=count,
-    )
+    problem = random_row(rng, seed, int(rng.integers(2, 5)))
     best = exhaustive(problem)
     assert find_sets(problem, best * (1 + 1e-6), 10_000, UNLIMITED)
     assert find_sets(problem, best * (1 - 1e-4), 10_000, UNLIMITED) == []
     for width in (1, 3, 10):
         assert find_sets(problem, best * (1 + 1e-6), width, UNLIMITED)  # joined states hide no plan
+
+
+@pytest.mark.parametrize("width", [1, 20, 1000])
+@pytest.mark.parametrize("seed", range(12))
+def test_ways_have_the_loads_that_they_promise_where_states_are_dropped(seed, width):
+    problem = random_row(np.random.default_rng(seed), seed, 12)
+    low, high = 0.0, 60.0
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        ways = find_sets(problem, middle, width, UNLIMITED, most_ways=5, relaxed=False)
+        low, high = (low, middle) if ways else (middle, high)
+        for way in ways:
+            assert largest_load(problem, way) <= middle * (1 + 1e-6)
+    if high < 60.0:  # what may be joined promises no less
+        assert find_sets(problem, high, width, UNLIMITED)
 
 
 def test_the_sets_have_the_loads_that_were_asked_for():

@@ -42,7 +42,7 @@ def test_a_plan_of_one_stage_stays():
 
 def test_plans_keep_above_the_bound_and_steps_are_left_alone():
     problem = small_problem(2, [["mid"] * 3], num_ops=12)
-    search = Search("test", problem, Budget(20), 0)
+    search = Search("test", problem, Budget(60), 0)
     offer_set_plans(search, np.random.default_rng(0))
     assert search.best is not None
     assert search.best_value >= lower_bound(problem).value_s

@@ -43,12 +43,43 @@ def test_little_to_spare_holds_ops_together():
 
 
 def test_what_pairs_exchange_is_held_where_it_counts_most():
-    beside, held = _held(6, {(0, 2): 1.0, (0, 4): 1.0, (2, 3): 0.5, (4, 5): 1.0})
+    main = np.zeros(6, dtype=np.bool_)
+    beside, held = _held(main, {(0, 2): 1.0, (0, 4): 1.0, (2, 3): 0.5, (4, 5): 1.0}, {})
     assert held.tolist() == [1, 0, 0, 0, 1, -1]
     assert beside.tolist() == [0.0, 0.0, 1.0, 0.0, 1.0, 1.0]
-    beside, held = _held(4, {(0, 3): 1.0, (1, 2): 3.0})
+    beside, held = _held(main[:4], {(0, 3): 1.0, (1, 2): 3.0}, {})
     assert held.tolist() == [-1, 1, -1, -1]
     assert beside.tolist() == [0.0, 0.0, 3.0, 0.0]
+
+
+def test_what_skips_groups_is_held_while_the_next_main_group_has_the_same_devices():
+    satellite = np.array([False, True, False, False, False])
+    beside, held = _held(satellite, {(0, 1): 1.0}, {(0, 3): 2.0})
+    assert held.tolist() == [1, 0, 2, -1, -1]
+    assert beside.tolist() == [0.0, 1.0, 0.0, 2.0, 0.0]
+    beside, held = _held(satellite, {(0, 3): 2.0}, {})
+    assert held.tolist() == [1, 0, 0, -1, -1]
+
+
+def test_a_value_that_skips_groups_counts_where_it_arrives():
+    """Two layers with a shortcut around the second one: the adding op has no work, and yet a place in the row."""
+    time, none = OpTimes(0.1, 0.1, 0.1), OpTimes(0.0, 0.0, 0.0)
+    times = {"first": time, "out": none, "second": time, "add": none, "third": time}
+    ops = tuple(Op(name=n, kind="synthetic", output_bytes=5e6, times={REFERENCE: t}) for n, t in times.items())
+    arcs = [("first", "out"), ("out", "second"), ("second", "add"), ("out", "add"), ("add", "third")]
+    edges = tuple(Edge(src=a, dst=b, tensor=a) for a, b in arcs)
+    graph = OpGraph(name="layers", ops=ops, edges=edges, tensor_bytes=dict.fromkeys(times, 5e6))
+    problem = PlanningProblem.build(
+        graph, small_cluster([["mid"] * 3], link="1GB/s"), num_microbatches=4, objective="steady-state"
+    )
+    rows = SetRows(problem, op_arrays(problem))
+    row, groups = rows.row(rows.work_s * 1.5, 0.01)
+    assert [[graph.ops[i].name for i in ops] for ops in groups] == [["first"], ["out"], ["second"], ["add"], ["third"]]
+    assert row.held.tolist() == [-1, 1, 2, -1, -1]
+    assert row.beside_s.tolist() == pytest.approx([0.0, 0.0, 0.0, 0.01, 0.0])
+    plain, groups = rows.row(rows.work_s * 1.5, 0.01, with_skips=False)
+    assert [[graph.ops[i].name for i in ops] for ops in groups] == [["first"], ["second"], ["third"]]
+    assert (plain.held == -1).all()
 
 
 def test_a_chain_beside_the_trunk_pays_for_every_cut():

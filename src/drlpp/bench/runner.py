@@ -20,7 +20,7 @@ from drlpp.bench.results import Row, append_row, read_rows
 from drlpp.bench.settings import commit, difference, machine, settings
 from drlpp.errors import DrlppError
 from drlpp.planners.base import Budget, Planner, PlanResult
-from drlpp.planners.bounds import Bound, lower_bound
+from drlpp.planners.bounds import Bound, gap, lower_bound
 from drlpp.problem import PlanningProblem
 from drlpp.solve import make_planner, solve
 
@@ -131,9 +131,9 @@ def run_cell(
 
     Returns:
         The row: case, planner, seed, settings; sizes of the problem; `lower_bound_s` and `bound_kind`; `status`,
-        `reason`, `value_s` (of the objective), `iteration_time_s`, `bottleneck_s`, `planning_time_s` (by the
-        clock of the budget), `num_stages`, `schedule`, `used_devices`, `history`, `breakdown`; `commit`,
-        `machine`, `finished`.
+        `reason`, `value_s` (of the objective), its `gap` to the bound, `iteration_time_s`, `bottleneck_s`,
+        `planning_time_s` (by the clock of the budget), `num_stages`, `schedule`, `used_devices`, `history`,
+        `breakdown`; `commit`, `machine`, `finished`.
     """
     row: dict[str, Any] = {
         "case": case.to_dict(),
@@ -160,12 +160,12 @@ def run_cell(
             log.exception("%s on %s", name, case.name)
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             result = PlanResult(planner=name, status="failed", plan=None, planning_time_s=0.0, reason=reason)
-        row |= _outcome(result, problem) | {"planning_time_s": clock() - start}
+        row |= _outcome(result, problem, bound) | {"planning_time_s": clock() - start}
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     return row | {"commit": commit(), "machine": machine(), "finished": finished}
 
 
-def _outcome(result: PlanResult, problem: PlanningProblem) -> dict[str, Any]:
+def _outcome(result: PlanResult, problem: PlanningProblem, bound: Bound) -> dict[str, Any]:
     out: dict[str, Any] = {
         "status": result.status,
         "reason": result.reason,
@@ -176,8 +176,10 @@ def _outcome(result: PlanResult, problem: PlanningProblem) -> dict[str, Any]:
     if result.plan is not None and result.plan.prediction is not None:
         plan, prediction = result.plan, result.plan.prediction
         steady = problem.objective == "steady-state"
+        value_s = prediction.bottleneck_s if steady else prediction.iteration_time_s
         out |= {
-            "value_s": prediction.bottleneck_s if steady else prediction.iteration_time_s,
+            "value_s": value_s,
+            "gap": gap(value_s, bound) if bound.value_s > 0 else None,
             "iteration_time_s": prediction.iteration_time_s,
             "bottleneck_s": prediction.bottleneck_s,
             "num_stages": plan.num_stages,

@@ -6,7 +6,6 @@ clusters, so a suite needs no data files.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ import pydantic
 import yaml
 
 from drlpp.bench.case import Case, Suite
-from drlpp.errors import InputError
+from drlpp.errors import InputError, did_you_mean
 from drlpp.files import read_text
 from drlpp.problem import Objective
 
@@ -179,10 +178,9 @@ def find_suite(name_or_path: str) -> Suite:
         return known[name_or_path]
     path = Path(name_or_path)
     if not path.is_file():
-        near = difflib.get_close_matches(name_or_path, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(
-            f"suite {name_or_path!r} is neither known nor a YAML file: {hint}suites are {', '.join(known)}"
+            f"suite {name_or_path!r} is neither known nor a YAML file: {did_you_mean(name_or_path, known)}suites are "
+            f"{', '.join(known)}"
         )
     try:
         data = _SuiteFile.model_validate(yaml.safe_load(read_text(path, "suite")))

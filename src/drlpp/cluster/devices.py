@@ -8,7 +8,7 @@ bytes as the vendor prints it. `speed` is the float32 peak relative to the V100,
 from __future__ import annotations
 
 from drlpp.cluster.cluster import DeviceType
-from drlpp.errors import ClusterError
+from drlpp.errors import ClusterError, did_you_mean
 
 _T, _GB = 1e12, 10**9
 REFERENCE_PRESET = "v100-sxm2-16gb"
@@ -169,5 +169,7 @@ def device_presets() -> dict[str, DeviceType]:
 def device_preset(name: str) -> DeviceType:
     """A row of the database. Raises ClusterError that lists the known names."""
     if name not in _ROWS:
-        raise ClusterError(f"device preset {name!r} is not known: use one of {', '.join(_ROWS)}")
+        raise ClusterError(
+            f"device preset {name!r} is not known: {did_you_mean(name, _ROWS)}use one of {', '.join(_ROWS)}"
+        )
     return _ROWS[name]

@@ -7,14 +7,13 @@ can print one for a user to start from.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from pathlib import Path
 from typing import Any
 
 from drlpp.cluster.cluster import Cluster
 from drlpp.cluster.generate import generated_cluster
 from drlpp.cluster.schema import SCHEMA_VERSION, cluster_from_dict, load_cluster_file
-from drlpp.errors import ClusterError
+from drlpp.errors import ClusterError, did_you_mean
 from drlpp.specs import PREFIX
 
 
@@ -145,10 +144,8 @@ def load_cluster(name_or_path: str) -> Cluster:
         return cluster_from_dict(presets[name_or_path].spec, name_or_path)
     path = Path(name_or_path)
     if not path.is_file() and path.suffix not in (".yaml", ".yml"):
-        near = difflib.get_close_matches(name_or_path, presets, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ClusterError(
-            f"cluster {name_or_path!r} is neither a preset nor a file: {hint}presets are {', '.join(presets)}; "
-            "a file is YAML (see docs/cluster.md)"
+            f"cluster {name_or_path!r} is neither a preset nor a file: {did_you_mean(name_or_path, presets)}presets "
+            f"are {', '.join(presets)}; a file is YAML (see docs/cluster.md)"
         )
     return load_cluster_file(path)

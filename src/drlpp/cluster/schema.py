@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from drlpp import units
 from drlpp.cluster.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cluster.devices import REFERENCE_PRESET, device_preset
-from drlpp.errors import ClusterError, InputError
+from drlpp.errors import ClusterError, InputError, did_you_mean
 from drlpp.files import read_text
 
 SCHEMA_VERSION = 1
@@ -58,6 +58,9 @@ class _Cluster(_Schema):
     hosts: Annotated[list[_Host], Field(min_length=1)]
 
 
+_KEYS = sorted({key for schema in (_Cluster, _Host, _DeviceType, _Link) for key in schema.model_fields})
+
+
 def cluster_from_dict(data: object, where: str = "cluster") -> Cluster:
     """Builds a cluster from the YAML form. Raises ClusterError that names the place, the value and the rule."""
     if not isinstance(data, Mapping):
@@ -85,7 +88,8 @@ def _first_problem(error: ValidationError) -> str:
     place = ".".join(str(part) for part in problem["loc"]) or "the file"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {place!r}: check the spelling{more}"
+        hint = did_you_mean(str(problem["loc"][-1]), _KEYS)
+        return f"unknown key {place!r}: {hint or 'check the spelling'}".rstrip() + more
     if problem["type"] == "missing":
         return f"key {place!r} is missing{more}"
     message = problem["msg"].removeprefix("Value error, ")

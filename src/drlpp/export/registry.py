@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from drlpp.errors import InputError
+from drlpp.errors import InputError, did_you_mean
 from drlpp.export.accelerate import accelerate
 from drlpp.export.chrome_trace import chrome_trace
 from drlpp.export.deepspeed import deepspeed
@@ -50,7 +49,7 @@ EXPORTERS: Mapping[str, Exporter] = {
 def get_exporter(name: str) -> Callable[[Plan], str]:
     """The function that writes a format. Raises InputError that lists the known names."""
     if name not in EXPORTERS:
-        near = difflib.get_close_matches(name, EXPORTERS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"export format {name!r} is not known: {hint}formats are {', '.join(EXPORTERS)}")
+        raise InputError(
+            f"export format {name!r} is not known: {did_you_mean(name, EXPORTERS)}formats are {', '.join(EXPORTERS)}"
+        )
     return EXPORTERS[name].export

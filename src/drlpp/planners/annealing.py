@@ -31,6 +31,7 @@ from drlpp.planners.moves import (
     free_assignment,
     merge_stages,
     move_replica,
+    part_stage,
     shift_boundary,
     split_stage,
     swap_devices,
@@ -212,6 +213,7 @@ _LOAD_MOVES: tuple[Move, ...] = (
     swap_devices,
     move_replica,
     split_stage,
+    *(part_stage,) * 2,
     merge_stages,
 )
 

@@ -40,12 +40,13 @@ from drlpp.problem import PlanningProblem
 SAFETY = 1.0 - 1e-9
 """Factor on every bound against the rounding of sums."""
 SEARCH_S = 5.0
-SEARCHES = ((128, 0.015), (1024, 0.015), (1024, 0.002))
-"""States per layer, and what is small (`SetRows.row`), of the searches for the bound by sets, one after another."""
+SEARCHES = ((128, 0.015, False), (1024, 0.015, False), (1024, 0.002, True), (8192, 0.002, True))
+"""States per layer, what is small and whether skips count (`SetRows.row`), of the searches for the bound by sets, one
+after another."""
 FILL_STEPS = 24
 """Values of the head, and of the tail, that the bound by fill tries."""
-STEP, PRECISION = 1.1, 1e-3
-"""Of these searches: factor until a plan may exist, and relative distance at which they end."""
+STEP, PRECISION = 1.01, 1e-3
+"""Of these searches: first factor, squared until a plan may exist, and relative distance at which they end."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -205,15 +206,15 @@ def _sets_bound(rows: SetRows, budget: Budget) -> float:
     if rows.too_large:
         return 0.0
     low = rows.work_s  # what does not exist at one value exists at none below it, so every "no" is a bound
-    for width, small in SEARCHES:
-        high = math.inf
+    for width, small, skips in SEARCHES:
+        high, step = math.inf, STEP
         while high - low > PRECISION * low:
-            tried = min((low + high) / 2, low * STEP)
-            found = rows.find(tried, width, small, budget)
+            tried = min((low + high) / 2, low * step)
+            found = rows.find(tried, width, small, budget, skips=skips)
             if found is None:
                 return low
             if found:
                 high = tried
             else:
-                low = tried
+                low, step = tried, step**2
     return low

@@ -8,11 +8,10 @@ an exporter accepts (`drlpp.export`) is the test of these rules.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Literal
 
-from drlpp.errors import InputError
+from drlpp.errors import InputError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +66,5 @@ ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in _ENGINES}
 def get_engine(name: str) -> Engine:
     """The engine of a name. Raises InputError with the nearest known name."""
     if name not in ENGINES:
-        near = difflib.get_close_matches(name, ENGINES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"engine {name!r} is not known: {hint}use one of {', '.join(ENGINES)}")
+        raise InputError(f"engine {name!r} is not known: {did_you_mean(name, ENGINES)}use one of {', '.join(ENGINES)}")
     return ENGINES[name]

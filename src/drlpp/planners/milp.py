@@ -21,6 +21,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,11 +95,12 @@ def _highs():  # type: ignore[no-untyped-def]
 
 
 @contextlib.contextmanager
-def _stdout_as_stderr() -> Iterator[None]:
-    """Sends what C code writes to standard output to standard error."""
+def _without_stdout() -> Iterator[None]:
+    """Drops what C code writes to standard output."""
     sys.stdout.flush()
     saved = os.dup(1)
-    os.dup2(2, 1)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
     try:
         yield
     finally:
@@ -250,7 +252,7 @@ def _run_highs(
     lp.integrality_ = [
         highspy.HighsVarType.kInteger if i else highspy.HighsVarType.kContinuous for i in program.integer
     ]
-    with _stdout_as_stderr():
+    with _without_stdout():
         solver = highspy.Highs()  # the first one of a process prints a banner, whatever the options
     solver.silent()
     solver.setOptionValue("threads", 1)

@@ -127,6 +127,37 @@ def split_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Gene
     return Assignment(labels, devices, recompute)
 
 
+def part_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
+    """An op, with what comes before it in its stage or with what comes behind, becomes a stage on some of its devices.
+
+    Half of the time the op is drawn by its parameters: those of few ops may be dear to exchange.
+    """
+    params = problem.graph.op_param_bytes
+    by_params = params.sum() > 0 and rng.random() < 0.5
+    op = int(rng.choice(problem.graph.num_ops, p=params / params.sum() if by_params else None))
+    s = int(start.stage_of_op[op])
+    forward = bool(rng.random() < 0.5)
+    around = problem.graph.successors if forward else problem.graph.predecessors
+    part, left = {op}, [op]
+    while left:
+        for i in around[left.pop()]:
+            if start.stage_of_op[i] == s and i not in part:
+                part.add(i)
+                left.append(i)
+    labels = start.stage_of_op.copy()
+    if len(part) == int((labels == s).sum()):
+        return None
+    labels[labels > s] += 1
+    taken = np.zeros(len(labels), dtype=np.bool_)
+    taken[list(part)] = True
+    labels[(start.stage_of_op == s) & (taken == forward)] = s + 1
+    group = start.devices[s]
+    some = tuple(group[i] for i in np.sort(rng.permutation(len(group))[: int(rng.integers(1, len(group) + 1))]))
+    pair = (group, some) if forward else (some, group)
+    devices = (*start.devices[:s], *pair, *start.devices[s + 1 :])
+    return Assignment(labels, devices, (*start.recompute[: s + 1], *start.recompute[s:]))
+
+
 def merge_stages(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
     """Joins two consecutive stages on the devices of both, or of one where stages may not be replicated."""
     if start.num_stages < 2:

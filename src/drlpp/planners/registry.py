@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
-from drlpp.errors import InputError
+from drlpp.errors import InputError, did_you_mean
 from drlpp.planners.annealing import Annealing
 from drlpp.planners.base import Planner
 from drlpp.planners.dapple import Dapple
@@ -43,7 +42,5 @@ def get_planner(name: str, elsewhere: tuple[str, ...] = ()) -> Planner:
     """The planner of a name. Raises InputError with the nearest known name, of those `elsewhere` too."""
     if name not in PLANNERS:
         known = [*elsewhere, *PLANNERS]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"planner {name!r} is not known: {hint}use one of {', '.join(known)}")
+        raise InputError(f"planner {name!r} is not known: {did_you_mean(name, known)}use one of {', '.join(known)}")
     return PLANNERS[name]()

@@ -1,9 +1,9 @@
 """Steady-state plans from the sets of devices that the decision diagram finds (`device_sets`).
 
-The diagram's answer to "may all loads be at most T?" names the devices of the groups of ops along the heaviest path;
-T is bisected. Ops beside the row join a neighbour. Then `exact_search` moves ops between the stages. A device may take
-part in any number of stages, with any partners in each: plans that the dynamic program over consecutive stages cannot
-make.
+The diagram, with states dropped where they are too many, answers "can all loads be at most T?" with the devices of the
+groups of ops along the heaviest path; T is bisected. Ops beside the row join a neighbour. Then `exact_search` moves
+ops between the stages. A device may take part in any number of stages, with any partners in each: plans that the
+dynamic program over consecutive stages cannot make.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
 
     def offer(bound_s: float) -> bool:
         """Offers the plans of one T; False if there is none."""
-        ways = rows.find(bound_s, WIDTH, SMALL, search.budget, WAYS) or []
+        ways = rows.find(bound_s, WIDTH, SMALL, search.budget, most_ways=WAYS, relaxed=False) or []
         for way in ways:
             if search.budget.spent:
                 break

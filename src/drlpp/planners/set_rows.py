@@ -11,6 +11,10 @@ Groups too small to matter for the load of a device are taken out: their work st
 between their neighbours the smaller of the two transfers remains (the part of the micro-batches that a device moves
 obeys the triangle inequality).
 
+A value that goes to the next main group and also beyond it (a residual connection, the concatenations of a dense
+block) counts at the next group where that one has other devices, and else where it arrives: its producer is held as
+long as the next group has the same devices. Producer and receiver stay in the row for that, whatever their work.
+
 Left out, all of it on the safe side: what is exchanged by groups that are not held; each value counts once.
 """
 
@@ -85,7 +89,15 @@ class SetRows:
         return len(self._path) > MAX_PATH or self._count.sum() > MAX_DEVICES or kinds > MAX_KINDS_OF_SET
 
     def find(
-        self, bound_s: float, width: int, small: float, budget: Budget, most_ways: int = 1
+        self,
+        bound_s: float,
+        width: int,
+        small: float,
+        budget: Budget,
+        *,
+        skips: bool = True,
+        most_ways: int = 1,
+        relaxed: bool = True,
     ) -> list[list[tuple[NDArray[np.int64], tuple[int, ...]]]] | None:
         """Ways to run the row with all loads at most `bound_s`: ops and devices of each group. Empty: no plan exists;
         None: the budget was spent before the answer.
@@ -94,8 +106,8 @@ class SetRows:
         """
         if self._capacity * bound_s * (1 + TOLERANCE) < self._weighted.sum():
             return []
-        row, groups = self.row(bound_s, small)
-        ways = find_sets(row, bound_s, width, budget, most_ways)
+        row, groups = self.row(bound_s, small, skips)
+        ways = find_sets(row, bound_s, width, budget, most_ways, relaxed)
         if ways is None:
             return None
         return [
@@ -103,23 +115,28 @@ class SetRows:
             for sets in ways
         ]
 
-    def row(self, bound_s: float, small: float) -> tuple[Row, list[NDArray[np.int64]]]:
+    def row(self, bound_s: float, small: float, with_skips: bool = True) -> tuple[Row, list[NDArray[np.int64]]]:
         """The row for a bound, and the ops of each of its groups.
 
         Args:
             small: groups below this part of the bound, in time and in gradient exchange, are taken out of the row.
+            with_skips: groups that a value goes beyond the next group from, or to, stay in, and it counts there too.
         """
         arrays = self._arrays
         group = self._together(self._capacity * bound_s * (1 + TOLERANCE) - float(self._weighted.sum()))
         num = int(group.max()) + 1
         main, host = self._main_groups(group)
-        host, moved, pairs = self._exchanged(group, num, main, host)
+        host, moved, pairs, skips = self._exchanged(group, num, main, host)
+        pairs_count = math.prod(math.comb(int(n) + 3, 3) for n in self._count) <= MAX_KINDS_OF_PAIR
         work = np.zeros((len(arrays.total_s), num))
         for t in range(len(work)):
             work[t] = np.bincount(group, arrays.total_s[t], num)
         params = np.bincount(group, arrays.param_bytes, num)
         slowest = work[self._count > 0].max(axis=0)
         large = (slowest > small * bound_s) | (params * self._exchange[-1] > small * bound_s)
+        skips = skips if with_skips and pairs_count else {}
+        for pair, seconds in skips.items():
+            large[list(pair)] |= seconds > small * bound_s
         satellites: dict[int, list[int]] = {g: [] for g in main}
         first_op = np.full(num, len(group))
         np.minimum.at(first_op, group, np.arange(len(group)))
@@ -143,12 +160,18 @@ class SetRows:
         if cuts:
             cuts[0] = 0.0
         beside, held = np.zeros(len(order)), np.full(len(order), -1, dtype=np.int64)
-        if math.prod(math.comb(int(n) + 3, 3) for n in self._count) <= MAX_KINDS_OF_PAIR:
-            ranked = {}
-            for (a, b), seconds in pairs.items():
-                if min(rank[a], rank[b]) >= 0 and seconds > small * bound_s:
-                    ranked[int(min(rank[a], rank[b])), int(max(rank[a], rank[b]))] = seconds
-            beside, held = _held(len(order), ranked)
+        if pairs_count:
+            beside, held = _held(
+                np.array(is_satellite, dtype=np.bool_),
+                *(
+                    {
+                        (int(min(rank[[a, b]])), int(max(rank[[a, b]]))): seconds
+                        for (a, b), seconds in found.items()
+                        if min(rank[a], rank[b]) >= 0 and seconds > small * bound_s
+                    }
+                    for found in (pairs, skips)
+                ),
+            )
         row = Row(
             seconds=np.ascontiguousarray(work[:, order]),
             param_bytes=params[order].astype(np.float64),
@@ -189,9 +212,10 @@ class SetRows:
 
     def _exchanged(
         self, group: NDArray[np.int64], num: int, main: list[int], host: dict[int, int]
-    ) -> tuple[dict[int, int], NDArray[np.float64], dict[tuple[int, int], float]]:
+    ) -> tuple[dict[int, int], NDArray[np.float64], dict[tuple[int, int], float], dict[tuple[int, int], float]]:
         """The host of every group beside the row; ``[num]`` seconds of the values that each group exchanges with the
-        main group before it or its host; and of those that other pairs of groups exchange."""
+        main group before it or its host; of those that other pairs of groups exchange; and of those that a main group
+        sends to the next one and, the same values, to one behind that."""
         arrays = self._arrays
         place = np.full(num, -2)
         place[main] = np.arange(len(main))
@@ -200,6 +224,7 @@ class SetRows:
         linked: list[set[int]] = []
         left: list[tuple[int, list[int]]] = []
         amount: dict[tuple[int, int], float] = {}
+        skips: dict[tuple[int, int], float] = {}
         for v in range(len(source)):
             a = int(source[v])
             users = set(group[arrays.consumer_op[arrays.consumer_ptr[v] : arrays.consumer_ptr[v + 1]]].tolist()) - {a}
@@ -207,6 +232,10 @@ class SetRows:
             next_to = [b for b in users if place[a] >= 0 and place[b] >= 0 and abs(place[a] - place[b]) == 1]
             if next_to:
                 moved[max(a, next_to[0], key=lambda g: place[g])] += self._moved_s[v]
+                behind = [b for b in users if place[b] > place[a] + 1]
+                if behind and any(place[b] == place[a] + 1 for b in next_to):
+                    skip = a, min(behind, key=lambda g: place[g])
+                    skips[skip] = skips.get(skip, 0.0) + self._moved_s[v]
             elif users:
                 left.append((v, sorted(users)))
                 for b in users:
@@ -234,7 +263,7 @@ class SetRows:
             else:
                 pair = a, min(users_of, key=lambda b: (abs(place[b] - place[a]), b))
                 pairs[pair] = pairs.get(pair, 0.0) + self._moved_s[v]
-        return host, moved, pairs
+        return host, moved, pairs, skips
 
     def _apart(self, ops: NDArray[np.int64], bound_s: float) -> float:
         """Least weighted load of some ops, each with the number of replicas that keeps it below the bound."""
@@ -294,38 +323,47 @@ def exchange_s_per_byte(cluster: Cluster) -> NDArray[np.float64]:
     return np.minimum.accumulate(out[::-1])[::-1]
 
 
-def _held(num: int, pairs: dict[tuple[int, int], float]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """What to hold (`Row.beside_s`, `Row.held`), one group at a time, so that most of what pairs exchange counts.
+def _held(
+    satellite: NDArray[np.bool_], pairs: dict[tuple[int, int], float], skips: dict[tuple[int, int], float]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """What to hold (`Row.beside_s`, `Row.held`), one group at a time, so that most of what is exchanged counts.
 
     Args:
+        satellite: ``[G]`` which groups of the row are satellites.
         pairs: (earlier group, later group) -> seconds.
+        skips: the same for values that also go from the earlier one to the main group after it, where they have
+            counted if that one has other devices.
     """
+    num = len(satellite)
     best = np.zeros(num)
-    start = np.full(num, -1)  # of the interval that ends here
-    users: list[list[int]] = [[] for _ in range(num)]
-    for x, y in sorted(pairs):
-        users[x].append(y)
-    ending: list[list[tuple[int, float]]] = [[] for _ in range(num)]
-    for x in range(num):
-        for y, seconds in zip(users[x], np.cumsum([pairs[x, y] for y in users[x]]), strict=True):
-            ending[y].append((x, float(seconds)))
+    start: list[tuple[int, bool]] = [(-1, False)] * num  # of the interval that ends here: group, whether skips count
+    ending: list[list[tuple[int, bool, float]]] = [[] for _ in range(num)]
+    for with_skips in (False, True):
+        for x in range(num):
+            total = 0.0
+            for y in range(x + 1, num):
+                seconds = pairs.get((x, y), 0.0) + (skips.get((x, y), 0.0) if with_skips else 0.0)
+                total += seconds
+                if seconds > 0:
+                    ending[y].append((x, with_skips, total))
     for y in range(num):
         best[y] = best[y - 1] if y else 0.0
-        for x, seconds in ending[y]:
+        for x, with_skips, seconds in ending[y]:
             if best[x] + seconds > best[y]:
-                best[y], start[y] = best[x] + seconds, x
+                best[y], start[y] = best[x] + seconds, (x, with_skips)
     beside, held = np.zeros(num), np.full(num, -1, dtype=np.int64)
     y = num - 1
     while y >= 0:
-        x = int(start[y])
+        x, with_skips = start[y]
         if x < 0:
             y -= 1
             continue
         held[x + 1 : y] = 0
         held[x] = 1
-        for user in users[x]:
-            if user <= y:
-                beside[user] = pairs[x, user]
+        for user in range(x + 1, y + 1):
+            beside[user] = pairs.get((x, user), 0.0) + (skips.get((x, user), 0.0) if with_skips else 0.0)
+        if with_skips:
+            held[x + 1 + int(np.argmin(satellite[x + 1 :]))] = 2
         y = x
     return beside, held
 

@@ -52,15 +52,15 @@ def evaluate_packed(arena, a, packed, begin, end, wanted, give_up_s, kind, numbe
 
 
 @entry
-def bottleneck_packed(arena, a, packed, out):  # type: ignore[no-untyped-def]
-    """Writes the ``[B]`` bottlenecks, -1 if a partition is not legal."""
+def loads_packed(arena, a, packed, out):  # type: ignore[no-untyped-def]
+    """Writes the ``[B, D]`` loads of the devices; all of them -1 if a partition is not legal."""
     whole = mark(arena)
     for b in range(len(out)):
         release(arena, whole)
         p, legal = place(arena, a, packed, b)
-        out[b] = -1.0
+        out[b] = 0.0 if legal else -1.0
         if legal:
             loads = take(arena.reals, len(p.used))[0]
             write_loads(arena, p, loads)
             for u in range(len(loads)):
-                out[b] = max(out[b], loads[u])
+                out[b, p.used[u]] = loads[u]

@@ -19,9 +19,7 @@ from drlpp.problem import Objective, PlanningProblem
 from drlpp.schedules import SCHEDULES, FlatSchedule, to_schedule
 from drlpp.schedules.arena import new_arena, with_arena
 from drlpp.schedules.registry import empty_order, filled_part, schedule_flags
-from drlpp.sim.batch import bottleneck_packed, evaluate_packed
-from drlpp.sim.bottleneck import device_loads
-from drlpp.sim.placing import place_assignment
+from drlpp.sim.batch import evaluate_packed, loads_packed
 from drlpp.sim.problem_arrays import ProblemArrays, pack, problem_arrays
 
 _INFEASIBLE_FACTOR, _EXCESS_FACTOR = 10.0, 100.0
@@ -150,17 +148,17 @@ class Evaluator:
 
     def bottleneck_s(self, assignment: Assignment) -> float:
         """The largest load of a device per micro-batch. Raises PlanError if the partition is not legal."""
-        packed, out = pack(self.problem, (assignment,)), np.empty(1)
-        _, self._arenas[0] = with_arena(
-            lambda arena: bottleneck_packed(arena, self._arrays, packed, out), self._arenas[0]
-        )
-        if out[0] < 0:
-            check_partition(self.problem.graph, packed.labels[0], assignment.num_stages)
-        return float(out[0])
+        return float(self.loads_s(assignment).max())
 
     def loads_s(self, assignment: Assignment) -> NDArray[np.float64]:
-        """``[U]`` load per micro-batch of each used device. Raises PlanError if the partition is not legal."""
-        return device_loads(place_assignment(self.problem, self._arrays, assignment))
+        """``[D]`` load per micro-batch of each device. Raises PlanError if the partition is not legal."""
+        packed, loads = pack(self.problem, (assignment,)), np.empty(self.problem.cluster.num_devices)
+        _, self._arenas[0] = with_arena(
+            lambda arena: loads_packed(arena, self._arrays, packed, loads[None, :]), self._arenas[0]
+        )
+        if loads[0] < 0:
+            check_partition(self.problem.graph, packed.labels[0], assignment.num_stages)
+        return loads
 
     def make_plan(self, assignment: Assignment, provenance: Provenance, schedules: Sequence[str] | None = None) -> Plan:
         """The plan of an assignment with its best schedule and the prediction. Raises as `evaluate` does."""
