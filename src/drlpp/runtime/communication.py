@@ -199,7 +199,6 @@ class Channel:
         self._device = device
         self._rank_of = rank_of
         self._torch_device = torch_device
-        self._group = dist.distributed_c10d._get_default_group()
         self._one_queue = one_queue_per_pair
         self._layouts = {slot: _Layout(spec, torch_device) for slot, spec in specs.items()}
         grouped: dict[tuple[int, bool], list[Transfer]] = defaultdict(list)
@@ -302,14 +301,14 @@ class Channel:
                     return
                 if self._observer is not None:
                     self._observer.sending(transfer, time.perf_counter())
-                works = self._post(self._group.send, parts, transfer.dst, transfer.tag)
+                works = self._post(dist.ProcessGroup.send, parts, transfer.dst, transfer.tag)
                 self._sent[transfer.dst].append(_Sent(works, parts, transfer.needed_by))
             else:
                 early = queue.deadline[queue.next] > horizon and not queue.ready
                 if early and layout.num_bytes > queue.early_bytes:
                     return
                 parts, tensors = layout.buffers()
-                works = self._post(self._group.recv, parts, transfer.src, transfer.tag)
+                works = self._post(dist.ProcessGroup.recv, parts, transfer.src, transfer.tag)
                 watcher = self._watchers.get(transfer.src)
                 seen = None if watcher is None else watcher.submit(self._end_of, works)
                 self._received[transfer.order] = _Received(tensors, works, time.perf_counter(), seen)
@@ -320,8 +319,9 @@ class Channel:
         self, operation: Callable[..., dist.Work], parts: Sequence[torch.Tensor], device: int, tag: int
     ) -> list[dist.Work]:
         rank = self._rank_of[device]
+        group = dist.distributed_c10d._get_default_group()  # not kept: who holds a group keeps its threads running
         try:
-            return [operation([part], rank, tag + k) for k, part in enumerate(parts)]
+            return [operation(group, [part], rank, tag + k) for k, part in enumerate(parts)]
         except RuntimeError as error:
             raise ExecutionError(
                 f"device {self._device} cannot reach device {device}: the connection broke: its rank has died"
