@@ -9,8 +9,10 @@ waited for at the end of the step.
 
 Small tensors of one transfer travel in one message: a message costs about as much as copying 64 KiB a few times over.
 
-On gloo the two directions of a pair of ranks are independent queues, each in the planned order. On NCCL all messages of
-a pair run one after the other, whatever their tags, so both directions share one queue (`one_queue_per_pair`).
+On gloo the two directions of a pair of ranks are independent, and messages find their receives by tags: sends are
+posted in the planned order, receives in that of their need, so that none has memory long before it is used. On NCCL
+all messages of a pair run one after the other, whatever their tags, so both directions share one queue, in the planned
+order (`one_queue_per_pair`).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from drlpp.plan.action import LOOKAHEAD
 from drlpp.runtime.messages import Slot, Transfer
 from drlpp.runtime.waiting import FIRST_TIMEOUT_S
 
-EARLY_BYTES = 1 << 20
+EARLY_BYTES = 1 << 18
 """Receives from one rank are posted still earlier as long as they take less memory than this together (gloo only: on a
 GPU a posted receive keeps a kernel waiting)."""
 PACK_BYTES = 1 << 16
@@ -206,6 +208,9 @@ class Channel:
             if device in (t.src, t.dst):
                 sends = t.src == device
                 grouped[t.dst if sends else t.src, sends and not one_queue_per_pair].append(t)
+        for (_, sends), queued in grouped.items():
+            if not sends and not one_queue_per_pair:
+                queued.sort(key=lambda t: t.needed_by)
         early_bytes = 0 if one_queue_per_pair else EARLY_BYTES
         self._queues = {key: _Queue(queued, device, early_bytes) for key, queued in grouped.items()}
         self._received: dict[int, _Received] = {}
