@@ -39,6 +39,8 @@ from tables import machine, markdown, write_section
 HERE = Path(__file__).parent
 BATCH = 256
 """Assignments that are evaluated at once."""
+TWO_CORES = 1.5
+"""Two threads that got fewer cores than this are not worth a figure."""
 INTS = (
     *("slot_off", "slot_device", "message_off", "message_backward", "message_grad", "message_src", "dst_off", "dst"),
     *("returns_off", "returns", "forward_inputs", "backward_inputs", "host", "local"),
@@ -178,13 +180,17 @@ def grid_row(
     (one_by_one,) = seconds(lambda: evaluator.evaluate(assignment, names), at_least_s=at_least_s)
     (best_of_all,) = seconds(lambda: evaluator.evaluate(assignment), at_least_s=at_least_s)
     (together,) = seconds(lambda: evaluator.evaluate_many(batch, names), at_least_s=at_least_s)
+    began, spent = time.perf_counter(), time.process_time()
     (on_two,) = seconds(lambda: threads.evaluate_many(batch, names), at_least_s=at_least_s, clock=time.perf_counter)
+    cores = (time.process_time() - spent) / (time.perf_counter() - began)
     together, on_two = together / BATCH, on_two / BATCH
     (reference,) = seconds(lambda: simulate(plan), at_least_s=at_least_s, repeats=2)
     where = "one host" if one_host else "ports"
     cells = [where, num_stages, num_microbatches]
     cells += [f"{1 / x:,.0f}" for x in (compiled, hand, together, on_two, one_by_one, best_of_all, reference)]
     cells += [f"{compiled / hand:.2f}", f"{reference / together:,.0f}", f"{reference / on_two:,.0f}"]
+    if cores < TWO_CORES:
+        cells[6] = cells[-1] = "-"
     return [str(cell) for cell in cells]
 
 
@@ -272,7 +278,8 @@ def main() -> None:
         "Iterations simulated per second of CPU time of one core; 1F1B on a chain of S stages, M micro-batches. "
         "*compiled*: the replay of a schedule, called from compiled code; *C++*: the same semantics by hand; "
         f"*batch*: `Evaluator.evaluate_many` of {BATCH} assignments of ops, with costs, messages, schedule and "
-        "simulation of each; *2 threads*: per second of wall-clock time; *single*: `Evaluator.evaluate`; "
+        "simulation of each; *2 threads*: per second of wall-clock time (-: they had less than "
+        f"{TWO_CORES} cores); *single*: `Evaluator.evaluate`; "
         "*all schedules*: the same under the best of all schedules that apply; *reference*: the readable event "
         "simulator with its trace.",
         markdown(header, rows),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from plan_cases import captured_model, make_plan, staged
 from small_models import ALL
 from torch import nn
@@ -15,6 +19,7 @@ from worker_pool import WorkerPool
 from drlpp.capture import capture_module, hollow_parameters, initial_values
 from drlpp.plan import Plan
 from drlpp.runtime import build, load_checkpoint, save_checkpoint
+from drlpp.runtime.ranks import loopback
 
 STEPS = 4
 MICROBATCHES = 4
@@ -178,3 +183,38 @@ def test_no_rank_ever_holds_the_whole_model(pool: WorkerPool) -> None:
     names = ["layers.0.weight", "layers.7.bias"]
     assert all(found[0][n] == t.double().sum() for n, t in initial_values(Large, names, seed=7).items())
     assert ranks[0][2] == pytest.approx(ranks[3][2])
+
+
+@pytest.fixture
+def no_cycles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Cycles of references are not collected."""
+    for name, value in loopback().items():
+        monkeypatch.setenv(name, value)
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def gloo_threads() -> int:
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo" in name for name in names)
+
+
+def test_destroyed_group_is_gone_while_the_pipeline_lives(no_cycles: None) -> None:
+    """Its threads would else let go of tensors while Python ends, which aborts the process."""
+    if not Path("/proc/self/task").exists():
+        pytest.skip("the threads of this process cannot be listed")
+    captured = captured_model("chain")
+    plan = make_plan(captured.graph, staged(captured.graph, {}), [(0,)], num_microbatches=2)
+    before = gloo_threads()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        pipeline = build(captured, plan, state_dict=made("chain")[0].state_dict())
+        pipeline.step()
+        assert gloo_threads() > before
+    finally:
+        dist.destroy_process_group()
+    assert gloo_threads() == before
+    dropped = weakref.ref(pipeline)
+    del pipeline
+    assert dropped() is None

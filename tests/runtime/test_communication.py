@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from drlpp.runtime.communication import PACK_BYTES, TensorSpec, _Layout
+from drlpp.runtime.communication import PACK_BYTES, Channel, TensorSpec, _Layout
+from drlpp.runtime.messages import Slot, Transfer
 
 CPU = torch.device("cpu")
 
@@ -47,3 +48,17 @@ def test_only_small_ones_share_a_message() -> None:
     assert len(layout(given).pack(given)) == 3
     assert len(layout(given[:6]).pack(given[:6])) == 1
     assert layout(given[:1]).pack(given[:1])[0].dtype == torch.bool
+
+
+@pytest.mark.parametrize(("one_queue_per_pair", "order"), [(False, [1, 2, 0]), (True, [0, 1, 2])])
+def test_receives_wait_for_nothing_that_is_needed_later(one_queue_per_pair: bool, order: list[int]) -> None:
+    slots = [Slot(k, "value") for k in range(3)]
+    transfers = [
+        Transfer(order=k, tag=k, slot=slots[k], stage=0, microbatch=0, src=1, dst=0, produced_by=k, needed_by=needed)
+        for k, needed in enumerate([9, 2, 4])
+    ]
+    specs = {slot: (TensorSpec((1,), torch.float32),) for slot in slots}
+    channel = Channel(0, transfers, specs, {0: 0, 1: 1}, CPU, one_queue_per_pair)
+    (queue,) = channel._queues.values()
+    assert [t.order for t in queue.transfers] == order
+    assert queue.deadline == ([2, 4, 9] if not one_queue_per_pair else [2, 2, 4])

@@ -9,8 +9,10 @@ waited for at the end of the step.
 
 Small tensors of one transfer travel in one message: a message costs about as much as copying 64 KiB a few times over.
 
-On gloo the two directions of a pair of ranks are independent queues, each in the planned order. On NCCL all messages of
-a pair run one after the other, whatever their tags, so both directions share one queue (`one_queue_per_pair`).
+On gloo the two directions of a pair of ranks are independent, and messages find their receives by tags: sends are
+posted in the planned order, receives in that of their need, so that none has memory long before it is used. On NCCL
+all messages of a pair run one after the other, whatever their tags, so both directions share one queue, in the planned
+order (`one_queue_per_pair`).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from drlpp.plan.action import LOOKAHEAD
 from drlpp.runtime.messages import Slot, Transfer
 from drlpp.runtime.waiting import FIRST_TIMEOUT_S
 
-EARLY_BYTES = 1 << 20
+EARLY_BYTES = 1 << 18
 """Receives from one rank are posted still earlier as long as they take less memory than this together (gloo only: on a
 GPU a posted receive keeps a kernel waiting)."""
 PACK_BYTES = 1 << 16
@@ -199,7 +201,6 @@ class Channel:
         self._device = device
         self._rank_of = rank_of
         self._torch_device = torch_device
-        self._group = dist.distributed_c10d._get_default_group()
         self._one_queue = one_queue_per_pair
         self._layouts = {slot: _Layout(spec, torch_device) for slot, spec in specs.items()}
         grouped: dict[tuple[int, bool], list[Transfer]] = defaultdict(list)
@@ -207,6 +208,9 @@ class Channel:
             if device in (t.src, t.dst):
                 sends = t.src == device
                 grouped[t.dst if sends else t.src, sends and not one_queue_per_pair].append(t)
+        for (_, sends), queued in grouped.items():
+            if not sends and not one_queue_per_pair:
+                queued.sort(key=lambda t: t.needed_by)
         early_bytes = 0 if one_queue_per_pair else EARLY_BYTES
         self._queues = {key: _Queue(queued, device, early_bytes) for key, queued in grouped.items()}
         self._received: dict[int, _Received] = {}
@@ -302,14 +306,14 @@ class Channel:
                     return
                 if self._observer is not None:
                     self._observer.sending(transfer, time.perf_counter())
-                works = self._post(self._group.send, parts, transfer.dst, transfer.tag)
+                works = self._post(dist.ProcessGroup.send, parts, transfer.dst, transfer.tag)
                 self._sent[transfer.dst].append(_Sent(works, parts, transfer.needed_by))
             else:
                 early = queue.deadline[queue.next] > horizon and not queue.ready
                 if early and layout.num_bytes > queue.early_bytes:
                     return
                 parts, tensors = layout.buffers()
-                works = self._post(self._group.recv, parts, transfer.src, transfer.tag)
+                works = self._post(dist.ProcessGroup.recv, parts, transfer.src, transfer.tag)
                 watcher = self._watchers.get(transfer.src)
                 seen = None if watcher is None else watcher.submit(self._end_of, works)
                 self._received[transfer.order] = _Received(tensors, works, time.perf_counter(), seen)
@@ -320,8 +324,9 @@ class Channel:
         self, operation: Callable[..., dist.Work], parts: Sequence[torch.Tensor], device: int, tag: int
     ) -> list[dist.Work]:
         rank = self._rank_of[device]
+        group = dist.distributed_c10d._get_default_group()  # not kept: who holds a group keeps its threads running
         try:
-            return [operation([part], rank, tag + k) for k, part in enumerate(parts)]
+            return [operation(group, [part], rank, tag + k) for k, part in enumerate(parts)]
         except RuntimeError as error:
             raise ExecutionError(
                 f"device {self._device} cannot reach device {device}: the connection broke: its rank has died"

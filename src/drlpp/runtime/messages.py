@@ -43,7 +43,7 @@ class Transfer:
     """A slot of one micro-batch that moves from device `src` to device `dst`.
 
     Attributes:
-        order: position among all transfers of the step; both ends post in this order.
+        order: position among all transfers of the step; sends are posted in this order, and on NCCL receives too.
         tag: of the message's first tensor; tensor k has ``tag + k``.
         stage: that makes the value, or the first one of `src` that returns the gradient.
         produced_by: index in the schedule of `src` of the action that completes it.
@@ -113,7 +113,7 @@ def writers(messages: Sequence[Message], slot: Slot) -> tuple[int, ...]:
 
 
 def plan_transfers(plan: Plan, messages: Sequence[Message]) -> tuple[Transfer, ...]:
-    """All transfers of one step, in the order in which every rank posts them.
+    """All transfers of one step, in the order in which every rank posts its sends.
 
     Args:
         plan: a legal plan.

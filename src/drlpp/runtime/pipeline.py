@@ -82,7 +82,6 @@ class Pipeline:
         self.torch_device = torch_device
         self._context = RandomContext(seed)
         self._aliases = captured.aliases
-        self._microbatches: Sequence[Microbatch] | None = None
         self._losses: dict[int, torch.Tensor] = {}
 
         stage_of = stage_of_node(captured, plan)
@@ -98,7 +97,7 @@ class Pipeline:
         self._tensors = source.taken
         needed = {name for stage in self._stages.values() for name in stage.inputs}
         self._example = {n: t.to(torch_device) for n, t in captured.example_inputs.items()}
-        self._needed = {n: t for n, t in self._example.items() if n in needed}
+        self._microbatches = _Microbatches({n: t for n, t in self._example.items() if n in needed}, self._context)
 
         sharing = parameter_readers(captured, stage_of)
         times = logical_times(plan, transfers)
@@ -127,7 +126,7 @@ class Pipeline:
                     num_microbatches=plan.num_microbatches,
                     recompute=plan.stages[s].recompute,
                     context=self._context,
-                    microbatch=functools.partial(self._microbatch, stage.inputs),
+                    microbatch=functools.partial(self._microbatches.take, stage.inputs),
                     report_loss=self._losses.__setitem__,
                     combined_buffers=self._combined_buffers.get(s),
                 )
@@ -156,12 +155,9 @@ class Pipeline:
             ExecutionError: another rank hangs or has died.
         """
         m = self.plan.num_microbatches
-        self._microbatches = None
+        self._microbatches.given = None
         if batch is not None:
-            parts = split_batch(batch, self._example, m)
-            self._microbatches = [
-                {n: part[n].to(self.torch_device, non_blocking=True) for n in self._needed} for part in parts
-            ]
+            self._microbatches.give(split_batch(batch, self._example, m), self.torch_device)
         self._losses.clear()
         self._reducer.begin()
         if self._executor is not None:
@@ -171,7 +167,7 @@ class Pipeline:
             shared.finish(self._timeout_s)
         if self._executor is not None:
             self._executor.finish()
-        self._microbatches = None
+        self._microbatches.given = None
         self._context.step += 1
         total = torch.zeros((), dtype=torch.float64, device=self.torch_device)
         for loss in self._losses.values():
@@ -224,13 +220,6 @@ class Pipeline:
             if parameter.grad is not None:
                 parameter.grad.mul_(factor.to(parameter.grad.dtype))
         return norm.float()
-
-    def _microbatch(self, names: Sequence[str], microbatch: int) -> Microbatch:
-        """The tensors of a micro-batch that have one of the given names."""
-        if self._microbatches is not None:
-            return self._microbatches[microbatch]
-        c = self._context
-        return draw({n: self._needed[n] for n in names if n in self._needed}, c.seed, c.step, microbatch)
 
     def observe(self, recorder: Recorder | None) -> None:
         """Has the actions, messages and all-reduces of the next steps recorded."""
@@ -318,6 +307,34 @@ def build(
         one_queue_per_pair=nccl if one_queue_per_pair is None else one_queue_per_pair,
         timeout_s=timeout_s,
     )
+
+
+class _Microbatches:
+    """The micro-batches of a step, on the device of this rank.
+
+    Args:
+        example: the inputs that this rank reads.
+        context: says which step it is.
+
+    Attributes:
+        given: those of this step; None: they are drawn.
+    """
+
+    def __init__(self, example: Microbatch, context: RandomContext) -> None:
+        self.given: Sequence[Microbatch] | None = None
+        self._example = example
+        self._context = context
+
+    def give(self, microbatches: Sequence[Microbatch], device: torch.device) -> None:
+        """Takes those of the next step."""
+        self.given = [{n: part[n].to(device, non_blocking=True) for n in self._example} for part in microbatches]
+
+    def take(self, names: Sequence[str], microbatch: int) -> Microbatch:
+        """The tensors of a micro-batch that have one of the given names."""
+        if self.given is not None:
+            return self.given[microbatch]
+        wanted = {n: self._example[n] for n in names if n in self._example}
+        return draw(wanted, self._context.seed, self._context.step, microbatch)
 
 
 class _Tensors:
