@@ -1,10 +1,13 @@
 """`drlpp train-policy` on one problem, and the cost of learning in `drlpp plan`."""
 
+import inspect
 import json
 
 import pytest
 from cluster_files import TWO_UNEQUAL
 
+from drlpp.agent.pretrain import PretrainConfig
+from drlpp.cli import learn
 from drlpp.cli.main import run_command_line
 from drlpp.graph import save_graph
 from drlpp.graph.synthetic import chain_graph
@@ -76,3 +79,9 @@ def test_baselines_are_repaid_in_the_comparison(files, capsys):
     assert "data-parallel" in rows["dp"]["break_even_steps"]
     best = min(rows.values(), key=lambda row: row["iteration_time_s"])
     assert all(n is None or n >= 0 for n in best["break_even_steps"].values())
+
+
+def test_the_defaults_of_the_command_are_those_of_training():
+    config = PretrainConfig()
+    given = inspect.signature(learn.train_policy).parameters["imitation_iterations"].default
+    assert (learn._ITERATIONS, given) == (config.iterations, config.imitation_iterations)
