@@ -19,8 +19,8 @@ from pathlib import Path
 
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.graph.readers import read_graph
-from drlpp.planners.base import Budget
-from drlpp.planners.bounds import gap, lower_bound
+from drlpp.planners.base import Budget, gap_to
+from drlpp.planners.bounds import lower_bound
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
 from tables import machine, markdown, write_section
@@ -105,7 +105,7 @@ def profile_row(
         f"{1e3 * own:.3f}",
         *(f"{1e3 * values[p]:.3f}" for p in PLANNERS),
         f"{1e3 * bound.value_s:.3f}",
-        f"{100 * gap(min(values.values()), bound):.2f}%",
+        f"{100 * gap_to(min(values.values()), bound.value_s):.2f}%",
     ]
 
 
@@ -129,7 +129,7 @@ def partitioning_row(
         *(f"{1e3 * v:.3f}" for v in values.values()),
         f"{100 * (1 - values['annealing'] * 1e3 / optimum_ms):.1f}%",
         f"{1e3 * bound.value_s:.3f}",
-        f"{100 * gap(best, bound):.1f}%",
+        f"{100 * gap_to(best, bound.value_s):.1f}%",
     ]
 
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
-from drlpp.report.wording import describe_part, format_count, format_share, gap_to
+from drlpp.report.wording import describe_part, format_count, format_share
 
 
 def test_counts():
@@ -13,10 +11,6 @@ def test_counts():
 def test_parts_of_a_result():
     assert describe_part("policy_s", 0.19) == "policy: 190 ms"
     assert describe_part("num_samples", 12345.0) == "num samples: 12,345"
-
-
-def test_gap():
-    assert gap_to(2.0, 2.5) == pytest.approx(0.25)
 
 
 def test_shares():

@@ -19,8 +19,8 @@ from drlpp.bench.case import Case, Suite
 from drlpp.bench.results import Row, append_row, read_rows
 from drlpp.bench.settings import commit, difference, machine, settings
 from drlpp.errors import DrlppError
-from drlpp.planners.base import Budget, Planner, PlanResult
-from drlpp.planners.bounds import Bound, gap, lower_bound
+from drlpp.planners.base import Budget, Planner, PlanResult, gap_to
+from drlpp.planners.bounds import Bound, lower_bound
 from drlpp.problem import PlanningProblem
 from drlpp.solve import make_planner, solve
 
@@ -179,7 +179,7 @@ def _outcome(result: PlanResult, problem: PlanningProblem, bound: Bound) -> dict
         value_s = prediction.bottleneck_s if steady else prediction.iteration_time_s
         out |= {
             "value_s": value_s,
-            "gap": gap(value_s, bound) if bound.value_s > 0 else None,
+            "gap": gap_to(value_s, bound.value_s) if bound.value_s > 0 else None,
             "iteration_time_s": prediction.iteration_time_s,
             "bottleneck_s": prediction.bottleneck_s,
             "num_stages": plan.num_stages,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
@@ -100,3 +101,8 @@ class Planner(Protocol):
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult: ...
+
+
+def gap_to(value_s: float, bound_s: float) -> float:
+    """How far a value is above a lower bound, relative to the bound; inf for a bound of 0."""
+    return (value_s - bound_s) / bound_s if bound_s > 0 else math.inf

@@ -57,11 +57,6 @@ class Bound:
     kind: str
 
 
-def gap(value_s: float, bound: Bound) -> float:
-    """(value - bound) / bound; inf for a bound of 0."""
-    return (value_s - bound.value_s) / bound.value_s if bound.value_s > 0 else math.inf
-
-
 def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound:
     """The best bound on the problem's objective.
 

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from drlpp.errors import InputError
 from drlpp.files import read_text
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
-from drlpp.planners.base import PlanResult, Status
+from drlpp.planners.base import PlanResult, Status, gap_to
 from drlpp.planners.repayment import break_even
 from drlpp.problem import Objective, PlanningProblem
-from drlpp.report.wording import gap_to
 
 if TYPE_CHECKING:
     from drlpp.planners.bounds import Bound
@@ -172,7 +171,7 @@ def comparison_row(
         bottleneck_s=prediction.bottleneck_s if prediction else None,
         planning_time_s=result.planning_time_s,
         speedup_over_data_parallel=data_parallel_s / value if data_parallel_s is not None and value else None,
-        gap=gap_to(lower_bound_s, value) if value is not None and 0 < lower_bound_s < math.inf else None,
+        gap=gap_to(value, lower_bound_s) if value is not None and 0 < lower_bound_s < math.inf else None,
         peak_memory_bytes=prediction.peak_memory_bytes if prediction else (),
         plan=result.plan,
         reason=result.reason,

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from drlpp.cluster import Cluster
 from drlpp.plan import Plan, Prediction, Trace
+from drlpp.planners.base import gap_to
 from drlpp.report.advice import bottleneck_sentences
 from drlpp.report.comparison import DATA_PARALLEL, Comparison, ComparisonRow
-from drlpp.report.wording import format_count, format_share, gap_to
+from drlpp.report.wording import format_count, format_share
 from drlpp.sim import Explanation, Simulation
 from drlpp.units import format_bytes, format_time
 
@@ -65,7 +66,7 @@ def tiles(
                 )
             )
     if lower_bound_s:
-        gap = gap_to(lower_bound_s, objective_value(comparison, prediction))
+        gap = gap_to(objective_value(comparison, prediction), lower_bound_s)
         out.append(
             Tile(
                 "Gap to the lower bound",
@@ -145,7 +146,7 @@ def _speed(plan: Plan, prediction: Prediction, comparison: Comparison | None) ->
         out.append(f"Data parallelism has no plan to compare with ({baseline.status}).")
     bound = comparison.useful_bound_s
     if bound is not None:
-        gap = gap_to(bound, value)
+        gap = gap_to(value, bound)
         near = f"it is within {gap:.1%} of the best possible"
         far = f"it takes at most {1 + gap:.1f} times as long as the best possible"
         out.append(f"No plan can take less than {format_time(bound)} here, so {near if gap <= 1 else far}.")

@@ -10,12 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from drlpp.plan import Plan, Prediction
+from drlpp.planners.base import gap_to
 from drlpp.planners.repayment import describe
 from drlpp.problem import Objective
 from drlpp.report.comparison import Comparison
 from drlpp.report.headline import problems
 from drlpp.report.stages import stage_rows
-from drlpp.report.wording import describe_part, format_count, format_share, gap_to
+from drlpp.report.wording import describe_part, format_count, format_share
 from drlpp.sim import Simulation
 from drlpp.units import format_bytes, format_time
 
@@ -188,7 +189,7 @@ def _headline(
     table.add_row("bottleneck", f"{format_time(prediction.bottleneck_s)} per micro-batch on the most loaded device")
     if bound is not None and 0 < bound.value_s < math.inf:
         steady = objective == "steady-state"
-        gap = gap_to(bound.value_s, prediction.bottleneck_s if steady else prediction.iteration_time_s)
+        gap = gap_to(prediction.bottleneck_s if steady else prediction.iteration_time_s, bound.value_s)
         table.add_row("lower bound", f"{format_time(bound.value_s)} ({bound.kind}), gap {gap:.1%}")
     table.add_row("schedule", f"{plan.schedule_name}, {plan.num_microbatches} micro-batches")
     table.add_row("fullest memory", _fullest(plan, prediction.peak_memory_bytes))

@@ -20,8 +20,3 @@ def describe_part(name: str, amount: float) -> str:
     if name.endswith("_s"):
         return f"{name.removesuffix('_s').replace('_', ' ')}: {format_time(amount)}"
     return f"{name.replace('_', ' ')}: {format_count(amount)}"
-
-
-def gap_to(lower_bound_s: float, value_s: float) -> float:
-    """How far a value is above a lower bound, relative to the bound."""
-    return (value_s - lower_bound_s) / lower_bound_s
