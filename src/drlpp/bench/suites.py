@@ -113,16 +113,16 @@ def _llm() -> Suite:
     return Suite("llm", "language models and multimodal models, with AdamW's memory", tuple(cases))
 
 
+def _drawn(name: str, model: str, kind: str, seed: int) -> Case:
+    return Case(f"{name} on {kind}-{seed}", model, f"generated:{kind}?seed={seed}")
+
+
 def _generalisation() -> Suite:
-    cases = [
-        Case(
-            f"{family}-{seed} on desktops-{seed}", f"generated:{family}?seed={seed}", f"generated:desktops?seed={seed}"
-        )
-        for family in ("nasnet", "two-tower")
-        for seed in range(4)
-    ]
-    for seed, (name, model) in enumerate(_UNSEEN.items(), start=10):
-        cases.append(Case(f"{name} on desktops-{seed}", model, f"generated:desktops?seed={seed}"))
+    cases = []
+    for kind in ("desktops", "uneven-hosts"):
+        for family in ("nasnet", "two-tower"):
+            cases += [_drawn(f"{family}-{seed}", f"generated:{family}?seed={seed}", kind, seed) for seed in range(4)]
+        cases += [_drawn(name, model, kind, seed) for seed, (name, model) in enumerate(_UNSEEN.items(), start=10)]
     summary = "families of models and kinds of clusters that the training of the shipped policy never saw"
     return Suite("generalisation", summary, tuple(cases))
 
