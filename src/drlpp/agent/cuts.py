@@ -183,9 +183,8 @@ class Prefixes:
         orders: ``[B, n]``.
         time, forward: ``[B, K, n + 1]`` seconds on the slowest replica of each slot.
         params, resident, saved: ``[B, n + 1]`` bytes.
-        live: ``[B, n + 1]`` bytes that cross each cut.
         crossing: ``[B]`` index of the order in `into` and `out`.
-        into, out: ``[U, n + 1, n + 1]`` of U different orders, see `crossings`.
+        into, out: ``[U, n + 1, n + 1]`` of U different orders, see `crossings`; ``out[u, 0]`` is what crosses each cut.
     """
 
     orders: Ints
@@ -194,7 +193,6 @@ class Prefixes:
     params: Floats
     resident: Floats
     saved: Floats
-    live: Floats
     crossing: Ints
     into: Floats
     out: Floats
@@ -212,7 +210,6 @@ def prefixes(orders: Ints, slots: SlotArrays, t: Tables) -> Prefixes:
         params=_prefix(t.params[orders]),
         resident=_prefix(t.resident[orders]),
         saved=_prefix(t.saved[orders]),
-        live=np.stack([t.live_bytes(order) for order in different])[crossing],
         crossing=crossing,
         into=into,
         out=out,
@@ -428,7 +425,7 @@ def judge_cuts(slots: SlotArrays, p: Prefixes, t: Tables, cuts: Ints) -> Anchors
 @numba.njit(cache=True)
 def _choices(  # type: ignore[no-untyped-def]
     c,
-    num_slots, slots, steady, time, forward, params, resident, saved, live, crossing, into, out, m,
+    num_slots, slots, steady, time, forward, params, resident, saved, crossing, into, out, m,
     offsets, anchors, after, pace, value, cuts, features, mask,
 ):  # fmt: skip
     for b in range(len(num_slots)):
@@ -440,7 +437,8 @@ def _choices(  # type: ignore[no-untyped-def]
         low, high = cuts[b, c - 1] + 1, n - (last - c)
         anchor = min(max(anchors[b, c], low), high)
         top, whole = pace[b], max(value[b], 1e-30)
-        mean_live = max(live[b].mean(), 1e-30)
+        live = out[x, 0]
+        mean_live = max(live.mean(), 1e-30)
         full = np.full(len(offsets), np.inf)
         for k in range(len(offsets)):
             at = anchor + offsets[k]
@@ -465,7 +463,7 @@ def _choices(  # type: ignore[no-untyped-def]
             f[6] = min(m * right[3] / whole, 2.0)
             f[7] = min(left[6], 2.0)
             f[8] = min(right[6], 2.0)
-            f[9] = math.log(live[b, at] / mean_live + 1e-3) / 3.0
+            f[9] = math.log(live[at] / mean_live + 1e-3) / 3.0
             f[10] = c / last
             mask[b, k] = True
             full[k] = left[6] if c < last - 1 else max(left[6], right[6])
@@ -488,8 +486,8 @@ def cut_choices(
     features = np.zeros((batch, len(CUT_OFFSETS), NUM_CUT_FEATURES))
     mask = np.zeros((batch, len(CUT_OFFSETS)), dtype=bool)
     _choices(
-        c, slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.live,
-        p.crossing, p.into, p.out, microbatches, CUT_OFFSETS, anchors.cuts, anchors.after, anchors.pace,
+        c, slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.crossing,
+        p.into, p.out, microbatches, CUT_OFFSETS, anchors.cuts, anchors.after, anchors.pace,
         anchors.value, cuts, features, mask,
     )  # fmt: skip
     return features, mask

@@ -338,8 +338,7 @@ def replica_classes(slot: Slot, before: Sequence[int], t: Tables) -> list[int]:
     left = dict(fastest_first(slot, t))
     if len(left) == 1:
         return [k for k, count in left.items() for _ in range(count)]
-    ranked = list(left)
-    rank = {k: i for i, k in enumerate(ranked)}
+    rank = {k: i for i, k in enumerate(left)}
     on_host: dict[int, list[int]] = {}
     for k in left:
         on_host.setdefault(int(t.host[k]), []).append(k)
@@ -350,12 +349,12 @@ def replica_classes(slot: Slot, before: Sequence[int], t: Tables) -> list[int]:
         senders = Counter(int(t.host[before[m % len(before)]]) for m in range(place, period, replicas))
         first = next(iter(left))
         near = [
-            (count, -rank[k])
+            (count, -rank[k], k)
             for host, count in senders.items()
             for k in on_host.get(host, ())
             if k in left and t.speed[k] == t.speed[first]
         ]
-        k = ranked[-max(near)[1]] if near else first
+        k = max(near)[2] if near else first
         out.append(k)
         left[k] -= 1
         if not left[k]:

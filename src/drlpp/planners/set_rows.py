@@ -127,14 +127,14 @@ class SetRows:
         num = int(group.max()) + 1
         main, host = self._main_groups(group)
         host, moved, pairs, skips = self._exchanged(group, num, main, host)
-        pairs_count = math.prod(math.comb(int(n) + 3, 3) for n in self._count) <= MAX_KINDS_OF_PAIR
+        may_hold = math.prod(math.comb(int(n) + 3, 3) for n in self._count) <= MAX_KINDS_OF_PAIR
         work = np.zeros((len(arrays.total_s), num))
         for t in range(len(work)):
             work[t] = np.bincount(group, arrays.total_s[t], num)
         params = np.bincount(group, arrays.param_bytes, num)
         slowest = work[self._count > 0].max(axis=0)
         large = (slowest > small * bound_s) | (params * self._exchange[-1] > small * bound_s)
-        skips = skips if with_skips and pairs_count else {}
+        skips = skips if with_skips and may_hold else {}
         for pair, seconds in skips.items():
             large[list(pair)] |= seconds > small * bound_s
         satellites: dict[int, list[int]] = {g: [] for g in main}
@@ -160,7 +160,7 @@ class SetRows:
         if cuts:
             cuts[0] = 0.0
         beside, held = np.zeros(len(order)), np.full(len(order), -1, dtype=np.int64)
-        if pairs_count:
+        if may_hold:
             beside, held = _held(
                 np.array(is_satellite, dtype=np.bool_),
                 *(
