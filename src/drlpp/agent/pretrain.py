@@ -75,8 +75,8 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    imitation_iterations: int = 600
-    iterations: int = 150
+    imitation_iterations: int = 240
+    iterations: int = 240
     problems: int = 6
     episodes: int = 32
     repeats: int = 2
