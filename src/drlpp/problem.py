@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,8 @@ from drlpp.cost import OpTimeTable, StageCosts, op_times, stage_costs
 from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 from drlpp.graph.stages import stage_graph
+from drlpp.plan import Objective
 from drlpp.training import TrainingSetup
-
-Objective = Literal["iteration-time", "steady-state"]
 
 
 def default_num_microbatches(num_devices: int) -> int:
@@ -32,8 +31,7 @@ class PlanningProblem:
         graph: the model, for one micro-batch.
         cluster: the devices and links.
         training: micro-batches per step and optimizer.
-        objective: ``iteration-time`` (seconds of one synchronous step) or ``steady-state`` (load of the most loaded
-            device per micro-batch).
+        objective: what planners minimise.
         replication: stages may run on several devices.
 
     Raises:

@@ -16,8 +16,9 @@ from drlpp.cluster.schema import cluster_from_dict
 from drlpp.graph import OpGraph
 from drlpp.graph.readers import read_graph
 from drlpp.graph.synthetic import chain_graph, random_graph
+from drlpp.plan import Objective
 from drlpp.plan.assignment import Assignment
-from drlpp.problem import Objective, PlanningProblem
+from drlpp.problem import PlanningProblem
 
 SPEEDS = {"fast": 2.0, "mid": 1.0, "slow": 0.5}
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.graph.synthetic import random_graph
+from drlpp.plan import Objective
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds import lower_bound
 from drlpp.planners.registry import get_planner
-from drlpp.problem import Objective, PlanningProblem
+from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 
 

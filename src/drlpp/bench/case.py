@@ -12,7 +12,8 @@ from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 from drlpp.graph.generated import generated_graph
 from drlpp.graph.readers import read_graph
-from drlpp.problem import Objective, PlanningProblem
+from drlpp.plan import Objective
+from drlpp.problem import PlanningProblem
 from drlpp.specs import PREFIX
 
 

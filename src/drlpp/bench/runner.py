@@ -175,8 +175,7 @@ def _outcome(result: PlanResult, problem: PlanningProblem, bound: Bound) -> dict
     }
     if result.plan is not None and result.plan.prediction is not None:
         plan, prediction = result.plan, result.plan.prediction
-        steady = problem.objective == "steady-state"
-        value_s = prediction.bottleneck_s if steady else prediction.iteration_time_s
+        value_s = prediction.value_s(problem.objective)
         out |= {
             "value_s": value_s,
             "gap": gap_to(value_s, bound.value_s) if bound.value_s > 0 else None,

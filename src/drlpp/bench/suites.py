@@ -16,7 +16,7 @@ import yaml
 from drlpp.bench.case import Case, Suite
 from drlpp.errors import InputError, did_you_mean
 from drlpp.files import read_text
-from drlpp.problem import Objective
+from drlpp.plan import Objective
 
 _PAPER = {
     "vgg16": "timm:vgg16?batch_size=32",

@@ -90,11 +90,11 @@ def plan(
         prediction = result.plan.prediction
         answer["throughput_samples_per_s"] = prediction.throughput_samples_per_s if prediction else None
         answer["num_stages"] = result.plan.num_stages
-        value = row.bottleneck_s if objective == "steady-state" else row.iteration_time_s
+        value = prediction.value_s(objective) if prediction else 0.0
         others = {DATA_PARALLEL: data_parallel_s}
         if "baseline_best_s" in result.breakdown:
             others[BEST_BASELINE] = result.breakdown["baseline_best_s"]
-        answer["break_even_steps"] = break_even(problem, result.planning_time_s, value or 0.0, others)
+        answer["break_even_steps"] = break_even(problem, result.planning_time_s, value, others)
         answer["plan"] = str(output) if output else plan_to_dict(result.plan)
         if output:
             save_plan(result.plan, output)
@@ -127,7 +127,7 @@ def restriction_cost(engine: Engine, plan: Plan, free: Plan | None, objective: i
     def value(p: Plan | None) -> float | None:
         if p is None or p.prediction is None:
             return None
-        return p.prediction.iteration_time_s if objective == "iteration-time" else p.prediction.bottleneck_s
+        return p.prediction.value_s(objective)
 
     limited, unlimited = value(plan), value(free)
     cost = max(0.0, limited / unlimited - 1) if limited and unlimited else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from drlpp.graph import OpGraph
 from drlpp.graph.stages import StageGraph, stage_graph
 from drlpp.plan.action import Schedule
 from drlpp.training import TrainingSetup
+
+Objective = Literal["iteration-time", "steady-state"]
+"""What planners minimise: seconds of one synchronous step, or the load of the most loaded device per micro-batch."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,10 @@ class Prediction:
     throughput_samples_per_s: float
     peak_memory_bytes: tuple[float, ...]
     bubble_fraction: tuple[float, ...]
+
+    def value_s(self, objective: Objective) -> float:
+        """The value that planners minimise for an objective."""
+        return self.bottleneck_s if objective == "steady-state" else self.iteration_time_s
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from drlpp.errors import InputError
 from drlpp.files import read_text
-from drlpp.plan import Plan, plan_from_dict, plan_to_dict
+from drlpp.plan import Objective, Plan, plan_from_dict, plan_to_dict
 from drlpp.planners.base import PlanResult, Status, gap_to
 from drlpp.planners.repayment import break_even
-from drlpp.problem import Objective, PlanningProblem
+from drlpp.problem import PlanningProblem
 
 if TYPE_CHECKING:
     from drlpp.planners.bounds import Bound
@@ -225,8 +225,7 @@ def _objective_value(result: PlanResult, objective: Objective) -> float | None:
         return None
     if result.plan.prediction is None:
         raise InputError(f"the plan of {result.planner!r} has no prediction: simulate it before comparing")
-    p = result.plan.prediction
-    return p.iteration_time_s if objective == "iteration-time" else p.bottleneck_s
+    return result.plan.prediction.value_s(objective)
 
 
 def comparison_from_dict(data: Mapping[str, Any], where: str = "comparison") -> Comparison:

@@ -161,9 +161,7 @@ def _ratio(name: str, ratio: float) -> str:
 
 def objective_value(comparison: Comparison | None, prediction: Prediction) -> float:
     """The value that planners minimised, in seconds."""
-    if comparison is not None and comparison.problem.objective == "steady-state":
-        return prediction.bottleneck_s
-    return prediction.iteration_time_s
+    return prediction.value_s(comparison.problem.objective if comparison else "iteration-time")
 
 
 def _row(comparison: Comparison | None, planner: str) -> ComparisonRow | None:

@@ -9,10 +9,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from drlpp.plan import Plan, Prediction
+from drlpp.plan import Objective, Plan, Prediction
 from drlpp.planners.base import gap_to
 from drlpp.planners.repayment import describe
-from drlpp.problem import Objective
 from drlpp.report.comparison import Comparison
 from drlpp.report.headline import problems
 from drlpp.report.stages import stage_rows
@@ -188,8 +187,7 @@ def _headline(
     table.add_row("throughput", f"{format_count(prediction.throughput_samples_per_s)} samples/s")
     table.add_row("bottleneck", f"{format_time(prediction.bottleneck_s)} per micro-batch on the most loaded device")
     if bound is not None and 0 < bound.value_s < math.inf:
-        steady = objective == "steady-state"
-        gap = gap_to(prediction.bottleneck_s if steady else prediction.iteration_time_s, bound.value_s)
+        gap = gap_to(prediction.value_s(objective), bound.value_s)
         table.add_row("lower bound", f"{format_time(bound.value_s)} ({bound.kind}), gap {gap:.1%}")
     table.add_row("schedule", f"{plan.schedule_name}, {plan.num_microbatches} micro-batches")
     table.add_row("fullest memory", _fullest(plan, prediction.peak_memory_bytes))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from drlpp.errors import InputError, ScheduleError
 from drlpp.graph.stages import check_partition
-from drlpp.plan import Assignment, Plan, Prediction, Provenance, Stage
-from drlpp.problem import Objective, PlanningProblem
+from drlpp.plan import Assignment, Objective, Plan, Prediction, Provenance, Stage
+from drlpp.problem import PlanningProblem
 from drlpp.schedules import SCHEDULES, FlatSchedule, to_schedule
 from drlpp.schedules.arena import new_arena, with_arena
 from drlpp.schedules.registry import empty_order, filled_part, schedule_flags
