@@ -8,7 +8,7 @@ import pytest
 from conftest import small_problem
 
 from drlpp.agent.checkpoint import random_policy, save_checkpoint
-from drlpp.agent.planner import DrlConfig, DrlPlanner, assignment_of
+from drlpp.agent.planner import SHORT_BUDGET_S, DrlConfig, DrlPlanner, assignment_of
 from drlpp.agent.policy import PolicyConfig
 from drlpp.errors import InputError
 from drlpp.plan import validate
@@ -35,6 +35,16 @@ def test_what_each_part_found_is_told_apart():
     assert b["refined_best_s"] <= min(b["policy_best_s"], b["baseline_best_s"]) + 1e-12
     assert b["refined_best_s"] == pytest.approx(result.plan.prediction.iteration_time_s)
     assert {"sampling_s", "evaluation_s", "learning_s", "baselines_s", "refinement_s"} <= set(b)
+
+
+def test_annealing_has_its_own_way_for_a_part_of_the_time():
+    problem = small_problem(1)
+    result = DrlPlanner(DrlConfig(iterations=0)).solve(problem, Budget(SHORT_BUDGET_S, time.process_time), 3)
+    b = result.breakdown
+    alone = get_planner("annealing").solve(problem, Budget(SHORT_BUDGET_S / 8, time.process_time), 3)
+    assert b["refined_best_s"] <= b["annealing_best_s"] + 1e-12
+    assert b["annealing_best_s"] <= alone.plan.prediction.iteration_time_s * (1 + 1e-9)
+    assert 0 < b["annealing_s"] < SHORT_BUDGET_S / 2
 
 
 def test_the_policy_alone_depends_on_the_seed_only():

@@ -4,8 +4,9 @@ In this order, each while the budget lasts, best plan so far at any time:
 
 1. zero-shot: one batch of samples from the policy;
 2. baselines: the plans of cheap planners, so that the result is never worse than theirs;
-3. fine-tuning: PPO on the problem;
-4. refinement: annealing on the full simulation, from the best of all these plans with different devices (`islands`).
+3. annealing, as the planner of this name goes about it: from one pool, which finds some plans that no other way finds;
+4. fine-tuning: PPO on the problem;
+5. refinement: annealing on the full simulation, from the best of all these plans with different devices (`islands`).
 
 The breakdown of the result keeps apart what each part found. Left out: measuring plans on the real cluster (pass a
 `Rewarder` to `train.train_on_problem` for that).
@@ -38,7 +39,7 @@ from drlpp.errors import InputError
 from drlpp.graph.synthetic import chain_graph
 from drlpp.plan import Plan
 from drlpp.plan.assignment import Assignment
-from drlpp.planners.annealing import offer_starts
+from drlpp.planners.annealing import anneal, offer_starts
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.bounds import lower_bound
 from drlpp.planners.registry import get_planner
@@ -63,7 +64,7 @@ _PROBE_COST = 2.0
 """A sample of so small a batch takes at least this many times as long as one of a large batch."""
 _BOUND_COST = 200.0
 """The lower bound, which ends the refinement early, is looked for where so many evaluations would fit."""
-COST_PARTS = ("sampling", "evaluation", "learning", "baselines", "refinement")
+COST_PARTS = ("sampling", "evaluation", "learning", "baselines", "annealing", "refinement")
 """Activities whose seconds the breakdown tells."""
 _OFFERED = 8
 """Best samples of a batch that are evaluated on the ops themselves."""
@@ -81,9 +82,10 @@ class DrlConfig:
         iterations: PPO iterations at most; None as many as fit in `learning_share`. With a number, and a budget that
             is not reached, the result depends on the seed alone.
         sampling_share: a batch of samples is smaller if it would take more than this part of the time that is left.
-        learning_share: part of what is left after sampling and baselines, for fine-tuning.
         baseline_share: part of what is left for the baselines after the dynamic program, which has as much time as in
             `annealing`.
+        annealing_share: part of what is left then, for annealing from one pool.
+        learning_share: part of what is left then, for fine-tuning.
         ppo: settings of the fine-tuning.
         weights: file of weights to start from; None for those of the package.
         log_dir: where learning curves for tensorboard go; None for nowhere.
@@ -96,8 +98,9 @@ class DrlConfig:
     episodes: int = 64
     iterations: int | None = None
     sampling_share: float = 0.15
-    learning_share: float = 0.1
     baseline_share: float = 0.25
+    annealing_share: float = 0.25
+    learning_share: float = 0.1
     ppo: PpoConfig = dataclasses.field(default_factory=PpoConfig)
     weights: Path | None = None
     log_dir: Path | None = None
@@ -105,7 +108,7 @@ class DrlConfig:
     def __post_init__(self) -> None:
         if self.episodes < 8:
             raise InputError(f"episodes is {self.episodes}: a batch needs at least 8")
-        shares = ("sampling_share", "learning_share", "baseline_share")
+        shares = ("sampling_share", "baseline_share", "annealing_share", "learning_share")
         if wrong := [name for name in shares if not 0 <= getattr(self, name) <= 1]:
             raise InputError(f"{wrong[0]} {getattr(self, wrong[0])}: it must be from 0 to 1")
 
@@ -185,7 +188,11 @@ class _Run:
         starts = Starts(self.problem, lambda: self._more(policy, self.config.episodes))
         starts.add(self._zero_shot(policy))
         if not alone:
-            starts.add(self._baselines())
+            rng = np.random.default_rng(self.seed)
+            one_pool = Search(DrlPlanner.name, self.problem, self.budget, self.seed, evaluator=self.search.evaluator)
+            starts.add(self._baselines(one_pool, rng))
+            if self.budget.seconds >= SHORT_BUDGET_S:
+                starts.add(self._annealing(one_pool, rng))
         if alone or self.budget.seconds >= SHORT_BUDGET_S:
             self._fine_tune(policy, self.budget.part(1.0 if alone else self.config.learning_share))
         if not alone:
@@ -246,11 +253,12 @@ class _Run:
         self.offer_s = (self.budget.elapsed_s - offering) / len(best)
         return starts
 
-    def _baselines(self) -> list[Start]:
-        """Offers what other planners find; a search of their own keeps what they found apart."""
+    def _baselines(self, one_pool: Search, rng: np.random.Generator) -> list[Start]:
+        """What cheap planners find: the starts of annealing, offered to its search, and the plans of `BASELINES`."""
         before = self.budget.elapsed_s
-        own = Search(DrlPlanner.name, self.problem, self.budget, self.seed, evaluator=self.search.evaluator)
-        offer_starts(own, np.random.default_rng(self.seed))
+        offer_starts(one_pool, rng)
+        found = [Start(value, assignment, "baselines") for value, assignment in one_pool.pool]
+        best_s = one_pool.best_value
         share = self.budget.part(self.config.baseline_share)
         for name in BASELINES if self.budget.seconds >= SHORT_BUDGET_S else _QUICK:
             if share.spent:
@@ -259,12 +267,27 @@ class _Run:
                 continue
             result = get_planner(name).solve(self.problem, share.part(_BASELINE_SHARE), self.seed)
             if result.plan is not None:
-                own.offer(assignment_of(result.plan))
-        if own.best is not None:
-            self.search.offer(own.best)
-        self.found["baseline_best_s"] = own.best_value
+                assignment = assignment_of(result.plan)
+                found.append(Start(self.search.offer(assignment), assignment, "baselines"))
+                best_s = min(best_s, found[-1].value_s)
+        self._hand_over(one_pool)
+        self.found["baseline_best_s"] = best_s
         self.found["baselines_s"] = self.budget.elapsed_s - before
-        return [Start(value, assignment, "baselines") for value, assignment in own.pool]
+        return found
+
+    def _annealing(self, one_pool: Search, rng: np.random.Generator) -> list[Start]:
+        """Goes on from the starts of annealing as the planner of this name does, for a part of its time."""
+        before = self.budget.elapsed_s
+        one_pool.budget = self.budget.part(self.config.annealing_share)
+        anneal(one_pool, rng)
+        self._hand_over(one_pool)
+        self.found["annealing_best_s"] = one_pool.best_value
+        self.found["annealing_s"] = self.budget.elapsed_s - before
+        return [Start(value, assignment, "annealing") for value, assignment in one_pool.pool]
+
+    def _hand_over(self, one_pool: Search) -> None:
+        if one_pool.best is not None:
+            self.search.offer(one_pool.best)
 
     def _refine(self, starts: Starts) -> None:
         before, left_s = self.budget.elapsed_s, self.budget.left_s
