@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from drlpp.agent.corpus import draw_problem
 from drlpp.agent.features import problem_view
-from drlpp.agent.slots import NUM_CHOICE_FEATURES, Choices, Slot, SlotState, replica_classes, slot_devices, spell
+from drlpp.agent.slot_moves import changed_slots
+from drlpp.agent.slots import (
+    NUM_CHOICE_FEATURES,
+    Choices,
+    Slot,
+    SlotState,
+    canonical,
+    replica_classes,
+    slot_devices,
+    spell,
+)
 
 
 def play(view, batch, rng):
@@ -109,6 +119,7 @@ def test_spelled_slots_lead_back_to_themselves(seed):
     view = problem_view(draw_problem(rng, "train"))
     choices = Choices.of(view.tables)
     for slots in play(view, 4, rng).slots():
+        slots = canonical(slots, view.tables)
         (spelled,) = spell([slots], view.tables, choices)
         if spelled is None:
             continue
@@ -117,6 +128,47 @@ def test_spelled_slots_lead_back_to_themselves(seed):
             assert state.done[0] or state.mask()[0, choice]
             state.step(np.array([choice]))
         assert state.slots() == [slots]
+
+
+def test_of_hosts_that_are_alike_the_first_is_used_first():
+    """Hosts a, b, a, a: their classes are fast 0 and slow 1, slow 2, fast 3 and slow 4, fast 5 and slow 6."""
+    problem = small_problem()
+    fast, slow = (problem.cluster.hosts[h] for h in (0, 1))
+    hosts = tuple(dataclasses.replace(h, name=str(i)) for i, h in enumerate((fast, slow, fast, fast)))
+    view = problem_view(dataclasses.replace(problem, cluster=dataclasses.replace(problem.cluster, hosts=hosts)))
+    t, rng = view.tables, np.random.default_rng(0)
+    drawn = {slots for _ in range(40) for slots in play(view, 64, rng).slots()}
+    alone = {slots[0].parts for slots in drawn if len(slots[0].parts) == 1}
+    assert alone == {((0, 1),), ((0, 2),), ((1, 1),), ((2, 1),), ((2, 2),)}
+    assert any(k > 4 for slots in drawn for slot in slots for k, _ in slot.parts)
+    assert canonical((Slot(((5, 2),)), Slot(((0, 1), (2, 1))), Slot(((4, 1),))), t) == (
+        Slot(((0, 2),)),
+        Slot(((2, 1), (3, 1))),
+        Slot(((6, 1),)),
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_renamed_hosts_make_equal_plans(seed):
+    rng = np.random.default_rng(seed)
+    view = problem_view(draw_problem(rng, rng.choice(["train", "validation", "test"])))
+    t = view.tables
+
+    def looks(slots):
+        """Per slot its devices' types by host, however the hosts are called."""
+        out = []
+        for slot in slots:
+            hosts = {}
+            for k, count in slot.parts:
+                hosts.setdefault(int(t.host[k]), []).append((t.speed[k], t.memory[k], t.port_bandwidth[k], count))
+            out.append(sorted(map(sorted, hosts.values())))
+        return out
+
+    for slots in play(view, 4, rng).slots():
+        other = canonical(changed_slots(slots, t, rng), t)
+        assert canonical(other, t) == other
+        assert looks(canonical(slots, t)) == looks(slots)
 
 
 def test_counts_that_no_choice_has_cannot_be_spelled(view):

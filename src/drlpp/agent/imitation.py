@@ -25,7 +25,7 @@ from drlpp.agent.policy import Policy, to_assignments
 from drlpp.agent.proposals import TEMPERATURE
 from drlpp.agent.rollout import Rewarder
 from drlpp.agent.slot_moves import changed_slots
-from drlpp.agent.slots import Choices, Slot, spell
+from drlpp.agent.slots import Choices, Slot, canonical, spell
 from drlpp.errors import InputError
 from drlpp.plan.assignment import Assignment
 
@@ -106,7 +106,7 @@ def draw_elite(
     value: dict[tuple[Slot, ...], float] = {}
 
     def judge(slots: Sequence[tuple[Slot, ...]]) -> list[tuple[Slot, ...]]:
-        new = list(dict.fromkeys(s for s in slots if s not in value))
+        new = list(dict.fromkeys(s for s in (canonical(s, t) for s in slots) if s not in value))
         if new:
             value.update(zip(new, map(rewarder.value_of, anchor_assignments(view, new)), strict=True))
         return sorted(value, key=lambda s: value[s])

@@ -9,6 +9,7 @@ classes is embedded as their mean.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -60,9 +61,10 @@ class PipelineScheduler(nn.Module):
             at_end = torch.from_numpy(view.profile.position(end)).float()
             if given is not None:
                 _, hidden = self.gru(given.unsqueeze(1), hidden)
-            out = hidden.transpose(0, 1)
-            step = Decisions(features.unsqueeze(1), mask.unsqueeze(1), mask.new_zeros(0), mask.new_zeros(0))
-            logits = self._logits(encoding, out, step, mix, at_start.unsqueeze(1), at_end.unsqueeze(1)).squeeze(1)
+            running = torch.from_numpy(np.flatnonzero(~state.done))
+            inputs = (x[running].unsqueeze(1) for x in (hidden[0], features, mask, at_start, at_end))
+            logits = features.new_zeros(mask.shape)
+            logits[running] = self._logits(encoding, mix, *inputs).squeeze(1)
             valid = (mask.sum(-1) > 1) & torch.from_numpy(~state.done)
             seen: tuple[Tensor, ...] = (features, mask, valid, at_start, at_end)
             if isinstance(choose, Beam):
@@ -90,8 +92,8 @@ class PipelineScheduler(nn.Module):
         given = self._chosen(encoding, decisions.features, decisions.choice, mix)
         out, _ = self.gru(given, hidden)
         before = torch.cat([hidden.transpose(0, 1), out[:, :-1]], dim=1)
-        start, end = decisions.context["start"], decisions.context["end"]
-        return self._logits(encoding, before, decisions, mix, start, end), out[:, -1]
+        seen = (decisions.features, decisions.mask, decisions.context["start"], decisions.context["end"])
+        return self._logits(encoding, mix, before, *seen), out[:, -1]
 
     def _start(self, encoding: Encoding, batch: int) -> Tensor:
         return torch.tanh(self.start(encoding.summary)).expand(1, batch, -1).contiguous()
@@ -103,15 +105,25 @@ class PipelineScheduler(nn.Module):
         return self.chosen(torch.cat([detail, (mix @ encoding.classes)[choice]], dim=-1))  # type: ignore[no-any-return]
 
     def _logits(
-        self, encoding: Encoding, hidden: Tensor, decisions: Decisions, mix: Tensor, start: Tensor, end: Tensor
+        self,
+        encoding: Encoding,
+        mix: Tensor,
+        hidden: Tensor,
+        features: Tensor,
+        mask: Tensor,
+        start: Tensor,
+        end: Tensor,
     ) -> Tensor:
+        """``[B, T, N]``; 0 where a choice is legal nowhere."""
+        some = mask.any(dim=0).any(dim=0).nonzero().squeeze(1)
         mixed = (
             self.query(hidden).unsqueeze(2)
-            + self.key(mix @ encoding.classes)
-            + self._contents(encoding, start, end)
-            + self.detail(decisions.features)
+            + self.key(mix[some] @ encoding.classes)
+            + self._contents(encoding, start[..., some], end[..., some])
+            + self.detail(features[..., some, :])
         )
-        return self.score(torch.relu(mixed)).squeeze(-1)  # type: ignore[no-any-return]
+        logits: Tensor = self.score(torch.relu(mixed)).squeeze(-1)
+        return logits.new_zeros(mask.shape).index_copy(2, some, logits)
 
     def _contents(self, encoding: Encoding, start: Tensor, end: Tensor) -> Tensor:
         """``[B, T, N, H]`` of the windows' ops; most choices share their window with many others."""

@@ -3,7 +3,8 @@
 A *slot* is a place for a stage: devices that will run it as replicas. The first decision opens a slot with some
 devices of a class; each further one adds devices of another class to the open slot, opens the next slot, or ends.
 Masks allow only devices that are left, so each device serves at most one slot. Sets of devices over several classes
-have one spelling (classes in ascending order), so that equal plans are equal decisions.
+have one spelling (classes in ascending order), and of hosts that are alike and not in use yet only the first is
+offered, so that equal plans are equal decisions.
 
 Left out: one device in several slots; the local search may make such plans.
 """
@@ -111,6 +112,8 @@ class SlotState:
         self._t, self._profile, self._choices = t, profile, choices
         self._max_slots = min(MAX_SLOTS, t.num_ops, int(t.size.sum()))
         self._total_speed = float((t.speed * t.size).sum())
+        self._several_hosts = np.zeros(choices.num, dtype=bool)  # of a bundle
+        self._several_hosts[choices.num - len(choices.bundles) :] = [len(set(t.host[b])) > 1 for b in choices.bundles]
         self.remaining = np.tile(t.size, (batch, 1))
         self.num_slots = np.zeros(batch, dtype=np.int64)
         self.closed = np.zeros(batch)
@@ -146,16 +149,25 @@ class SlotState:
 
     def mask(self) -> Bools:
         """``[B, N]`` legal choices; finished episodes have only the end."""
-        c = self._choices
+        c, t = self._choices, self._t
         first_bundle = c.num - len(c.bundles)
         legal = (self._takes > 0) & (self._takes <= self.remaining[:, c.device_class])
         legal[:, first_bundle:] = self._parts[:, first_bundle:] > 1
         join_ok = (self.num_slots > 0)[:, None] & (c.device_class > self._open_class[:, None])
         open_ok = (self.num_slots < self._max_slots)[:, None]
         legal &= np.where(c.joins, join_ok, open_ok)
+        legal &= ~(self._second_twins()[:, t.host[c.device_class]] & ~self._several_hosts)
         legal[:, 0] = self.num_slots > 0
         legal[self.done, 1:] = False
         return np.asarray(legal)
+
+    def _second_twins(self) -> Bools:
+        """``[B, H]`` hosts without a device in use, like such a host before them."""
+        t = self._t
+        unused = np.ones((len(self.remaining), len(t.twins_before)), dtype=bool)
+        rows, classes = np.nonzero(self.remaining < t.size)
+        unused[rows, t.host[classes]] = False
+        return unused & (unused.astype(np.float32) @ t.twins_before.T > 0)
 
     def one_by_one(self) -> Bools:
         """``[B, N]`` of `mask`, only: the next slot has one device, of the first class that has any left."""
@@ -288,8 +300,31 @@ class SlotState:
         return [tuple(Slot(tuple(p)) for p in parts) for parts in self.parts]
 
 
+def canonical(slots: tuple[Slot, ...], t: Tables) -> tuple[Slot, ...]:
+    """The same slots on other hosts that are alike: the first of them in use is the first in number, and so on."""
+    classes: dict[int, list[int]] = {}
+    for k, h in enumerate(t.host.tolist()):
+        classes.setdefault(h, []).append(k)
+    place = {k: i for members in classes.values() for i, k in enumerate(members)}
+    first = {h: int(np.append(np.flatnonzero(t.twins_before[h]), h)[0]) for h in classes}
+    twins: dict[int, list[int]] = {}
+    for h in sorted(classes):
+        twins.setdefault(first[h], []).append(h)
+    name: dict[int, int] = {}
+    out = []
+    for slot in slots:
+        parts = []
+        for k, count in sorted(slot.parts, key=lambda part: (-part[1], part[0])):
+            h = int(t.host[k])
+            if h not in name:
+                name[h] = twins[first[h]].pop(0)
+            parts.append((classes[name[h]][place[k]], count))
+        out.append(Slot(tuple(sorted(parts))))
+    return tuple(out)
+
+
 def spell(slots: Sequence[tuple[Slot, ...]], t: Tables, choices: Choices) -> list[list[int] | None]:
-    """The decisions that lead to given slots, the end included; None where there are none.
+    """The decisions that lead to given `canonical` slots, the end included; None where there are none.
 
     A slot of all that is left of several classes is spelled as a bundle where there is one.
     """

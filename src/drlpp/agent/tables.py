@@ -38,6 +38,7 @@ class Tables:
         speed: ``[C]`` micro-batches of the whole graph per second on one device.
         size: ``[C]`` devices.
         host: ``[C]`` host index.
+        twins_before: ``[H, H]`` for each host, the ones before it that are like it: same ports, same devices.
         memory: ``[C]`` bytes of one device.
         bandwidth, latency_s: ``[C, C]`` between devices of two classes (on the diagonal: two devices of the class).
         port_bandwidth: ``[C]`` bytes per second of the host's network port (1e30 if there is none).
@@ -64,6 +65,7 @@ class Tables:
     speed: Floats
     size: Ints
     host: Ints
+    twins_before: NDArray[np.bool_]
     memory: Floats
     bandwidth: Floats
     latency_s: Floats
@@ -113,6 +115,8 @@ def build_tables(problem: PlanningProblem) -> Tables:
     speed = 1.0 / np.maximum(time_s.sum(axis=1), TINY)
     size = np.array([len(m) for m in members])
     hosts = [cluster.hosts[h] for h, _ in classes]
+    looks = [(h.link, h.network, h.devices) for h in cluster.hosts]
+    kinds = np.array([looks.index(look) for look in looks])
 
     tensors: dict[tuple[str, str, str], list[int]] = {}
     seconds: dict[tuple[str, str, str], float | None] = {}
@@ -144,6 +148,7 @@ def build_tables(problem: PlanningProblem) -> Tables:
         speed=speed,
         size=size,
         host=cluster.host_index[first],
+        twins_before=np.tril(kinds[:, None] == kinds, k=-1),
         memory=cluster.memory_bytes[first],
         bandwidth=bandwidth,
         latency_s=latency,

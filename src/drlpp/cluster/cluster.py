@@ -174,16 +174,26 @@ class Cluster:
         )
 
     @functools.cached_property
+    def host_bandwidth(self) -> NDArray[np.float64]:
+        """``[hosts, hosts]`` bytes per second of `path` between two of their devices; 0 where there are no two."""
+        return self._host_table("bandwidth")
+
+    @functools.cached_property
+    def host_latency_s(self) -> NDArray[np.float64]:
+        """``[hosts, hosts]`` seconds of `path` between two of their devices; 0 where there are no two."""
+        return self._host_table("latency_s")
+
+    @functools.cached_property
     def bandwidth(self) -> NDArray[np.float64]:
         """``[num_devices, num_devices]`` bytes per second of `path` (1e30 on the diagonal)."""
-        return self._path_table("bandwidth")
+        return self._device_table(self.host_bandwidth, 1e30)
 
     @functools.cached_property
     def latency_s(self) -> NDArray[np.float64]:
         """``[num_devices, num_devices]`` seconds of `path` (0 on the diagonal)."""
-        return self._path_table("latency_s")
+        return self._device_table(self.host_latency_s, 0.0)
 
-    def _path_table(self, attribute: str) -> NDArray[np.float64]:
+    def _host_table(self, attribute: str) -> NDArray[np.float64]:
         hosts = len(self.hosts)
         members = [np.flatnonzero(self.host_index == h) for h in range(hosts)]
         table = np.zeros((hosts, hosts))
@@ -192,8 +202,11 @@ class Cluster:
                 ends = members[a][:1], members[b][:1] if a != b else members[b][1:2]
                 if len(ends[0]) and len(ends[1]):
                     table[a, b] = getattr(self.path(int(ends[0][0]), int(ends[1][0])), attribute)
+        return table
+
+    def _device_table(self, table: NDArray[np.float64], itself: float) -> NDArray[np.float64]:
         out = table[np.ix_(self.host_index, self.host_index)]
-        np.fill_diagonal(out, 1e30 if attribute == "bandwidth" else 0.0)
+        np.fill_diagonal(out, itself)
         return out
 
     def subset(self, device_ids: Sequence[int], name: str = "") -> Cluster:

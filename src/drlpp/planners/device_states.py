@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from drlpp.cluster import Cluster
 from drlpp.cost import all_reduce_s
 from drlpp.planners.op_arrays import OpArrays
 from drlpp.problem import PlanningProblem
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 MANY_DEVICES = 48
 """Above this number, replicas are powers of two at aligned positions only."""
@@ -71,23 +75,26 @@ class DeviceStates:
         return len(self.capacity)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Step:
-    rest: int
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Steps:
+    """Steps of one kind: arrays over them, or one value for all; see `DeviceStates`."""
+
+    state: Ints
+    rest: Ints
     replicas: int
-    type_index: int
-    speed: float
+    type_index: Ints | int
+    speed: Floats | float
     share: float
-    seconds_in: float
-    seconds_out: float
-    latency_in_s: float
-    latency_out_s: float
-    sync_s: float
-    sync_s_per_byte: float
-    memory_bytes: float
-    in_flight: int
+    seconds_in: Floats | float
+    seconds_out: Floats | float
+    latency_in_s: Floats | float
+    latency_out_s: Floats | float
+    sync_s: Floats | float
+    sync_s_per_byte: Floats | float
+    memory_bytes: Floats | float
+    in_flight: Ints | int
     recompute: bool
-    devices: tuple[int, ...]
+    devices: Sequence[tuple[int, ...]]
     taken: tuple[int, int]
 
 
@@ -103,14 +110,16 @@ class AllReduceTable:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._known: dict[tuple[tuple[object, int], ...], tuple[float, float]] = {}
+        self._host: list[int] = cluster.host_index.tolist()
+        ports = [(host.link, host.network) for host in cluster.hosts]
+        self._ports = [ports.index(p) for p in ports]
+        self._known: dict[frozenset[tuple[tuple[int, int], int]], tuple[float, float]] = {}
 
     def __call__(self, devices: Sequence[int]) -> tuple[float, float]:
         if len(devices) < 2:
             return 0.0, 0.0
-        hosts = Counter(int(self._cluster.host_index[d]) for d in devices)
-        kinds = Counter((self._cluster.hosts[h].link, self._cluster.hosts[h].network, n) for h, n in hosts.items())
-        key = tuple(sorted(((repr(k), c) for k, c in kinds.items()), key=repr))
+        hosts = Counter([self._host[d] for d in devices])
+        key = frozenset(Counter([(self._ports[h], n) for h, n in hosts.items()]).items())
         if key not in self._known:
             small, large = (all_reduce_s(self._cluster, devices, x) for x in (1.0, 1e9 + 1.0))
             per_byte = (large - small) / 1e9
@@ -157,53 +166,47 @@ def in_order(
             many replicas the neighbouring stages have).
         recompute: let each stage choose to run its forward pass again.
     """
-    cluster = problem.cluster
-    total, depth = len(order), len(order[0])
-    reduce_s = AllReduceTable(cluster)
-    speeds = relative_speeds(arrays)
-    types = cluster.type_index
-    slowness = arrays.total_s.sum(axis=1)
-    num_microbatches = problem.training.num_microbatches
-    place_speed = [depth * max(float(speeds[types[d]]) for d in place) for place in order]
-    steps: list[list[_Step]] = [[] for _ in range(total + 1)]
-    for r in sorted(set(replicas)):
-        if r > total:
-            continue
-        stride = r if total > MANY_DEVICES else 1
-        for position in range(0, total - r + 1, stride):
-            behind, left = position + r, total - position
-            places = order[position:behind]
-            devices = tuple(d for place in places for d in place)
-            worst = max(devices, key=lambda d: (slowness[types[d]], d))
-            constant, per_byte = reduce_s(devices)
-            seconds_in, latency_in = _mean_path(cluster, arrays, order[max(0, position - reach) : position], places)
-            seconds_out, latency_out = _mean_path(cluster, arrays, order[behind : behind + reach], places)
-            number = r * depth
-            base = _Step(
-                rest=total - behind,
-                replicas=number,
-                type_index=int(types[worst]),
-                speed=float(speeds[types[worst]]),
-                share=microbatch_share(problem, number),
-                seconds_in=seconds_in,
-                latency_in_s=latency_in,
-                seconds_out=seconds_out,
-                latency_out_s=latency_out,
-                sync_s=constant / num_microbatches,
-                sync_s_per_byte=per_byte / num_microbatches,
-                memory_bytes=min(float(cluster.memory_bytes[d]) for d in devices),
-                in_flight=min(-(-num_microbatches // number), -(-left // r)),
-                recompute=False,
-                devices=devices,
-                taken=(0, number),
-            )
-            steps[left].append(base)
-            if recompute:
-                steps[left].append(dataclasses.replace(base, recompute=True))
-    capacity = np.concatenate(([0.0], np.cumsum(place_speed[::-1])))
-    for k in range(1, total + 1):
-        steps[k].append(_idle(k - 1))
-    return _pack(capacity, steps, ())
+    cluster, places = problem.cluster, np.array(order, dtype=np.int64)
+    total, depth = places.shape
+    types, num_microbatches = cluster.type_index, problem.training.num_microbatches
+    speeds, reduce_s, paths = relative_speeds(arrays), AllReduceTable(cluster), _Paths(cluster, places, arrays.timed)
+    rank = np.empty(cluster.num_devices)  # of the device that makes a stage wait: the slowest, the last of equals
+    rank[np.lexsort((np.arange(cluster.num_devices), arrays.total_s.sum(axis=1)[types]))] = range(cluster.num_devices)
+    parts: list[_Steps] = []
+    for r in sorted(x for x in set(replicas) if x <= total):
+        first = np.arange(0, total - r + 1, r if total > MANY_DEVICES else 1)
+        behind, number = first + r, r * depth
+        rows = first[:, None] + np.arange(r)
+        devices = places[rows].reshape(len(first), number)
+        type_index = types[devices[np.arange(len(first)), rank[devices].argmax(axis=1)]]
+        groups = [tuple(group) for group in devices.tolist()]
+        sync = np.array([reduce_s(group) for group in groups]) / num_microbatches
+        seconds_in, latency_in = paths.worst(rows, np.maximum(0, first - reach), first)
+        seconds_out, latency_out = paths.worst(rows, behind, np.minimum(total, behind + reach))
+        base = _Steps(
+            state=total - first,
+            rest=total - behind,
+            replicas=number,
+            type_index=type_index,
+            speed=speeds[type_index],
+            share=microbatch_share(problem, number),
+            seconds_in=seconds_in,
+            latency_in_s=latency_in,
+            seconds_out=seconds_out,
+            latency_out_s=latency_out,
+            sync_s=sync[:, 0],
+            sync_s_per_byte=sync[:, 1],
+            memory_bytes=cluster.memory_bytes[devices].min(axis=1),
+            in_flight=np.minimum(-(-num_microbatches // number), -(-(total - first) // r)),
+            recompute=False,
+            devices=groups,
+            taken=(0, number),
+        )
+        parts.append(base)
+        if recompute:
+            parts.append(dataclasses.replace(base, recompute=True))
+    parts.append(_idle(np.arange(1, total + 1), np.arange(total)))
+    return _pack(np.concatenate(([0.0], np.cumsum(depth * speeds[types[places]].max(axis=1)[::-1]))), parts, ())
 
 
 def by_class(problem: PlanningProblem, arrays: OpArrays, replicas: Sequence[int], limit: int) -> DeviceStates | None:
@@ -219,98 +222,141 @@ def by_class(problem: PlanningProblem, arrays: OpArrays, replicas: Sequence[int]
     shape = [len(p) + 1 for p in pools]
     if np.prod([float(x) for x in shape]) > limit:
         return None
-    reduce_s = AllReduceTable(cluster)
-    speeds = relative_speeds(arrays)
-    counts = sorted(itertools.product(*(range(x) for x in shape)), key=lambda c: (sum(c), c))
-    number = {c: q for q, c in enumerate(counts)}
+    reduce_s, speeds = AllReduceTable(cluster), relative_speeds(arrays)
+    kinds = [int(cluster.type_index[pool[0]]) for pool in pools]
+    count = np.array(sorted(itertools.product(*(range(x) for x in shape)), key=lambda c: (sum(c), c)), dtype=np.int64)
+    number = np.empty(shape, dtype=np.int64)
+    number[tuple(count.T)] = range(len(count))
     num_microbatches = problem.training.num_microbatches
     seconds, latency = _cluster_path(cluster, arrays)
-    capacity = np.zeros(len(counts))
-    steps: list[list[_Step]] = [[] for _ in counts]
-    for q, count in enumerate(counts):
-        for c, pool in enumerate(pools):
-            type_index = int(cluster.type_index[pool[0]])
-            capacity[q] += count[c] * speeds[type_index]
-            for r in (x for x in replicas if x <= count[c]):
-                rest = number[(*count[:c], count[c] - r, *count[c + 1 :])]
-                constant, per_byte = reduce_s(pool[len(pool) - count[c] : len(pool) - count[c] + r])
-                steps[q].append(
-                    _Step(
-                        rest=rest,
-                        replicas=r,
-                        type_index=type_index,
-                        speed=float(speeds[type_index]),
-                        share=microbatch_share(problem, r),
-                        seconds_in=seconds,
-                        latency_in_s=latency,
-                        seconds_out=seconds,
-                        latency_out_s=latency,
-                        sync_s=constant / num_microbatches,
-                        sync_s_per_byte=per_byte / num_microbatches,
-                        memory_bytes=float(cluster.memory_bytes[pool[0]]),
-                        in_flight=min(-(-num_microbatches // r), -(-sum(count) // r)),
-                        recompute=False,
-                        devices=(),
-                        taken=(c, r),
-                    )
-                )
-            if count[c]:
-                steps[q].append(_idle(number[(*count[:c], count[c] - 1, *count[c + 1 :])]))
-    return _pack(capacity, steps, pools)
+
+    def without(states: Ints, c: int, r: int) -> Ints:
+        rest = count[states].copy()
+        rest[:, c] -= r
+        return np.asarray(number[tuple(rest.T)])
+
+    def of_class(c: int) -> Iterator[_Steps]:
+        pool = pools[c]
+        for r in (x for x in replicas if x <= len(pool)):
+            states = np.flatnonzero(count[:, c] >= r)
+            taken = [pool[len(pool) - n : len(pool) - n + r] for n in range(r, len(pool) + 1)]
+            sync = np.array([reduce_s(group) for group in taken])[count[states, c] - r] / num_microbatches
+            yield _Steps(
+                state=states,
+                rest=without(states, c, r),
+                replicas=r,
+                type_index=kinds[c],
+                speed=float(speeds[kinds[c]]),
+                share=microbatch_share(problem, r),
+                seconds_in=seconds,
+                latency_in_s=latency,
+                seconds_out=seconds,
+                latency_out_s=latency,
+                sync_s=sync[:, 0],
+                sync_s_per_byte=sync[:, 1],
+                memory_bytes=float(cluster.memory_bytes[pool[0]]),
+                in_flight=np.minimum(-(-num_microbatches // r), -(-count[states].sum(axis=1) // r)),
+                recompute=False,
+                devices=[()] * len(states),
+                taken=(c, r),
+            )
+        states = np.flatnonzero(count[:, c] > 0)
+        yield _idle(states, without(states, c, 1))
+
+    return _pack(count @ speeds[kinds], [steps for c in range(len(pools)) for steps in of_class(c)], pools)
 
 
-def _idle(rest: int) -> _Step:
-    return _Step(rest, 0, 0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, False, (), (0, 0))
+def _idle(state: Ints, rest: Ints) -> _Steps:
+    return _Steps(
+        state=state,
+        rest=rest,
+        replicas=0,
+        type_index=0,
+        speed=1.0,
+        share=0.0,
+        seconds_in=0.0,
+        seconds_out=0.0,
+        latency_in_s=0.0,
+        latency_out_s=0.0,
+        sync_s=0.0,
+        sync_s_per_byte=0.0,
+        memory_bytes=0.0,
+        in_flight=0,
+        recompute=False,
+        devices=[()] * len(state),
+        taken=(0, 0),
+    )
 
 
-def _pack(capacity: NDArray[np.float64], steps: list[list[_Step]], pools: tuple[tuple[int, ...], ...]) -> DeviceStates:
-    flat = [step for group in steps for step in group]
+def _pack(capacity: Floats, parts: Sequence[_Steps], pools: tuple[tuple[int, ...], ...]) -> DeviceStates:
+    state = np.concatenate([part.state for part in parts])
+    order = np.argsort(state, kind="stable")
 
-    def column(name: str) -> NDArray[np.float64]:
-        return np.array([getattr(s, name) for s in flat], dtype=np.float64)
+    def column(name: str, dtype: type) -> NDArray[Any]:
+        columns: list[NDArray[Any]] = [
+            np.broadcast_to(np.asarray(getattr(p, name), dtype=dtype), len(p.state)) for p in parts
+        ]
+        return np.concatenate(columns)[order]
 
-    def whole(name: str) -> NDArray[np.int64]:
-        return np.array([getattr(s, name) for s in flat], dtype=np.int64)
-
-    pointer = np.concatenate(([0], np.cumsum([len(group) for group in steps])))
+    devices = [group for part in parts for group in part.devices]
+    taken = [part.taken for part in parts for _ in range(len(part.state))]
     return DeviceStates(
         capacity=capacity,
-        step_ptr=pointer.astype(np.int64),
-        rest=whole("rest"),
-        replicas=whole("replicas"),
-        type_index=whole("type_index"),
-        speed=column("speed"),
-        share=column("share"),
-        seconds_in=column("seconds_in"),
-        seconds_out=column("seconds_out"),
-        latency_in_s=column("latency_in_s"),
-        latency_out_s=column("latency_out_s"),
-        sync_s=column("sync_s"),
-        sync_s_per_byte=column("sync_s_per_byte"),
-        memory_bytes=column("memory_bytes"),
-        in_flight=whole("in_flight"),
-        recompute=whole("recompute").astype(np.bool_),
-        devices=tuple(s.devices for s in flat),
-        taken=tuple(s.taken for s in flat),
+        step_ptr=np.searchsorted(state[order], np.arange(len(capacity) + 1)).astype(np.int64),
+        rest=column("rest", np.int64),
+        replicas=column("replicas", np.int64),
+        type_index=column("type_index", np.int64),
+        speed=column("speed", np.float64),
+        share=column("share", np.float64),
+        seconds_in=column("seconds_in", np.float64),
+        seconds_out=column("seconds_out", np.float64),
+        latency_in_s=column("latency_in_s", np.float64),
+        latency_out_s=column("latency_out_s", np.float64),
+        sync_s=column("sync_s", np.float64),
+        sync_s_per_byte=column("sync_s_per_byte", np.float64),
+        memory_bytes=column("memory_bytes", np.float64),
+        in_flight=column("in_flight", np.int64),
+        recompute=column("recompute", np.bool_),
+        devices=tuple(devices[i] for i in order.tolist()),
+        taken=tuple(taken[i] for i in order.tolist()),
         pools=pools,
     )
 
 
-def _mean_path(
-    cluster: Cluster, arrays: OpArrays, others: Sequence[tuple[int, ...]], places: Sequence[tuple[int, ...]]
-) -> tuple[float, float]:
-    """(seconds per unit of amount, latency) of the replica that is worst off, to the mean of the `others`."""
-    if arrays.timed:
-        return 1.0, 0.0
-    if not others:
-        return 0.0, 0.0
-    seconds, latency = 0.0, 0.0
-    for k in range(len(places[0])):
-        mine, theirs = [p[k] for p in places], [p[k] for p in others]
-        grid = np.ix_(mine, theirs)
-        seconds = max(seconds, float((1.0 / cluster.bandwidth[grid]).mean(axis=1).max()))
-        latency = max(latency, float(cluster.latency_s[grid].mean(axis=1).max()))
-    return seconds, latency
+class _Paths:
+    """Paths between the devices of equal index of places, which depend on their hosts alone.
+
+    Args:
+        places: ``[P, d]`` devices.
+        timed: amounts are seconds already.
+    """
+
+    def __init__(self, cluster: Cluster, places: Ints, timed: bool) -> None:
+        self._hosts = cluster.host_index[places]
+        bandwidth = cluster.host_bandwidth
+        self._seconds = np.divide(1.0, bandwidth, out=np.zeros_like(bandwidth), where=bandwidth > 0)
+        self._latency_s = cluster.host_latency_s
+        self._timed = timed
+
+    def worst(self, rows: Ints, low: Ints, high: Ints) -> tuple[Floats, Floats]:
+        """Of stages on the places `rows` ``[S, r]``, to the mean of the places from `low` to before `high` ``[S]``.
+
+        Returns:
+            Seconds per unit of amount and latency of the replica that is worst off, ``[S]``; 0 where there is no such
+            place.
+        """
+        if self._timed:
+            return np.ones(len(rows)), np.zeros(len(rows))
+        number = high - low
+        seconds, latency = np.zeros(len(rows)), np.zeros(len(rows))
+        for hosts in self._hosts.T:
+            before = np.zeros((len(hosts) + 1, len(self._seconds)))
+            before[np.arange(len(hosts)) + 1, hosts] = 1.0
+            before = before.cumsum(axis=0)
+            part = (before[high] - before[low]) / np.maximum(number, 1)[:, None]
+            for table, out in ((self._seconds, seconds), (self._latency_s, latency)):
+                np.maximum(out, np.take_along_axis(part @ table, hosts[rows], axis=1).max(axis=1), out=out)
+        return seconds, latency
 
 
 def _cluster_path(cluster: Cluster, arrays: OpArrays) -> tuple[float, float]:
