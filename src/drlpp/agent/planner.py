@@ -50,12 +50,12 @@ from drlpp.sim import Evaluator
 from drlpp.threads import one_thread
 from drlpp.units import format_time
 
-BASELINES = ("greedy", "metis", "pipedream-contracted", "dapple", "piper", "pipedream", "milp")
+BASELINES = ("pipedream-contracted", "greedy", "metis", "dapple", "piper", "pipedream", "milp")
 """Planners whose plans are candidates, besides data parallelism, the uniform split and the dynamic program; those that
 find most per second first."""
 SHORT_BUDGET_S = 8.0
 """With less than this, fine-tuning and the slower baselines are left out: refinement finds more per second."""
-_QUICK = ("greedy", "metis")
+_QUICK = BASELINES[:3]
 _BASELINE_SHARE = 0.5
 """Each of them has this part of the time that is left for all."""
 _PROBE = 2

@@ -176,12 +176,16 @@ class Cluster:
     @functools.cached_property
     def host_bandwidth(self) -> NDArray[np.float64]:
         """``[hosts, hosts]`` bytes per second of `path` between two of their devices; 0 where there are no two."""
-        return self._host_table("bandwidth")
+        ports = [h.network.bandwidth if h.network else 0.0 for h in self.hosts]
+        return self._host_table(
+            np.minimum.outer(ports, ports), [h.link.bandwidth if h.link else 0.0 for h in self.hosts]
+        )
 
     @functools.cached_property
     def host_latency_s(self) -> NDArray[np.float64]:
         """``[hosts, hosts]`` seconds of `path` between two of their devices; 0 where there are no two."""
-        return self._host_table("latency_s")
+        ports = [h.network.latency_s if h.network else 0.0 for h in self.hosts]
+        return self._host_table(np.add.outer(ports, ports), [h.link.latency_s if h.link else 0.0 for h in self.hosts])
 
     @functools.cached_property
     def bandwidth(self) -> NDArray[np.float64]:
@@ -193,15 +197,10 @@ class Cluster:
         """``[num_devices, num_devices]`` seconds of `path` (0 on the diagonal)."""
         return self._device_table(self.host_latency_s, 0.0)
 
-    def _host_table(self, attribute: str) -> NDArray[np.float64]:
-        hosts = len(self.hosts)
-        members = [np.flatnonzero(self.host_index == h) for h in range(hosts)]
-        table = np.zeros((hosts, hosts))
-        for a in range(hosts):
-            for b in range(hosts):
-                ends = members[a][:1], members[b][:1] if a != b else members[b][1:2]
-                if len(ends[0]) and len(ends[1]):
-                    table[a, b] = getattr(self.path(int(ends[0][0]), int(ends[1][0])), attribute)
+    def _host_table(self, between: NDArray[np.float64], inside: Sequence[float]) -> NDArray[np.float64]:
+        devices = np.array([len(h.devices) for h in self.hosts])
+        table = np.where(np.minimum.outer(devices, devices) > 0, between, 0.0)
+        np.fill_diagonal(table, np.where(devices > 1, inside, 0.0))
         return table
 
     def _device_table(self, table: NDArray[np.float64], itself: float) -> NDArray[np.float64]:
