@@ -107,8 +107,9 @@ def line(row: Mapping[str, Any]) -> list[str]:
         ratio = f"{row[name]['iteration'] / ours['iteration']:.2f}x" if row[name] else row["status"][name]
         cells += [ratio, reason(ours, row[name])]
     found = row["breakdown"]
-    source = min(("policy", "baselines"), key=lambda p: found.get(f"{p.removesuffix('s')}_best_s", float("inf")))
-    refined = 1 - ours["iteration"] / min(found.get("policy_best_s", 9e99), found.get("baseline_best_s", 9e99))
+    best = {p: found.get(f"{p.removesuffix('s')}_best_s", float("inf")) for p in ("policy", "baselines", "annealing")}
+    source = min(best, key=lambda p: best[p])
+    refined = 1 - ours["iteration"] / best[source]
     return [*cells, f"{source}, refined by {refined:.1%}"]
 
 
