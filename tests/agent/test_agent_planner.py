@@ -13,6 +13,7 @@ from drlpp.agent.policy import PolicyConfig
 from drlpp.errors import InputError
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
+from drlpp.planners.bounds import lower_bound
 from drlpp.planners.registry import get_planner
 
 POLICY = {"episodes": 8, "iterations": 2, "policy_only": True}
@@ -45,6 +46,15 @@ def test_annealing_has_its_own_way_for_a_part_of_the_time():
     assert b["refined_best_s"] <= b["annealing_best_s"] + 1e-12
     assert b["annealing_best_s"] <= alone.plan.prediction.iteration_time_s * (1 + 1e-9)
     assert 0 < b["annealing_s"] < SHORT_BUDGET_S / 2
+
+
+def test_the_search_ends_with_a_plan_that_is_proven_optimal():
+    problem = small_problem(1)
+    alone = dataclasses.replace(problem, cluster=problem.cluster.subset([0]))
+    result = DrlPlanner().solve(alone, Budget(60.0), 0)
+    assert result.plan.prediction.iteration_time_s <= lower_bound(alone).value_s * (1 + 1e-6)
+    assert result.planning_time_s < 20.0
+    assert "annealing_s" not in result.breakdown
 
 
 def test_the_policy_alone_depends_on_the_seed_only():

@@ -27,7 +27,6 @@ FIRST_OFFERS = 150
 """An island's first turn is at least as long as so many evaluations take."""
 KEPT = 3
 """Plans of an island, best first, that go into the common pool."""
-_REACHED = 1.0 + 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +110,11 @@ class _Island:
             yield assignment
 
 
+def reaches(value_s: float, bound_s: float) -> bool:
+    """Whether a plan is as good as the lower bound, so that none is better."""
+    return value_s <= bound_s * (1.0 + 1e-9)
+
+
 def refine(
     search: Search, starts: Starts, offer_s: float, bound_s: float, rng: np.random.Generator
 ) -> dict[str, float]:
@@ -126,7 +130,7 @@ def refine(
     """
     found: dict[str, float] = {}
     whole = search.budget
-    while not (whole.spent or search.best_value <= bound_s * _REACHED):
+    while not (whole.spent or reaches(search.best_value, bound_s)):
         search.budget = whole.part(_race_share(whole.left_s, offer_s))
         for island in _race(search, starts, offer_s, rng):
             found[island.origin] = min(found.get(island.origin, math.inf), island.value_s)

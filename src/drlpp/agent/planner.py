@@ -28,7 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from drlpp.agent.checkpoint import initial_policy, load_checkpoint
 from drlpp.agent.coarse import MAX_GROUPS, coarse_problem
 from drlpp.agent.features import problem_view
-from drlpp.agent.islands import Start, Starts, refine
+from drlpp.agent.islands import Start, Starts, reaches, refine
 from drlpp.agent.policy import Policy
 from drlpp.agent.ppo import PpoConfig
 from drlpp.agent.proposals import propose
@@ -63,7 +63,7 @@ _PROBE = 2
 _PROBE_COST = 2.0
 """A sample of so small a batch takes at least this many times as long as one of a large batch."""
 _BOUND_COST = 200.0
-"""The lower bound, which ends the refinement early, is looked for where so many evaluations would fit."""
+"""The lower bound, which ends the search early, is looked for where so many evaluations would fit."""
 COST_PARTS = ("sampling", "evaluation", "learning", "baselines", "annealing", "refinement")
 """Activities whose seconds the breakdown tells."""
 _OFFERED = 8
@@ -174,7 +174,7 @@ class _Run:
         self.clock = Clock()
         self.curve: list[Iteration] = []
         self.found: dict[str, float] = {}
-        self.offer_s = self.episode_s = self.judging_s = 0.0
+        self.offer_s = self.episode_s = self.judging_s = self.bound_s = 0.0
 
     def _value(self, assignment: Assignment) -> float:
         before = self.budget.elapsed_s
@@ -191,9 +191,10 @@ class _Run:
             rng = np.random.default_rng(self.seed)
             one_pool = Search(DrlPlanner.name, self.problem, self.budget, self.seed, evaluator=self.search.evaluator)
             starts.add(self._baselines(one_pool, rng))
-            if self.budget.seconds >= SHORT_BUDGET_S:
+            self._find_bound()
+            if self.budget.seconds >= SHORT_BUDGET_S and not self._optimal:
                 starts.add(self._annealing(one_pool, rng))
-        if alone or self.budget.seconds >= SHORT_BUDGET_S:
+        if alone or (self.budget.seconds >= SHORT_BUDGET_S and not self._optimal):
             self._fine_tune(policy, self.budget.part(1.0 if alone else self.config.learning_share))
         if not alone:
             if self.curve:
@@ -289,12 +290,17 @@ class _Run:
         if one_pool.best is not None:
             self.search.offer(one_pool.best)
 
+    def _find_bound(self) -> None:
+        if self.budget.left_s > _BOUND_COST * self.offer_s:
+            self.bound_s = lower_bound(self.problem, self.budget.part(0.02)).value_s
+
+    @property
+    def _optimal(self) -> bool:
+        return reaches(self.search.best_value, self.bound_s)
+
     def _refine(self, starts: Starts) -> None:
-        before, left_s = self.budget.elapsed_s, self.budget.left_s
-        bound_s = 0.0
-        if left_s > _BOUND_COST * self.offer_s:
-            bound_s = lower_bound(self.problem, self.budget.part(0.02)).value_s
-        found = refine(self.search, starts, self.offer_s, bound_s, np.random.default_rng(self.seed))
+        before = self.budget.elapsed_s
+        found = refine(self.search, starts, self.offer_s, self.bound_s, np.random.default_rng(self.seed))
         self.found |= {f"refined_from_{origin}_s": value for origin, value in found.items()}
         self.found["refinement_s"] = self.budget.elapsed_s - before
 
