@@ -12,6 +12,8 @@ from drlpp.planners.annealing import Annealing
 from drlpp.planners.base import Budget, gap_to
 from drlpp.planners.bounds import Bound, lower_bound
 from drlpp.planners.exact_search import anneal_exactly
+from drlpp.planners.op_arrays import op_arrays
+from drlpp.planners.set_rows import SetRows
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 
@@ -133,6 +135,50 @@ def test_bounds_are_below_plans_of_random_problems():
 def test_bounds_are_below_plans_of_thousands_of_random_problems():
     for seed in range(1000, 4000):
         check_bound_below_plans(seed)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_search_excludes_the_best_plan_of_a_chain(seed):
+    """Each row and width of the bound by sets, asked about the value of the best split in any consecutive stages."""
+    rng = np.random.default_rng(seed)
+    hosts = ([["mid"] * 2], [["mid"] * 3], [["fast", "mid", "slow"]])[seed % 3]
+    link = str(rng.choice(["10GB/s", "1GB/s", "200MB/s"]))
+    problem = small_problem(seed, hosts, num_ops=5, chain=True, link=link, num_microbatches=int(rng.integers(1, 9)))
+    evaluator = Evaluator(problem)
+    best = min(evaluator.bottleneck_s(plan) for plan in all_chain_splits(problem, replicate=True))
+    rows = SetRows(problem, op_arrays(problem))
+    for width in (1, 8, 1000):
+        for small in (0.0, 0.02, 0.2, 0.5):
+            assert rows.find(best * (1 + 1e-9), width, small, Budget(math.inf)), (width, small)
+
+
+@pytest.mark.parametrize("seed", [*range(24), 586])
+def test_no_search_excludes_a_plan_whose_devices_have_several_stages(seed):
+    """Each row and width again, asked about the best of some annealed plans. Seed 586: what joined states leave of the
+    devices must not be added to the smaller of their sums."""
+    rng = np.random.default_rng(seed)
+    problem = small_problem(
+        seed,
+        HOSTS[int(rng.integers(len(HOSTS)))],
+        num_ops=int(rng.integers(4, 12)),
+        objective="steady-state",
+        num_microbatches=int(rng.integers(1, 9)),
+        chain=bool(rng.random() < 0.5),
+        link=str(rng.choice(["100GB/s", "10GB/s", "1GB/s", "200MB/s"])),
+        network=str(rng.choice(["10GB/s", "1GB/s", "100MB/s"])),
+    )
+    evaluator = Evaluator(problem)
+    plans = [
+        anneal_exactly(problem, random_assignment(problem, rng), moves=300, hot=0.05, cold=1e-4, seed=seed)
+        for _ in range(12)
+    ]
+    best = min(evaluator.bottleneck_s(plan) for plan in plans)
+    rows = SetRows(problem, op_arrays(problem))
+    for width in (1, 16, 1000):
+        for small in (0.0, 0.1, 0.3, 1.0):
+            for skips in (False, True):
+                found = rows.find(best * (1 + 1e-9), width, small, Budget(math.inf), skips=skips)
+                assert found, (width, small, skips)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -8,9 +8,10 @@ move what they exchange with it.
 The diagram is built layer by layer: a state holds the load of every device, the set of the last main group and the set
 of the group that is held. Devices of one type are alike, so a state is kept with its loads sorted. States die where a
 load exceeds T, where all loads together and the least that the groups to come add exceed what all devices may bear
-(`least_to_come`), and where another state is better in everything. A layer that is too wide is coarsened: states
-whose loads are alike become one with the smaller of each load (a *relaxed* diagram; Andersen et al., "A Constraint
-Store Based on Multivalued Decision Diagrams", CP 2007). So "no" is a proof that no sets of devices keep all loads
+(`set_rest`), and where another state is better in everything. What is left of a device that can run no group any more
+is lost: it counts in the sum, as far as it exceeds what ops outside the row may put there. A layer that is too wide is
+coarsened: states whose loads are alike become one with the smaller of each load (a *relaxed* diagram; Andersen et al.,
+"A Constraint Store Based on Multivalued Decision Diagrams", CP 2007). So "no" is a proof that no sets keep all loads
 below T, at any width; "yes" comes with sets that do, up to what coarsening hid. To find sets, states are dropped
 instead (a *restricted* diagram; Bergman et al., "Decision Diagrams for Optimization", 2016): then "yes" is sure.
 
@@ -31,13 +32,13 @@ from numpy.typing import NDArray
 
 from drlpp.planners.base import Budget
 from drlpp.planners.set_layers import Costs, next_layer
-from drlpp.planners.set_rest import least_to_come
+from drlpp.planners.set_rest import least_between, rest_of_row, to_come
 from drlpp.planners.set_states import Floats, Ints, States
 from drlpp.sim.bottleneck import LONGEST_PERIOD
 
 TOLERANCE = 1e-9
 FIRST_CELL = 1e-3
-"""Width of a cell of loads in units of T when a layer is first coarsened."""
+"""Width of a cell of loads in units of T at the beginning of a layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Row:
         exchange: ``[R + 1]`` seconds per byte and micro-batch of a gradient exchange over r replicas.
         count: ``[T]`` devices of each type.
         weight: ``[T]`` of a second on each type, in sums over devices.
-        apart: weighted seconds that ops outside the row add to the sum, wherever they run.
+        between_s: ``[T, G]`` seconds of what was taken out of the row between the main group before and this one.
+        apart: weighted seconds that ops outside the row add to the sum, wherever they run, these among them.
     """
 
     seconds: Floats
@@ -67,6 +69,7 @@ class Row:
     exchange: Floats
     count: Ints
     weight: Floats
+    between_s: Floats
     apart: float
 
     @property
@@ -97,7 +100,7 @@ def find_sets(
 
     Args:
         width: most states of a layer, or `Row.num_kinds_of_set` if that is more.
-        budget: looked at before each layer.
+        budget: looked at in each layer (`set_layers.next_layer`).
         most_ways: how many ways to return, those with the smallest largest load first.
         relaxed: states that are too many are joined: ways may seem better than they are, and that there is none is a
             proof. If not, they are dropped: the ways are what they seem, and some may be missed.
@@ -110,25 +113,28 @@ def find_sets(
     share, kept = overlap(most)
     total = int(row.count.sum())
     limit = bound_s * (1 + TOLERANCE)
-    fastest = row.seconds[row.count > 0].min(axis=0)
-    to_come = least_to_come(
-        (row.seconds * row.weight[:, None])[row.count > 0].min(axis=0),
-        fastest,
+    used = row.count > 0
+    between = least_between(row.between_s, row.moved_s, share, kept)
+    rest = rest_of_row(
+        (row.seconds * row.weight[:, None])[used].min(axis=0),
+        np.where(used[:, None], row.seconds, np.inf),
         row.param_bytes,
         row.moved_s,
         row.satellite,
         row.exchange,
         share,
         kept,
-        float(row.weight[row.count > 0].min()),
-        limit,
-        row.apart,
+        between,
+        float(row.weight[used].min()),
         total,
     )
-    main = np.where(row.satellite, 0.0, 1.0)
-    seconds, size = (np.concatenate(([0.0], np.cumsum(main * x))) for x in (fastest, row.param_bytes))
+    start, least = np.empty((row.num_groups + 1, most + 1)), np.empty((row.num_groups, most + 1, row.num_groups))
+    if row.num_groups:
+        to_come(rest, 0, np.full(most + 1, limit), start, least)
     states = States(
         np.zeros((1, total)),
+        np.zeros(1),
+        np.zeros(1),
         np.zeros(1),
         np.kron(row.count, [0, 0, 0, 1])[None, :],
         np.zeros(1, dtype=np.int64),
@@ -136,10 +142,7 @@ def find_sets(
         np.zeros((1, total), dtype=np.bool_),
     )
     layers = []
-    cell = bound_s * FIRST_CELL
     for g in range(row.num_groups):
-        if budget.spent:
-            return None
         costs = Costs(
             np.ascontiguousarray(row.seconds[:, g]),
             float(row.param_bytes[g]),
@@ -151,17 +154,20 @@ def find_sets(
             share,
             kept,
             row.weight,
-            to_come[g],
-            seconds,
-            size,
+            least[g],
             g,
             limit,
             float(row.count @ row.weight) * limit,
+            np.ascontiguousarray(between[:, g]),
+            row.apart,
         )
-        states, cell = next_layer(states, costs, width, cell, relaxed)
-        if not len(states.total):
+        layer = next_layer(states, costs, rest, width, bound_s * FIRST_CELL, relaxed, budget)
+        if layer is None:
+            return None
+        if not len(layer.total):
             return []
-        layers.append(states)
+        layers.append(layer)
+        states = layer
     if not layers:
         return [[]]
     last = np.argsort(layers[-1].load.max(axis=1), kind="stable")[:most_ways]

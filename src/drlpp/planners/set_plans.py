@@ -8,8 +8,9 @@ dynamic program over consecutive stages cannot make.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,7 +21,9 @@ from drlpp.planners.op_arrays import op_arrays
 from drlpp.planners.search import Search
 from drlpp.planners.set_rows import SetRows
 
-WIDTH, SMALL = 512, 0.002
+WIDTH = 512
+ROWS = ((0.02, False), (0.002, True))
+"""What is small and whether skips count (`SetRows.row`), of the rows of groups, which share the budget."""
 STEPS = 10
 """Bisections of T."""
 SLACKS = (1.002, 1.005, 1.01, 1.015, 1.02, 1.03, 1.04, 1.05, 1.07, 1.1)
@@ -41,15 +44,14 @@ def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
     problem = search.problem
     if problem.objective != "steady-state":
         return
-    arrays = op_arrays(problem)
-    rows = SetRows(problem, arrays)
+    rows = SetRows(problem, op_arrays(problem))
     if rows.too_large:
         return
     moves = min(MAX_MOVES, MOVES_PER_OP * problem.graph.num_ops)
 
-    def offer(bound_s: float) -> bool:
+    def offer(bound_s: float, small: float, skips: bool) -> bool:
         """Offers the plans of one T; False if there is none."""
-        ways = rows.find(bound_s, WIDTH, SMALL, search.budget, most_ways=WAYS, relaxed=False) or []
+        ways = rows.find(bound_s, WIDTH, small, search.budget, skips=skips, most_ways=WAYS, relaxed=False) or []
         for way in ways:
             if search.budget.spent:
                 break
@@ -65,9 +67,18 @@ def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
             search.offer(anneal_exactly(problem, plan, moves=moves, hot=HOT, cold=COLD, seed=seed))
         return bool(ways)
 
-    low, high = rows.work_s, search.best_value
+    whole = search.budget
+    for k, (small, skips) in enumerate(ROWS):
+        search.budget = whole.part(1 / (len(ROWS) - k))
+        _bisect(search, rows.work_s, functools.partial(offer, small=small, skips=skips))
+    search.budget = whole
+
+
+def _bisect(search: Search, low: float, offer: Callable[[float], bool]) -> None:
+    """Offers plans for T between `low` and the best value, and then for some above the smallest T that has any."""
+    high = search.best_value
     if not math.isfinite(high):
-        high = 2 * float(arrays.total_s.max(axis=0).sum())
+        high = 2 * float(op_arrays(search.problem).total_s.max(axis=0).sum())
     for _ in range(STEPS):
         if search.budget.spent:
             return

@@ -7,9 +7,10 @@ lies between is a satellite of the group; so is each group beside the path, of t
 or that what it exchanges values with hangs on. What satellites exchange among themselves, and groups further apart,
 counts for as many of them as can be held one after another.
 
-Groups too small to matter for the load of a device are taken out: their work still counts in the sum over devices, and
-between their neighbours the smaller of the two transfers remains (the part of the micro-batches that a device moves
-obeys the triangle inequality).
+Groups too small to matter for the load of a device are taken out: their work still counts in the sum over devices (and
+on the devices of the groups around them, where these have the same; `set_rest.least_between`), and between their
+neighbours the smaller of the two transfers remains (the part of the micro-batches that a device moves obeys the
+triangle inequality).
 
 A value that goes to the next main group and also beyond it (a residual connection, the concatenations of a dense
 block) counts at the next group where that one has other devices, and else where it arrives: its producer is held as
@@ -106,6 +107,8 @@ class SetRows:
         """
         if self._capacity * bound_s * (1 + TOLERANCE) < self._weighted.sum():
             return []
+        if budget.spent:
+            return None
         row, groups = self.row(bound_s, small, skips)
         ways = find_sets(row, bound_s, width, budget, most_ways, relaxed)
         if ways is None:
@@ -146,10 +149,16 @@ class SetRows:
         order: list[int] = []
         is_satellite: list[bool] = []
         cuts: list[float] = []
+        taken_out: list[NDArray[np.float64]] = []
         passed = np.inf  # smallest transfer over the groups taken out since the last one that was kept
+        between = np.zeros(len(work))  # and their work
         for g in main:
             passed = min(passed, moved[g])
-            if large[g] or satellites[g]:
+            if not (large[g] or satellites[g]):
+                between = between + work[:, g]
+            else:
+                taken_out += [between if taken_out else 0 * between, *(0 * between for _ in satellites[g])]
+                between = 0 * between
                 order += [g, *satellites[g]]
                 is_satellite += [False, *(True for _ in satellites[g])]
                 cuts += [passed, *(moved[s] for s in satellites[g])]
@@ -182,6 +191,7 @@ class SetRows:
             exchange=self._exchange,
             count=self._count,
             weight=self._weights,
+            between_s=np.array(taken_out).reshape(len(order), len(work)).T.copy(),
             apart=self._apart(outside, bound_s),
         )
         return row, [np.flatnonzero(group == g) for g in order]

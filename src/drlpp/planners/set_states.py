@@ -13,7 +13,9 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 MAX_CHOICES = 256
 """Sets that one state may choose from; devices with the closest loads count as alike where there would be more."""
-GROWTH = 1.3
+MOST_COMPARED = 300
+"""Better states that each state is compared with."""
+GROWTH = 1.5
 """Factor on the width of a cell of loads while a layer is too wide."""
 
 
@@ -22,7 +24,10 @@ class States(NamedTuple):
 
     Attributes:
         load: ``[n, D]`` by type; in a type, by part; each part sorted.
-        total: ``[n]`` weighted sum of what was put on the devices.
+        total: ``[n]`` weighted sum of what groups put on the devices.
+        full: ``[n]`` the same with what was taken out before them, and with what is left of devices that cannot run
+            anything any more.
+        least: ``[n]`` least sum at the end.
         parts: ``[n, 4 T]`` devices of each type in the set of the last main group and in that of the held one; in the
             first only; in the second only; in neither.
         parent: ``[n]`` state of the layer before.
@@ -32,6 +37,8 @@ class States(NamedTuple):
 
     load: Floats
     total: Floats
+    full: Floats
+    least: Floats
     parts: Ints
     parent: Ints
     origin: Ints
@@ -104,71 +111,133 @@ def place(table: Ints, states: States, load: Floats, parts: Ints, cell: float) -
 
 
 @njit(cache=True)
-def lower(states: States, j: int, load: Floats, total: float) -> None:
+def lower(states: States, j: int, load: Floats, total: float, full: float) -> None:
     """State j becomes at most as loaded as another."""
     for d in range(len(load)):
         states.load[j, d] = min(states.load[j, d], load[d])
     states.total[j] = min(states.total[j], total)
+    states.full[j] = min(states.full[j], full)
 
 
 @njit(cache=True)
 def meet(states: States, j: int, i: int, relaxed: bool) -> None:
     """State i meets state j of the same cells: they are joined in row j, or the one with the smaller sum is kept."""
     if relaxed:
-        lower(states, j, states.load[i], states.total[i])
-    elif states.total[i] < states.total[j]:
+        lower(states, j, states.load[i], states.total[i], states.full[i])
+        states.least[j] = min(states.least[j], states.least[i])
+    elif states.full[i] < states.full[j]:
         copy_state(states, j, i)
 
 
 @njit(cache=True)
 def copy_state(states: States, j: int, i: int) -> None:
     """State i moves to row j."""
-    states.load[j], states.total[j], states.parts[j] = states.load[i], states.total[i], states.parts[i]
+    states.load[j], states.parts[j] = states.load[i], states.parts[i]
+    states.total[j], states.full[j], states.least[j] = states.total[i], states.full[i], states.least[i]
     states.parent[j], states.origin[j], states.chosen[j] = states.parent[i], states.origin[i], states.chosen[i]
 
 
 @njit(cache=True)
+def rows_of(states: States, numbers: Ints) -> States:
+    """Some rows of the states."""
+    return States(
+        states.load[numbers],
+        states.total[numbers],
+        states.full[numbers],
+        states.least[numbers],
+        states.parts[numbers],
+        states.parent[numbers],
+        states.origin[numbers],
+        states.chosen[numbers],
+    )
+
+
+@njit(cache=True)
 def coarsen(states: States, n: int, table: Ints, cell: float, width: int, relaxed: bool) -> tuple[int, float]:
-    """Keeps one state of each cell, in ever larger cells until at most `width` are left."""
+    """Keeps one state of each cell, in ever larger cells until at most `width` are left.
+
+    Joined states hide nothing but promise too much: half of them stay as they are, those that may end with the smallest
+    sums, and new states are told apart as finely as before. Otherwise cells stay as large as they are then.
+
+    Returns:
+        How many are left, and the width of the cells.
+    """
+    is_exact = np.zeros(n, dtype=np.bool_)
+    if relaxed:
+        is_exact[np.argsort(states.least[:n], kind="mergesort")[: width // 2]] = True
+    larger, largest = cell, states.load[:n].max()
     while n > width:
-        cell *= GROWTH
+        if larger > largest:  # one state for each kind of parts is left
+            is_exact[:] = False
+        larger *= GROWTH
         table[:] = -1
         left = 0
         for i in range(n):
-            at = place(table, states, states.load[i], states.parts[i], cell)
-            if table[at] >= 0:
-                meet(states, table[at], i, relaxed)
-            else:
-                if left < i:
-                    copy_state(states, left, i)
+            at = -1
+            if not is_exact[i]:
+                at = place(table, states, states.load[i], states.parts[i], larger)
+                if table[at] >= 0:
+                    meet(states, table[at], i, relaxed)
+                    continue
+            if left < i:
+                copy_state(states, left, i)
+                is_exact[left] = is_exact[i]
+            if at >= 0:
                 table[at] = left
-                left += 1
+            left += 1
         n = left
+    if not relaxed:
+        return n, larger
+    table[:] = -1
+    for i in range(n):
+        at = place(table, states, states.load[i], states.parts[i], cell)
+        if table[at] < 0:
+            table[at] = i
     return n, cell
 
 
 @njit(cache=True)
 def undominated(states: States, n: int) -> Ints:
-    """Rows of the states that no other one is better than in everything."""
-    order = np.argsort(states.total[:n], kind="mergesort")
+    """Rows of the states that no other one is better than in everything, those with the smallest sum first."""
+    order = np.argsort(states.full[:n], kind="mergesort")
+    devices = states.load.shape[1]
+    numbers = np.full(n, -1, dtype=np.int64)  # first kept state of each kind of parts
+    following = np.full(n, -1, dtype=np.int64)  # next kept state with the same parts
+    latest = np.empty(n, dtype=np.int64)
     kept = np.empty(n, dtype=np.int64)
-    number = 0
+    number, kinds = 0, 0
     for i in order:
-        worse = False
-        for k in range(number):
-            j = kept[k]
-            worse = True
+        kind = 0
+        while kind < kinds:
+            j = numbers[kind]
+            same = True
             for p in range(states.parts.shape[1]):
                 if states.parts[i, p] != states.parts[j, p]:
-                    worse = False
+                    same = False
                     break
-            if worse:
-                for d in range(states.load.shape[1]):
+            if same:
+                break
+            kind += 1
+        worse = False
+        if kind == kinds:
+            numbers[kind] = latest[kind] = i
+            kinds += 1
+        else:
+            j = numbers[kind]
+            tried = 0
+            while j >= 0 and tried < MOST_COMPARED:
+                tried += 1
+                worse = states.total[j] <= states.total[i]
+                for d in range(devices if worse else 0):
                     if states.load[j, d] > states.load[i, d]:
                         worse = False
                         break
-            if worse:
-                break
+                if worse:
+                    break
+                j = following[j]
+            if not worse:
+                following[latest[kind]] = i
+                latest[kind] = i
         if not worse:
             kept[number] = i
             number += 1
