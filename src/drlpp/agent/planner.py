@@ -56,8 +56,10 @@ find most per second first."""
 SHORT_BUDGET_S = 8.0
 """With less than this, fine-tuning and the slower baselines are left out: refinement finds more per second."""
 _QUICK = BASELINES[:3]
+_THRIFTY = "piper"
+"""Of the baselines the one that knows recomputation: the first one where no plan fits the memory yet."""
 _BASELINE_SHARE = 0.5
-"""Each of them has this part of the time that is left for all."""
+"""Each of them has this part of the time that is left for all; of all time that is left while no plan fits."""
 _PROBE = 2
 """Samples of the first batch, which shows how many more there is time for."""
 _PROBE_COST = 2.0
@@ -260,18 +262,24 @@ class _Run:
         offer_starts(one_pool, rng)
         found = [Start(value, assignment, "baselines") for value, assignment in one_pool.pool]
         best_s = one_pool.best_value
+        self._hand_over(one_pool)
         share = self.budget.part(self.config.baseline_share)
-        for name in BASELINES if self.budget.seconds >= SHORT_BUDGET_S else _QUICK:
-            if share.spent:
+        names: tuple[str, ...] = BASELINES if self.budget.seconds >= SHORT_BUDGET_S else _QUICK
+        if self.search.best is None:
+            names = (_THRIFTY, *(name for name in names if name != _THRIFTY))
+        for name in names:
+            allowed = share if self.search.best is not None else self.budget
+            if allowed.spent:
                 break
             if name == "milp" and importlib.util.find_spec("highspy") is None:
                 continue
-            result = get_planner(name).solve(self.problem, share.part(_BASELINE_SHARE), self.seed)
+            result = get_planner(name).solve(self.problem, allowed.part(_BASELINE_SHARE), self.seed)
             if result.plan is not None:
                 assignment = assignment_of(result.plan)
                 found.append(Start(self.search.offer(assignment), assignment, "baselines"))
                 best_s = min(best_s, found[-1].value_s)
-        self._hand_over(one_pool)
+                if one_pool.best is None:
+                    one_pool.offer(assignment)
         self.found["baseline_best_s"] = best_s
         self.found["baselines_s"] = self.budget.elapsed_s - before
         return found
