@@ -43,12 +43,13 @@ SEARCH_S = 5.0
 SEARCHES = (
     (32, 0.015, False, 1.0),
     (1024, 0.02, False, 0.5),
-    (256, 0.002, True, 0.3),
+    (256, 0.002, False, 0.3),
     (16384, 0.02, False, 0.7),
-    (8192, 0.002, True, 1.0),
+    (8192, 0.002, False, 1.0),
 )
 """States per layer, what is small, whether skips count (`SetRows.row`), and the part of what is left of the budget that
-it may use, of the searches for the bound by sets, one after another."""
+it may use, of the searches for the bound by sets, one after another. Skips do not count: with groups taken out they have
+excluded a plan (seed 13898 of the tests)."""
 FILL_STEPS = 24
 """Values of the head, and of the tail, that the bound by fill tries."""
 STEP, PRECISION = 1.01, 1e-3
