@@ -48,8 +48,8 @@ SEARCHES = (
     (8192, 0.002, False, 1.0),
 )
 """States per layer, what is small, whether skips count (`SetRows.row`), and the part of what is left of the budget that
-it may use, of the searches for the bound by sets, one after another. Skips do not count: with groups taken out they have
-excluded a plan (seed 13898 of the tests)."""
+it may use, of the searches for the bound by sets, one after another. Skips do not count: with groups taken out they
+have excluded a plan (seed 13898 of the tests)."""
 FILL_STEPS = 24
 """Values of the head, and of the tail, that the bound by fill tries."""
 STEP, PRECISION = 1.01, 1e-3
