@@ -1,4 +1,4 @@
-"""Processes in one gloo process group that run a function when asked."""
+"""Processes in one process group that run a function when asked."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT_S = 150.0
-GLOO_TIMEOUT_S = 120
+GROUP_TIMEOUT_S = 120
 
 
 class WorkerPool:
-    """`size` processes; `run` calls a module-level function on all of them with the same arguments."""
+    """`size` processes; `run` calls a module-level function on all of them with the same arguments.
 
-    def __init__(self, size: int, folder: Path) -> None:
+    With NCCL the ranks share the GPUs that are there. NCCL refuses two ranks of one host on one GPU, so each claims a
+    host of its own, and they talk over sockets.
+    """
+
+    def __init__(self, size: int, folder: Path, backend: str = "gloo") -> None:
         self.size = size
+        self._backend = backend
         self._folder = folder
         self._starts = 0
         self._start()
@@ -31,7 +36,7 @@ class WorkerPool:
         for rank in range(self.size):
             ours, theirs = context.Pipe()
             store = str(self._folder / f"store-{self._starts}")
-            process = context.Process(target=_work, args=(rank, self.size, store, theirs), daemon=True)
+            process = context.Process(target=_work, args=(rank, self.size, store, theirs, self._backend), daemon=True)
             process.start()
             self._pipes.append(ours)
             self._processes.append(process)
@@ -56,16 +61,25 @@ class WorkerPool:
             process.join()
 
 
-def _work(rank: int, size: int, store: str, pipe: Connection) -> None:
+def _work(rank: int, size: int, store: str, pipe: Connection, backend: str) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("NCCL_HOSTID", f"rank-{rank}")
     from datetime import timedelta
 
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
+    if backend == "nccl":
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+        torch.backends.cudnn.allow_tf32 = False
     dist.init_process_group(
-        "gloo", store=dist.FileStore(store, size), rank=rank, world_size=size, timeout=timedelta(seconds=GLOO_TIMEOUT_S)
+        backend,
+        store=dist.FileStore(store, size),
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=GROUP_TIMEOUT_S),
     )
     while True:
         function, args = pipe.recv()

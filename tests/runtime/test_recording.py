@@ -19,7 +19,7 @@ def test_merge_puts_ranks_on_one_clock() -> None:
     idle.begin(111.0)
     idle.action(Action(0, "F", 0), 0.0, 1.0)
     idle.optimizer(0.0, 1.0)
-    trace = merge([first, second, idle], num_devices=3, time_scale=2.0)
+    trace = merge([r.record() for r in (first, second, idle)], num_devices=3, time_scale=2.0)
     shown = [(e.device, e.kind, e.stage, e.microbatch, e.start_s, e.end_s) for e in trace.events]
     assert shown == [(0, "F", 0, 1, 0.5, 1.0), (2, "B", 1, 1, 1.0, 2.0), (0, "optimizer", -1, -1, 2.0, 3.0)]
     assert (trace.source, trace.num_devices) == ("measured", 3)
@@ -31,7 +31,7 @@ def test_a_new_step_forgets_the_last() -> None:
     recorder.begin(0.0)
     recorder.optimizer(0.0, 1.0)
     recorder.begin(5.0)
-    assert merge([recorder], 1).events == ()
+    assert merge([recorder.record()], 1).events == ()
 
 
 def transfer(order: int) -> Transfer:
@@ -56,7 +56,7 @@ def test_a_transfer_begins_when_both_ends_are_posted() -> None:
     receiver.arrived(transfer(0), 100, 2.0, 6.0)
     sender.sending(transfer(1), 6.0)
     receiver.arrived(transfer(1), 100, 8.0, 9.0)
-    events = merge([sender, receiver], num_devices=2).events
+    events = merge([sender.record(), receiver.record()], num_devices=2).events
     assert [(e.start_s, e.end_s) for e in events] == [(5.0, 6.0), (8.0, 9.0)]
     assert {(e.device, e.stream, e.kind, e.stage, e.microbatch, e.bytes) for e in events} == {
         (0, "link:0->1", "send", 3, 2, 100.0)
@@ -71,7 +71,7 @@ def test_all_reduces_and_memory() -> None:
     recorder.action(Action(0, "F", 0), 0.5, 1.0)
     recorder.action(Action(0, "B", 0), 1.0, 3.0)
     recorder.all_reduced(64, 2.0, 4.0)
-    trace = merge([recorder, other], num_devices=3)
+    trace = merge([recorder.record(), other.record()], num_devices=3)
     assert trace.memory == ((), ((1.0, 10.0), (3.0, 30.0)), ())
     assert [(e.device, e.stream, e.start_s, e.end_s, e.bytes) for e in trace.events if e.kind == "all-reduce"] == [
         (1, "all-reduce", 2.0, 4.0, 64.0)

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from drlpp.runtime import reduction
+from drlpp.runtime.recording import Recorder
 from drlpp.runtime.reduction import CombinedBuffers, GradientReducer, SharedParameter
 
 
@@ -94,8 +95,8 @@ def test_steps_add_up_and_parameters_without_a_gradient_take_part(group: dist.Pr
     module, x = Layers(), torch.ones(2, 4)
     unused = SharedParameter(nn.Parameter(torch.ones(3)), (0, 1), -1, False)
     reducer = GradientReducer([unused, *shared(module, 0)], {(0, 1): group})
-    spans = []
-    reducer.observe = lambda *span: spans.append(span)
+    recorder = Recorder(0)
+    reducer.observer = recorder
     for _ in range(2):
         reducer.begin()
         module(x).backward()
@@ -106,8 +107,9 @@ def test_steps_add_up_and_parameters_without_a_gradient_take_part(group: dist.Pr
     expected = torch.autograd.grad(2 * module(x), list(module.parameters()))
     for p, g in zip(module.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, g)
-    assert [num_bytes for num_bytes, _, _ in spans] == [4 * (3 + 2 * 20)] * 2
-    assert all(begin <= end for _, begin, end in spans)
+    spans = recorder.record().events
+    assert [span.bytes for span in spans] == [4 * (3 + 2 * 20)] * 2
+    assert all(span.start_s <= span.end_s for span in spans)
 
 
 def test_buckets_fill_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

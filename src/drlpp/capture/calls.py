@@ -135,6 +135,11 @@ def call_of(
     )
 
 
+def on_device(arguments: Any, device: torch.device) -> Any:
+    """Arguments of a node or call with `device` in the place of the device that the model was captured on."""
+    return fx.node.map_aggregate(arguments, lambda value: device if isinstance(value, torch.device) else value)
+
+
 def is_getitem(node: fx.Node) -> bool:
     """Whether a node takes an element out of a tuple or list (which is no work)."""
     return node.target is operator.getitem and not isinstance(node.all_input_nodes[0].meta.get("val"), torch.Tensor)

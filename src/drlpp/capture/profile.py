@@ -32,17 +32,17 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
-from drlpp.capture.calls import Argument, Call, is_getitem
+from drlpp.capture.calls import Call, is_getitem, on_device
 from drlpp.capture.captured import CapturedModel
 from drlpp.capture.graph_builder import node_costs
 from drlpp.capture.interpret import attribute, run_forward, run_stages
-from drlpp.cluster import device_presets
 from drlpp.cluster.devices import CPU_PRESET
 from drlpp.errors import CaptureError, InputError
 from drlpp.files import read_text, write_atomically
 from drlpp.graph import REFERENCE, OpGraph, OpTimes
+from drlpp.graph.readers.kineto import preset_of_gpu
 from drlpp.threads import one_thread
 
 _LOG = logging.getLogger(__name__)
@@ -179,8 +179,7 @@ def database_name(device: str) -> str:
     """The device type of the database that a torch device of this machine is; empty if it is not in the database."""
     if _device(device).type != "cuda":
         return CPU_PRESET
-    words = torch.cuda.get_device_name(device).lower().removeprefix("nvidia ").removeprefix("tesla ").replace(" ", "-")
-    return words if words in device_presets() else ""
+    return preset_of_gpu(torch.cuda.get_device_name(device))
 
 
 def _device(name: str) -> torch.device:
@@ -337,12 +336,7 @@ def _moved(call: Call, device: torch.device) -> Call:
     """The call with `device` in the place of the device that the model was captured on."""
     if device.type == "cpu":
         return call
-
-    def move(value: Any) -> Any:
-        return device if isinstance(value, torch.device) else value
-
-    args, kwargs = tree_map(move, (call.args, dict(call.kwargs)), is_leaf=lambda v: isinstance(v, Argument))
-    return dataclasses.replace(call, args=args, kwargs=kwargs)
+    return dataclasses.replace(call, args=on_device(call.args, device), kwargs=on_device(call.kwargs, device))
 
 
 def _moved_model(captured: CapturedModel, device: torch.device) -> CapturedModel:
@@ -352,9 +346,7 @@ def _moved_model(captured: CapturedModel, device: torch.device) -> CapturedModel
     module = copy.deepcopy(captured.module).to(device)
     for node in module.graph.nodes:
         if node.op == "call_function":
-            node.args, node.kwargs = tree_map(
-                lambda v: device if isinstance(v, torch.device) else v, (node.args, dict(node.kwargs))
-            )
+            node.args, node.kwargs = on_device(node.args, device), on_device(node.kwargs, device)
     inputs = {name: tensor.to(device) for name, tensor in captured.example_inputs.items()}
     return dataclasses.replace(captured, module=module, example_inputs=inputs)
 

@@ -33,6 +33,7 @@ import torch.distributed as dist
 from drlpp.errors import ExecutionError
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.runtime.messages import Slot, Transfer
+from drlpp.runtime.moments import Moment, Watch
 from drlpp.runtime.waiting import FIRST_TIMEOUT_S
 
 EARLY_BYTES = 1 << 18
@@ -122,15 +123,15 @@ def _real(tensor: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
-class TransferObserver(Protocol):
-    """Is told when messages are under way, in seconds of `time.perf_counter`."""
+class TransferObserver(Watch, Protocol):
+    """Is told when messages are under way."""
 
-    def sending(self, transfer: Transfer, at_s: float) -> None:
+    def sending(self, transfer: Transfer, at: Moment) -> None:
         """A send is about to be posted."""
         ...
 
-    def arrived(self, transfer: Transfer, num_bytes: int, posted_s: float, at_s: float) -> None:
-        """A message has come whose receive was posted at `posted_s`."""
+    def arrived(self, transfer: Transfer, num_bytes: int, posted: Moment, at: Moment) -> None:
+        """A message has come whose receive was posted at `posted`."""
         ...
 
 
@@ -149,7 +150,7 @@ class _Received:
 
     tensors: list[torch.Tensor]
     works: list[dist.Work]
-    posted_s: float
+    posted: Moment
     seen: Future[float] | None
 
 
@@ -255,9 +256,10 @@ class Channel:
         received = self._received.pop(transfer.order)
         what = f"the {transfer.slot.content} of micro-batch {transfer.microbatch}"
         num_bytes = self._layouts[transfer.slot].num_bytes
-        at_s = self._wait(received.works, what, transfer.src, received.seen)
+        came_s = self._wait(received.works, what, transfer.src, received.seen)
         if self._observer is not None:
-            self._observer.arrived(transfer, num_bytes, received.posted_s, at_s)
+            at = self._observer.now() if received.seen is None else came_s
+            self._observer.arrived(transfer, num_bytes, received.posted, at)
         self._queues[transfer.src, False].early_bytes += num_bytes
         self._release(transfer.src, transfer.produced_by)
         return received.tensors
@@ -305,7 +307,7 @@ class Channel:
                 if parts is None:
                     return
                 if self._observer is not None:
-                    self._observer.sending(transfer, time.perf_counter())
+                    self._observer.sending(transfer, self._observer.now())
                 works = self._post(dist.ProcessGroup.send, parts, transfer.dst, transfer.tag)
                 self._sent[transfer.dst].append(_Sent(works, parts, transfer.needed_by))
             else:
@@ -316,7 +318,8 @@ class Channel:
                 works = self._post(dist.ProcessGroup.recv, parts, transfer.src, transfer.tag)
                 watcher = self._watchers.get(transfer.src)
                 seen = None if watcher is None else watcher.submit(self._end_of, works)
-                self._received[transfer.order] = _Received(tensors, works, time.perf_counter(), seen)
+                posted = 0.0 if self._observer is None else self._observer.now()
+                self._received[transfer.order] = _Received(tensors, works, posted, seen)
                 queue.early_bytes -= layout.num_bytes
             queue.next += 1
 

@@ -28,7 +28,7 @@ import torch.distributed as dist
 
 from drlpp.cost import StageCosts, all_reduce_s
 from drlpp.graph.stages import Message
-from drlpp.plan import Action, Plan, TraceEvent, validate
+from drlpp.plan import Plan, TraceEvent, validate
 from drlpp.problem import PlanningProblem
 from drlpp.runtime.communication import Channel, TensorSpec
 from drlpp.runtime.executor import Executor, Tensors
@@ -295,7 +295,7 @@ class EmulatedPipeline:
             channel,
             computes,
             lambda i: self._network.backward_done(actions[i].stage) if actions[i].kind in "BW" else None,
-            self._observe,
+            self.recorder,
         )
 
     def step(self) -> tuple[float, float]:
@@ -330,9 +330,6 @@ class EmulatedPipeline:
         dist.barrier()
         if dist.get_rank() == 0:
             self._path.unlink()
-
-    def _observe(self, action: Action, begin: float, end: float) -> None:
-        self.recorder.action(action, begin, end)
 
 
 def _shared_file() -> Path:

@@ -8,7 +8,6 @@ change, so what each action takes, sends and leaves for others is worked out onc
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -20,10 +19,21 @@ from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan
 from drlpp.runtime.communication import Channel
 from drlpp.runtime.messages import Slot, Transfer, readers, stage_slots, writers
+from drlpp.runtime.moments import Moment, Watch
 
 Tensors = Sequence[torch.Tensor]
-Observer = Callable[[Action, float, float], None]
-"""Called after an action with the action and the seconds at which its computation began and ended."""
+
+
+class ActionObserver(Watch, Protocol):
+    """Is told what is computed when."""
+
+    def look(self, at: Moment) -> None:
+        """An action is about to be computed; all that it reads is there."""
+        ...
+
+    def action(self, action: Action, begin: Moment, end: Moment) -> None:
+        """An action was computed."""
+        ...
 
 
 class StageCompute(Protocol):
@@ -90,13 +100,12 @@ class Executor:
         channel: of this device.
         computes: stage -> what it computes, for each stage of this device.
         after_action: called after each action with its index, for example to start all-reduces.
-        observe: see `Observer`.
+        observer: is told of all actions; may be changed between steps.
 
     Attributes:
         channel: its messages.
         current: the action that runs now; None between steps.
         waits: it waits for what it reads.
-        watch: called with the time before an action computes, when all that it reads is there.
     """
 
     def __init__(
@@ -108,11 +117,10 @@ class Executor:
         channel: Channel,
         computes: Mapping[int, StageCompute],
         after_action: Callable[[int], None],
-        observe: Observer | None = None,
+        observer: ActionObserver | None = None,
     ) -> None:
         self.actions = plan.schedule.get(device, ())
-        self.observe = observe
-        self.watch: Callable[[float], None] | None = None
+        self.observer = observer
         self.current: Action | None = None
         self.waits = False
         self.channel = channel
@@ -127,6 +135,7 @@ class Executor:
         Raises:
             ExecutionError: another rank does not answer; the message names the action that waits.
         """
+        observer = self.observer
         self.channel.begin()
         for i, (action, compute, reads, writes) in enumerate(self._program):
             self.current, self.waits = action, True
@@ -136,17 +145,18 @@ class Executor:
             except ExecutionError as error:
                 raise ExecutionError(f"stuck before action {action}: {error}") from error
             self.waits = False
-            if self.watch is not None:
-                self.watch(time.perf_counter())
-            begin = time.perf_counter()
+            if observer is not None:
+                observer.look(observer.now())
+                begin = observer.now()
             outputs = _compute(compute, action, inputs)
-            end = time.perf_counter()
+            if observer is not None:
+                end = observer.now()
             del inputs
             for write, tensors in zip(writes, outputs, strict=True):
                 self._put(write, tensors)
             del outputs
-            if self.observe is not None:
-                self.observe(action, begin, end)
+            if observer is not None:
+                observer.action(action, begin, end)
             self._after_action(i)
         self.current = None
 

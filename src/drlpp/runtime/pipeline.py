@@ -223,10 +223,9 @@ class Pipeline:
 
     def observe(self, recorder: Recorder | None) -> None:
         """Has the actions, messages and all-reduces of the next steps recorded."""
-        self._reducer.observe = None if recorder is None else recorder.all_reduced
+        self._reducer.observer = recorder
         if self._executor is not None:
-            self._executor.observe = None if recorder is None else recorder.action
-            self._executor.watch = None if recorder is None else recorder.look
+            self._executor.observer = recorder
             self._executor.channel.observe(recorder)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

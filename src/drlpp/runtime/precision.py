@@ -19,6 +19,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from drlpp.capture import CapturedModel
+from drlpp.capture.calls import on_device
 from drlpp.errors import InputError
 
 
@@ -42,22 +43,33 @@ def under_autocast(captured: CapturedModel, dtype: torch.dtype, device: torch.de
     fakes = [p for p in module.parameters() if isinstance(p, FakeTensor)]
     mode = fakes[0].fake_mode if fakes else FakeTensorMode(allow_non_fake_inputs=True)
     with mode, torch.no_grad():
-        _Types(module, regions, mode).run(*(mode.from_tensor(t) for t in captured.example_inputs.values()))
+        inputs = (mode.from_tensor(t).to(device) for t in captured.example_inputs.values())
+        _Types(module, regions, mode, device).run(*inputs)
     return dataclasses.replace(captured, module=module, autocast=regions)
 
 
 class _Types(fx.Interpreter):
     """Notes in the graph what every node gives."""
 
-    def __init__(self, module: fx.GraphModule, regions: Mapping[str, tuple[Any, ...]], mode: FakeTensorMode) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        regions: Mapping[str, tuple[Any, ...]],
+        mode: FakeTensorMode,
+        device: torch.device,
+    ) -> None:
         super().__init__(module)
         self.extra_traceback = False
         self._regions = regions
         self._mode = mode
+        self._device = device
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         tensor = super().get_attr(target, args, kwargs)
-        return tensor if isinstance(tensor, FakeTensor) else self._mode.from_tensor(tensor)
+        return (tensor if isinstance(tensor, FakeTensor) else self._mode.from_tensor(tensor)).to(self._device)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return super().call_function(target, on_device(args, self._device), on_device(kwargs, self._device))
 
     def run_node(self, n: fx.Node) -> Any:
         region = self._regions.get(n.name)

@@ -13,9 +13,9 @@ the statistics then equal those of one device that ran the micro-batches one aft
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from drlpp.plan import Plan
+from drlpp.runtime.moments import Moment, Watch
 from drlpp.runtime.waiting import FIRST_TIMEOUT_S, wait_for_all
 
 Holders = tuple[int, ...]
@@ -108,6 +109,14 @@ class _Bucket:
     missing: set[int]
 
 
+class ReductionObserver(Watch, Protocol):
+    """Is told of sums."""
+
+    def all_reduced(self, num_bytes: int, begin: Moment, end: Moment) -> None:
+        """Gradients were summed."""
+        ...
+
+
 class GradientReducer:
     """The all-reduces of one rank.
 
@@ -117,12 +126,12 @@ class GradientReducer:
 
     Attributes:
         timeout_s: how long other ranks are waited for.
-        observe: called after an all-reduce with its bytes and the seconds at which it began and ended.
+        observer: is told of all sums; may be changed between steps.
     """
 
     def __init__(self, shared: Sequence[SharedParameter], groups: Mapping[Holders, dist.ProcessGroup]) -> None:
         self.timeout_s = FIRST_TIMEOUT_S
-        self.observe: Callable[[int, float, float], None] | None = None
+        self.observer: ReductionObserver | None = None
         self._groups = groups
         self._buckets = _buckets(shared)
         self._bucket_of = {id(s.parameter): bucket for bucket in self._buckets for s in bucket.parameters}
@@ -131,7 +140,7 @@ class GradientReducer:
             self._by_last[s.last_action].append(s)
         self._before: dict[int, torch.Tensor] = {}
         self._hooks: list[RemovableHandle] = []
-        self._started: list[tuple[dist.Work | None, torch.Tensor, _Span]] = []
+        self._started: list[tuple[dist.Work | None, torch.Tensor, _Span | None]] = []
 
     def begin(self) -> None:
         """Starts a step. Gradients of earlier steps, which are sums already, are put aside."""
@@ -160,8 +169,8 @@ class GradientReducer:
         """Waits for all and stores the sums in `.grad`."""
         for (work, flat, span), bucket in zip(self._started, self._buckets, strict=True):
             wait_for_all(work, "the sum of gradients", self.timeout_s, flat.device)
-            if self.observe is not None:
-                self.observe(flat.nbytes, span.begin_s, span.end())
+            if self.observer is not None and span is not None:
+                self.observer.all_reduced(flat.nbytes, span.begin, span.end())
             pieces = flat.split([s.parameter.numel() for s in bucket.parameters])
             for s, piece in zip(bucket.parameters, pieces, strict=True):
                 before = self._before.pop(id(s.parameter), None)
@@ -182,9 +191,9 @@ class GradientReducer:
             )
             for parameter in parameters:
                 parameter.grad = None
-            span = _Span()
+            span = None if self.observer is None else _Span(self.observer)
             work = self._start(flat, holders)
-            if self.observe is not None and work is not None:
+            if span is not None and work is not None:
                 span.follow(work, flat.device)
             self._started.append((work, flat, span))
 
@@ -195,21 +204,22 @@ class GradientReducer:
 class _Span:
     """When an all-reduce began and ended."""
 
-    def __init__(self) -> None:
-        self.begin_s = time.perf_counter()
-        self._end_s: float | None = None
+    def __init__(self, watch: Watch) -> None:
+        self.begin = watch.now()
+        self._watch = watch
+        self._end: Moment | None = None
 
     def follow(self, work: dist.Work, device: torch.device) -> None:
         """Has the end written down when it comes; NCCL tells only those who wait."""
         if device.type == "cpu":
             work.get_future().then(lambda _: self._ended())
 
-    def end(self) -> float:
+    def end(self) -> Moment:
         """The end, or now if nobody saw it."""
-        return time.perf_counter() if self._end_s is None else self._end_s
+        return self._watch.now() if self._end is None else self._end
 
     def _ended(self) -> None:
-        self._end_s = time.perf_counter()
+        self._end = self._watch.now()
 
 
 def _buckets(shared: Sequence[SharedParameter]) -> list[_Bucket]:

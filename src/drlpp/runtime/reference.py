@@ -19,6 +19,8 @@ from drlpp.runtime.precision import under_autocast
 from drlpp.runtime.randomness import RandomContext
 from drlpp.runtime.stage_module import cut_stage, find_tensor
 
+_CPU = torch.device("cpu")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingState:
@@ -46,8 +48,9 @@ def reference_run(
     batches: Sequence[Sequence[Microbatch]] | None = None,
     autocast: torch.dtype | None = None,
     state_dict: Mapping[str, torch.Tensor] | None = None,
+    torch_device: torch.device = _CPU,
 ) -> TrainingState:
-    """Trains the model of `captured` on this process's CPU.
+    """Trains the model of `captured` in this process.
 
     Args:
         captured: the model; without `state_dict` its own parameters and buffers are trained.
@@ -58,9 +61,13 @@ def reference_run(
         batches: per step and micro-batch; None draws them as the pipeline does.
         autocast: element type of mixed precision.
         state_dict: values to begin with, of all parameters and buffers; they are left as they are.
+        torch_device: that computes. Dropout draws other numbers on another kind of device.
+
+    Returns:
+        What the training left, on the CPU.
     """
     if autocast is not None:
-        captured = under_autocast(captured, autocast, torch.device("cpu"))
+        captured = under_autocast(captured, autocast, torch_device)
     context = RandomContext(seed)
     computing = [n.name for n in captured.module.graph.nodes if n.op == "call_function"]
     taken: dict[str, torch.Tensor] = {}
@@ -69,6 +76,7 @@ def reference_run(
         if name not in taken:
             own = find_tensor(captured.module, name)
             value = own if state_dict is None else state_dict[name].detach().clone()
+            value = value if value.device == torch_device else value.detach().to(torch_device)
             fresh = isinstance(own, nn.Parameter) and value is not own
             taken[name] = nn.Parameter(value, requires_grad=own.requires_grad) if fresh else value
         return taken[name]
@@ -79,8 +87,9 @@ def reference_run(
         0,
         tensor,
         context,
-        torch.device("cpu"),
+        torch_device,
     )
+    example = {name: tensor.to(torch_device) for name, tensor in captured.example_inputs.items()}
     parameters = {name: p for name, p in taken.items() if isinstance(p, nn.Parameter) and p.requires_grad}
     optimizer = make_optimizer(list(parameters.values()))
     losses, gradients = [], {}
@@ -89,13 +98,13 @@ def reference_run(
         total = 0.0
         for m in range(num_microbatches):
             context.microbatch = m
-            given = draw(captured.example_inputs, seed, step, m) if batches is None else batches[step][m]
+            given = draw(example, seed, step, m) if batches is None else batches[step][m]
             loss = dict(zip(whole.outputs, whole.module(*(given[n] for n in whole.inputs)), strict=True))[captured.loss]
             (loss / num_microbatches).backward()
             total += loss.item()
         losses.append(total / num_microbatches)
         if step == 0:
-            gradients = {n: p.grad.clone() for n, p in parameters.items() if p.grad is not None}
+            gradients = {n: p.grad.to("cpu", copy=True) for n, p in parameters.items() if p.grad is not None}
         optimizer.step()
         optimizer.zero_grad()
-    return TrainingState(tuple(losses), gradients, {n: t.detach().clone() for n, t in taken.items()})
+    return TrainingState(tuple(losses), gradients, {n: t.detach().to("cpu", copy=True) for n, t in taken.items()})

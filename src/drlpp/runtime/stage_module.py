@@ -17,6 +17,7 @@ import torch
 from torch import fx, nn
 
 from drlpp.capture import CapturedModel
+from drlpp.capture.calls import on_device
 from drlpp.errors import PlanError
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan
@@ -252,7 +253,7 @@ class _Builder:
             copied.meta = dict(node.meta)
         else:
             copied = self._graph.node_copy(node, lambda n: self._copy_of[n])
-        copied.kwargs = {k: self._device if isinstance(v, torch.device) else v for k, v in copied.kwargs.items()}
+        copied.args, copied.kwargs = on_device(copied.args, self._device), on_device(copied.kwargs, self._device)
         self._copy_of[node] = copied
 
     def finish(self, outputs: tuple[fx.Node, ...], name: str) -> fx.GraphModule:

@@ -22,7 +22,7 @@ from drlpp.runtime.job import AUTOCAST, RunOptions, RunReport
 from drlpp.runtime.memory import StorageTracker
 from drlpp.runtime.optimizers import optimizer_factory
 from drlpp.runtime.pipeline import build
-from drlpp.runtime.recording import Recorder, merge
+from drlpp.runtime.recording import Record, Recorder, merge
 from drlpp.runtime.reference import TrainingState, reference_run
 from drlpp.runtime.verify import TOLERANCE, compare
 from drlpp.runtime.waiting import time_limit_s
@@ -43,7 +43,7 @@ class _RankResult:
     device: int | None
     spans: list[tuple[float, float]]
     losses: tuple[float, ...]
-    recorder: Recorder
+    record: Record
     state: TrainingState | None
     peak_bytes: float
 
@@ -102,7 +102,7 @@ def train_captured(
     in_use = None if tracker is None else tracker.sample
     if pipeline.torch_device.type == "cuda":
         in_use = torch.cuda.memory_allocated
-    recorder = Recorder(pipeline.device, offset_s, in_use)
+    recorder = Recorder(pipeline.device, offset_s, in_use, pipeline.torch_device)
     spans: list[tuple[float, float]] = []
     losses: list[float] = []
     gradients: dict[str, torch.Tensor] = {}
@@ -121,14 +121,14 @@ def train_captured(
         loss = pipeline.step()
         if step == 0 and options.verify:
             gradients = {n: p.grad.clone() for n, p in pipeline.named_parameters() if p.grad is not None}
-        update = time.perf_counter()
+        update = recorder.now()
         optimizer.step()
         optimizer.zero_grad()
         if tracker is not None:
             tracker.stop()
+        recorder.optimizer(update, recorder.now())
         losses.append(loss.item())
         end = time.perf_counter()
-        recorder.optimizer(update, end)
         spans.append((begin + offset_s, end + offset_s))
         longest_s = max(longest_s, end - begin)
         pipeline.limit_waits(time_limit_s(longest_s))
@@ -146,7 +146,7 @@ def train_captured(
     if pipeline.torch_device.type == "cuda":
         peak = float(torch.cuda.max_memory_allocated())
     pipeline.observe(None)
-    result = _RankResult(pipeline.device, spans, tuple(losses), recorder, state, peak)
+    result = _RankResult(pipeline.device, spans, tuple(losses), recorder.record(), state, peak)
     rank, size = dist.get_rank(), dist.get_world_size()
     results: list[_RankResult] | None = [result] * size if rank == 0 else None
     dist.gather_object(result, results)
@@ -156,7 +156,7 @@ def train_captured(
             if make_model is not None:
                 initial |= initial_values(make_model, captured.parameters, options.seed)
             say("training the same model on one process for the comparison")
-        report[0] = _report(captured, plan, options, results, initial)
+        report[0] = _report(captured, plan, options, results, initial, pipeline.torch_device)
     dist.broadcast_object_list(report)
     if report[0] is None:
         raise RuntimeError("rank 0 sent no report")
@@ -176,7 +176,7 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
         say(f"emulating with seconds stretched {pipeline.time_scale:.3g} times")
     spans = [pipeline.step() for _ in range(options.steps)]
     pipeline.close()
-    result = _RankResult(pipeline.device, spans, (), pipeline.recorder, None, 0.0)
+    result = _RankResult(pipeline.device, spans, (), pipeline.recorder.record(), None, 0.0)
     results = [result] * dist.get_world_size()
     dist.all_gather_object(results, result)
     scale = pipeline.time_scale
@@ -184,7 +184,7 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
         iteration_times_s=tuple(t / scale for t in _measured(results)),
         predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
         losses=(),
-        trace=merge([r.recorder for r in results], plan.cluster.num_devices, scale),
+        trace=merge([r.record for r in results], plan.cluster.num_devices, scale),
         time_scale=scale,
     )
 
@@ -203,6 +203,7 @@ def _report(
     options: RunOptions,
     results: list[_RankResult],
     initial: dict[str, torch.Tensor] | None,
+    torch_device: torch.device,
 ) -> RunReport:
     verification = None
     if initial is not None:
@@ -214,6 +215,7 @@ def _report(
             make_optimizer=optimizer_factory(plan.training.optimizer, options.learning_rate),
             autocast=AUTOCAST[options.precision],
             state_dict=initial,
+            torch_device=torch_device,
         )
         verification = compare(
             [r.state for r in results if r.state is not None],
@@ -231,5 +233,5 @@ def _report(
         first_step=options.steps - len(results[0].losses),
         verification=verification,
         peak_memory_bytes=tuple(peaks.get(d, 0.0) for d in range(plan.cluster.num_devices)) if tracked else (),
-        trace=merge([r.recorder for r in results], plan.cluster.num_devices),
+        trace=merge([r.record for r in results], plan.cluster.num_devices),
     )

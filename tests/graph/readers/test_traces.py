@@ -15,7 +15,7 @@ from drlpp.cluster import device_presets
 from drlpp.errors import GraphError
 from drlpp.graph import REFERENCE
 from drlpp.graph.readers import read_graph, read_graph_text
-from drlpp.graph.readers.kineto import CPU_PRESET, PRESET_OF_GPU
+from drlpp.graph.readers.kineto import CPU_PRESET, PRESET_OF_GPU, preset_of_gpu
 
 
 class Net(nn.Module):
@@ -283,4 +283,7 @@ def test_times_of_a_gpu_are_those_of_its_kernels():
 
 def test_gpus_have_presets_of_the_database():
     assert {preset for _, preset in PRESET_OF_GPU} <= set(device_presets())
+    assert preset_of_gpu("NVIDIA H100 80GB HBM3") == "h100-sxm5-80gb"
+    assert preset_of_gpu("Tesla T4") == "t4-16gb"
+    assert preset_of_gpu("GeForce GT 710") == ""
     assert CPU_PRESET in device_presets()

@@ -49,6 +49,11 @@ PRESET_OF_GPU = (
 """What a GPU's name contains (in lower case) -> device of the database, first match first."""
 
 
+def preset_of_gpu(name: str) -> str:
+    """The device of the database that a GPU is, by the name that CUDA gives it; empty if none is known."""
+    return next((preset for words, preset in PRESET_OF_GPU if words in f" {name}".lower()), "")
+
+
 def looks_like_kineto(data: Mapping[str, Any]) -> bool:
     """The parsed JSON is a trace of PyTorch's profiler."""
     events = data.get("traceEvents")
@@ -214,5 +219,4 @@ def _tensors(shapes: Sequence[Any], kinds: Sequence[str]) -> Iterable[RecordedTe
 
 def _preset(data: Mapping[str, Any]) -> str:
     devices = data.get("deviceProperties") or [{}]
-    name = f" {devices[0].get('name', '')}".lower()
-    return next((preset for words, preset in PRESET_OF_GPU if words in name), "")
+    return preset_of_gpu(str(devices[0].get("name", "")))
