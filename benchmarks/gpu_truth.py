@@ -32,8 +32,8 @@ MODELS = (
     "timm:convnext_tiny?batch_size=64",
     "timm:vit_base_patch16_224?batch_size=64",
     "timm:inception_v3?batch_size=64",
-    "transformers:GPT2LMHeadModel?batch_size=8&sequence_length=1024",
-    "transformers:BertForMaskedLM?batch_size=16&sequence_length=512",
+    "transformers:GPT2LMHeadModel?batch_size=8&seq_len=1024",
+    "transformers:BertForMaskedLM?batch_size=16&seq_len=512",
 )
 STAGES, MICROBATCHES, STEPS = 4, 4, 5
 

@@ -47,18 +47,23 @@ def test_structure_is_kept(kept: torch.Tensor) -> None:
 
 def test_split() -> None:
     batch = {"x": torch.randn(8, 1000), "ids": torch.randint(9, (8, 50)), "one": torch.ones(4)}
-    parts = split_batch(batch, EXAMPLE, 2)
+    parts = split_batch(batch, EXAMPLE, 2, EXAMPLE)
     assert torch.equal(torch.cat([p["x"] for p in parts]), batch["x"])
     assert all(torch.equal(p["one"], batch["one"]) for p in parts)
-    assert split_batch(parts, EXAMPLE, 2) == parts
+    assert split_batch(parts, EXAMPLE, 2, EXAMPLE) == parts
+
+
+def test_a_rank_may_be_given_what_it_reads_only() -> None:
+    batch = {"x": torch.randn(8, 1000)}
+    assert [set(part) for part in split_batch(batch, EXAMPLE, 2, ["x"])] == [{"x"}, {"x"}]
 
 
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
         ([EXAMPLE], "1 micro-batches were given: the plan runs 2 per step"),
-        ({"x": EXAMPLE["x"]}, "'ids' is not in both"),
-        ([EXAMPLE, {**EXAMPLE, "y": torch.ones(1)}], "'y' is not in both"),
+        ({"x": EXAMPLE["x"]}, "'ids' is missing, which this rank reads"),
+        ([EXAMPLE, {**EXAMPLE, "y": torch.ones(1)}], "has input 'y', which the model does not have"),
         ({**EXAMPLE, "x": torch.randn(6, 1000)}, r"shape \[6, 1000\]: it must hold 2 micro-batches of shape \[4, 1000"),
         ([EXAMPLE, {**EXAMPLE, "one": torch.ones(3)}], r"'one' of micro-batch 1 is torch.float32 \[3\]"),
         ({**EXAMPLE, "ids": torch.ones(8, 50)}, "'ids' of the batch is torch.float32"),
@@ -66,4 +71,4 @@ def test_split() -> None:
 )
 def test_wrong_batches(batch: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        split_batch(batch, EXAMPLE, 2)  # type: ignore[arg-type]
+        split_batch(batch, EXAMPLE, 2, EXAMPLE)  # type: ignore[arg-type]

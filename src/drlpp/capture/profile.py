@@ -15,6 +15,7 @@ Left out: ops that run at the same time on one device, the optimizer, and transf
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -118,6 +119,8 @@ def profile(
         raise InputError(f"{processes} processes on {device!r}: a GPU is no shared CPU, so profile it with one process")
     clock = _Clock(_device(device), repeats)
     store = _Store(cache, clock.machine)
+    if clock.on_gpu:
+        captured = _on_device(captured, clock.device)
     calls = node_costs(captured.module, captured.no_grad).calls
     buffers = {name: tensor.clone() for name, tensor in captured.module.named_buffers()}
     num_known = len(store.seconds)
@@ -255,10 +258,10 @@ class _Clock:
     """Times calls and steps on one device."""
 
     def __init__(self, device: torch.device, repeats: int) -> None:
-        self._device = device
+        self.device = device
+        self.on_gpu = device.type == "cuda"
         self._repeats = repeats
-        self._cuda = device.type == "cuda"
-        name = torch.cuda.get_device_name(device) if self._cuda else f"{platform.machine()} {platform.processor()}"
+        name = torch.cuda.get_device_name(device) if self.on_gpu else f"{platform.machine()} {platform.processor()}"
         self.machine = f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
     def seconds(self, prepare: Callable[[], Any], run: Callable[[Any], Any]) -> float:
@@ -266,7 +269,7 @@ class _Clock:
         measured: list[float] = []
         for i in range(self._repeats + 1):
             prepared = prepare()
-            if self._cuda:
+            if self.on_gpu:
                 begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
                 begin.record()
                 run(prepared)
@@ -283,12 +286,10 @@ class _Clock:
 
     def call(self, call: Call, given: Sequence[torch.Tensor]) -> Seconds:
         """Times a call on copies of the tensors it was given."""
-        call = _moved(call, self._device)
-        leaves = []
-        for value, spec in zip(given, call.tensors, strict=True):
-            leaf = value.detach().to(self._device)
-            leaf = leaf.clone() if leaf is value or leaf.data_ptr() == value.data_ptr() else leaf
-            leaves.append(leaf.requires_grad_(spec.requires_grad))
+        leaves = [
+            value.detach().clone().requires_grad_(spec.requires_grad)
+            for value, spec in zip(given, call.tensors, strict=True)
+        ]
         inputs = [t for t, s in zip(leaves, call.tensors, strict=True) if s.requires_grad and not s.is_param]
         params = [t for t, s in zip(leaves, call.tensors, strict=True) if s.requires_grad and s.is_param]
 
@@ -320,8 +321,6 @@ class _Clock:
 
     def step(self, captured: CapturedModel) -> float:
         """Seconds of forward and backward of the whole model, with gradients accumulated."""
-        if self._device.type != "cpu":
-            captured = _moved_model(captured, self._device)
         parameters = list(captured.module.parameters())
         before = [p.grad for p in parameters]
         one_stage = [0] * captured.graph.num_ops
@@ -332,17 +331,8 @@ class _Clock:
                 p.grad = grad
 
 
-def _moved(call: Call, device: torch.device) -> Call:
-    """The call with `device` in the place of the device that the model was captured on."""
-    if device.type == "cpu":
-        return call
-    return dataclasses.replace(call, args=on_device(call.args, device), kwargs=on_device(call.kwargs, device))
-
-
-def _moved_model(captured: CapturedModel, device: torch.device) -> CapturedModel:
+def _on_device(captured: CapturedModel, device: torch.device) -> CapturedModel:
     """A copy of the model on `device`."""
-    import copy
-
     module = copy.deepcopy(captured.module).to(device)
     for node in module.graph.nodes:
         if node.op == "call_function":

@@ -8,7 +8,7 @@ all finite (masks). What is drawn depends on (seed, step, micro-batch, input) on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
@@ -42,11 +42,15 @@ def _like(example: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def split_batch(
-    batch: Microbatch | Sequence[Microbatch], example: Mapping[str, torch.Tensor], num_microbatches: int
+    batch: Microbatch | Sequence[Microbatch],
+    example: Mapping[str, torch.Tensor],
+    num_microbatches: int,
+    needed: Collection[str],
 ) -> list[Microbatch]:
     """Cuts a batch into micro-batches along the first dimension; a list of micro-batches is checked and taken as it is.
 
-    A tensor that has the shape of the example already is given to every micro-batch.
+    A tensor that has the shape of the example already is given to every micro-batch. Inputs that are not `needed` may
+    be left out.
 
     Raises:
         InputError: a wrong number of micro-batches, an input that is missing or not known, or a wrong shape or type.
@@ -56,9 +60,9 @@ def split_batch(
         if len(parts) != num_microbatches:
             raise InputError(f"{len(parts)} micro-batches were given: the plan runs {num_microbatches} per step")
         for m, part in enumerate(parts):
-            _check(part, example, f"micro-batch {m}")
+            _check(part, example, needed, f"micro-batch {m}")
         return parts
-    _check_names(batch, example, "the batch")
+    _check_names(batch, example, needed, "the batch")
     pieces: dict[str, Sequence[torch.Tensor]] = {}
     for name, tensor in batch.items():
         shape = example[name].shape
@@ -72,19 +76,19 @@ def split_batch(
                 f"micro-batches of shape {list(shape)} along the first dimension"
             )
     parts = [{name: piece[m] for name, piece in pieces.items()} for m in range(num_microbatches)]
-    _check(parts[0], example, "the batch")
+    _check(parts[0], example, needed, "the batch")
     return parts
 
 
-def _check_names(part: Microbatch, example: Mapping[str, torch.Tensor], where: str) -> None:
-    if unknown := sorted(set(part) ^ set(example)):
-        raise InputError(
-            f"{where} has inputs {sorted(part)}, the model has {sorted(example)}: {unknown[0]!r} is not in both"
-        )
+def _check_names(part: Microbatch, example: Mapping[str, torch.Tensor], needed: Collection[str], where: str) -> None:
+    if unknown := sorted(set(part) - set(example)):
+        raise InputError(f"{where} has input {unknown[0]!r}, which the model does not have: it has {sorted(example)}")
+    if missing := sorted(set(needed) - set(part)):
+        raise InputError(f"{where} has inputs {sorted(part)}: {missing[0]!r} is missing, which this rank reads")
 
 
-def _check(part: Microbatch, example: Mapping[str, torch.Tensor], where: str) -> None:
-    _check_names(part, example, where)
+def _check(part: Microbatch, example: Mapping[str, torch.Tensor], needed: Collection[str], where: str) -> None:
+    _check_names(part, example, needed, where)
     for name, tensor in part.items():
         wanted = example[name]
         if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:

@@ -231,6 +231,20 @@ class Channel:
         cpu = self._torch_device.type == "cpu"
         self._watchers = {src: ThreadPoolExecutor(1) for src in watched} if cpu and observer is not None else {}
 
+    def connect(self) -> None:
+        """Sends a byte to each rank that messages are exchanged with. Called on all ranks, before the first step.
+
+        NCCL makes a communicator for a pair of ranks with their first message, and the host waits for the other rank
+        meanwhile. In the order of a schedule ranks could wait for each other in a circle; in this one they cannot.
+        """
+        here = self._rank_of[self._device]
+        for low, high in sorted({(min(here, r), max(here, r)) for d, _ in self._queues for r in [self._rank_of[d]]}):
+            byte = torch.zeros(1, dtype=torch.uint8, device=self._torch_device)
+            if here == low:
+                dist.send(byte, high)
+            else:
+                dist.recv(byte, low)
+
     def begin(self) -> None:
         """Starts a step."""
         for queue in self._queues.values():

@@ -96,8 +96,10 @@ class Pipeline:
         self._stages = {s: cut_stage(captured, stage_of, s, source, self._context, torch_device) for s in here}
         self._tensors = source.taken
         needed = {name for stage in self._stages.values() for name in stage.inputs}
-        self._example = {n: t.to(torch_device) for n, t in captured.example_inputs.items()}
-        self._microbatches = _Microbatches({n: t for n, t in self._example.items() if n in needed}, self._context)
+        self._example = captured.example_inputs
+        self._microbatches = _Microbatches(
+            {n: t for n, t in self._example.items() if n in needed}, self._context, torch_device
+        )
 
         sharing = parameter_readers(captured, stage_of)
         times = logical_times(plan, transfers)
@@ -135,6 +137,7 @@ class Pipeline:
             channel = Channel(
                 self.device, transfers, _specs(captured, messages), rank_of, torch_device, one_queue_per_pair
             )
+            channel.connect()
             self._executor = Executor(
                 plan, self.device, messages, transfers, channel, computes, self._reducer.after_action
             )
@@ -155,9 +158,8 @@ class Pipeline:
             ExecutionError: another rank hangs or has died.
         """
         m = self.plan.num_microbatches
-        self._microbatches.given = None
         if batch is not None:
-            self._microbatches.give(split_batch(batch, self._example, m), self.torch_device)
+            self._microbatches.given = split_batch(batch, self._example, m, self._microbatches.example)
         self._losses.clear()
         self._reducer.begin()
         if self._executor is not None:
@@ -175,6 +177,10 @@ class Pipeline:
         self._sum(total, "the sum of losses")
         return (total / m).float()
 
+    def draw(self) -> list[Microbatch]:
+        """The micro-batches that `step` draws where it is given none, as far as this rank reads them."""
+        return [self._microbatches.draw(m) for m in range(self.plan.num_microbatches)]
+
     def limit_waits(self, timeout_s: float) -> None:
         """From now on other ranks may be waited for so long within a step, before they are taken for dead."""
         self._timeout_s = self._reducer.timeout_s = timeout_s
@@ -183,7 +189,8 @@ class Pipeline:
 
     def wait_for_all(self) -> None:
         """Waits until every rank is here. Raises ExecutionError as `step` does."""
-        wait_for_all(dist.barrier(async_op=True), "a barrier", self._timeout_s, self.torch_device)
+        here = [self.torch_device.index] if self.torch_device.type == "cuda" else None
+        wait_for_all(dist.barrier(async_op=True, device_ids=here), "a barrier", self._timeout_s, self.torch_device)
 
     def where(self) -> Where:
         """Where this rank is; another thread may ask."""
@@ -309,31 +316,36 @@ def build(
 
 
 class _Microbatches:
-    """The micro-batches of a step, on the device of this rank.
+    """The micro-batches of a step; each comes to the device of this rank when it is read.
 
     Args:
-        example: the inputs that this rank reads.
         context: says which step it is.
+        device: of this rank.
 
     Attributes:
+        example: the inputs that this rank reads.
         given: those of this step; None: they are drawn.
     """
 
-    def __init__(self, example: Microbatch, context: RandomContext) -> None:
+    def __init__(self, example: Microbatch, context: RandomContext, device: torch.device) -> None:
         self.given: Sequence[Microbatch] | None = None
-        self._example = example
+        self.example = example
         self._context = context
+        self._device = device
 
-    def give(self, microbatches: Sequence[Microbatch], device: torch.device) -> None:
-        """Takes those of the next step."""
-        self.given = [{n: part[n].to(device, non_blocking=True) for n in self._example} for part in microbatches]
+    def draw(self, microbatch: int) -> Microbatch:
+        """A micro-batch, in memory from which a GPU copies while it computes."""
+        drawn = draw(self.example, self._context.seed, self._context.step, microbatch)
+        return {n: t.pin_memory() for n, t in drawn.items()} if self._device.type == "cuda" else drawn
 
     def take(self, names: Sequence[str], microbatch: int) -> Microbatch:
         """The tensors of a micro-batch that have one of the given names."""
-        if self.given is not None:
-            return self.given[microbatch]
-        wanted = {n: self._example[n] for n in names if n in self._example}
-        return draw(wanted, self._context.seed, self._context.step, microbatch)
+        if self.given is None:
+            wanted = {n: self.example[n] for n in names if n in self.example}
+            part = draw(wanted, self._context.seed, self._context.step, microbatch)
+        else:
+            part = self.given[microbatch]
+        return {n: part[n].to(self._device, non_blocking=True) for n in names if n in self.example}
 
 
 class _Tensors:

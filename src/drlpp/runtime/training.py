@@ -115,10 +115,11 @@ def train_captured(
             tracker.add(pipeline.state_dict().values())
             tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
             tracker.start()
+        batch = pipeline.draw() if tracker is None else None  # else the tracker is to see them come and go
         pipeline.wait_for_all()
         begin = time.perf_counter()
         recorder.begin(begin)
-        loss = pipeline.step()
+        loss = pipeline.step(batch)
         if step == 0 and options.verify:
             gradients = {n: p.grad.clone() for n, p in pipeline.named_parameters() if p.grad is not None}
         update = recorder.now()
