@@ -5,6 +5,9 @@ timed alone on the values that it got: forward, then the backward pass for its i
 gradients; the weight gradient is the difference. A time is the median of repeats after a warm-up. Equal calls (same
 operator, shapes, dtypes and arguments) are measured once, and kept in a file from which an interrupted profile goes on.
 
+On a GPU a call is launched while the GPU sleeps, so that its kernels are timed and not the host that launches them,
+which in a whole step is ahead of them; the step is timed as it is.
+
 Calls that are timed alone find their operands in the cache, and memory already allocated. Therefore the whole step is
 timed too, and all times are scaled so that their sum is the time of the whole step; `Profile.scale` says by how much.
 Devices that share memory bandwidth and caches, as the cores of a CPU do, slow each other down: the step is timed while
@@ -57,6 +60,8 @@ Progress = Callable[[int, int, str], None]
 """``progress(calls_done, calls_in_all, kind_of_op)``."""
 Seconds = tuple[float, float, float]
 """Forward, input gradient, weight gradient."""
+_HEAD_START, _LONGEST_HEAD_START = 1 << 20, 1 << 26
+"""Cycles that a GPU sleeps before a timed call: half a millisecond, at most 30."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,23 +271,34 @@ class _Clock:
 
     def seconds(self, prepare: Callable[[], Any], run: Callable[[Any], Any]) -> float:
         """Median seconds of `run(prepare())`, of which only `run` counts."""
-        measured: list[float] = []
-        for i in range(self._repeats + 1):
+        once = self._once_on_gpu if self.on_gpu else self._once
+        return statistics.median([once(prepare, run) for _ in range(self._repeats + 1)][1:])  # the first is the warm-up
+
+    def _once(self, prepare: Callable[[], Any], run: Callable[[Any], Any]) -> float:
+        prepared = prepare()
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+        start = time.perf_counter()
+        run(prepared)
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - start
+
+    def _once_on_gpu(self, prepare: Callable[[], Any], run: Callable[[Any], Any]) -> float:
+        """Seconds that the GPU takes: it sleeps until all is launched, unless that needs a result of the GPU."""
+        cycles = _HEAD_START
+        while True:
             prepared = prepare()
-            if self.on_gpu:
-                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-                begin.record()
-                run(prepared)
-                end.record()
-                end.synchronize()
-                elapsed = begin.elapsed_time(end) / 1e3
-            else:
-                start = time.perf_counter()
-                run(prepared)
-                elapsed = time.perf_counter() - start
-            if i:  # the first is the warm-up
-                measured.append(elapsed)
-        return statistics.median(measured)
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            torch.cuda._sleep(cycles)
+            begin.record()
+            run(prepared)
+            launched = not begin.query()
+            end.record()
+            end.synchronize()
+            if launched or cycles >= _LONGEST_HEAD_START:
+                return float(begin.elapsed_time(end)) / 1e3
+            cycles *= 4
 
     def call(self, call: Call, given: Sequence[torch.Tensor]) -> Seconds:
         """Times a call on copies of the tensors it was given."""
@@ -325,7 +341,10 @@ class _Clock:
         before = [p.grad for p in parameters]
         one_stage = [0] * captured.graph.num_ops
         try:
-            return self.seconds(lambda: None, lambda _: run_stages(captured, one_stage))
+            times = [
+                self._once(lambda: None, lambda _: run_stages(captured, one_stage)) for _ in range(self._repeats + 1)
+            ]
+            return statistics.median(times[1:])
         finally:
             for p, grad in zip(parameters, before, strict=True):
                 p.grad = grad
