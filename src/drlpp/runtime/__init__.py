@@ -1,8 +1,8 @@
 """Executes plans on torch.distributed: any legal plan trains a model to the same result as one process.
 
 `run` takes a plan and does everything; `build` gives one rank's part of it for a training loop of your own. See
-docs/runtime.md. Left out: processes that span machines are started by torchrun; NCCL has not been tried (the code was
-written and tested on machines without GPUs).
+docs/runtime.md. Left out: processes that span machines are started by torchrun; with NCCL, single ranks have run on a
+GPU, and several have not.
 """
 
 from drlpp.runtime.checkpoint import load_checkpoint, save_checkpoint

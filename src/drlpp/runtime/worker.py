@@ -132,6 +132,9 @@ def init_process_group(init_method: str | None = None) -> None:
 
     NCCL where every rank of this host has a GPU of its own, else gloo.
     """
+    # a kernel that is loaded when it is first used may have to wait for all that run: for a receive, that is, whose
+    # sender may wait for this rank (CUDA C++ programming guide, lazy loading)
+    os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
     gpus = torch.cuda.is_available() and torch.cuda.device_count() >= local_ranks
     if gpus:
