@@ -2,7 +2,8 @@
 
 In this order, each while the budget lasts, best plan so far at any time:
 
-1. zero-shot: one batch of samples from the policy;
+1. zero-shot: one batch of samples from the policy; before it, where the uniform split exceeds the memory, the baseline
+   that knows recomputation, so that there is a plan at all;
 2. baselines: the plans of cheap planners, so that the result is never worse than theirs;
 3. annealing, as the planner of this name goes about it: from one pool, which finds some plans that no other way finds;
 4. fine-tuning: PPO on the problem;
@@ -45,6 +46,7 @@ from drlpp.planners.bounds import lower_bound
 from drlpp.planners.registry import get_planner
 from drlpp.planners.repayment import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s, describe
 from drlpp.planners.search import Search
+from drlpp.planners.uniform import uniform_assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from drlpp.threads import one_thread
@@ -56,8 +58,8 @@ find most per second first."""
 SHORT_BUDGET_S = 8.0
 """With less than this, fine-tuning and the slower baselines are left out: refinement finds more per second."""
 _QUICK = BASELINES[:3]
-_THRIFTY = "piper"
-"""Of the baselines the one that knows recomputation: the first one where no plan fits the memory yet."""
+_THRIFTY, _THRIFTY_SHARE = "piper", 0.3
+"""Of the baselines the one that knows recomputation, and its part of the budget where memory is short."""
 _BASELINE_SHARE = 0.5
 """Each of them has this part of the time that is left for all; of all time that is left while no plan fits."""
 _PROBE = 2
@@ -165,6 +167,7 @@ class _Run:
         self.config = config
         self.problem = problem
         self.budget = budget
+        self.long = budget.seconds >= SHORT_BUDGET_S
         self.seed = seed
         self.search = Search(DrlPlanner.name, problem, budget, seed, progress)
         self.coarse = coarse_problem(problem, MAX_GROUPS)
@@ -176,6 +179,7 @@ class _Run:
         self.clock = Clock()
         self.curve: list[Iteration] = []
         self.found: dict[str, float] = {}
+        self.policy_s = math.inf
         self.offer_s = self.episode_s = self.judging_s = self.bound_s = 0.0
 
     def _value(self, assignment: Assignment) -> float:
@@ -188,15 +192,16 @@ class _Run:
         """All steps, as the budget allows."""
         alone = self.config.policy_only
         starts = Starts(self.problem, lambda: self._more(policy, self.config.episodes))
+        fitting = [] if alone else self._fitting()
         starts.add(self._zero_shot(policy))
         if not alone:
             rng = np.random.default_rng(self.seed)
             one_pool = Search(DrlPlanner.name, self.problem, self.budget, self.seed, evaluator=self.search.evaluator)
-            starts.add(self._baselines(one_pool, rng))
+            starts.add(self._baselines(one_pool, rng, fitting))
             self._find_bound()
-            if self.budget.seconds >= SHORT_BUDGET_S and not self._optimal:
+            if self.long and not self._optimal:
                 starts.add(self._annealing(one_pool, rng))
-        if alone or (self.budget.seconds >= SHORT_BUDGET_S and not self._optimal):
+        if alone or (self.long and not self._optimal):
             self._fine_tune(policy, self.budget.part(1.0 if alone else self.config.learning_share))
         if not alone:
             if self.curve:
@@ -226,12 +231,29 @@ class _Run:
             "planning_repaid_after": describe(steps),
         }
 
+    def _fitting(self) -> list[Start]:
+        """What the thrifty baseline finds, where the uniform split does not fit the memory."""
+        before = self.budget.elapsed_s
+        stages = min(self.problem.cluster.num_devices, self.problem.graph.num_ops)
+        self.search.offer(uniform_assignment(self.problem, stages))
+        found = [] if self.search.best is not None else self._found_by(_THRIFTY, self.budget.part(_THRIFTY_SHARE))
+        self.found["baselines_s"] = self.budget.elapsed_s - before
+        return found
+
+    def _found_by(self, name: str, budget: Budget) -> list[Start]:
+        """The plan of a baseline, offered; empty if it has none."""
+        plan = get_planner(name).solve(self.problem, budget, self.seed).plan
+        if plan is None:
+            return []
+        assignment = assignment_of(plan)
+        return [Start(self.search.offer(assignment), assignment, "baselines")]
+
     def _zero_shot(self, policy: Policy) -> list[Start]:
         """A probe of a few samples, the first one greedy, and as many more as there is time for."""
         starts = self._sample(policy, _PROBE, greedy_first=True)
         self.episode_s /= _PROBE_COST
         starts += self._more(policy, self.config.episodes - _PROBE)
-        self.found["zero_shot_best_s"] = self.found["policy_best_s"] = self.search.best_value
+        self.found["zero_shot_best_s"] = self.found["policy_best_s"] = self.policy_s
         return starts
 
     def _more(self, policy: Policy, most: int) -> list[Start]:
@@ -241,14 +263,15 @@ class _Run:
         return self._sample(policy, number) if number > 1 else []
 
     def _sample(self, policy: Policy, episodes: int, greedy_first: bool = False) -> list[Start]:
-        """Draws a batch of samples and offers the best of them."""
+        """Draws a batch of samples and offers the best of them; `policy_s` is the best of all that fit."""
         before, judged = self.budget.elapsed_s, self.judging_s
         drawn = propose(policy, self.view, self.rewarder, episodes, self.generator, greedy_first=greedy_first)
         offering = self.budget.elapsed_s
         starts = [Start(value, self.coarse.expand(assignment), "policy") for value, assignment in drawn]
         best = sorted(starts, key=lambda start: start.value_s)[:_OFFERED]
         for start in best:
-            self.search.offer(start.assignment)
+            value = self.search.offer(start.assignment)
+            self.policy_s = min(self.policy_s, value if self.search.last_feasible else math.inf)
         judging_s = self.judging_s - judged
         self.clock.sampling_s += offering - before - judging_s
         self.clock.evaluation_s += self.budget.elapsed_s - offering + judging_s
@@ -256,33 +279,31 @@ class _Run:
         self.offer_s = (self.budget.elapsed_s - offering) / len(best)
         return starts
 
-    def _baselines(self, one_pool: Search, rng: np.random.Generator) -> list[Start]:
-        """What cheap planners find: the starts of annealing, offered to its search, and the plans of `BASELINES`."""
+    def _baselines(self, one_pool: Search, rng: np.random.Generator, fitting: list[Start]) -> list[Start]:
+        """What cheap planners find: the starts of annealing, offered to its search, and the plans of `BASELINES`.
+
+        Args:
+            fitting: what was found before.
+        """
         before = self.budget.elapsed_s
         offer_starts(one_pool, rng)
         found = [Start(value, assignment, "baselines") for value, assignment in one_pool.pool]
-        best_s = one_pool.best_value
         self._hand_over(one_pool)
         share = self.budget.part(self.config.baseline_share)
-        names: tuple[str, ...] = BASELINES if self.budget.seconds >= SHORT_BUDGET_S else _QUICK
-        if self.search.best is None:
-            names = (_THRIFTY, *(name for name in names if name != _THRIFTY))
-        for name in names:
+        plans = list(fitting)
+        for name in BASELINES if self.long else _QUICK:
             allowed = share if self.search.best is not None else self.budget
             if allowed.spent:
                 break
             if name == "milp" and importlib.util.find_spec("highspy") is None:
                 continue
-            result = get_planner(name).solve(self.problem, allowed.part(_BASELINE_SHARE), self.seed)
-            if result.plan is not None:
-                assignment = assignment_of(result.plan)
-                found.append(Start(self.search.offer(assignment), assignment, "baselines"))
-                best_s = min(best_s, found[-1].value_s)
-                if one_pool.best is None:
-                    one_pool.offer(assignment)
-        self.found["baseline_best_s"] = best_s
-        self.found["baselines_s"] = self.budget.elapsed_s - before
-        return found
+            plans += self._found_by(name, allowed.part(_BASELINE_SHARE))
+        for plan in plans:
+            if one_pool.best is None:
+                one_pool.offer(plan.assignment)
+        self.found["baseline_best_s"] = min([one_pool.best_value, *(plan.value_s for plan in plans)])
+        self.found["baselines_s"] += self.budget.elapsed_s - before
+        return found + plans
 
     def _annealing(self, one_pool: Search, rng: np.random.Generator) -> list[Start]:
         """Goes on from the starts of annealing as the planner of this name does, for a part of its time."""

@@ -8,6 +8,7 @@ whatever the DAG of stages and the placement.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from drlpp.schedules.arena import filled, kernel, take
 
 FORWARD, BACKWARD, INPUT_GRAD, WEIGHT_GRAD = 0, 1, 2, 3
 KINDS: tuple[Kind, ...] = ("F", "B", "I", "W")
+_new_action = functools.partial(tuple.__new__, Action)
+"""`Action._make` without its Python code: plans for a thousand devices have a hundred thousand actions."""
 
 
 class FlatSchedule(NamedTuple):
@@ -40,8 +43,9 @@ def to_schedule(flat: FlatSchedule, used: NDArray[np.int64]) -> Schedule:
     out: Schedule = {}
     for u, rank in enumerate(used.tolist()):
         part = slice(int(flat.offset[u]), int(flat.offset[u + 1]))
-        columns = (flat.stage[part].tolist(), flat.kind[part].tolist(), flat.microbatch[part].tolist())
-        out[rank] = tuple(Action(s, KINDS[k], m) for s, k, m in zip(*columns, strict=True))
+        kinds = [KINDS[k] for k in flat.kind[part].tolist()]
+        columns = zip(flat.stage[part].tolist(), kinds, flat.microbatch[part].tolist(), strict=True)
+        out[rank] = tuple(map(_new_action, columns))
     return out
 
 
