@@ -274,7 +274,7 @@ def build(
     make_model: Callable[[], nn.Module] | None = None,
     torch_device: torch.device | None = None,
     autocast: torch.dtype | None = None,
-    one_queue_per_pair: bool | None = None,
+    one_queue_per_pair: bool = False,
     timeout_s: float = FIRST_TIMEOUT_S,
 ) -> Pipeline:
     """Builds this rank's part of a plan. The process group has to be there (`torch.distributed.init_process_group`).
@@ -290,7 +290,7 @@ def build(
             seed alone (`drlpp.capture.initial_values`).
         torch_device: where this rank computes; the current GPU with NCCL, else the CPU.
         autocast: element type of mixed precision, such as ``torch.bfloat16`` (`drlpp.runtime.precision`).
-        one_queue_per_pair: see `Channel`; by default what the backend needs.
+        one_queue_per_pair: see `Channel`; so with NCCL in any case.
         timeout_s: how long other ranks are waited for within a step, before they are taken for dead. What they do
             between the steps counts too.
 
@@ -310,7 +310,7 @@ def build(
         state_dict=state_dict,
         make_model=make_model,
         torch_device=torch_device,
-        one_queue_per_pair=nccl if one_queue_per_pair is None else one_queue_per_pair,
+        one_queue_per_pair=nccl or one_queue_per_pair,
         timeout_s=timeout_s,
     )
 

@@ -55,7 +55,7 @@ def train_captured(
     say: Say,
     *,
     make_model: Callable[[], nn.Module] | None = None,
-    one_queue_per_pair: bool | None = None,
+    one_queue_per_pair: bool = False,
     follow: Follow | None = None,
     record_loss: RecordLoss | None = None,
 ) -> RunReport:
