@@ -65,6 +65,7 @@ def _work(rank: int, size: int, store: str, pipe: Connection, backend: str) -> N
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     os.environ.setdefault("NCCL_HOSTID", f"rank-{rank}")
+    os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
     from datetime import timedelta
 
     import torch
