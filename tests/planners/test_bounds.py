@@ -103,19 +103,24 @@ def random_assignment(problem, rng):
     return Assignment(labels, devices, tuple((rng.random(stages) < 0.2).tolist()))
 
 
-def check_bound_below_plans(seed):
-    rng = np.random.default_rng(seed)
-    objective = ("steady-state", "iteration-time")[seed % 2]
-    problem = small_problem(
+def bounded_problem(seed, rng):
+    """A random problem on a random cluster; odd seeds: the time of a step."""
+    return small_problem(
         seed,
         HOSTS[int(rng.integers(len(HOSTS)))],
         num_ops=int(rng.integers(2, 14)),
-        objective=objective,
+        objective=("steady-state", "iteration-time")[seed % 2],
         num_microbatches=int(rng.integers(1, 9)),
         chain=bool(rng.random() < 0.3),
         link=str(rng.choice(["100GB/s", "1GB/s", "50MB/s"])),
         network=str(rng.choice(["10GB/s", "100MB/s"])),
     )
+
+
+def check_bound_below_plans(seed):
+    rng = np.random.default_rng(seed)
+    problem = bounded_problem(seed, rng)
+    objective = problem.objective
     bound = lower_bound(problem).value_s
     evaluator = Evaluator(problem)
     for _ in range(8):
@@ -152,6 +157,16 @@ def test_no_search_excludes_the_best_plan_of_a_chain(seed):
             assert rows.find(best * (1 + 1e-9), width, small, Budget(math.inf)), (width, small)
 
 
+def check_no_search_excludes(problem, best):
+    """Each row and width accepts the value of a plan that exists."""
+    rows = SetRows(problem, op_arrays(problem))
+    for width in (1, 16, 1000):
+        for small in (0.0, 0.02, 0.1, 0.3, 1.0):
+            for skips in (False, True):
+                found = rows.find(best * (1 + 1e-9), width, small, Budget(math.inf), skips=skips)
+                assert found, (width, small, skips)
+
+
 @pytest.mark.parametrize("seed", [*range(24), 586])
 def test_no_search_excludes_a_plan_whose_devices_have_several_stages(seed):
     """Each row and width again, asked about the best of some annealed plans. Seed 586: what joined states leave of the
@@ -172,13 +187,15 @@ def test_no_search_excludes_a_plan_whose_devices_have_several_stages(seed):
         anneal_exactly(problem, random_assignment(problem, rng), moves=300, hot=0.05, cold=1e-4, seed=seed)
         for _ in range(12)
     ]
-    best = min(evaluator.bottleneck_s(plan) for plan in plans)
-    rows = SetRows(problem, op_arrays(problem))
-    for width in (1, 16, 1000):
-        for small in (0.0, 0.1, 0.3, 1.0):
-            for skips in (False, True):
-                found = rows.find(best * (1 + 1e-9), width, small, Budget(math.inf), skips=skips)
-                assert found, (width, small, skips)
+    check_no_search_excludes(problem, min(evaluator.bottleneck_s(plan) for plan in plans))
+
+
+def test_no_search_counts_a_value_twice_that_skips_what_was_taken_out():
+    """The third group of the row is taken out; it has devices of the fourth one in this plan, and both need the same
+    value from the second one."""
+    problem = bounded_problem(13898, np.random.default_rng(13898))
+    plan = Assignment(np.array([0, 1, 1, 1, 2, 2, 3, 2, 3, 3, 3, 3]), ((0,), (0,), (0, 1), (1,)), (False,) * 4)
+    check_no_search_excludes(problem, Evaluator(problem).bottleneck_s(plan))
 
 
 @pytest.mark.parametrize("seed", range(12))

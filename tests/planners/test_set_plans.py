@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from planner_cases import levels_cluster, profile, small_problem
 
+from drlpp.plan import Assignment
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds import lower_bound
 from drlpp.planners.exact_search import anneal_exactly
 from drlpp.planners.search import Search
-from drlpp.planners.set_plans import offer_set_plans, sets_to_assignment
+from drlpp.planners.set_plans import offer_set_plans, reordered, sets_to_assignment
 from drlpp.planners.uniform import uniform_assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
@@ -32,6 +33,17 @@ def test_annealing_never_ends_worse_than_it_began(seed):
     evaluator = Evaluator(problem)
     power = 3 ** (1 / 16)  # the energy is a p-norm
     assert evaluator.bottleneck_s(end) <= evaluator.bottleneck_s(start) * power * (1 + 1e-9)
+
+
+def test_replicas_are_ordered_so_that_values_stay_where_they_are():
+    problem = small_problem(0, [["mid"] * 3], num_ops=12, chain=True)
+    evaluator = Evaluator(problem)
+    stages = np.repeat([0, 1, 2], 4)
+    kept = Assignment(stages, ((0, 1, 2), (0, 1, 2), (0, 1, 2)))
+    mixed = Assignment(stages, ((0, 1, 2), (2, 0, 1), (1, 0, 2)))
+    assert evaluator.bottleneck_s(mixed) > evaluator.bottleneck_s(kept)
+    assert evaluator.bottleneck_s(reordered(problem, mixed, 100)) == pytest.approx(evaluator.bottleneck_s(kept))
+    assert reordered(problem, mixed, 0) is mixed
 
 
 def test_a_plan_of_one_stage_stays():

@@ -40,13 +40,20 @@ from drlpp.problem import PlanningProblem
 SAFETY = 1.0 - 1e-9
 """Factor on every bound against the rounding of sums."""
 SEARCH_S = 5.0
-SEARCHES = ((32, 0.015, 1.0), (1024, 0.02, 0.5), (256, 0.002, 0.3), (16384, 0.02, 0.7), (8192, 0.002, 1.0))
-"""States per layer, what is small (`SetRows.row`), and the part of what is left of the budget that it may use, of the
-searches for the bound by sets, one after another. Skips do not count in any: with groups taken out they have excluded a
-plan (seed 13898 of the tests)."""
+SEARCHES = (
+    (32, 0.015, False, 1.0),
+    (1024, 0.02, False, 0.3),
+    (256, 0.002, True, 0.25),
+    (65536, 0.02, False, 0.9),
+    (8192, 0.002, True, 1.0),
+)
+"""States per layer, what is small, whether skips count (`SetRows.row`), and the part of what is left of the budget that
+it may use, of the searches for the bound by sets, one after another."""
 FILL_STEPS = 24
 """Values of the head, and of the tail, that the bound by fill tries."""
-STEP, PRECISION = 1.01, 1e-3
+PROBE = 512
+"""Where a search has more states per layer than so many, these are asked first, and none is joined: a "yes" is sure."""
+STEP, PRECISION = 1.005, 1e-3
 """Of these searches: first factor, squared until a plan may exist, and relative distance at which they end."""
 
 
@@ -202,12 +209,13 @@ def _sets_bound(rows: SetRows, budget: Budget) -> float:
     if rows.too_large:
         return 0.0
     low = rows.work_s  # what does not exist at one value exists at none below it, so every "no" is a bound
-    for width, small, part in SEARCHES:
+    for width, small, skips, part in SEARCHES:
         within = budget.part(part)
         high, step = math.inf, STEP
         while high - low > PRECISION * low:
             tried = min((low + high) / 2, low * step)
-            found = rows.find(tried, width, small, within, skips=False)
+            found = width > PROBE and rows.find(tried, PROBE, small, within, skips=skips, relaxed=False)
+            found = found or rows.find(tried, width, small, within, skips=skips)
             if found is None:
                 break
             if found:

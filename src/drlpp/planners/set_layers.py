@@ -105,8 +105,9 @@ def next_layer(
         relaxed: states that are too many are joined, else dropped.
         budget: looked at every `STATES_AT_ONCE` states.
     """
-    space = (SPACE if relaxed else 4) * width
-    new = _empty(space, states.load.shape[1], states.parts.shape[1])
+    devices = states.load.shape[1]
+    space = min((SPACE if relaxed else 4) * width, len(states.total) << devices)  # each state takes any set
+    new = _empty(space, devices, states.parts.shape[1])
     table = np.full(1 << (2 * space - 1).bit_length(), -1, dtype=np.int64)
     n = 0
     for first in range(0, len(states.total), STATES_AT_ONCE):

@@ -1,14 +1,16 @@
 """Steady-state plans from the sets of devices that the decision diagram finds (`device_sets`).
 
 The diagram, with states dropped where they are too many, answers "can all loads be at most T?" with the devices of the
-groups of ops along the heaviest path; T is bisected. Ops beside the row join a neighbour. Then `exact_search` moves
-ops between the stages. A device may take part in any number of stages, with any partners in each: plans that the
-dynamic program over consecutive stages cannot make.
+groups of ops along the heaviest path; T is bisected. Ops beside the row join a neighbour, and replicas exchange their
+places where that helps. Then `exact_search` moves ops between the stages. A device may take part in any number of
+stages, with any partners in each: plans that the dynamic program over consecutive stages cannot make.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -16,10 +18,12 @@ import numpy as np
 
 from drlpp.graph import OpGraph
 from drlpp.plan.assignment import Assignment
-from drlpp.planners.exact_search import anneal_exactly
+from drlpp.planners.exact_search import POWER, anneal_exactly
 from drlpp.planners.op_arrays import op_arrays
 from drlpp.planners.search import Search
 from drlpp.planners.set_rows import SetRows
+from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluator
 
 WIDTH = 512
 ROWS = ((0.02, False), (0.002, True))
@@ -30,6 +34,8 @@ SLACKS = (1.002, 1.005, 1.01, 1.015, 1.02, 1.03, 1.04, 1.05, 1.07, 1.1)
 """Factors on the smallest T that is then tried again, while they can lead to a better plan."""
 WAYS = 6
 """Plans for each T."""
+EXCHANGES = 500
+"""Exchanges of two replicas of a stage that are tried for each plan."""
 MOVES_PER_OP = 400
 MAX_MOVES = 60_000
 HOT, COLD = 0.003, 3e-5
@@ -61,7 +67,7 @@ def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
                     sets[op] = devices
             if not way:  # no group is worth a place in the row
                 continue
-            plan = sets_to_assignment(problem.graph, _filled(problem.graph, sets))
+            plan = reordered(problem, sets_to_assignment(problem.graph, _filled(problem.graph, sets)), EXCHANGES)
             search.offer(plan)
             seed = int(rng.integers(2**31))
             search.offer(anneal_exactly(problem, plan, moves=moves, hot=HOT, cold=COLD, seed=seed))
@@ -125,6 +131,28 @@ def _filled(graph: OpGraph, sets: Sets) -> Sets:
         before = next((ordered[p] for p in reversed(graph.predecessors[i])), ())
         ordered.append(_aligned(before, out[i] or (0,)))
     return ordered
+
+
+def reordered(problem: PlanningProblem, plan: Assignment, tries: int) -> Assignment:
+    """The plan with its replicas in the order that exchanges of two of one stage lead to, as long as they make the
+    loads smaller (the p-norm of `exact_search`), after `tries` at most."""
+    evaluator = Evaluator(problem)
+    best = float(np.linalg.norm(evaluator.loads_s(plan), POWER))
+    pairs = [
+        (s, i, j) for s, devices in enumerate(plan.devices) for i, j in itertools.combinations(range(len(devices)), 2)
+    ]
+    failed = 0  # in a row
+    for s, i, j in itertools.islice(itertools.cycle(pairs), tries):
+        order = list(plan.devices[s])
+        order[i], order[j] = order[j], order[i]
+        other = dataclasses.replace(plan, devices=(*plan.devices[:s], tuple(order), *plan.devices[s + 1 :]))
+        value = float(np.linalg.norm(evaluator.loads_s(other), POWER))
+        failed += 1
+        if value < best * (1 - 1e-9):
+            best, plan, failed = value, other, 0
+        elif failed == len(pairs):
+            break
+    return plan
 
 
 def _aligned(before: tuple[int, ...], devices: tuple[int, ...]) -> tuple[int, ...]:

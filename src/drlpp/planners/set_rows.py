@@ -14,13 +14,21 @@ triangle inequality).
 
 A value that goes to the next main group and also beyond it (a residual connection, the concatenations of a dense
 block) counts at the next group where that one has other devices, and else where it arrives: its producer is held as
-long as the next group has the same devices. Producer and receiver stay in the row for that, whatever their work.
+long as the next group has the same devices. Producer and receiver stay in the row for that, whatever their work. With
+groups taken out in between, the producer P is held while the next group of the row, N, has the same devices:
+
+- N has other devices: the value does not count at the receiver, so it may be part of the transfer from P to N.
+- N has the same ones, and is not the receiver: no transfer from P to N counts. What was taken out between them counts
+  as work, or as one transfer back to the devices of N, and the value, which came from there, is no part of that.
+- N is the receiver: the smaller transfer between P and N may be that of this value to a group that was taken out and
+  has the devices of N. It would count twice, so such a value counts there alone.
 
 Left out, all of it on the safe side: what is exchanged by groups that are not held; each value counts once.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -163,6 +171,8 @@ class SetRows:
                 is_satellite += [False, *(True for _ in satellites[g])]
                 cuts += [passed, *(moved[s] for s in satellites[g])]
                 passed = np.inf
+        neighbours = set(itertools.pairwise(g for g in order if g not in host))
+        skips = {pair: seconds for pair, seconds in skips.items() if pair not in neighbours}
         rank = np.full(num, -1)
         rank[order] = np.arange(len(order))
         outside = np.flatnonzero(rank[group] < 0)
@@ -241,9 +251,10 @@ class SetRows:
             linked.append({a, *users})
             next_to = [b for b in users if place[a] >= 0 and place[b] >= 0 and abs(place[a] - place[b]) == 1]
             if next_to:
-                moved[max(a, next_to[0], key=lambda g: place[g])] += self._moved_s[v]
+                at = max(a, *next_to, key=lambda g: place[g])
+                moved[at] += self._moved_s[v]
                 behind = [b for b in users if place[b] > place[a] + 1]
-                if behind and any(place[b] == place[a] + 1 for b in next_to):
+                if behind and at != a:
                     skip = a, min(behind, key=lambda g: place[g])
                     skips[skip] = skips.get(skip, 0.0) + self._moved_s[v]
             elif users:
