@@ -26,7 +26,7 @@ class Tables:
     Attributes:
         class_devices: per class, its device ids in order.
         time_s: ``[C, n]`` forward and backward seconds per micro-batch.
-        forward_s: ``[C, n]`` forward seconds.
+        forward_s, weight_grad_s: ``[C, n]`` seconds of the forward pass, and of the gradients of the weights.
         resident: ``[n]`` bytes of parameters, gradients and optimizer state.
         params: ``[n]`` parameter bytes (what replicas all-reduce).
         saved: ``[n]`` bytes kept for the backward pass per micro-batch.
@@ -51,6 +51,7 @@ class Tables:
     class_devices: tuple[tuple[int, ...], ...]
     time_s: Floats
     forward_s: Floats
+    weight_grad_s: Floats
     resident: Floats
     params: Floats
     saved: Floats
@@ -134,6 +135,7 @@ def build_tables(problem: PlanningProblem) -> Tables:
         class_devices=members,
         time_s=np.ascontiguousarray(time_s),
         forward_s=np.ascontiguousarray(times.forward_s[types]),
+        weight_grad_s=np.ascontiguousarray(times.weight_grad_s[types]),
         resident=graph.op_param_bytes * problem.training.bytes_per_param_byte,
         params=graph.op_param_bytes,
         saved=graph.op_saved_bytes,
