@@ -9,6 +9,12 @@ The estimate of a step is that of a pipeline whose slowest part sets the pace: `
 - *late*: by how much a gradient all-reduce ends after the last backward pass: that of a late stage runs while the
   earlier stages still compute.
 
+Most good schedules of pipelines with several stages split the backward pass: then other stages wait for the forward
+pass and the gradient of the input only, and the gradients of the weights, which are as much work for the device as before,
+fill what would be bubbles. So there is a second estimate: the sum of passes without the gradients of the weights, and no
+overlap of all-reduces with the drain; a place in memory is still taken until a whole pass is done. It counts where it
+is smaller by what the evaluator asks of such schedules.
+
 For the steady state the pace is the largest load of a device per micro-batch, and little else counts.
 
 `solve_cuts` minimises the estimate by a dynamic programme over (slot, position), from the end of the order, that keeps
@@ -305,7 +311,8 @@ def _solve_one(  # type: ignore[no-untyped-def]
         for x in range(s, 1 if s == 0 else last_place - (num_slots - s) + 1):
             i = x * stride
             best = np.inf
-            for k in range(x, last_place + 1):  # first the end that was best for the beginning before: it rules out most
+            # first the end that was best for the beginning before this one: it rules out most others
+            for k in range(x, last_place + 1):
                 y = max(following[s, x - 1], x + 1) if k == x else k
                 j = min(y * stride, n)
                 compute = time[s, j] - time[s, i]

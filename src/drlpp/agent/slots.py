@@ -97,9 +97,7 @@ def _bundles(t: Tables) -> Ints:
     speeds = np.unique(t.speed)
     several = [t.speed >= s for s in speeds] + [t.speed == s for s in speeds]
     sets = [s for s in several + [t.host == h for h in np.unique(t.host)] if s.sum() > 1]
-    parts = [
-        s * (t.size // q) for s in several for q in _PARTS if len(set(t.host[s])) > 1 and t.size[s].min() >= q
-    ]
+    parts = [s * (t.size // q) for s in several for q in _PARTS if len(set(t.host[s])) > 1 and t.size[s].min() >= q]
     distinct = {tuple(b.tolist()): None for b in [s * t.size for s in sets] + parts}
     return np.array(list(distinct), dtype=np.int64).reshape(-1, t.num_classes)
 
@@ -321,14 +319,9 @@ class SlotState:
 
 def canonical(slots: tuple[Slot, ...], t: Tables) -> tuple[Slot, ...]:
     """The same slots on other hosts that are alike: the first of them in use is the first in number, and so on."""
-    classes: dict[int, list[int]] = {}
-    for k, h in enumerate(t.host.tolist()):
-        classes.setdefault(h, []).append(k)
-    place = {k: i for members in classes.values() for i, k in enumerate(members)}
-    first = {h: int(np.append(np.flatnonzero(t.twins_before[h]), h)[0]) for h in classes}
-    twins: dict[int, list[int]] = {}
-    for h in sorted(classes):
-        twins.setdefault(first[h], []).append(h)
+    left: dict[int, list[int]] = {}
+    for h, first in enumerate(t.first_like.tolist()):
+        left.setdefault(first, []).append(h)
     name: dict[int, int] = {}
     out = []
     for slot in slots:
@@ -336,8 +329,8 @@ def canonical(slots: tuple[Slot, ...], t: Tables) -> tuple[Slot, ...]:
         for k, count in sorted(slot.parts, key=lambda part: (-part[1], part[0])):
             h = int(t.host[k])
             if h not in name:
-                name[h] = twins[first[h]].pop(0)
-            parts.append((classes[name[h]][place[k]], count))
+                name[h] = left[int(t.first_like[h])].pop(0)
+            parts.append((k + int(t.first_class[name[h]] - t.first_class[h]), count))
         out.append(Slot(tuple(sorted(parts))))
     return tuple(out)
 

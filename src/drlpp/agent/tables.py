@@ -38,7 +38,9 @@ class Tables:
         speed: ``[C]`` micro-batches of the whole graph per second on one device.
         size: ``[C]`` devices.
         host: ``[C]`` host index.
-        twins_before: ``[H, H]`` for each host, the ones before it that are like it: same ports, same devices.
+        first_class: ``[H]`` of each host; its classes follow one another.
+        first_like: ``[H]`` the first host that is like each: same ports, same devices.
+        twins_before: ``[H, H]`` for each host, the ones before it that are like it.
         memory: ``[C]`` bytes of one device.
         bandwidth, latency_s: ``[C, C]`` between devices of two classes (on the diagonal: two devices of the class).
         port_bandwidth: ``[C]`` bytes per second of the host's network port (1e30 if there is none).
@@ -66,6 +68,8 @@ class Tables:
     speed: Floats
     size: Ints
     host: Ints
+    first_class: Ints
+    first_like: Ints
     twins_before: NDArray[np.bool_]
     memory: Floats
     bandwidth: Floats
@@ -150,6 +154,8 @@ def build_tables(problem: PlanningProblem) -> Tables:
         speed=speed,
         size=size,
         host=cluster.host_index[first],
+        first_class=np.searchsorted(cluster.host_index[first], np.arange(len(looks))),
+        first_like=kinds,
         twins_before=np.tril(kinds[:, None] == kinds, k=-1),
         memory=cluster.memory_bytes[first],
         bandwidth=bandwidth,
