@@ -9,11 +9,11 @@ The estimate of a step is that of a pipeline whose slowest part sets the pace: `
 - *late*: by how much a gradient all-reduce ends after the last backward pass: that of a late stage runs while the
   earlier stages still compute.
 
-Most good schedules of pipelines with several stages split the backward pass: then other stages wait for the forward
-pass and the gradient of the input only, and the gradients of the weights, which are as much work for the device as before,
-fill what would be bubbles. So there is a second estimate: the sum of passes without the gradients of the weights, and no
-overlap of all-reduces with the drain; a place in memory is still taken until a whole pass is done. It counts where it
-is smaller by what the evaluator asks of such schedules.
+Most good schedules of pipelines with several stages split the backward pass: then other stages wait for the forward pass
+and the gradient of the input only, and the gradients of the weights, as much work for the device as before, fill what
+would be bubbles. So there is a second estimate: the sum of passes without the gradients of the weights, and no overlap of
+all-reduces with the drain; a place in memory is still taken until a whole pass is done. It counts where it is smaller by
+what the evaluator asks of such schedules.
 
 For the steady state the pace is the largest load of a device per micro-batch, and little else counts.
 
