@@ -9,11 +9,11 @@ The estimate of a step is that of a pipeline whose slowest part sets the pace: `
 - *late*: by how much a gradient all-reduce ends after the last backward pass: that of a late stage runs while the
   earlier stages still compute.
 
-Most good schedules of pipelines with several stages split the backward pass: then other stages wait for the forward pass
-and the gradient of the input only, and the gradients of the weights, as much work for the device as before, fill what
-would be bubbles. So there is a second estimate: the sum of passes without the gradients of the weights, and no overlap of
-all-reduces with the drain; a place in memory is still taken until a whole pass is done. It counts where it is smaller by
-what the evaluator asks of such schedules.
+Most good schedules of pipelines with several stages split the backward pass: then other stages wait for the forward
+pass and the gradient of the input only, and the gradients of the weights, as much work for the device as before, fill
+what would be bubbles. So there is a second estimate: the sum of passes without the gradients of the weights, and no
+overlap of all-reduces with the drain; a place in memory is still taken until a whole pass is done. It counts where it is
+smaller by what the evaluator asks of such schedules.
 
 For the steady state the pace is the largest load of a device per micro-batch, and little else counts.
 
@@ -51,9 +51,9 @@ NUM_MEMORY_FEATURES = 5
 _OVERFLOW = 20.0
 _STEADY_WEIGHT = 1000.0
 _LONGEST_PERIOD = 64
-_BUFFERS_IN, _BUFFERS_OUT = 3.0, 1.0
-"""Messages that a stage has buffers for, by the bytes of its two boundaries: one value ahead and two gradients that
-were returned; the gradient that it reads (see `schedules.memory`)."""
+_RETURNED, _AHEAD = 2.0, 2.0
+"""Messages that a stage has buffers for (see `schedules.memory`): gradients that it returned, and those that it received
+for its next actions. These are gradients; or, before the pipeline drains, a value in the place of one of three."""
 _BACKWARD = 2.0 / 3.0
 # columns of `SlotArrays.numbers`
 _ROUNDS, _CAPACITY, _ALPHA, _BETA, _IN_FLIGHT, _IN, _PORT_IN, _MEAN_IN, _LATENCY, _OUT, _PORT_OUT = range(11)
@@ -232,12 +232,18 @@ def _prefix(values: Floats) -> Floats:
 
 
 @numba.njit(cache=True)
-def _cycle(compute, rounds, round_trip, room, each):  # type: ignore[no-untyped-def]
-    """Seconds of the rounds after the first of a replica that has room for so many bytes of micro-batches in flight."""
+def _cycle(compute, rounds, round_trip, room, scarce, each, in_flight):  # type: ignore[no-untyped-def]
+    """Seconds of the rounds after the first of a replica that has room for so many bytes of micro-batches in flight.
+
+    If not for as many as 1F1B has, a list schedule is left, which keeps more memory free (`scarce` bytes), but always
+    lets one micro-batch in.
+    """
     if room < each:
         return np.inf
-    stall = round_trip * (rounds / (room // each) - 1.0) if each > 0.0 else 0.0
-    return max(compute * (rounds - 1.0), stall)
+    places = in_flight if room >= each * in_flight else 1.0
+    if room >= scarce:
+        places = max(places, (room - scarce) // each if each > 0.0 else np.inf)
+    return max(compute * (rounds - 1.0), round_trip * (rounds / places - 1.0))
 
 
 @numba.njit(cache=True)
@@ -258,7 +264,8 @@ def _stage(  # type: ignore[no-untyped-def]
     busy_in, busy_out = kept * n[_IN], sent * n[_OUT]
     transfer_s = kept * n[_MEAN_IN] + n[_LATENCY]
     held = saved[j] - saved[i]
-    base = resident[j] - resident[i] + _BUFFERS_IN * kept + _BUFFERS_OUT * sent
+    largest = max(kept, sent)
+    base = resident[j] - resident[i] + _RETURNED * kept + _AHEAD * sent + largest
     in_flight = math.ceil(n[_IN_FLIGHT])
     one = (base + held) / n[_CAPACITY]
     without = (base + held * in_flight) / n[_CAPACITY]
@@ -268,8 +275,12 @@ def _stage(  # type: ignore[no-untyped-def]
         keep = compute * rounds if one <= 1.0 else np.inf
         redo = again * rounds if room - held >= kept else np.inf
     else:
-        keep = _cycle(compute, rounds, compute + rest, room, held)
-        redo = _cycle(again, rounds, again + rest, room - held, kept)
+        scarce = _AHEAD * (largest - sent)  # list schedules have room for the largest message, whatever comes
+        keep = _cycle(compute, rounds, compute + rest, room, scarce, held, in_flight)
+        if split:  # what was computed again stays until the gradients of the weights are done
+            redo = _cycle(again, rounds, again + rest, room, scarce, kept + held, in_flight)
+        else:
+            redo = _cycle(again, rounds, again + rest, room - held, scarce, kept, in_flight)
     if keep < np.inf:
         gain = math.log(max(keep + compute, 1e-30) / max(redo + again, 1e-30)) if redo < np.inf else -9.0
     else:
