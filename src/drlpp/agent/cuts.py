@@ -12,8 +12,8 @@ The estimate of a step is that of a pipeline whose slowest part sets the pace: `
 Most good schedules of pipelines with several stages split the backward pass: then other stages wait for the forward
 pass and the gradient of the input only, and the gradients of the weights, as much work for the device as before, fill
 what would be bubbles. So there is a second estimate: the sum of passes without the gradients of the weights, and no
-overlap of all-reduces with the drain; a place in memory is still taken until a whole pass is done. It counts where it is
-smaller by what the evaluator asks of such schedules.
+overlap of all-reduces with the drain; a place in memory is still taken until a whole pass is done. It counts where it
+is smaller by what the evaluator asks of such schedules.
 
 For the steady state the pace is the largest load of a device per micro-batch, and little else counts.
 
@@ -52,8 +52,8 @@ _OVERFLOW = 20.0
 _STEADY_WEIGHT = 1000.0
 _LONGEST_PERIOD = 64
 _RETURNED, _AHEAD = 2.0, 2.0
-"""Messages that a stage has buffers for (see `schedules.memory`): gradients that it returned, and those that it received
-for its next actions. These are gradients; or, before the pipeline drains, a value in the place of one of three."""
+"""Messages that a stage has buffers for (see `schedules.memory`): gradients that it returned, and those received for its
+next actions. These are gradients; or, before the pipeline drains, a value in the place of one of three."""
 _BACKWARD = 2.0 / 3.0
 # columns of `SlotArrays.numbers`
 _ROUNDS, _CAPACITY, _ALPHA, _BETA, _IN_FLIGHT, _IN, _PORT_IN, _MEAN_IN, _LATENCY, _OUT, _PORT_OUT = range(11)
