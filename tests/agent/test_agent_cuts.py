@@ -34,7 +34,7 @@ def setting(seed, num_ops=12, slots=SLOTS, memory_bytes=10**10):
     return view, arrays, prefixes(np.arange(num_ops)[None], arrays, t)
 
 
-def stage_cost(arrays, p, m, s, i, j, after=0.0):
+def stage_cost(arrays, p, m, s, i, j, after=0.0, split=False):
     return _stage(
         s,
         i,
@@ -42,8 +42,10 @@ def stage_cost(arrays, p, m, s, i, j, after=0.0):
         after,
         arrays.numbers[0],
         arrays.steady,
+        split,
         p.time[0],
         p.forward[0],
+        p.weights[0],
         p.params[0],
         p.resident[0],
         p.saved[0],
@@ -53,22 +55,22 @@ def stage_cost(arrays, p, m, s, i, j, after=0.0):
     )
 
 
-def costs_of(arrays, p, m, cuts):
+def costs_of(arrays, p, m, cuts, split=False):
     """What each stage costs, from the last one on, so that each knows the passes of those after it."""
     costs, after = [], 0.0
     for s in range(len(cuts) - 2, -1, -1):
-        costs.append(stage_cost(arrays, p, m, s, cuts[s], cuts[s + 1], after))
+        costs.append(stage_cost(arrays, p, m, s, cuts[s], cuts[s + 1], after, split))
         after += costs[-1][1]
     return costs[::-1]
 
 
-def estimate(costs):
-    """Pace, sum of passes, and the latest all-reduce."""
+def estimate(costs, split=False):
+    """Pace, sum of what is waited for, and the latest all-reduce."""
     done, late = 0.0, 0.0
-    for _, once, reduce_s, *_ in costs:
-        late = max(late, reduce_s - 2 / 3 * done)
-        done += once
-    return max(cost[0] for cost in costs) + done + late
+    for cost in costs:
+        late = max(late, cost[2] - (0.0 if split else 2 / 3 * done))
+        done += cost[1]
+    return max(cost[0] for cost in costs) + sum(cost[8] for cost in costs) + late
 
 
 @pytest.mark.parametrize("memory_bytes", [10**10, 60 * 10**6])
@@ -77,11 +79,35 @@ def test_the_estimate_is_about_the_smallest_of_all_cuts(seed, memory_bytes):
     view, arrays, p = setting(seed, memory_bytes=memory_bytes)
     n, m = view.tables.num_ops, view.tables.microbatches
     best = solve_cuts(arrays, p, view.tables)
-    values = [estimate(costs_of(arrays, p, m, (0, *inner, n))) for inner in itertools.combinations(range(1, n), 2)]
-    found = costs_of(arrays, p, m, best.cuts[0])
-    assert best.value[0] == pytest.approx(estimate(found))
+    whole, split = (
+        min(estimate(costs_of(arrays, p, m, (0, *inner, n), s), s) for inner in itertools.combinations(range(1, n), 2))
+        for s in (False, True)
+    )
+    found = costs_of(arrays, p, m, best.cuts[0], bool(best.split[0]))
+    assert best.value[0] == pytest.approx(estimate(found, bool(best.split[0])))
     assert best.pace[0] == pytest.approx(max(cost[0] for cost in found))
-    assert min(values) - 1e-12 <= best.value[0] <= 1.02 * min(values)  # one label per state: nearly exact
+    least = split if best.split[0] else whole
+    assert least - 1e-12 <= best.value[0] <= 1.02 * least  # one label per state: nearly exact
+    if abs(split * 1.05 / whole - 1.0) > 0.02:
+        assert best.split[0] == (split * 1.05 < whole)
+
+
+def test_split_backward_passes_are_waited_for_in_part():
+    """The gradients of weights are work, and memory waits for them, but no other stage does."""
+    view, arrays, p = setting(3)
+    m = view.tables.microbatches
+    whole, split = (costs_of(arrays, p, m, (0, 4, 8, 12), s) for s in (False, True))
+    for s, (a, b) in enumerate(zip(whole, split, strict=True)):
+        assert a[:8] == b[:8]
+        assert a[8] == a[1]
+        assert b[8] == pytest.approx(a[1] - (p.weights[0, s, 4 * s + 4] - p.weights[0, s, 4 * s]))
+    assert estimate(split, True) < estimate(whole)
+
+
+def test_without_gradients_of_weights_there_is_nothing_to_split():
+    view, arrays, p = setting(3)
+    none = dataclasses.replace(view.tables, weight_grad_s=np.zeros_like(view.tables.weight_grad_s))
+    assert not solve_cuts(arrays, p, none).split.any()
 
 
 def test_compute_and_memory_of_a_stage_are_the_simulators():
@@ -104,7 +130,7 @@ def test_memory_bounds_the_micro_batches_in_flight():
     view, arrays, p = setting(3, slots=(Slot(((0, 1),)), Slot(((1, 1),)), Slot(((2, 1),))))
     m = view.tables.microbatches
     after = stage_cost(arrays, p, m, 2, 8, 12)[1]
-    pace, once, _, _, _, _, one, _ = stage_cost(arrays, p, m, 1, 4, 8, after)
+    pace, once, _, _, _, _, one, _, _ = stage_cost(arrays, p, m, 1, 4, 8, after)
     needed = one * arrays.numbers[0, 1, 1]
     arrays.numbers[0, 1, 1] = needed * 1.0001
     slow = stage_cost(arrays, p, m, 1, 4, 8, after)
@@ -224,7 +250,7 @@ def test_a_slow_replica_that_comes_last_runs_fewer_micro_batches():
 
 def test_recomputation_needs_less_memory():
     view, arrays, p = setting(2)
-    cuts = solve_cuts(arrays, p, view.tables).cuts
-    memory = stage_memory(arrays, p, view.tables.microbatches, cuts)
+    found = solve_cuts(arrays, p, view.tables)
+    memory = stage_memory(arrays, p, view.tables.microbatches, found.split, found.cuts)
     assert memory[0, 0, 1] <= memory[0, 0, 0]
     assert (memory[..., 2] < 1).all()

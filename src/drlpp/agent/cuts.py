@@ -9,6 +9,12 @@ The estimate of a step is that of a pipeline whose slowest part sets the pace: `
 - *late*: by how much a gradient all-reduce ends after the last backward pass: that of a late stage runs while the
   earlier stages still compute.
 
+Most good schedules of pipelines with several stages split the backward pass: then other stages wait for the forward
+pass and the gradient of the input only, and the gradients of the weights, as much work for the device as before, fill
+what would be bubbles. So there is a second estimate: the sum of passes without the gradients of the weights, and no
+overlap of all-reduces with the drain; a place in memory is still taken until a whole pass is done. It counts where it
+is smaller by what the evaluator asks of such schedules.
+
 For the steady state the pace is the largest load of a device per micro-batch, and little else counts.
 
 `solve_cuts` minimises the estimate by a dynamic programme over (slot, position), from the end of the order, that keeps
@@ -29,14 +35,14 @@ from collections.abc import Sequence
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from drlpp.agent.crossings import crossings
-from drlpp.agent.slots import Slot, fastest_first, replica_classes
+from drlpp.agent.slots import Bools, Slot, fastest_first, replica_classes
 from drlpp.agent.tables import Floats, Ints, Tables
 from drlpp.cluster import Cluster
 from drlpp.cost import all_reduce_s
 from drlpp.problem import PlanningProblem
+from drlpp.schedules.choice import SPLIT_BACKWARD_COST
 
 CUT_OFFSETS = np.array([0, -1, 1, -2, 2, -3, 3, -4, 4, -6, 6])
 """Choices of a cut decision: positions relative to the anchor."""
@@ -45,9 +51,9 @@ NUM_MEMORY_FEATURES = 5
 _OVERFLOW = 20.0
 _STEADY_WEIGHT = 1000.0
 _LONGEST_PERIOD = 64
-_BUFFERS_IN, _BUFFERS_OUT = 3.0, 1.0
-"""Messages that a stage has buffers for, by the bytes of its two boundaries: one value ahead and two gradients that
-were returned; the gradient that it reads (see `schedules.memory`)."""
+_RETURNED, _AHEAD = 2.0, 2.0
+"""Messages that a stage has buffers for (see `schedules.memory`): gradients that it returned, and those received for
+its next actions. These are gradients; or, before the pipeline drains, a value in the place of one of three."""
 _BACKWARD = 2.0 / 3.0
 # columns of `SlotArrays.numbers`
 _ROUNDS, _CAPACITY, _ALPHA, _BETA, _IN_FLIGHT, _IN, _PORT_IN, _MEAN_IN, _LATENCY, _OUT, _PORT_OUT = range(11)
@@ -181,7 +187,8 @@ class Prefixes:
 
     Attributes:
         orders: ``[B, n]``.
-        time, forward: ``[B, K, n + 1]`` seconds on the slowest replica of each slot.
+        time, forward, weights: ``[B, K, n + 1]`` seconds on the slowest replica of each slot; of both passes, of the
+            forward pass, and of the weights' gradients.
         params, resident, saved: ``[B, n + 1]`` bytes.
         crossing: ``[B]`` index of the order in `into` and `out`.
         into, out: ``[U, n + 1, n + 1]`` of U different orders, see `crossings`; ``out[u, 0]`` is what crosses each cut.
@@ -190,6 +197,7 @@ class Prefixes:
     orders: Ints
     time: Floats
     forward: Floats
+    weights: Floats
     params: Floats
     resident: Floats
     saved: Floats
@@ -207,6 +215,7 @@ def prefixes(orders: Ints, slots: SlotArrays, t: Tables) -> Prefixes:
         orders=orders,
         time=_prefix(t.time_s[by_slot]),
         forward=_prefix(t.forward_s[by_slot]),
+        weights=_prefix(t.weight_grad_s[by_slot]),
         params=_prefix(t.params[orders]),
         resident=_prefix(t.resident[orders]),
         saved=_prefix(t.saved[orders]),
@@ -223,22 +232,29 @@ def _prefix(values: Floats) -> Floats:
 
 
 @numba.njit(cache=True)
-def _cycle(compute, rounds, round_trip, room, each):  # type: ignore[no-untyped-def]
-    """Seconds of the rounds after the first of a replica that has room for so many bytes of micro-batches in flight."""
+def _cycle(compute, rounds, round_trip, room, scarce, each, in_flight):  # type: ignore[no-untyped-def]
+    """Seconds of the rounds after the first of a replica that has room for so many bytes of micro-batches in flight.
+
+    If not for as many as 1F1B has, a list schedule is left, which keeps more memory free (`scarce` bytes), but always
+    lets one micro-batch in.
+    """
     if room < each:
         return np.inf
-    stall = round_trip * (rounds / (room // each) - 1.0) if each > 0.0 else 0.0
-    return max(compute * (rounds - 1.0), stall)
+    places = in_flight if room >= each * in_flight else 1.0
+    if room >= scarce:
+        places = max(places, (room - scarce) // each if each > 0.0 else np.inf)
+    return max(compute * (rounds - 1.0), round_trip * (rounds / places - 1.0))
 
 
 @numba.njit(cache=True)
 def _stage(  # type: ignore[no-untyped-def]
-    s, i, j, after, slot, steady, time, forward, params, resident, saved, into, out, m,
+    s, i, j, after, slot, steady, split, time, forward, weights, params, resident, saved, into, out, m,
 ):  # fmt: skip
     """What ops i..j-1 cost in slot s, if a micro-batch takes `after` seconds through the later stages and back.
 
     Pace, pass, all-reduce, transfer in; memory fraction with as many micro-batches in flight as keep the stage busy,
-    without and with recomputation, and with a single one; gain of recomputation (log).
+    without and with recomputation, and with a single one; gain of recomputation (log); the part of the pass that the
+    other stages wait for.
     """
     n = slot[s]
     compute = time[s, j] - time[s, i]
@@ -248,7 +264,8 @@ def _stage(  # type: ignore[no-untyped-def]
     busy_in, busy_out = kept * n[_IN], sent * n[_OUT]
     transfer_s = kept * n[_MEAN_IN] + n[_LATENCY]
     held = saved[j] - saved[i]
-    base = resident[j] - resident[i] + _BUFFERS_IN * kept + _BUFFERS_OUT * sent
+    largest = max(kept, sent)
+    base = resident[j] - resident[i] + _RETURNED * kept + _AHEAD * sent + largest
     in_flight = math.ceil(n[_IN_FLIGHT])
     one = (base + held) / n[_CAPACITY]
     without = (base + held * in_flight) / n[_CAPACITY]
@@ -258,8 +275,12 @@ def _stage(  # type: ignore[no-untyped-def]
         keep = compute * rounds if one <= 1.0 else np.inf
         redo = again * rounds if room - held >= kept else np.inf
     else:
-        keep = _cycle(compute, rounds, compute + rest, room, held)
-        redo = _cycle(again, rounds, again + rest, room - held, kept)
+        scarce = _AHEAD * (largest - sent)  # list schedules have room for the largest message, whatever comes
+        keep = _cycle(compute, rounds, compute + rest, room, scarce, held, in_flight)
+        if split:  # what was computed again stays until the gradients of the weights are done
+            redo = _cycle(again, rounds, again + rest, room, scarce, kept + held, in_flight)
+        else:
+            redo = _cycle(again, rounds, again + rest, room - held, scarce, kept, in_flight)
     if keep < np.inf:
         gain = math.log(max(keep + compute, 1e-30) / max(redo + again, 1e-30)) if redo < np.inf else -9.0
     else:
@@ -276,12 +297,14 @@ def _stage(  # type: ignore[no-untyped-def]
     else:
         port = kept * n[_PORT_IN] + sent * n[_PORT_OUT]
         pace = max(cycle, max(busy_in, port) * (m - 1.0))
-    return pace + penalty, compute + 2.0 * transfer_s, reduce_s, busy_in, without, with_it, one, gain
+    once = compute + 2.0 * transfer_s
+    waited = once - (weights[s, j] - weights[s, i] if split else 0.0)
+    return pace + penalty, once, reduce_s, busy_in, without, with_it, one, gain, waited
 
 
 @numba.njit(cache=True)
 def _solve_one(  # type: ignore[no-untyped-def]
-    num_slots, slot, steady, time, forward, params, resident, saved, into, out, m, most, cuts,
+    num_slots, slot, steady, split, time, forward, weights, params, resident, saved, into, out, m, most, cuts,
 ):  # fmt: skip
     n = len(params) - 1
     stride = max(1, min(n // most, n // num_slots))
@@ -289,32 +312,40 @@ def _solve_one(  # type: ignore[no-untyped-def]
     weight = _STEADY_WEIGHT if steady else 1.0
     # of stages s.. if they begin at place x
     pace = np.full((num_slots + 1, last_place + 1), np.inf)
-    total = np.full((num_slots + 1, last_place + 1), np.inf)
+    total = np.full((num_slots + 1, last_place + 1), np.inf)  # of what others wait for
+    away = np.zeros((num_slots + 1, last_place + 1))  # of whole passes: memory is free after all of them
     late = np.zeros((num_slots + 1, last_place + 1))
     following = np.zeros((num_slots, last_place + 1), dtype=np.int64)
     pace[num_slots, last_place] = total[num_slots, last_place] = 0.0
     for s in range(num_slots - 1, -1, -1):
-        least = 1.0 + (weight * slot[s, _ROUNDS] / m if steady else slot[s, _ROUNDS] - 1.0)
+        rounds = weight * slot[s, _ROUNDS] / m if steady else slot[s, _ROUNDS] - 1.0
         for x in range(s, 1 if s == 0 else last_place - (num_slots - s) + 1):
             i = x * stride
             best = np.inf
-            for y in range(x + 1, last_place + 1):
+            # first the end that was best for the beginning before this one: it rules out most others
+            for k in range(x, last_place + 1):
+                y = max(following[s, x - 1], x + 1) if k == x else k
                 j = min(y * stride, n)
-                if least * (time[s, j] - time[s, i]) >= best:
+                compute = time[s, j] - time[s, i]
+                least = compute - (weights[s, j] - weights[s, i] if split else 0.0)
+                if rounds * compute + least >= best and k > x:
                     break
                 after = total[s + 1, y]
-                if after == np.inf:
+                if max(rounds * compute, weight * pace[s + 1, y]) + least + after >= best:
                     continue
-                own, once, reduce_s, _, _, _, _, _ = _stage(
-                    s, i, j, after, slot, steady, time, forward, params, resident, saved, into, out, m
-                )
+                own, once, reduce_s, _, _, _, _, _, waited = _stage(
+                    s, i, j, away[s + 1, y], slot, steady, split, time, forward, weights, params, resident, saved, into,
+                    out, m,
+                )  # fmt: skip
                 high = max(pace[s + 1, y], own)
-                # the earlier stages still run backward, two thirds of their pass, when a stage is done
-                ends = max(reduce_s, late[s + 1, y] - _BACKWARD * once)
-                key = weight * high + once + after + (0.0 if steady else ends)
+                # the earlier stages still run backward, two thirds of their pass, when a stage is done; but not if all
+                # have gradients of weights left
+                ends = max(reduce_s, late[s + 1, y] - (0.0 if split else _BACKWARD * once))
+                key = weight * high + waited + after + (0.0 if steady else ends)
                 if key < best:
                     best = key
-                    pace[s, x], total[s, x], late[s, x], following[s, x] = high, once + after, ends, y
+                    pace[s, x], total[s, x], late[s, x], following[s, x] = high, waited + after, ends, y
+                    away[s, x] = once + away[s + 1, y]
     place = 0
     for s in range(num_slots):
         place = following[s, place]
@@ -323,19 +354,20 @@ def _solve_one(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _judge_one(  # type: ignore[no-untyped-def]
-    num_slots, slot, steady, time, forward, params, resident, saved, into, out, m, order, succ_ptr, succ, cuts, after,
-    found,
+    num_slots, slot, steady, split, time, forward, weights, params, resident, saved, into, out, m, order, succ_ptr,
+    succ, cuts, after, found,
 ):  # fmt: skip
     n = len(params) - 1
-    once = np.zeros(num_slots)
+    waited = np.zeros(num_slots)
     pace = late = total = 0.0
     for s in range(num_slots - 1, -1, -1):
         after[s] = total
-        own, once[s], reduce_s, _, _, _, _, _ = _stage(
-            s, cuts[s], cuts[s + 1], total, slot, steady, time, forward, params, resident, saved, into, out, m
-        )
-        pace, total = max(pace, own), total + once[s]
-        late = max(reduce_s, late - _BACKWARD * once[s])
+        own, once, reduce_s, _, _, _, _, _, waited[s] = _stage(
+            s, cuts[s], cuts[s + 1], total, slot, steady, split, time, forward, weights, params, resident, saved, into,
+            out, m,
+        )  # fmt: skip
+        pace, total = max(pace, own), total + once
+        late = max(reduce_s, late - (0.0 if split else _BACKWARD * once))
     found[0] = found[1] = pace
     if steady:
         return
@@ -346,37 +378,38 @@ def _judge_one(  # type: ignore[no-untyped-def]
             stage[order[i]] = s
     ready, longest = np.zeros(num_slots), 0.0
     for s in range(num_slots):
-        longest = max(longest, ready[s] + once[s])
+        longest = max(longest, ready[s] + waited[s])
         for i in range(cuts[s], cuts[s + 1]):
             for x in range(succ_ptr[order[i]], succ_ptr[order[i] + 1]):
                 after_this = stage[succ[x]]
                 if after_this > s:
-                    ready[after_this] = max(ready[after_this], ready[s] + once[s])
+                    ready[after_this] = max(ready[after_this], ready[s] + waited[s])
     found[1] = pace + longest + late
 
 
 @numba.njit(cache=True)
 def _solve(  # type: ignore[no-untyped-def]
-    num_slots, slots, steady, time, forward, params, resident, saved, crossing, into, out, m, most, cuts,
+    num_slots, slots, steady, split, time, forward, weights, params, resident, saved, crossing, into, out, m, most,
+    cuts,
 ):  # fmt: skip
     for b in range(len(num_slots)):
         x = crossing[b]
         _solve_one(
-            num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], into[x], out[x], m,
-            most, cuts[b],
+            num_slots[b], slots[b], steady, split, time[b], forward[b], weights[b], params[b], resident[b], saved[b],
+            into[x], out[x], m, most, cuts[b],
         )  # fmt: skip
 
 
 @numba.njit(cache=True)
 def _judge(  # type: ignore[no-untyped-def]
-    num_slots, slots, steady, time, forward, params, resident, saved, crossing, into, out, m, orders, succ_ptr, succ,
-    cuts, after, found,
+    num_slots, slots, steady, split, time, forward, weights, params, resident, saved, crossing, into, out, m, orders,
+    succ_ptr, succ, cuts, after, found,
 ):  # fmt: skip
     for b in range(len(num_slots)):
         x = crossing[b]
         _judge_one(
-            num_slots[b], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], into[x], out[x], m,
-            orders[b], succ_ptr, succ, cuts[b], after[b], found[b],
+            num_slots[b], slots[b], steady, split, time[b], forward[b], weights[b], params[b], resident[b], saved[b],
+            into[x], out[x], m, orders[b], succ_ptr, succ, cuts[b], after[b], found[b],
         )  # fmt: skip
 
 
@@ -386,15 +419,29 @@ class Anchors:
 
     Attributes:
         cuts: ``[B, K + 1]``: stage s is ``order[cuts[s] : cuts[s + 1]]`` (entries after the last slot are 0).
+        split: ``[B]`` the backward passes are split, see above.
         after: ``[B, K]`` seconds of a micro-batch through the stages after s, and back.
         pace: ``[B]`` the largest pace of a stage, seconds.
         value: ``[B]`` the estimate of the objective, seconds: of the stages' passes only the longest path counts.
     """
 
     cuts: Ints
+    split: Bools
     after: Floats
     pace: Floats
     value: Floats
+
+    def or_split(self, other: Anchors) -> Anchors:
+        """Episode by episode these, or others with split backward passes where the evaluator would choose them."""
+        better = other.value * (1.0 + SPLIT_BACKWARD_COST) < self.value
+        rows = better[:, None]
+        return Anchors(
+            cuts=np.where(rows, other.cuts, self.cuts),
+            split=better,
+            after=np.where(rows, other.after, self.after),
+            pace=np.where(better, other.pace, self.pace),
+            value=np.where(better, other.value, self.value),
+        )
 
 
 def solve_cuts(slots: SlotArrays, p: Prefixes, t: Tables, places: int | None = None) -> Anchors:
@@ -403,29 +450,43 @@ def solve_cuts(slots: SlotArrays, p: Prefixes, t: Tables, places: int | None = N
     Args:
         places: consider cuts at about so many places only, evenly spaced; None for all.
     """
-    cuts = np.zeros((len(slots.num_slots), slots.slow_class.shape[1] + 1), dtype=np.int64)
-    _solve(
-        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.crossing,
-        p.into, p.out, t.microbatches, places or t.num_ops, cuts,
-    )  # fmt: skip
-    return judge_cuts(slots, p, t, cuts)
+    whole = _solved(slots, p, t, places or t.num_ops, False)
+    return whole.or_split(_solved(slots, p, t, places or t.num_ops, True)) if _may_split(slots, t) else whole
 
 
 def judge_cuts(slots: SlotArrays, p: Prefixes, t: Tables, cuts: Ints) -> Anchors:
     """What the estimate says of given cuts ``[B, K + 1]``."""
+    whole = _judged(slots, p, t, cuts, False)
+    return whole.or_split(_judged(slots, p, t, cuts, True)) if _may_split(slots, t) else whole
+
+
+def _may_split(slots: SlotArrays, t: Tables) -> bool:
+    return not slots.steady and bool(t.weight_grad_s.any())
+
+
+def _solved(slots: SlotArrays, p: Prefixes, t: Tables, places: int, split: bool) -> Anchors:
+    cuts = np.zeros((len(slots.num_slots), slots.slow_class.shape[1] + 1), dtype=np.int64)
+    _solve(
+        slots.num_slots, slots.numbers, slots.steady, split, p.time, p.forward, p.weights, p.params, p.resident,
+        p.saved, p.crossing, p.into, p.out, t.microbatches, places, cuts,
+    )  # fmt: skip
+    return _judged(slots, p, t, cuts, split)
+
+
+def _judged(slots: SlotArrays, p: Prefixes, t: Tables, cuts: Ints, split: bool) -> Anchors:
     after = np.zeros(slots.slow_class.shape)
     found = np.zeros((len(slots.num_slots), 2))
     _judge(
-        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.crossing,
-        p.into, p.out, t.microbatches, p.orders, t.succ_ptr, t.succ, cuts, after, found,
+        slots.num_slots, slots.numbers, slots.steady, split, p.time, p.forward, p.weights, p.params, p.resident,
+        p.saved, p.crossing, p.into, p.out, t.microbatches, p.orders, t.succ_ptr, t.succ, cuts, after, found,
     )  # fmt: skip
-    return Anchors(cuts, after, found[:, 0], found[:, 1])
+    return Anchors(cuts, np.full(len(cuts), split), after, found[:, 0], found[:, 1])
 
 
 @numba.njit(cache=True)
 def _choices(  # type: ignore[no-untyped-def]
     c,
-    num_slots, slots, steady, time, forward, params, resident, saved, crossing, into, out, m,
+    num_slots, slots, steady, split, time, forward, weights, params, resident, saved, crossing, into, out, m,
     offsets, anchors, after, pace, value, cuts, features, mask,
 ):  # fmt: skip
     for b in range(len(num_slots)):
@@ -446,12 +507,12 @@ def _choices(  # type: ignore[no-untyped-def]
                 continue
             end = max(anchors[b, c + 1], at + 1)
             right = _stage(
-                c, at, end, after[b, c], slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b],
-                into[x], out[x], m,
+                c, at, end, after[b, c], slots[b], steady, split[b], time[b], forward[b], weights[b], params[b],
+                resident[b], saved[b], into[x], out[x], m,
             )  # fmt: skip
             left = _stage(
-                c - 1, cuts[b, c - 1], at, right[1] + after[b, c], slots[b], steady, time[b], forward[b], params[b],
-                resident[b], saved[b], into[x], out[x], m,
+                c - 1, cuts[b, c - 1], at, right[1] + after[b, c], slots[b], steady, split[b], time[b], forward[b],
+                weights[b], params[b], resident[b], saved[b], into[x], out[x], m,
             )  # fmt: skip
             f = features[b, k]
             f[0] = offsets[k] / 4.0
@@ -459,7 +520,7 @@ def _choices(  # type: ignore[no-untyped-def]
             f[2] = 1.0 if offsets[k] == 0 else 0.0
             f[3] = min((left[0] - top) / whole, 2.0)
             f[4] = min((right[0] - top) / whole, 2.0)
-            f[5] = min((max(max(left[0], right[0]) - top, 0.0) + left[1] + right[1]) / whole, 2.0)
+            f[5] = min((max(max(left[0], right[0]) - top, 0.0) + left[8] + right[8]) / whole, 2.0)
             f[6] = min(m * right[3] / whole, 2.0)
             f[7] = min(left[6], 2.0)
             f[8] = min(right[6], 2.0)
@@ -475,7 +536,7 @@ def _choices(  # type: ignore[no-untyped-def]
 
 def cut_choices(
     c: int, slots: SlotArrays, p: Prefixes, microbatches: int, anchors: Anchors, cuts: Ints
-) -> tuple[Floats, NDArray[np.bool_]]:
+) -> tuple[Floats, Bools]:
     """Features ``[B, O, NUM_CUT_FEATURES]`` and mask ``[B, O]`` of the choices for cut `c` (before slot `c`).
 
     A choice is legal if every stage keeps an op; where some choice lets the stage on the left (and the last stage, if
@@ -486,9 +547,9 @@ def cut_choices(
     features = np.zeros((batch, len(CUT_OFFSETS), NUM_CUT_FEATURES))
     mask = np.zeros((batch, len(CUT_OFFSETS)), dtype=bool)
     _choices(
-        c, slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.crossing,
-        p.into, p.out, microbatches, CUT_OFFSETS, anchors.cuts, anchors.after, anchors.pace,
-        anchors.value, cuts, features, mask,
+        c, slots.num_slots, slots.numbers, slots.steady, anchors.split, p.time, p.forward, p.weights, p.params,
+        p.resident, p.saved, p.crossing, p.into, p.out, microbatches, CUT_OFFSETS, anchors.cuts, anchors.after,
+        anchors.pace, anchors.value, cuts, features, mask,
     )  # fmt: skip
     return features, mask
 
@@ -503,15 +564,16 @@ def make_cuts(c: int, slots: SlotArrays, anchors: Ints, cuts: Ints, choice: Ints
 
 @numba.njit(cache=True)
 def _memory(  # type: ignore[no-untyped-def]
-    num_slots, slots, steady, time, forward, params, resident, saved, crossing, into, out, m, cuts, features,
+    num_slots, slots, steady, split, time, forward, weights, params, resident, saved, crossing, into, out, m, cuts,
+    features,
 ):  # fmt: skip
     for b in range(len(num_slots)):
         x, after = crossing[b], 0.0
         for s in range(num_slots[b] - 1, -1, -1):
             i, j = cuts[b, s], cuts[b, s + 1]
             cost = _stage(
-                s, i, j, after, slots[b], steady, time[b], forward[b], params[b], resident[b], saved[b], into[x],
-                out[x], m,
+                s, i, j, after, slots[b], steady, split[b], time[b], forward[b], weights[b], params[b], resident[b],
+                saved[b], into[x], out[x], m,
             )  # fmt: skip
             after += cost[1]
             features[b, s, 0] = min(cost[4], 4.0)
@@ -521,8 +583,8 @@ def _memory(  # type: ignore[no-untyped-def]
             features[b, s, 4] = min(cost[6], 4.0)
 
 
-def stage_memory(slots: SlotArrays, p: Prefixes, microbatches: int, cuts: Ints) -> Floats:
-    """``[B, K, NUM_MEMORY_FEATURES]`` of each stage.
+def stage_memory(slots: SlotArrays, p: Prefixes, microbatches: int, split: Bools, cuts: Ints) -> Floats:
+    """``[B, K, NUM_MEMORY_FEATURES]`` of each stage, whose backward passes are split or not.
 
     The features are the fraction of the device's memory without and with recomputation, the part of the time that
     recomputation repeats, the logarithm of what the estimate says that recomputation gains (clipped to 2), and the
@@ -530,7 +592,7 @@ def stage_memory(slots: SlotArrays, p: Prefixes, microbatches: int, cuts: Ints) 
     """
     features = np.zeros((*slots.slow_class.shape, NUM_MEMORY_FEATURES))
     _memory(
-        slots.num_slots, slots.numbers, slots.steady, p.time, p.forward, p.params, p.resident, p.saved, p.crossing,
-        p.into, p.out, microbatches, cuts, features,
+        slots.num_slots, slots.numbers, slots.steady, split, p.time, p.forward, p.weights, p.params, p.resident,
+        p.saved, p.crossing, p.into, p.out, microbatches, cuts, features,
     )  # fmt: skip
     return features

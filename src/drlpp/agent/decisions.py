@@ -39,14 +39,6 @@ class Decisions:
             context={key: value[rows] for key, value in self.context.items()},
         )
 
-    def join(self, other: Self) -> Self:
-        """These episodes, then those of another batch of the same shape."""
-        context = {key: torch.cat([value, other.context[key]]) for key, value in self.context.items()}
-        names = ("features", "mask", "choice", "valid")
-        return dataclasses.replace(
-            self, context=context, **{name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names}
-        )
-
 
 def masked_log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     """Log-probabilities over the last axis; illegal choices get a large negative number (not minus infinity)."""

@@ -36,7 +36,7 @@ from drlpp.agent.decisions import Chooser, Decisions, stack_steps
 from drlpp.agent.encoder import Encoding, mlp
 from drlpp.agent.features import ProblemView
 from drlpp.agent.orders import FIXED_ORDERS
-from drlpp.agent.slots import Slot
+from drlpp.agent.slots import Bools, Slot
 from drlpp.agent.tables import Floats, Ints, Tables
 from drlpp.agent.walk import NUM_CANDIDATE_FEATURES, NUM_STATE_FEATURES, WalkState
 
@@ -168,7 +168,7 @@ class RecurrentPartitioner(nn.Module):
     ) -> tuple[dict[str, Decisions], Partitions]:
         """The decisions on stages of given orders: cuts near anchors, and recomputation."""
         cut, cuts = self._cut(view, encoding, arrays, sums, anchors, slots, outputs, choose)
-        recompute, flags = self._recompute(view.tables, arrays, sums, cuts, choose)
+        recompute, flags = self._recompute(view.tables, arrays, sums, anchors.split, cuts, choose)
         return {"cut": cut, "recompute": recompute}, Partitions(sums.orders, cuts, flags)
 
     def replay(self, encoding: Encoding, decisions: dict[str, Decisions], scheduled: Tensor) -> dict[str, Tensor]:
@@ -332,9 +332,9 @@ class RecurrentPartitioner(nn.Module):
         return self.cut_score(torch.relu(mixed)).squeeze(-1) - self.cut_prior * cut.features[..., _EXCESS]  # type: ignore[no-any-return]
 
     def _recompute(
-        self, t: Tables, arrays: SlotArrays, sums: Prefixes, cuts: Ints, choose: Chooser
+        self, t: Tables, arrays: SlotArrays, sums: Prefixes, split: Bools, cuts: Ints, choose: Chooser
     ) -> tuple[Decisions, Ints]:
-        features = torch.from_numpy(stage_memory(arrays, sums, t.microbatches, cuts)).float()
+        features = torch.from_numpy(stage_memory(arrays, sums, t.microbatches, split, cuts)).float()
         without, with_it, one = features[..., 0], features[..., 1], features[..., 4]
         keep_ok = (one <= _SURELY_NOT) | (with_it >= without)
         again_ok = (without > _SURELY_FITS) & (with_it < without)

@@ -61,10 +61,12 @@ class Rollout:
         decisions: by the names in `PARTS`.
         log_probs: ``[B, T]`` of all decisions under the weights that made them, parts side by side.
         slots, partitions: what was decided.
+        encoding: of the view, under the weights that drew them.
         repeats: so many consecutive episodes share their slots.
     """
 
     view: ProblemView
+    encoding: Encoding
     decisions: dict[str, Decisions]
     log_probs: Tensor
     slots: list[tuple[Slot, ...]]
@@ -164,7 +166,7 @@ class Policy(nn.Module):
         parts, partitions = self.partitioner.sample(view, encoding, slots, scheduled, choose)
         decisions = {"schedule": schedule, **parts}
         log_probs = self._log_probs(encoding, decisions, logits, scheduled)
-        return Rollout(view, decisions, log_probs, slots, partitions, repeats)
+        return Rollout(view, encoding, decisions, log_probs, slots, partitions, repeats)
 
     @torch.no_grad()
     def vary(self, rollout: Rollout, rows: Sequence[int], generator: torch.Generator, temperature: float) -> Rollout:
@@ -175,7 +177,7 @@ class Policy(nn.Module):
                 order, and its cuts are the anchors of the new cuts.
             temperature: as `decisions.Chooser` takes it.
         """
-        view, encoding = rollout.view, self.encoder(rollout.view)
+        view, encoding = rollout.view, rollout.encoding
         picked = torch.tensor(rows)
         given = {name: d.select(picked) for name, d in rollout.decisions.items()}
         slots = [rollout.slots[i] for i in rows]
@@ -185,7 +187,7 @@ class Policy(nn.Module):
         parts, partitions = self.partitioner.vary(view, encoding, slots, scheduled, given, parents, choose)
         decisions = {"schedule": given["schedule"], **parts}
         log_probs = self._log_probs(encoding, decisions, logits, scheduled)
-        return Rollout(view, decisions, log_probs, slots, partitions)
+        return Rollout(view, encoding, decisions, log_probs, slots, partitions)
 
     def _promising(self, view: ProblemView, slots: list[tuple[Slot, ...]], number: int, greedy_first: bool) -> Tensor:
         """Rows of the slots that the estimate likes best, best first; a greedy one stays in front."""

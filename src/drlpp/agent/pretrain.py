@@ -75,8 +75,8 @@ class PretrainConfig:
     """
 
     seed: int = 0
-    imitation_iterations: int = 240
-    iterations: int = 240
+    imitation_iterations: int = 480
+    iterations: int = 120
     problems: int = 6
     episodes: int = 32
     repeats: int = 2

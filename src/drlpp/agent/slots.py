@@ -28,6 +28,7 @@ MAX_SLOTS = 48
 """No more slots than this, however many devices there are."""
 NUM_CHOICE_FEATURES = 20
 _FINE_COUNTS = 8
+_PARTS = (2, 3, 4, 6, 8)
 _ROW_STATE = (
     *("_open_speed", "_open_count", "_open_class", "_open_host", "_before_class"),
     *("_takes", "_speed", "_memory", "_spans", "_parts"),
@@ -40,20 +41,26 @@ class Choices:
     """The choices of one scheduler decision: the same list at every step, masked.
 
     In this order: the end; a new slot of some devices of a class; the same joined to the open slot; a new slot of a
-    *bundle*, which is all devices left in several classes (everything, a host, a type, the types above a speed).
+    *bundle*, which is all devices left in several classes (everything, a host, a type, the types above a speed), or
+    the same part, such as half, of the devices of several classes on more than one host: for stages of which each has
+    a replica on every host, so that micro-batches stay on theirs.
 
     Attributes:
         device_class: ``[N]`` class of the devices; the first class of a bundle; 0 for the end.
-        count: ``[N]`` how many; 0 for the end and for bundles (all that are left).
+        count: ``[N]`` how many; 0 for the end and for bundles.
+        part: ``[N]`` part of the class's devices; 0 for the end.
         joins: ``[N]`` adds to the open slot instead of opening one.
-        bundles: ``[G, C]`` classes of each bundle; the last G choices.
+        bundles: ``[G, C]`` at most so many devices of each class; the last G choices.
+        whole: ``[G]`` bundles that are all that is left, not a part.
         mix: ``[N, C]`` part of each class in the choice, by number of devices; 0 for the end.
     """
 
     device_class: Ints
     count: Ints
+    part: Floats
     joins: Bools
-    bundles: Bools
+    bundles: Ints
+    whole: Bools
     mix: Floats
 
     @property
@@ -64,30 +71,35 @@ class Choices:
     def of(cls, t: Tables) -> Choices:
         """The choices that a cluster offers."""
         pairs = [(c, k) for c, size in enumerate(t.size.tolist()) for k in (_counts(size) if t.may_replicate else [1])]
-        bundles = _bundles(t) if t.may_replicate else np.zeros((0, t.num_classes), dtype=bool)
+        bundles = _bundles(t) if t.may_replicate else np.zeros((0, t.num_classes), dtype=np.int64)
         rounds = 2 if t.may_replicate else 1
-        device_class = np.array([0, *([c for c, _ in pairs] * rounds), *bundles.argmax(axis=1)], dtype=np.int64)
+        first = (bundles > 0).argmax(axis=1)
+        device_class = np.array([0, *([c for c, _ in pairs] * rounds), *first], dtype=np.int64)
         count = np.array([0, *([k for _, k in pairs] * rounds), *([0] * len(bundles))], dtype=np.int64)
         joins = np.zeros(len(count), dtype=bool)
         joins[1 + len(pairs) : 1 + len(pairs) * rounds] = rounds > 1
         mix = np.zeros((len(count), t.num_classes))
         mix[np.arange(len(count)), device_class] = 1.0
         mix[0] = 0.0
-        weighted = bundles * t.size
-        mix[len(count) - len(bundles) :] = weighted / np.maximum(weighted.sum(axis=1, keepdims=True), 1)
-        return cls(device_class, count, joins, bundles, mix)
+        mix[len(count) - len(bundles) :] = bundles / np.maximum(bundles.sum(axis=1, keepdims=True), 1)
+        part = count / t.size[device_class]
+        part[len(count) - len(bundles) :] = bundles[np.arange(len(bundles)), first] / t.size[first]
+        whole = ((bundles == t.size) | (bundles == 0)).all(axis=1)
+        return cls(device_class, count, part, joins, bundles, whole, mix)
 
 
 def _counts(size: int) -> list[int]:
     return sorted({*range(1, min(size, _FINE_COUNTS) + 1), *(x for x in _COARSE_COUNTS if x < size), size})
 
 
-def _bundles(t: Tables) -> Bools:
-    """``[G, C]`` distinct sets of at least two classes."""
+def _bundles(t: Tables) -> Ints:
+    """``[G, C]`` distinct numbers of devices of at least two classes: first all of each, then parts."""
     speeds = np.unique(t.speed)
-    sets = [t.speed >= s for s in speeds] + [t.speed == s for s in speeds] + [t.host == h for h in np.unique(t.host)]
-    distinct = {tuple(s.tolist()): None for s in sets if s.sum() > 1}
-    return np.array(list(distinct), dtype=bool).reshape(-1, t.num_classes)
+    several = [t.speed >= s for s in speeds] + [t.speed == s for s in speeds]
+    sets = [s for s in several + [t.host == h for h in np.unique(t.host)] if s.sum() > 1]
+    parts = [s * (t.size // q) for s in several for q in _PARTS if len(set(t.host[s])) > 1 and t.size[s].min() >= q]
+    distinct = {tuple(b.tolist()): None for b in [s * t.size for s in sets] + parts}
+    return np.array(list(distinct), dtype=np.int64).reshape(-1, t.num_classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +125,8 @@ class SlotState:
         self._max_slots = min(MAX_SLOTS, t.num_ops, int(t.size.sum()))
         self._total_speed = float((t.speed * t.size).sum())
         self._several_hosts = np.zeros(choices.num, dtype=bool)  # of a bundle
-        self._several_hosts[choices.num - len(choices.bundles) :] = [len(set(t.host[b])) > 1 for b in choices.bundles]
+        several = [len(set(t.host[b > 0])) > 1 for b in choices.bundles]
+        self._several_hosts[choices.num - len(choices.bundles) :] = several
         self.remaining = np.tile(t.size, (batch, 1))
         self.num_slots = np.zeros(batch, dtype=np.int64)
         self.closed = np.zeros(batch)
@@ -135,8 +148,8 @@ class SlotState:
         self._memory = np.broadcast_to(t.memory[c.device_class], shape).copy()
         self._spans = np.zeros(shape, dtype=bool)
         self._parts = np.ones(shape, dtype=np.int64)
-        for g, members in enumerate(c.bundles, start=c.num - len(c.bundles)):
-            left = self.remaining * members
+        for g, most in enumerate(c.bundles, start=c.num - len(c.bundles)):
+            left = np.minimum(self.remaining, most)
             some = left > 0
             self._takes[:, g] = left.sum(axis=1)
             self._speed[:, g] = np.where(some, t.speed, np.inf).min(axis=1, initial=np.inf)
@@ -153,6 +166,9 @@ class SlotState:
         first_bundle = c.num - len(c.bundles)
         legal = (self._takes > 0) & (self._takes <= self.remaining[:, c.device_class])
         legal[:, first_bundle:] = self._parts[:, first_bundle:] > 1
+        for g in np.flatnonzero(~c.whole).tolist():  # all of the part, and not all that is left: that is another choice
+            rest = (self.remaining - c.bundles[g])[:, c.bundles[g] > 0]
+            legal[:, first_bundle + g] = (rest >= 0).all(axis=1) & (rest > 0).any(axis=1)
         join_ok = (self.num_slots > 0)[:, None] & (c.device_class > self._open_class[:, None])
         open_ok = (self.num_slots < self._max_slots)[:, None]
         legal &= np.where(c.joins, join_ok, open_ok)
@@ -241,7 +257,7 @@ class SlotState:
             ending,
             np.log2(np.maximum(count, 1)) / 3.0 * real,
             self._takes / np.maximum(self.remaining.sum(axis=1), 1)[:, None] * real,
-            np.broadcast_to(np.where(c.count > 0, c.count / t.size[k], 1.0) * real, shape),
+            np.broadcast_to(c.part, shape),
             log_ratio(share * float(t.size.sum())) * real,
             start,
             end * real,
@@ -293,7 +309,8 @@ class SlotState:
         g = choice - (c.num - len(c.bundles))
         if g < 0:
             return [(int(c.device_class[choice]), int(c.count[choice]))]
-        return [(int(k), int(self.remaining[b, k])) for k in np.flatnonzero(c.bundles[g] & (self.remaining[b] > 0))]
+        taken = np.minimum(self.remaining[b], c.bundles[g])
+        return [(int(k), int(taken[k])) for k in np.flatnonzero(taken)]
 
     def slots(self) -> list[tuple[Slot, ...]]:
         """The slots of each episode so far."""
@@ -302,14 +319,9 @@ class SlotState:
 
 def canonical(slots: tuple[Slot, ...], t: Tables) -> tuple[Slot, ...]:
     """The same slots on other hosts that are alike: the first of them in use is the first in number, and so on."""
-    classes: dict[int, list[int]] = {}
-    for k, h in enumerate(t.host.tolist()):
-        classes.setdefault(h, []).append(k)
-    place = {k: i for members in classes.values() for i, k in enumerate(members)}
-    first = {h: int(np.append(np.flatnonzero(t.twins_before[h]), h)[0]) for h in classes}
-    twins: dict[int, list[int]] = {}
-    for h in sorted(classes):
-        twins.setdefault(first[h], []).append(h)
+    left: dict[int, list[int]] = {}
+    for h, first in enumerate(t.first_like.tolist()):
+        left.setdefault(first, []).append(h)
     name: dict[int, int] = {}
     out = []
     for slot in slots:
@@ -317,8 +329,8 @@ def canonical(slots: tuple[Slot, ...], t: Tables) -> tuple[Slot, ...]:
         for k, count in sorted(slot.parts, key=lambda part: (-part[1], part[0])):
             h = int(t.host[k])
             if h not in name:
-                name[h] = twins[first[h]].pop(0)
-            parts.append((classes[name[h]][place[k]], count))
+                name[h] = left[int(t.first_like[h])].pop(0)
+            parts.append((k + int(t.first_class[name[h]] - t.first_class[h]), count))
         out.append(Slot(tuple(sorted(parts))))
     return tuple(out)
 
@@ -326,7 +338,7 @@ def canonical(slots: tuple[Slot, ...], t: Tables) -> tuple[Slot, ...]:
 def spell(slots: Sequence[tuple[Slot, ...]], t: Tables, choices: Choices) -> list[list[int] | None]:
     """The decisions that lead to given `canonical` slots, the end included; None where there are none.
 
-    A slot of all that is left of several classes is spelled as a bundle where there is one.
+    A slot of all that is left of several classes, or of a part of them, is spelled as a bundle where there is one.
     """
     return [_spell(episode, t, choices) for episode in slots]
 
@@ -342,9 +354,10 @@ def _spell(slots: tuple[Slot, ...], t: Tables, choices: Choices) -> list[int] | 
         taken = np.zeros_like(remaining)
         for k, count in slot.parts:
             taken[k] = count
-        bundle = [g for g, members in enumerate(choices.bundles) if np.array_equal(taken, remaining * members)]
+        all_left = (np.minimum(remaining, choices.bundles) == taken).all(axis=1)
+        bundle = [g for g in np.flatnonzero(all_left) if choices.whole[g] or np.array_equal(taken, choices.bundles[g])]
         if len(slot.parts) > 1 and bundle:
-            out.append(first_bundle + bundle[0])
+            out.append(first_bundle + int(bundle[0]))
         else:
             for place, (k, count) in enumerate(slot.parts):
                 choice = index.get((place > 0, k, count))

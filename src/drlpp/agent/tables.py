@@ -26,7 +26,7 @@ class Tables:
     Attributes:
         class_devices: per class, its device ids in order.
         time_s: ``[C, n]`` forward and backward seconds per micro-batch.
-        forward_s: ``[C, n]`` forward seconds.
+        forward_s, weight_grad_s: ``[C, n]`` seconds of the forward pass, and of the gradients of the weights.
         resident: ``[n]`` bytes of parameters, gradients and optimizer state.
         params: ``[n]`` parameter bytes (what replicas all-reduce).
         saved: ``[n]`` bytes kept for the backward pass per micro-batch.
@@ -38,7 +38,9 @@ class Tables:
         speed: ``[C]`` micro-batches of the whole graph per second on one device.
         size: ``[C]`` devices.
         host: ``[C]`` host index.
-        twins_before: ``[H, H]`` for each host, the ones before it that are like it: same ports, same devices.
+        first_class: ``[H]`` of each host; its classes follow one another.
+        first_like: ``[H]`` the first host that is like each: same ports, same devices.
+        twins_before: ``[H, H]`` for each host, the ones before it that are like it.
         memory: ``[C]`` bytes of one device.
         bandwidth, latency_s: ``[C, C]`` between devices of two classes (on the diagonal: two devices of the class).
         port_bandwidth: ``[C]`` bytes per second of the host's network port (1e30 if there is none).
@@ -51,6 +53,7 @@ class Tables:
     class_devices: tuple[tuple[int, ...], ...]
     time_s: Floats
     forward_s: Floats
+    weight_grad_s: Floats
     resident: Floats
     params: Floats
     saved: Floats
@@ -65,6 +68,8 @@ class Tables:
     speed: Floats
     size: Ints
     host: Ints
+    first_class: Ints
+    first_like: Ints
     twins_before: NDArray[np.bool_]
     memory: Floats
     bandwidth: Floats
@@ -134,6 +139,7 @@ def build_tables(problem: PlanningProblem) -> Tables:
         class_devices=members,
         time_s=np.ascontiguousarray(time_s),
         forward_s=np.ascontiguousarray(times.forward_s[types]),
+        weight_grad_s=np.ascontiguousarray(times.weight_grad_s[types]),
         resident=graph.op_param_bytes * problem.training.bytes_per_param_byte,
         params=graph.op_param_bytes,
         saved=graph.op_saved_bytes,
@@ -148,6 +154,8 @@ def build_tables(problem: PlanningProblem) -> Tables:
         speed=speed,
         size=size,
         host=cluster.host_index[first],
+        first_class=np.searchsorted(cluster.host_index[first], np.arange(len(looks))),
+        first_like=kinds,
         twins_before=np.tril(kinds[:, None] == kinds, k=-1),
         memory=cluster.memory_bytes[first],
         bandwidth=bandwidth,

@@ -27,7 +27,7 @@ drlpp train-policy -o runs/policy --resume --hours 1
 
 drlpp train-policy timm:resnet18 --cluster my.yaml --reward measured -o runs/resnet18"""
 _EMULATED_S = 0.5
-_ITERATIONS = 240
+_ITERATIONS = 120
 _ITERATIONS_ON_PROBLEM = 20
 
 
@@ -65,7 +65,7 @@ def train_policy(
     ] = None,
     imitation_iterations: Annotated[
         int, typer.Option("--imitation-iterations", help="Iterations of the warm start before PPO.", min=0)
-    ] = 240,
+    ] = 480,
     models: Annotated[
         bool, typer.Option("--models/--generated-only", help="Also train on captured timm and transformers models.")
     ] = True,
