@@ -7,6 +7,7 @@ by construction of the masks; nothing is repaired afterwards.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +28,8 @@ PARTS = ("schedule", "order", "walk", "cut", "recompute")
 """Names of the kinds of decisions, in the order of the columns of log-probabilities."""
 _CANDIDATES = 8
 """Slots drawn for each that is kept, where a planner draws."""
+_LIKED = 0.25
+"""Part of the slots that are kept for their estimate alone."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,9 +137,9 @@ class Policy(nn.Module):
             num_episodes: per problem; rounded up to a multiple of `repeats`.
             repeats: partitions that are drawn for the same slots.
             greedy_first: episode 0 of each problem takes the most probable choices.
-            distinct: draw more slots than episodes without replacement, keep those of the best estimate, and give each
-                the most probable partition; if there are fewer slots than episodes, the other episodes are further
-                partitions of them. What a planner wants, while PPO needs independent episodes.
+            distinct: draw more slots than episodes without replacement, keep those of the best estimate and of each
+                kind, and give each the most probable partition; if there are fewer slots than episodes, the other
+                episodes are further partitions of them. What a planner wants, while PPO needs independent episodes.
         """
         return [self._sample(view, num_episodes, repeats, greedy_first, distinct, generator) for view in views]
 
@@ -190,11 +193,23 @@ class Policy(nn.Module):
         return Rollout(view, encoding, decisions, log_probs, slots, partitions)
 
     def _promising(self, view: ProblemView, slots: list[tuple[Slot, ...]], number: int, greedy_first: bool) -> Tensor:
-        """Rows of the slots that the estimate likes best, best first; a greedy one stays in front."""
+        """Rows of so many slots; a greedy one stays in front.
+
+        A part are those that the estimate likes best. It errs alike on slots that are alike, so the others are the best
+        of each kind in turn, where a kind is the numbers of replicas of the slots in ascending order.
+        """
         value = estimate(view, slots)
         if greedy_first:
             value[0] = 0.0
-        return torch.from_numpy(np.argsort(value, kind="stable")[:number])
+        liked = np.argsort(value, kind="stable")
+        best, rest = np.split(liked, [int(_LIKED * number)])
+        seen: Counter[tuple[int, ...]] = Counter()
+        turn = []
+        for i in rest.tolist():
+            kind = tuple(sorted(slot.replicas for slot in slots[i]))
+            turn.append(seen[kind])
+            seen[kind] += 1
+        return torch.from_numpy(np.concatenate([best, rest[np.argsort(turn, kind="stable")]])[:number])
 
     def _log_probs(
         self, encoding: Encoding, decisions: dict[str, Decisions], logits: Tensor, scheduled: Tensor
