@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from planner_cases import levels_cluster, profile, small_problem
 
+from drlpp.graph.synthetic import chain_graph
 from drlpp.plan import Assignment
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds import lower_bound
@@ -70,3 +71,17 @@ def test_a_device_may_take_part_in_several_stages():
     search = Search("test", problem, Budget(60), 0)
     offer_set_plans(search, np.random.default_rng(0))
     assert search.best_value == pytest.approx(0.20605, rel=1e-3)
+
+
+def test_a_graph_without_work_stays():
+    graph = chain_graph(4, forward_s=0.0)
+    problem = PlanningProblem.build(graph, levels_cluster(2, 1e9), objective="steady-state")
+    start = Assignment(np.array([0, 0, 1, 1]), ((0,), (1,)))
+    assert anneal_exactly(problem, start, moves=10, hot=0.1, cold=1e-4, seed=0).stage_of_op.tolist() == [0, 0, 1, 1]
+
+
+def test_all_on_one_device_is_best_without_work():
+    graph = chain_graph(4, forward_s=0.0, tensor_bytes=1e6)
+    problem = PlanningProblem.build(graph, levels_cluster(2, 1e9), objective="steady-state")
+    start = Assignment(np.array([0, 0, 1, 1]), ((0,), (1,)))
+    assert anneal_exactly(problem, start, moves=200, hot=0.1, cold=1e-4, seed=0).num_stages == 1

@@ -58,10 +58,14 @@ def _anneal(  # type: ignore[no-untyped-def]
     num = len(state.labels)
     scale = (state.load + state.tied_load).max()
     best_labels = state.labels.copy()
+    if scale == 0.0:
+        return best_labels  # type: ignore[no-any-return]
     energy = best = _energy(state, scale)
     cooling = (cold / hot) ** (1.0 / max(1, moves))
     heat = hot
     for _ in range(moves):
+        if best == 0.0:
+            break
         heat *= cooling
         op = np.random.randint(num)
         low, high = 0, num_stages - 1
