@@ -11,6 +11,7 @@ from drlpp.agent.features import problem_view
 from drlpp.agent.policy import PolicyConfig
 from drlpp.agent.proposals import propose
 from drlpp.agent.rollout import Rewarder
+from drlpp.agent.slots import Slot
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.graph.stages import check_partition
 from drlpp.graph.synthetic import random_graph
@@ -71,3 +72,16 @@ def test_one_device():
     problem = PlanningProblem.build(graph, cluster, num_microbatches=2)
     found = drawn(problem, random_policy(PolicyConfig(width=8, num_layers=1), 0), 4)
     assert {assignment.devices for _, assignment in found} == {((0,),)}
+
+
+def test_the_sieve_keeps_the_best_of_each_kind(problem, policy, monkeypatch):
+    def of(*replicas):
+        return tuple(Slot(((0, r),)) for r in replicas)
+
+    # what the estimate likes best is all of one kind; the order of the slots makes no other kind
+    slots = [of(1, 1, 2), of(1, 2, 1), of(2, 1, 1), of(1, 1, 1), of(3, 1), of(1, 3), of(4), of(2, 1, 1)]
+    monkeypatch.setattr("drlpp.agent.policy.estimate", lambda view, drawn: np.arange(8.0))
+    kept = policy._promising(problem_view(problem), slots, 4, greedy_first=False).tolist()
+    assert kept == [0, 1, 3, 4]
+    assert policy._promising(problem_view(problem), slots, 8, greedy_first=False).tolist() == [0, 1, 2, 3, 4, 6, 5, 7]
+    assert policy._promising(problem_view(problem), slots, 1, greedy_first=True).tolist() == [0]
