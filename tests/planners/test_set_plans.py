@@ -78,6 +78,8 @@ def test_a_graph_without_work_stays():
     problem = PlanningProblem.build(graph, levels_cluster(2, 1e9), objective="steady-state")
     start = Assignment(np.array([0, 0, 1, 1]), ((0,), (1,)))
     assert anneal_exactly(problem, start, moves=10, hot=0.1, cold=1e-4, seed=0).stage_of_op.tolist() == [0, 0, 1, 1]
+    offer_set_plans(Search("test", problem, Budget(10.0), 0), np.random.default_rng(0))
+    assert lower_bound(problem).value_s == 0.0
 
 
 def test_all_on_one_device_is_best_without_work():

@@ -205,8 +205,8 @@ def _fill_bounds(problem: PlanningProblem, rows: SetRows) -> list[Bound]:
 
 
 def _sets_bound(rows: SetRows, budget: Budget) -> float:
-    """The bound by sets of devices; 0 where the problem is too large for it."""
-    if rows.too_large:
+    """The bound by sets of devices; 0 where the problem is out of its reach."""
+    if rows.out_of_reach:
         return 0.0
     low = rows.work_s  # what does not exist at one value exists at none below it, so every "no" is a bound
     for width, small, skips, part in SEARCHES:

@@ -51,7 +51,7 @@ def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
     if problem.objective != "steady-state":
         return
     rows = SetRows(problem, op_arrays(problem))
-    if rows.too_large:
+    if rows.out_of_reach:
         return
     moves = min(MAX_MOVES, MOVES_PER_OP * problem.graph.num_ops)
 

@@ -92,10 +92,11 @@ class SetRows:
         return out
 
     @property
-    def too_large(self) -> bool:
-        """The path or the cluster exceeds what is asked about."""
+    def out_of_reach(self) -> bool:
+        """The path or the cluster exceeds what is asked about, or there is no work."""
         kinds = math.prod(int(n) + 1 for n in self._count)
-        return len(self._path) > MAX_PATH or self._count.sum() > MAX_DEVICES or kinds > MAX_KINDS_OF_SET
+        too_large = len(self._path) > MAX_PATH or self._count.sum() > MAX_DEVICES or kinds > MAX_KINDS_OF_SET
+        return too_large or self.work_s == 0.0
 
     def find(
         self,
