@@ -31,12 +31,13 @@ def variants(iterations: int) -> dict[str, PretrainConfig]:
     base = PretrainConfig(
         imitation_iterations=warm, iterations=iterations - warm, validate_every=iterations, validation_problems=1
     )
+    ppo = dataclasses.replace(base, imitation_iterations=0, iterations=iterations)  # imitation teaches the scheduler
     return {
         "full": base,
         "no encoder (features only)": dataclasses.replace(base, policy=PolicyConfig(num_layers=0)),
         "no recurrence": dataclasses.replace(base, policy=PolicyConfig(recurrent=False)),
-        "no scheduler (stage i on device i)": dataclasses.replace(base, policy=PolicyConfig(scheduler=False)),
-        "no imitation": dataclasses.replace(base, imitation_iterations=0, iterations=iterations),
+        "no scheduler (stage i on device i)": dataclasses.replace(ppo, policy=PolicyConfig(scheduler=False)),
+        "no imitation": ppo,
     }
 
 
