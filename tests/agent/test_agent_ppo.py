@@ -5,10 +5,16 @@ import itertools
 import pytest
 import torch
 
+from drlpp.agent.checkpoint import random_policy
+from drlpp.agent.features import problem_view
 from drlpp.agent.partitioner import WALK
+from drlpp.agent.policy import PolicyConfig
 from drlpp.agent.ppo import Batch, Ppo, PpoConfig, advantages, clipped_objective, expected_raise
 from drlpp.agent.rollout import Rewarder
+from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.errors import InputError
+from drlpp.graph.synthetic import chain_graph
+from drlpp.problem import PlanningProblem
 
 
 def test_the_clipped_objective_by_hand():
@@ -101,9 +107,6 @@ def test_the_order_of_the_walk_is_learned(policy, view, generator):
 
 
 def test_the_penalty_keeps_the_policy_near_the_reference(view, generator):
-    from drlpp.agent.checkpoint import random_policy
-    from drlpp.agent.policy import PolicyConfig
-
     moved = {}
     for kl in (0.0, 100.0):
         policy = random_policy(PolicyConfig(width=8, num_layers=1), 0)
@@ -114,3 +117,16 @@ def test_the_penalty_keeps_the_policy_near_the_reference(view, generator):
         now = policy.evaluate(view, rollout.decisions).log_probs
         moved[kl] = (now - rollout.log_probs).abs().mean().item()
     assert moved[100.0] < 0.5 * moved[0.0]
+
+
+def test_nothing_is_learned_where_nothing_is_decided(generator):
+    device = DeviceType(name="device", memory_bytes=10**9)
+    cluster = Cluster("one", (device,), (Host(name="host", devices=("device",), link=Link(bandwidth=1e9)),))
+    view = problem_view(PlanningProblem.build(chain_graph(1), cluster, num_microbatches=4))
+    policy = random_policy(PolicyConfig(width=8, num_layers=1, scheduler=False), 0)
+    before = [p.detach().clone() for p in policy.parameters()]
+    rollout = policy.sample([view], 8, generator)[0]
+    assert not any(d.valid.any() for d in rollout.decisions.values())
+    Ppo(policy, PpoConfig()).update([Batch(rollout, torch.zeros(8))], generator)
+    for parameter, old in zip(policy.parameters(), before, strict=True):
+        assert torch.equal(parameter, old)

@@ -163,7 +163,8 @@ class Ppo:
                 for batch, advantage, split in zip(batches, scaled, splits, strict=True):
                     if k < len(split):
                         loss, metrics = self._loss(batch, advantage, split[k])
-                        (loss / len(batches)).backward()
+                        if loss.requires_grad:  # in a problem without a choice nothing is learned
+                            (loss / len(batches)).backward()
                         for key, value in metrics.items():
                             totals[key] = totals.get(key, 0.0) + value / len(batches)
                 norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
