@@ -157,7 +157,11 @@ def test_compressed_traces_are_read_too(traces, tmp_path):
     assert [op.kind for op in read_graph(tmp_path / "own.json.gz").ops] == [op.kind for op in g.ops]
 
 
-@pytest.mark.parametrize("content", [None, b"{}", gzip.compress(b"{}" * 99)[:20], gzip.compress(b"\xff")])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"{}", gzip.compress(b"{}" * 99)[:20], gzip.compress(b"\xff")],
+    ids=["no file", "not compressed", "cut short", "not text"],  # gzip writes the time
+)
 def test_files_that_cannot_be_decompressed(tmp_path, content):
     path = tmp_path / "kineto.json.gz"
     if content is not None:
