@@ -46,10 +46,12 @@ class Heartbeat:
     def __init__(self, path: Path) -> None:
         self._where: Callable[[], Where] = lambda: Where(what="the building of the model")
         self._path = path
+        self._news = threading.Event()
 
     def follow(self, where: Callable[[], Where]) -> None:
-        """From now on asks `where` for the place."""
+        """From now on asks `where` for the place; at once, the first time."""
         self._where = where
+        self._news.set()
 
     def start(self) -> None:
         """Starts the thread."""
@@ -63,7 +65,8 @@ class Heartbeat:
                 last, since = now, time.monotonic()
             seen = dataclasses.replace(now, for_s=time.monotonic() - since)
             write_atomically(self._path, json.dumps(dataclasses.asdict(seen)))
-            time.sleep(INTERVAL_S)
+            self._news.wait(INTERVAL_S)
+            self._news.clear()
 
 
 class Watch:
