@@ -270,8 +270,7 @@ class _Run:
         starts = [Start(value, self.coarse.expand(assignment), "policy") for value, assignment in drawn]
         best = sorted(starts, key=lambda start: start.value_s)[:_OFFERED]
         for start in best:
-            value = self.search.offer(start.assignment)
-            self.policy_s = min(self.policy_s, value if self.search.last_feasible else math.inf)
+            self.policy_s = min(self.policy_s, self._offer(start.assignment))
         judging_s = self.judging_s - judged
         self.clock.sampling_s += offering - before - judging_s
         self.clock.evaluation_s += self.budget.elapsed_s - offering + judging_s
@@ -344,7 +343,7 @@ class _Run:
         def on_iteration(row: Iteration) -> bool:
             nonlocal best
             if self.rewarder.best is not None:
-                best = min(best, self._policy_value(self.rewarder.best[1]))
+                best = min(best, self._offer(self.coarse.expand(self.rewarder.best[1])))
             if writer is not None:
                 for key, value in row.items():
                     writer.add_scalar(key, value, int(row["iteration"]))
@@ -357,8 +356,9 @@ class _Run:
         if writer is not None:
             writer.close()
 
-    def _policy_value(self, assignment: Assignment) -> float:
-        value = self.search.offer(self.coarse.expand(assignment))
+    def _offer(self, assignment: Assignment) -> float:
+        """The value of an assignment of the ops, offered; inf if it does not fit."""
+        value = self.search.offer(assignment)
         return value if self.search.last_feasible else math.inf
 
 

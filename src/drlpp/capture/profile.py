@@ -125,7 +125,7 @@ def profile(
     clock = _Clock(_device(device), repeats)
     store = _Store(cache, clock.machine)
     if clock.on_gpu:
-        captured = _on_device(captured, clock.device)
+        captured = _copy_on_device(captured, clock.device)
     calls = node_costs(captured.module, captured.no_grad).calls
     buffers = {name: tensor.clone() for name, tensor in captured.module.named_buffers()}
     num_known = len(store.seconds)
@@ -271,7 +271,14 @@ class _Clock:
 
     def seconds(self, prepare: Callable[[], Any], run: Callable[[Any], Any]) -> float:
         """Median seconds of `run(prepare())`, of which only `run` counts."""
-        once = self._once_on_gpu if self.on_gpu else self._once
+        return self._median(self._kernels if self.on_gpu else self._once, prepare, run)
+
+    def _median(
+        self,
+        once: Callable[[Callable[[], Any], Callable[[Any], Any]], float],
+        prepare: Callable[[], Any],
+        run: Callable[[Any], Any],
+    ) -> float:
         return statistics.median([once(prepare, run) for _ in range(self._repeats + 1)][1:])  # the first is the warm-up
 
     def _once(self, prepare: Callable[[], Any], run: Callable[[Any], Any]) -> float:
@@ -284,7 +291,7 @@ class _Clock:
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - start
 
-    def _once_on_gpu(self, prepare: Callable[[], Any], run: Callable[[Any], Any]) -> float:
+    def _kernels(self, prepare: Callable[[], Any], run: Callable[[Any], Any]) -> float:
         """Seconds that the GPU takes: it sleeps until all is launched, unless that needs a result of the GPU."""
         cycles = _HEAD_START
         while True:
@@ -341,16 +348,13 @@ class _Clock:
         before = [p.grad for p in parameters]
         one_stage = [0] * captured.graph.num_ops
         try:
-            times = [
-                self._once(lambda: None, lambda _: run_stages(captured, one_stage)) for _ in range(self._repeats + 1)
-            ]
-            return statistics.median(times[1:])
+            return self._median(self._once, lambda: None, lambda _: run_stages(captured, one_stage))
         finally:
             for p, grad in zip(parameters, before, strict=True):
                 p.grad = grad
 
 
-def _on_device(captured: CapturedModel, device: torch.device) -> CapturedModel:
+def _copy_on_device(captured: CapturedModel, device: torch.device) -> CapturedModel:
     """A copy of the model on `device`."""
     module = copy.deepcopy(captured.module).to(device)
     for node in module.graph.nodes:

@@ -238,12 +238,12 @@ class Channel:
         meanwhile. In the order of a schedule ranks could wait for each other in a circle; in this one they cannot.
         """
         here = self._rank_of[self._device]
-        for low, high in sorted({(min(here, r), max(here, r)) for d, _ in self._queues for r in [self._rank_of[d]]}):
+        for other in sorted({self._rank_of[device] for device, _ in self._queues}):
             byte = torch.zeros(1, dtype=torch.uint8, device=self._torch_device)
-            if here == low:
-                dist.send(byte, high)
+            if here < other:
+                dist.send(byte, other)
             else:
-                dist.recv(byte, low)
+                dist.recv(byte, other)
 
     def begin(self) -> None:
         """Starts a step."""

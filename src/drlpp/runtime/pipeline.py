@@ -158,8 +158,8 @@ class Pipeline:
             ExecutionError: another rank hangs or has died.
         """
         m = self.plan.num_microbatches
-        if batch is not None:
-            self._microbatches.given = split_batch(batch, self._example, m, self._microbatches.example)
+        needed = self._microbatches.example
+        self._microbatches.given = None if batch is None else split_batch(batch, self._example, m, needed)
         self._losses.clear()
         self._reducer.begin()
         if self._executor is not None:
@@ -340,12 +340,12 @@ class _Microbatches:
 
     def take(self, names: Sequence[str], microbatch: int) -> Microbatch:
         """The tensors of a micro-batch that have one of the given names."""
+        wanted = {n: self.example[n] for n in names if n in self.example}
         if self.given is None:
-            wanted = {n: self.example[n] for n in names if n in self.example}
             part = draw(wanted, self._context.seed, self._context.step, microbatch)
         else:
             part = self.given[microbatch]
-        return {n: part[n].to(self._device, non_blocking=True) for n in names if n in self.example}
+        return {n: part[n].to(self._device, non_blocking=True) for n in wanted}
 
 
 class _Tensors:
