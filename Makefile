@@ -1,5 +1,6 @@
 # Everything runs from here; .ci/run calls the same targets.
 #   make quickstart   install, plan a real model for a mixed cluster, train a small one for real, write a report
+#   make native       compile src/native again where it changed (`make test` and the others do so by themselves)
 #   make test         install, run the whole suite
 #   make test-fast    the suite without its slow tests (under two minutes)
 #   make check        formatter, linter, type checker
@@ -10,9 +11,15 @@ BIN    := $(VENV)/bin
 OUT    ?= out
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install quickstart test test-fast check docs format clean
+# the compiled part of drlpp, and when it was last built
+BUILT  := build/native.stamp
+NATIVE := setup.py $(shell find src/native -name '*.cpp' -o -name '*.h')
 
-install: $(VENV)/.installed
+.PHONY: install native quickstart test test-fast check docs format clean
+
+install: $(VENV)/.installed $(BUILT)
+
+native: $(BUILT)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (torch is large: one to three minutes)"
@@ -20,6 +27,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
+	@mkdir -p build && touch $(BUILT)
+
+$(BUILT): $(VENV)/.installed $(NATIVE)
+	@echo "compiling src/native"
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@mkdir -p build && touch $@
 
 quickstart: install
 	@BIN=$(BIN) OUT=$(OUT) sh examples/quickstart.sh

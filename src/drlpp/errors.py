@@ -11,6 +11,7 @@
     |  |- CaptureError    models that cannot be captured
     |- InfeasibleError                   no plan fits the problem (memory, devices)   -> exit status 3
     |- ExecutionError                    a run that started and failed                -> exit status 1
+    |- InstallationError                 drlpp itself is not built as it should be    -> exit status 1
 
 Every message says what and where, the value that was found, the rule, and the fix, in one line.
 """
@@ -55,6 +56,10 @@ class InfeasibleError(DrlppError):
 
 class ExecutionError(DrlppError):
     """A run that started did not finish as it should."""
+
+
+class InstallationError(DrlppError, ImportError):
+    """The compiled part of drlpp is missing, or was built from other sources."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

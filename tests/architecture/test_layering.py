@@ -13,6 +13,8 @@ LEVEL = {
     "__init__": 10,
     "__main__": 10,
     "errors": 0,
+    "native": 0,
+    "_native": 0,
     "units": 0,
     "files": 0,
     "seeds": 0,
@@ -37,7 +39,14 @@ LEVEL = {
     "bench": 8,
     "cli": 9,
 }
-SAME_LEVEL_ALLOWED = {("units", "errors"), ("files", "errors"), ("training", "errors"), ("specs", "errors")}
+SAME_LEVEL_ALLOWED = {
+    ("units", "errors"),
+    ("native", "errors"),
+    ("native", "_native"),
+    ("files", "errors"),
+    ("training", "errors"),
+    ("specs", "errors"),
+}
 FORBIDDEN = {("runtime", "sim"), ("report", "agent"), ("export", "agent")}
 TORCH_ALLOWED = {"capture", "runtime", "agent", "threads"}
 

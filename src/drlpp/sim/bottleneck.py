@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.schedules.arena import entry, filled, kernel, with_arena
+from drlpp.native import library
+from drlpp.schedules.arena import filled, kernel
 from drlpp.schedules.placed import PlacedStages
 
 LONGEST_PERIOD = 10_000
@@ -23,9 +24,7 @@ LONGEST_PERIOD = 10_000
 
 def device_loads(placed: PlacedStages) -> NDArray[np.float64]:
     """``[U]`` seconds per micro-batch of each used device."""
-    loads = np.empty(len(placed.used))
-    with_arena(lambda arena: _loads_alone(arena, placed, loads))
-    return loads
+    return library.device_loads(placed)
 
 
 @kernel
@@ -85,8 +84,3 @@ def write_loads(arena, p, load):  # type: ignore[no-untyped-def]
     for g in range(len(p.group_s)):
         for i in range(p.group_off[g], p.group_off[g + 1]):
             load[p.group_device[i]] += p.group_s[g] / p.num_microbatches
-
-
-@entry
-def _loads_alone(arena, p, load):  # type: ignore[no-untyped-def]
-    write_loads(arena, p, load)

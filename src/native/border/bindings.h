@@ -1,0 +1,10 @@
+// The rooms of the library; each tells Python of its functions.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace drlpp {
+
+void bind_cost(pybind11::module_& module);
+
+}  // namespace drlpp

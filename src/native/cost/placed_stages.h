@@ -1,0 +1,102 @@
+// Stages on their devices as flat arrays: what schedules, replays and loads compute on. `cost.PlacedStages` in Python.
+#pragma once
+
+#include "border/checks.h"
+#include "border/view.h"
+#include "cost/links.h"
+
+namespace drlpp {
+
+enum Action : Int { FORWARD, BACKWARD, INPUT_GRAD, WEIGHT_GRAD };
+constexpr Int NUM_ACTIONS = 4;
+
+// S stages in L slots on U used devices of H hosts, with K messages to P stages in all, and G all-reduces. The fields
+// are described in `cost/placed_stages.py`.
+struct PlacedStages {
+  Int num_microbatches = 0;
+  Ints used, slot_off, slot_device;
+  Matrix action_s;  // [NUM_ACTIONS, L]
+  Reals held_bytes, again_bytes, resident_bytes, gradient_bytes, memory_bytes, optimizer_s;
+  Ints message_off, message_backward, message_grad;
+  Reals message_bytes, message_s;
+  Ints message_src, dst_off, dst, returns_off, returns, forward_inputs, backward_inputs;
+  Links links;
+  Ints local;
+  Int channel_width = 0;
+  Int ports_shared = 0;
+  Reals group_s;
+  Ints group_pending, group_spans, group_off, group_device, group_host_off, group_host, stage_group_off, stage_group;
+
+  Int num_stages() const { return size_of(slot_off) - 1; }
+  Int num_slots() const { return size_of(slot_device); }
+  Int num_devices() const { return size_of(used); }
+  Int num_messages() const { return size_of(message_src); }
+  Int num_groups() const { return size_of(group_s); }
+  Int replicas(Int stage) const { return slot_off[stage + 1] - slot_off[stage]; }
+  double seconds(Int action, Int slot) const { return action_s[action][slot]; }
+
+  // The slot that runs a micro-batch of a stage.
+  Int slot(Int stage, Int microbatch) const {
+    const Int first = slot_off[stage], count = slot_off[stage + 1] - first;
+    return count == 1 ? first : first + microbatch % count;
+  }
+  Int device(Int stage, Int microbatch) const { return slot_device[slot(stage, microbatch)]; }
+
+  // Micro-batches that the r-th replica of a stage runs.
+  Int share(Int stage, Int r) const {
+    const Int count = replicas(stage);
+    return r >= num_microbatches ? 0 : (num_microbatches - r + count - 1) / count;
+  }
+
+  // Whether stage t of the k-th message's receivers dst[j] is the first one on its device.
+  bool first_there(Int k, Int j, Int microbatch, Int device_of_j) const {
+    Int i = dst_off[k];
+    while (i < j && device(dst[i], microbatch) != device_of_j) ++i;
+    return i == j;
+  }
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("num_microbatches", num_microbatches);
+    field("used", used);
+    field("slot_off", slot_off);
+    field("slot_device", slot_device);
+    field("action_s", action_s);
+    field("held_bytes", held_bytes);
+    field("again_bytes", again_bytes);
+    field("resident_bytes", resident_bytes);
+    field("gradient_bytes", gradient_bytes);
+    field("memory_bytes", memory_bytes);
+    field("optimizer_s", optimizer_s);
+    field("message_off", message_off);
+    field("message_backward", message_backward);
+    field("message_grad", message_grad);
+    field("message_bytes", message_bytes);
+    field("message_s", message_s);
+    field("message_src", message_src);
+    field("dst_off", dst_off);
+    field("dst", dst);
+    field("returns_off", returns_off);
+    field("returns", returns);
+    field("forward_inputs", forward_inputs);
+    field("backward_inputs", backward_inputs);
+    links.visit(field);
+    field("local", local);
+    field("channel_width", channel_width);
+    field("ports_shared", ports_shared);
+    field("group_s", group_s);
+    field("group_pending", group_pending);
+    field("group_spans", group_spans);
+    field("group_off", group_off);
+    field("group_device", group_device);
+    field("group_host_off", group_host_off);
+    field("group_host", group_host);
+    field("stage_group_off", stage_group_off);
+    field("stage_group", stage_group);
+  }
+
+  // Throws std::invalid_argument where sizes or indices do not agree.
+  void check() const;
+};
+
+}  // namespace drlpp

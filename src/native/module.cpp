@@ -1,0 +1,7 @@
+// The extension module `drlpp._native`. `DRLPP_SOURCE_HASH` says which sources it was built from (drlpp/native.py).
+#include "border/bindings.h"
+
+PYBIND11_MODULE(_native, module) {
+  module.attr("SOURCE_HASH") = DRLPP_SOURCE_HASH;
+  drlpp::bind_cost(module);
+}
