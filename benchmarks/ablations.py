@@ -16,10 +16,10 @@ from pathlib import Path
 
 from drl_against_all import run
 from drl_variants import Maker, arguments, drl, geometric, over_best, policy
-from drlpp.agent.checkpoint import random_policy, save_checkpoint
-from drlpp.agent.corpus import CLUSTER_SPLITS, GRAPH_SPLITS
-from drlpp.agent.policy import PolicyConfig
-from drlpp.agent.pretrain import CHECKPOINT, PretrainConfig, pretrain
+from drlpp.agent.networks.policy import PolicyConfig
+from drlpp.agent.networks.weights_file import random_policy, save_checkpoint
+from drlpp.agent.training.corpus import CLUSTER_SPLITS, GRAPH_SPLITS
+from drlpp.agent.training.pretrain import CHECKPOINT, PretrainConfig, pretrain
 from drlpp.bench.case import Case, Suite
 from drlpp.threads import one_thread
 from tables import machine, markdown, write_section

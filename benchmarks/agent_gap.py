@@ -22,19 +22,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from drlpp.agent.checkpoint import initial_policy, load_checkpoint, random_policy
-from drlpp.agent.coarse import coarse_problem
-from drlpp.agent.corpus import draw_problem
-from drlpp.agent.features import problem_view
-from drlpp.agent.policy import Policy, PolicyConfig
-from drlpp.agent.proposals import propose
-from drlpp.agent.rollout import Rewarder
+from drlpp.agent.networks.policy import Policy, PolicyConfig
+from drlpp.agent.networks.weights_file import initial_policy, load_checkpoint, random_policy
+from drlpp.agent.sampling.proposals import propose
+from drlpp.agent.sampling.rollout import Rewarder
+from drlpp.agent.training.corpus import draw_problem
+from drlpp.agent.view.coarse import coarse_problem
+from drlpp.agent.view.features import problem_view
 from drlpp.capture import capture_graph
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph
 from drlpp.plan.assignment import Assignment
-from drlpp.planners.annealing import anneal, offer_starts
 from drlpp.planners.base import Budget
+from drlpp.planners.local_search.annealing import anneal, offer_starts
 from drlpp.planners.registry import get_planner
 from drlpp.planners.search import Search
 from drlpp.problem import PlanningProblem

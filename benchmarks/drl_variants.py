@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from drlpp.agent.planner import DrlConfig, DrlPlanner
+from drlpp.agent.planner.planner import DrlConfig, DrlPlanner
 from drlpp.bench.results import Row
 from drlpp.planners.base import Planner
 

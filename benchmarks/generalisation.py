@@ -13,7 +13,7 @@ import logging
 
 from drl_against_all import run
 from drl_variants import arguments, drl, geometric, over_best, policy
-from drlpp.agent.corpus import CLUSTER_SPLITS, GRAPH_SPLITS, Split
+from drlpp.agent.training.corpus import CLUSTER_SPLITS, GRAPH_SPLITS, Split
 from drlpp.bench.case import Case, Suite
 from drlpp.planners.registry import PLANNERS
 from drlpp.threads import one_thread

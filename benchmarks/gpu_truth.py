@@ -25,7 +25,7 @@ from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.graph import OpGraph, save_graph
 from drlpp.plan import Assignment, Plan, Provenance, Trace
 from drlpp.problem import PlanningProblem
-from drlpp.runtime.training import RunOptions, train_captured
+from drlpp.runtime.launch.training import RunOptions, train_captured
 from drlpp.sim import Evaluator, simulate
 from tables import machine, markdown, write_section
 

@@ -20,17 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
-from drlpp.agent.problem_run import CHECKPOINT, Outcome, train_in_folder
-from drlpp.agent.train import TrainConfig
+from drlpp.agent.training.fine_tune import TrainConfig
+from drlpp.agent.training.train_on_problem import CHECKPOINT, Outcome, train_in_folder
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.graph import OpGraph, OpTimes
-from drlpp.graph.synthetic import random_graph
+from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Plan, load_plan
 from drlpp.planners.base import Budget
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
-from drlpp.runtime.job import RunOptions
-from drlpp.runtime.trials import Trials
+from drlpp.runtime.launch.job import RunOptions
+from drlpp.runtime.launch.plan_measurement import Trials
 from tables import machine, markdown, write_section
 
 SPEEDS = {2: (1.0, 0.4), 4: (1.0, 1.0, 0.5, 0.25)}

@@ -3,10 +3,10 @@
     python benchmarks/memory_truth.py
 
 Captured models are trained for two steps under three plans each, by the real runtime in up to four processes, while
-`drlpp.runtime.memory` follows the storage of every tensor. The measured peak is the largest sum before or after an
-action of the second step: parameters, gradients, optimizer state, saved activations and messages, as in the simulator's
-memory model. Temporary memory inside an action is in neither. The models are captured for CPUs, where they run. Writes
-the table between the markers ``memory-truth`` of docs/benchmarks.md.
+`drlpp.runtime.observe.tensor_memory` follows the storage of every tensor. The measured peak is the largest sum before
+or after an action of the second step: parameters, gradients, optimizer state, saved activations and messages, as in the
+simulator's memory model. Temporary memory inside an action is in neither. The models are captured for CPUs, where they
+run. Writes the table between the markers ``memory-truth`` of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from drlpp.capture import CapturedModel, capture, load_model
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem
-from drlpp.runtime.job import RunOptions
+from drlpp.runtime.launch.job import RunOptions
+from drlpp.runtime.launch.training import train_captured
 from drlpp.runtime.pipeline import used_devices
-from drlpp.runtime.training import train_captured
 from drlpp.sim import Evaluator
 from drlpp.units import format_bytes
 from tables import machine, markdown, write_section

@@ -20,7 +20,7 @@ from pathlib import Path
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.graph.readers import read_graph
 from drlpp.planners.base import Budget, gap_to
-from drlpp.planners.bounds import lower_bound
+from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
 from tables import machine, markdown, write_section

@@ -34,7 +34,7 @@ from drlpp.cluster import cluster_from_dict
 from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.runtime import build
-from drlpp.runtime.split_backward import input_gradients, weight_gradients
+from drlpp.runtime.stage.split_backward import input_gradients, weight_gradients
 from drlpp.sim import Evaluator
 from tables import machine, markdown, write_section
 

@@ -10,8 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from drlpp.agent.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
-from drlpp.agent.pretrain import BEST
+from drlpp.agent.networks.weights_file import SHIPPED, load_checkpoint, save_checkpoint
+from drlpp.agent.training.pretrain import BEST
 from drlpp.files import write_atomically
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "drlpp" / "agent" / "weights"

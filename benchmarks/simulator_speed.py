@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
-from drlpp.graph.synthetic import chain_graph, random_graph
+from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.plan import Assignment, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import FlatSchedule, PlacedStages, generate, place_stages
@@ -198,7 +198,7 @@ COLD = """
 import time; t = time.process_time()
 import numpy as np
 from drlpp.cluster import load_cluster
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator

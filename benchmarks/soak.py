@@ -25,16 +25,15 @@ import numpy as np
 
 from tables import machine, write_section
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "distributed"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 import small_models
-from plan_cases import random_plan
-from processes import signal_a_rank
-
 from drlpp.capture import capture, load_model
 from drlpp.cluster import Cluster
 from drlpp.plan import Plan
 from drlpp.runtime import Elastic, reference_run, run
 from drlpp.runtime.optimizers import optimizer_factory
+from plan_cases import random_plan
+from processes import signal_a_rank
 
 STEPS, MORE = 30, 40
 TOLERANCE = 1e-3

@@ -30,10 +30,10 @@ from scipy.stats import spearmanr
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.errors import DrlppError
 from drlpp.graph import OpGraph
-from drlpp.graph.synthetic import chain_graph, random_graph
+from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem
-from drlpp.runtime.training import RunOptions, train_emulated
+from drlpp.runtime.launch.training import RunOptions, train_emulated
 from drlpp.schedules import SCHEDULES
 from drlpp.sim import Evaluator, simulate
 from tables import machine, markdown, write_section

@@ -4,7 +4,7 @@ import pytest
 
 from drlpp.cluster import load_cluster
 from drlpp.errors import InputError
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem, default_num_microbatches
 
 

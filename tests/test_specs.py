@@ -3,7 +3,7 @@
 import pytest
 
 from drlpp.errors import GraphError
-from drlpp.specs import make_generated
+from drlpp.generator_spec import make_generated
 
 
 def pair(first: int, second: int = 7) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
-from drlpp.graph.synthetic import chain_graph, random_graph
+from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.planners.base import PlanResult, no_progress
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem

@@ -39,7 +39,7 @@ def make_planner(
         InputError: there is no planner of that name, or the weights cannot be read.
     """
     if name == DRL:
-        from drlpp.agent.planner import DrlConfig, DrlPlanner
+        from drlpp.agent.planner.planner import DrlConfig, DrlPlanner
 
         return DrlPlanner(DrlConfig(log_dir=log_dir, policy_only=policy_only, weights=weights))
     return get_planner(name, elsewhere=(DRL,))

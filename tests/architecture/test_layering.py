@@ -18,7 +18,7 @@ LEVEL = {
     "units": 0,
     "files": 0,
     "seeds": 0,
-    "specs": 0,
+    "generator_spec": 0,
     "threads": 0,
     "training": 0,
     "graph": 1,
@@ -45,7 +45,7 @@ SAME_LEVEL_ALLOWED = {
     ("native", "_native"),
     ("files", "errors"),
     ("training", "errors"),
-    ("specs", "errors"),
+    ("generator_spec", "errors"),
 }
 FORBIDDEN = {("runtime", "sim"), ("report", "agent"), ("export", "agent")}
 TORCH_ALLOWED = {"capture", "runtime", "agent", "threads"}

@@ -9,8 +9,8 @@ from drlpp.bench.case import Case, Suite
 from drlpp.bench.results import read_rows
 from drlpp.errors import InputError
 from drlpp.planners.base import no_progress
-from drlpp.planners.data_parallel import DataParallel
-from drlpp.planners.greedy import Greedy
+from drlpp.planners.baselines.data_parallel import DataParallel
+from drlpp.planners.baselines.greedy import Greedy
 
 SUITE = Suite(
     "two",

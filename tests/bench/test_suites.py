@@ -4,11 +4,11 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from drlpp.agent.corpus import CLUSTER_SPLITS, GRAPH_SPLITS, TRAINING_MODELS
+from drlpp.agent.training.corpus import CLUSTER_SPLITS, GRAPH_SPLITS, TRAINING_MODELS
 from drlpp.bench.suites import find_suite, suites
 from drlpp.cluster import load_cluster
 from drlpp.errors import InputError
-from drlpp.graph.generated import generated_graph
+from drlpp.graph.generate.by_name import generated_graph
 
 NAMED = ["paper", "heterogeneous", "large", "branchy", "llm", "generalisation", "planning-time", "smoke"]
 

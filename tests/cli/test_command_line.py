@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from cluster_files import TWO_UNEQUAL
 
+from cluster_files import TWO_UNEQUAL
 from drlpp.cli.main import run_command_line
 from drlpp.graph import save_graph
-from drlpp.graph.synthetic import random_graph
+from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import load_plan, validate
 
 

@@ -4,13 +4,13 @@ import inspect
 import json
 
 import pytest
-from cluster_files import TWO_UNEQUAL
 
-from drlpp.agent.pretrain import PretrainConfig
+from cluster_files import TWO_UNEQUAL
+from drlpp.agent.training.pretrain import PretrainConfig
 from drlpp.cli import learn
 from drlpp.cli.main import run_command_line
 from drlpp.graph import save_graph
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 
 
 @pytest.fixture

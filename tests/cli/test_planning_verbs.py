@@ -4,13 +4,13 @@ import dataclasses
 import json
 
 import pytest
-from cluster_files import TWO_UNEQUAL
 
+from cluster_files import TWO_UNEQUAL
 from drlpp.cli.main import run_command_line
 from drlpp.cli.plan import restriction_cost
 from drlpp.graph import save_graph
-from drlpp.graph.synthetic import chain_graph
-from drlpp.planners.engines import ENGINES
+from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.planners.engines.engine import ENGINES
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from drlpp.cost.op_times import (
     TENSOR_CORE_EFFICIENCY,
 )
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes, Work
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
 
 V100 = device_preset("v100-sxm2-16gb")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from plan_cases import captured_model, make_plan, staged
-from worker_pool import WorkerPool
 
 from drlpp.errors import InputError
 from drlpp.plan import Plan
 from drlpp.runtime import Pipeline, build, load_checkpoint, save_checkpoint
 from drlpp.runtime.optimizers import optimizer_factory
+from plan_cases import captured_model, make_plan, staged
+from worker_pool import WorkerPool
 
 
 def started(name: str, plan: Plan) -> tuple[Pipeline, torch.optim.Optimizer]:

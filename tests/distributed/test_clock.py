@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from drlpp.runtime.observe.clock_offset import clock_offset_s
 from worker_pool import WorkerPool
-
-from drlpp.runtime.clock import clock_offset_s
 
 
 def test_one_clock(pool: WorkerPool) -> None:

@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_cases import make_plan, random_plan, staged
-from processes import ranks, signal_a_rank
-from test_launch import source_plan
 
 from drlpp.capture import capture, load_model
 from drlpp.cluster import Cluster
 from drlpp.errors import ExecutionError, InputError
 from drlpp.plan import Plan
 from drlpp.runtime import Elastic, reference_run, run
-from drlpp.runtime.elastic import plan_for_the_rest
+from drlpp.runtime.launch.elastic import plan_for_the_rest
+from drlpp.runtime.launch.rank_processes import Failure
 from drlpp.runtime.optimizers import optimizer_factory
-from drlpp.runtime.ranks import Failure
 from drlpp.training import TrainingSetup
+from plan_cases import make_plan, random_plan, source_plan, staged
+from processes import ranks, signal_a_rank
 
 STEPS = 24
 THREE: list[tuple[int, ...]] = [(0,), (1,), (2,)]

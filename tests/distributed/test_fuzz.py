@@ -7,11 +7,11 @@ import os
 import time
 
 import pytest
+
+from drlpp.graph import OpGraph
 from plan_cases import captured_model, random_plan, train_job
 from small_models import ALL
 from worker_pool import WorkerPool
-
-from drlpp.graph import OpGraph
 
 PLANS = int(os.environ.get("DRLPP_FUZZ_PLANS", "30"))
 TIME_LIMIT_S = float(os.environ.get("DRLPP_FUZZ_SECONDS", "40"))

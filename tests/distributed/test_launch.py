@@ -13,27 +13,18 @@ from typing import Any
 
 import pytest
 import torch
-from plan_cases import captured_model, make_plan, staged
+
+from drlpp.errors import CaptureError, ExecutionError, InputError, PlanError
+from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.plan import Plan, save_plan
+from drlpp.runtime import RunReport, build, compare, run
+from drlpp.runtime.verify.reference import TrainingState
+from plan_cases import captured_model, make_plan, source_plan, staged
 from processes import ranks, signal_rank
 from small_models import ALL
 from worker_pool import WorkerPool
 
-from drlpp.capture import capture, load_model
-from drlpp.errors import CaptureError, ExecutionError, InputError, PlanError
-from drlpp.graph.synthetic import chain_graph
-from drlpp.plan import Plan, save_plan
-from drlpp.runtime import RunReport, build, compare, run
-from drlpp.runtime.reference import TrainingState
-
-HERE = Path(__file__).parent
-
-
-def source_plan(name: str, marks: dict[str, int], devices: list[tuple[int, ...]], folder: Path, **more: Any) -> Plan:
-    """A plan of a model that is built from a file."""
-    file = folder / "model.py"
-    file.write_text(f"import sys\nsys.path.insert(0, {str(HERE)!r})\nfrom small_models import *\n")
-    graph = capture(load_model(f"{file}:{name}")).graph
-    return make_plan(graph, staged(graph, marks), devices, **{"num_microbatches": 4} | more)
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def test_run_verifies(tmp_path: Path) -> None:
@@ -99,7 +90,7 @@ def test_killed_rank_gives_one_line(tmp_path: Path) -> None:
 def test_model_that_changed(tmp_path: Path) -> None:
     plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
     (tmp_path / "model.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(HERE)!r})\nfrom small_models import tied as chain\n"
+        f"import sys\nsys.path.insert(0, {str(HELPERS)!r})\nfrom small_models import tied as chain\n"
     )
     with pytest.raises(PlanError, match=r"the (plan|model) of '.*' has op '\w+', the (plan|model) has not: the model"):
         run(plan, steps=1)
@@ -173,9 +164,9 @@ def test_build_refuses_a_plan_of_another_model(pool: WorkerPool) -> None:
 def no_all_reduce(name: str, plan: Plan) -> RunReport:
     """A run that forgets to sum the gradients of shared parameters: it sums something else."""
     import torch.distributed as dist
-    from plan_cases import train_job
 
-    from drlpp.runtime.reduction import GradientReducer
+    from drlpp.runtime.transfers.reduction import GradientReducer
+    from plan_cases import train_job
 
     original = GradientReducer._start
     GradientReducer._start = lambda self, flat, holders: dist.all_reduce(  # type: ignore[method-assign]

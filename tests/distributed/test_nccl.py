@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from executor_cases import CASES, run_case
 from plan_cases import captured_model, random_plan, train_job
 from small_models import ALL
-from test_executor import CASES, run_case
 from worker_pool import WorkerPool
 
 if not torch.cuda.is_available():

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from plan_cases import captured_model, make_plan, staged
-from small_models import ALL
 from torch import nn
-from worker_pool import WorkerPool
 
 from drlpp.capture import capture_module, hollow_parameters, initial_values
 from drlpp.plan import Plan
 from drlpp.runtime import build, load_checkpoint, save_checkpoint
-from drlpp.runtime.ranks import loopback
+from drlpp.runtime.launch.rank_processes import loopback
+from plan_cases import captured_model, make_plan, staged
+from small_models import ALL
+from worker_pool import WorkerPool
 
 STEPS = 4
 MICROBATCHES = 4

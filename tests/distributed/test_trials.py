@@ -7,12 +7,12 @@ import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.errors import ExecutionError, InputError
-from drlpp.graph.synthetic import random_graph
+from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Provenance
 from drlpp.plan.assignment import Assignment
 from drlpp.problem import PlanningProblem
-from drlpp.runtime.job import RunOptions
-from drlpp.runtime.trials import Trials
+from drlpp.runtime.launch.job import RunOptions
+from drlpp.runtime.launch.plan_measurement import Trials
 from drlpp.sim import Evaluator
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from exported_models import TwoBranches, capture_language_model, plan_by_modules
 
 from drlpp.capture import capture_module
 from drlpp.graph import OpGraph
 from drlpp.plan import Plan
+from exported_models import TwoBranches, capture_language_model, plan_by_modules
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
+
+from drlpp.errors import PlanError
+from drlpp.export.accelerate import accelerate
+from drlpp.graph.generate.synthetic import chain_graph
 from exported_models import (
     LanguageModel,
     TwoBranches,
@@ -11,10 +15,6 @@ from exported_models import (
     plan_by_labels,
     plan_by_modules,
 )
-
-from drlpp.errors import PlanError
-from drlpp.export.accelerate import accelerate
-from drlpp.graph.synthetic import chain_graph
 
 
 def device_of(name: str, device_map: dict[str, int]) -> int:

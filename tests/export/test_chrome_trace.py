@@ -5,11 +5,11 @@ import json
 from collections import defaultdict
 
 import pytest
-from exported_models import plan_by_modules
 
 from drlpp.export.chrome_trace import chrome_trace
 from drlpp.plan import Trace, TraceEvent
 from drlpp.sim import simulate
+from exported_models import plan_by_modules
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import sys
 import types
 
 import pytest
-from exported_models import capture_language_model, plan_by_labels, plan_by_modules
 
 from drlpp.errors import PlanError
 from drlpp.export.deepspeed import deepspeed
 from drlpp.plan import Plan
+from exported_models import capture_language_model, plan_by_labels, plan_by_modules
 
 
 class PipelineModule:

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import re
 
-from exported_models import plan_by_modules
-
 from drlpp.export.graphviz import op_dot, stage_dot
+from exported_models import plan_by_modules
 
 
 def test_stages_and_their_messages(branches):

@@ -4,10 +4,10 @@ import os
 import subprocess
 
 import pytest
-from exported_models import plan_by_modules
 
 from drlpp.errors import PlanError
 from drlpp.export.inference import sglang, vllm
+from exported_models import plan_by_modules
 
 
 @pytest.mark.parametrize(("export", "name"), [(vllm, "VLLM_PP_LAYER_PARTITION"), (sglang, "SGLANG_PP_LAYER_PARTITION")])

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from exported_models import plan_by_labels, plan_by_modules
 
 from drlpp.errors import PlanError
 from drlpp.export.layers import check_ends, find_layer_list, layered
 from drlpp.graph import Edge, Op, OpGraph
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
+from exported_models import plan_by_labels, plan_by_modules
 
 
 def chain_of(modules: list[str]) -> OpGraph:

@@ -4,12 +4,12 @@ import re
 import shlex
 
 import pytest
-from exported_models import plan_by_modules
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drlpp.errors import PlanError
 from drlpp.export.megatron import layout, megatron
+from exported_models import plan_by_modules
 
 
 def stages_of(text: str) -> list[str]:

@@ -3,12 +3,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from exported_models import capture_language_model, cluster, plan_by_labels, plan_by_modules
 
 from drlpp.errors import PlanError
 from drlpp.export.pipelines import as_pipeline, check_looped, check_no_tied_parameters, recompute_everywhere
 from drlpp.graph import Edge, OpGraph
 from drlpp.plan import parse_action, validate
+from exported_models import capture_language_model, cluster, plan_by_labels, plan_by_modules
 
 
 def test_a_chain_on_three_devices(layered_plan):

@@ -4,12 +4,12 @@ import dataclasses
 import json
 
 import pytest
-from exported_models import plan_by_modules
 
 from drlpp.errors import InputError
 from drlpp.export import chrome_trace, read_chrome_trace
 from drlpp.plan import Trace, TraceEvent
 from drlpp.sim import simulate
+from exported_models import plan_by_modules
 
 
 def test_round_trip(branches, tmp_path):

@@ -8,7 +8,6 @@ import json
 import pytest
 import torch
 import torch.distributed as dist
-from exported_models import LanguageModel, example_tokens, plan_by_modules, right_before_left
 from torch.distributed.pipelining import PipelineStage, SplitPoint, pipeline
 from torch.distributed.pipelining.schedules import (
     _Action,
@@ -26,6 +25,7 @@ from drlpp.export.torch_pipelining import torch_schedule, torch_split
 from drlpp.graph import Edge, Op, OpGraph
 from drlpp.plan import Plan, Provenance, Stage, parse_action, validate
 from drlpp.training import TrainingSetup
+from exported_models import LanguageModel, example_tokens, plan_by_modules, right_before_left
 
 PLACEMENTS = {
     "one stage each": (["layers.1", "layers.3"], [(2,), (0,), (1,)]),

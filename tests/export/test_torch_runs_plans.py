@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from exported_models import plan_by_modules
 
 from drlpp.capture import capture, load_model
 from drlpp.export.torch_pipelining import torch_schedule, torch_split
+from exported_models import plan_by_modules
 
 PAGE = Path(__file__).parents[2] / "docs" / "exports.md"
 NUM_MICROBATCHES = 4

@@ -4,6 +4,12 @@ import copy
 import tomllib
 
 import pytest
+from torch import nn
+
+from drlpp.capture import capture_module
+from drlpp.errors import PlanError
+from drlpp.export.torchtitan import torchtitan
+from drlpp.graph.generate.synthetic import chain_graph
 from exported_models import (
     LanguageModel,
     WithLoss,
@@ -13,12 +19,6 @@ from exported_models import (
     plan_by_modules,
     right_before_left,
 )
-from torch import nn
-
-from drlpp.capture import capture_module
-from drlpp.errors import PlanError
-from drlpp.export.torchtitan import torchtitan
-from drlpp.graph.synthetic import chain_graph
 
 
 def kept_parameters(model: nn.Module, names: list[str]) -> set[str]:

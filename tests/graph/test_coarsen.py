@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from drlpp.errors import InputError
 from drlpp.graph.coarsen import coarsen
-from drlpp.graph.synthetic import chain_graph, random_graph
+from drlpp.graph.generate.synthetic import chain_graph, random_graph
 
 
 @given(st.integers(0, 10**6), st.integers(1, 80), st.data())

@@ -7,7 +7,7 @@ import pytest
 
 from drlpp.errors import GraphError
 from drlpp.graph import REFERENCE, Edge, Op, OpGraph, OpTimes, Work
-from drlpp.graph.synthetic import chain_graph, random_graph
+from drlpp.graph.generate.synthetic import chain_graph, random_graph
 
 
 def diamond() -> OpGraph:

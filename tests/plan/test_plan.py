@@ -9,7 +9,7 @@ import pytest
 from drlpp.cluster import load_cluster
 from drlpp.errors import PlanError, ScheduleError
 from drlpp.graph import Op, OpGraph
-from drlpp.graph.synthetic import chain_graph, random_graph
+from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.plan import (
     Action,
     Assignment,

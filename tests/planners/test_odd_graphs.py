@@ -1,14 +1,14 @@
 """Graphs at the edge: nothing to do, no edges, several components, inputs that PipeDream drops."""
 
 import pytest
-from planner_cases import small_cluster, with_split
 
 from drlpp.graph import REFERENCE, Edge, Op, OpGraph, OpTimes
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
-from drlpp.planners.bounds import lower_bound
+from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.registry import PLANNERS, get_planner
 from drlpp.problem import PlanningProblem
+from planner_cases import small_cluster, with_split
 
 
 def op(name, seconds=1e-3, kind="synthetic"):

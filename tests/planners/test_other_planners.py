@@ -4,18 +4,18 @@ import builtins
 
 import numpy as np
 import pytest
-from planner_cases import all_chain_splits, chain_problem, levels_cluster, profile, small_problem
 
 from drlpp.errors import InputError
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
-from drlpp.planners.dapple import Dapple, scatter_order
-from drlpp.planners.dynamic_program import DynamicProgram
-from drlpp.planners.metis import Metis
-from drlpp.planners.milp import Milp
-from drlpp.planners.piper import Piper
+from drlpp.planners.consecutive.dapple import Dapple, scatter_order
+from drlpp.planners.consecutive.dynamic_program import DynamicProgram
+from drlpp.planners.consecutive.metis import Metis
+from drlpp.planners.consecutive.milp import Milp
+from drlpp.planners.consecutive.piper import Piper
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
+from planner_cases import all_chain_splits, chain_problem, levels_cluster, profile, small_problem
 
 UNEQUAL = [["fast", "mid"], ["slow", "mid"]]
 

@@ -4,11 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from planner_cases import levels_cluster, small_cluster, small_problem
 
 from drlpp.cost import all_reduce_s
-from drlpp.planners.device_orders import device_orders, fold_depths, folded, host_order
-from drlpp.planners.device_states import (
+from drlpp.planners.consecutive.device_states import (
     AllReduceTable,
     by_class,
     in_order,
@@ -16,11 +14,13 @@ from drlpp.planners.device_states import (
     relative_speeds,
     replica_counts,
 )
-from drlpp.planners.downsets import all_downsets, masks_to_rows
-from drlpp.planners.op_arrays import op_arrays
-from drlpp.planners.op_orders import breadth_first, op_orders, priority_order, reversed_depth_first
-from drlpp.planners.split_dp import solve_split, to_assignment
-from drlpp.planners.split_model import along_order, over_downsets
+from drlpp.planners.consecutive.downsets import all_downsets, masks_to_rows
+from drlpp.planners.consecutive.split_program import solve_split, to_assignment
+from drlpp.planners.consecutive.split_states import along_order, over_downsets
+from drlpp.planners.space.device_orders import device_orders, fold_depths, folded, host_order
+from drlpp.planners.space.op_arrays import op_arrays
+from drlpp.planners.space.op_orders import breadth_first, op_orders, priority_order, reversed_depth_first
+from planner_cases import levels_cluster, small_cluster, small_problem
 
 DIAMOND = ((), (0,), (0,), (1, 2))
 UNEQUAL = [["fast", "mid"], ["slow", "mid"]]

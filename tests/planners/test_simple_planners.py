@@ -4,20 +4,20 @@ import dataclasses
 
 import numpy as np
 import pytest
-from planner_cases import chain_problem, data_file, small_problem, with_split
 
 from drlpp.errors import InputError
 from drlpp.graph.readers import read_graph
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
-from drlpp.planners.data_parallel import DataParallel
-from drlpp.planners.greedy import Greedy, greedy_assignment, upward_rank
-from drlpp.planners.op_arrays import op_arrays
-from drlpp.planners.random_plans import RandomPlans, random_assignment
+from drlpp.planners.baselines.data_parallel import DataParallel
+from drlpp.planners.baselines.greedy import Greedy, greedy_assignment, upward_rank
+from drlpp.planners.baselines.random_plans import RandomPlans, random_assignment
+from drlpp.planners.baselines.uniform import Uniform, grids, uniform_assignment, uniform_split
 from drlpp.planners.registry import PLANNERS, get_planner
-from drlpp.planners.uniform import Uniform, grids, uniform_assignment, uniform_split
+from drlpp.planners.space.op_arrays import op_arrays
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
+from planner_cases import chain_problem, data_file, small_problem, with_split
 
 UNEQUAL = [["fast", "mid"], ["slow", "mid"]]
 

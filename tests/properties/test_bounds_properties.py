@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
-from drlpp.graph.synthetic import random_graph
+from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Objective
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget
-from drlpp.planners.bounds import lower_bound
+from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
@@ -118,7 +118,7 @@ def test_no_plan_at_all_is_below_the_bound(seed):
 
 
 def test_the_bound_is_attained_by_a_chain_that_divides_evenly():
-    from drlpp.graph.synthetic import chain_graph
+    from drlpp.graph.generate.synthetic import chain_graph
 
     cluster = Cluster(
         "c",

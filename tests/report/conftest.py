@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hand_plans import make_plan, two_branches
 
 from drlpp.cluster import load_cluster
 from drlpp.plan import Plan
 from drlpp.planners.base import PlanResult
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Simulation, simulate
+from hand_plans import make_plan, two_branches
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from hand_plans import make_plan
-
 from drlpp.cluster import cluster_from_dict
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Plan
 from drlpp.problem import PlanningProblem
 from drlpp.report.advice import bottleneck_sentences, change_rows, helpful_changes
 from drlpp.sim import Change, explain, simulate
+from hand_plans import make_plan
 
 
 def chain(

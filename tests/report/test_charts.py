@@ -4,10 +4,10 @@ import dataclasses
 import math
 
 import pytest
-from hand_plans import Bound
 
 from drlpp.report.charts import curve_chart, history_chart
 from drlpp.report.comparison import compare_results
+from hand_plans import Bound
 
 
 def test_history_goes_on_until_the_last_planner_is_done(problem, results):

@@ -5,11 +5,11 @@ import json
 import math
 
 import pytest
-from hand_plans import Bound
 
 from drlpp.errors import InputError
 from drlpp.plan import plan_to_dict
 from drlpp.report.comparison import compare_results, comparison_from_dict, comparison_row, load_comparison
+from hand_plans import Bound
 
 
 def test_rows_keep_the_order_and_the_failures(problem, results):

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
-from hand_plans import make_plan
 
 from drlpp.cluster import load_cluster
-from drlpp.graph.synthetic import random_graph
+from drlpp.graph.generate.synthetic import random_graph
 from drlpp.problem import PlanningProblem
 from drlpp.report import graph_picture
 from drlpp.report.graph_picture import stage_picture
 from drlpp.report.stages import stage_rows
+from hand_plans import make_plan
 
 
 def test_boxes_carry_device_time_and_memory(plan):

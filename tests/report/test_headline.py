@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from hand_plans import Bound, make_plan
-
 from drlpp.report.comparison import compare_results
 from drlpp.report.headline import cluster_text, problems, tiles, words
 from drlpp.sim import explain, simulate
+from hand_plans import Bound, make_plan
 
 
 def test_cluster_in_words(problem):

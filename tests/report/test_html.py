@@ -6,15 +6,15 @@ import json
 import re
 
 import pytest
-from hand_plans import Bound, make_plan
 
 from drlpp.cluster import cluster_from_dict
 from drlpp.errors import InputError, PlanError
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
 from drlpp.report.comparison import compare_results
 from drlpp.report.html import render_report, write_report
 from drlpp.sim import simulate
+from hand_plans import Bound, make_plan
 
 
 class Page(html.parser.HTMLParser):

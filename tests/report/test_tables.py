@@ -4,7 +4,6 @@ import dataclasses
 import io
 
 import pytest
-from hand_plans import Bound, make_plan
 from rich.console import Console
 
 from drlpp.plan import Trace
@@ -13,6 +12,7 @@ from drlpp.report.comparison import compare_results
 from drlpp.report.tables import comparison_table, plan_tables, run_tables, simulation_tables, stage_table
 from drlpp.runtime import Difference, RunReport, Verification
 from drlpp.sim import simulate
+from hand_plans import Bound, make_plan
 
 
 def printed(*renderables: object, width: int = 160) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from chains import looped, placed_chain, random_stages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chains import looped, placed_chain, random_stages
 from drlpp.schedules import SCHEDULES, PlacedStages, generate, schedules_for
 from drlpp.schedules.arena import entry, take, with_arena
 from drlpp.schedules.choice import SPLIT_BACKWARD_COST, choose, lower_bound

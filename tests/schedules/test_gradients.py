@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from chains import cluster_of
 
-from drlpp.graph.synthetic import chain_graph
+from chains import cluster_of
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import GradientGroup, gradient_groups, resident_and_optimizer, share_of_parameters
 

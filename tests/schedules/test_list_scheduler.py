@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from chains import looped, placed_chain, random_stages, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chains import looped, placed_chain, random_stages, rows
 from drlpp.schedules import FlatSchedule, PlacedStages
 from drlpp.schedules.arena import entry, with_arena
 from drlpp.schedules.list_scheduler import SLACKS, list_order

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from chains import looped, placed_chain, random_stages
-
 from drlpp.schedules import from_schedule, generate, to_schedule
 
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from chains import cluster_of
 
+from chains import cluster_of
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.errors import ScheduleError
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import place_stages
 

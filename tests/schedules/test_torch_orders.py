@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 import torch.distributed.pipelining.schedules as torch_schedules
-from chains import looped, placed_chain, rows, v_shaped
 
+from chains import looped, placed_chain, rows, v_shaped
 from drlpp.schedules import schedules_for
 
 

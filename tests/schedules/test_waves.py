@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from chains import cluster_of, looped, placed_chain, random_stages, rows
 
+from chains import cluster_of, looped, placed_chain, random_stages, rows
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import place_stages

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from random_problems import random_assignment, random_problem
 
 from drlpp.errors import PlanError, ScheduleError
 from drlpp.plan import Assignment
 from drlpp.sim import Evaluator
+from random_problems import random_assignment, random_problem
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3])

@@ -9,7 +9,6 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from random_problems import random_problem
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cost import all_reduce_s, transfer_s
@@ -18,6 +17,7 @@ from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import gradient_groups
 from drlpp.sim import Evaluator
+from random_problems import random_problem
 
 
 def literal_loads(problem: PlanningProblem, assignment: Assignment) -> dict[int, float]:

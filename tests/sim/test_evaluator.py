@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from random_problems import random_problem
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.errors import InputError, PlanError, ScheduleError
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment, Provenance, validate
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
+from random_problems import random_problem
 
 
 def chain_problem(num_devices: int = 4, memory: int = 10**12, num_microbatches: int = 8) -> PlanningProblem:

@@ -4,13 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
-from random_problems import random_problem
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, explain, simulate
+from random_problems import random_problem
 
 WHO = Provenance(planner="test")
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_problems import random_problem
 
 from drlpp.errors import InputError
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, IncrementalBottleneck
 from drlpp.sim.incremental import REFRESH_AFTER
+from random_problems import random_problem
 
 
 @settings(max_examples=150, deadline=None)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_problems import random_cluster, random_problem, with_special_edges
 
 from drlpp.errors import PlanError, ScheduleError
-from drlpp.graph.synthetic import random_graph
+from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import place_stages
 from drlpp.sim.placing import place_assignment
 from drlpp.sim.problem_arrays import problem_arrays
+from random_problems import random_cluster, random_problem, with_special_edges
 
 
 def assert_equal(problem: PlanningProblem, assignment: Assignment) -> None:

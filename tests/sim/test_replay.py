@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_problems import random_problem
 
 from drlpp.errors import ScheduleError
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Provenance, parse_action, validate
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import from_schedule, place_stages, schedules_for
 from drlpp.schedules.replay import replay
 from drlpp.sim import Evaluator, simulate
+from random_problems import random_problem
 
 WHO = Provenance(planner="test")
 

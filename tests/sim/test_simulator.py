@@ -10,7 +10,7 @@ import pytest
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.errors import PlanError, ScheduleError
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, simulate

@@ -9,12 +9,12 @@ from typing import Any
 from drlpp.capture.graph_cache import kept_graph
 from drlpp.cluster import load_cluster
 from drlpp.errors import InputError
+from drlpp.generator_spec import PREFIX
 from drlpp.graph import OpGraph
-from drlpp.graph.generated import generated_graph
+from drlpp.graph.generate.by_name import generated_graph
 from drlpp.graph.readers import read_graph
 from drlpp.plan import Objective
 from drlpp.problem import PlanningProblem
-from drlpp.specs import PREFIX
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from drlpp.bench.results import Row, append_row, read_rows
 from drlpp.bench.settings import commit, difference, machine, settings
 from drlpp.errors import DrlppError
 from drlpp.planners.base import Budget, Planner, PlanResult, gap_to
-from drlpp.planners.bounds import Bound, lower_bound
+from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.problem import PlanningProblem
 from drlpp.solve import make_planner, solve
 

@@ -11,9 +11,10 @@ from torch import fx
 
 from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.graph_builder import build_graph
-from drlpp.capture.hollow import is_hollow
 from drlpp.capture.loss import LossFunction
-from drlpp.capture.sources import ModelSource, as_call, load_model
+from drlpp.capture.sources.fake_parameters import is_hollow
+from drlpp.capture.sources.load import load_model
+from drlpp.capture.sources.model_source import ModelSource, as_call
 from drlpp.capture.work import Kernels
 from drlpp.graph import OpGraph
 

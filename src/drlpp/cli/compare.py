@@ -40,7 +40,7 @@ def compare(
     from drlpp.errors import InfeasibleError
     from drlpp.files import write_atomically
     from drlpp.plan import save_plan
-    from drlpp.planners.bounds import lower_bound
+    from drlpp.planners.bounds.lower_bound import lower_bound
     from drlpp.report.comparison import compare_results
     from drlpp.report.html import write_report
     from drlpp.report.tables import comparison_table

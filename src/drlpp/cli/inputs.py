@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from drlpp.cli.terminal import err, say
-from drlpp.specs import PREFIX
+from drlpp.generator_spec import PREFIX
 
 if TYPE_CHECKING:
     from drlpp.graph import OpGraph
@@ -58,7 +58,7 @@ def load_graph(model: str, kernels: Literal["gpu", "cpu"] = "gpu") -> OpGraph:
     Raises:
         GraphError, CaptureError: MODEL is not one.
     """
-    from drlpp.graph.generated import generated_graph
+    from drlpp.graph.generate.by_name import generated_graph
     from drlpp.graph.readers import read_graph
 
     if is_graph_file(model):

@@ -16,7 +16,7 @@ from drlpp.cli import inputs
 from drlpp.cli.terminal import counter, err, print_json, say
 
 if TYPE_CHECKING:
-    from drlpp.agent.train import Iteration
+    from drlpp.agent.training.fine_tune import Iteration
     from drlpp.problem import PlanningProblem
 
 _EPILOG = """Examples:
@@ -109,8 +109,8 @@ def train_policy(
 def _on_corpus(
     folder: Path, iterations: int, imitation: int, models: bool, stop_after_s: float | None, seed: int, resume: bool
 ) -> dict[str, Any]:
-    from drlpp.agent.corpus import TRAINING_MODELS
-    from drlpp.agent.pretrain import BEST, PretrainConfig, pretrain
+    from drlpp.agent.training.corpus import TRAINING_MODELS
+    from drlpp.agent.training.pretrain import BEST, PretrainConfig, pretrain
     from drlpp.threads import one_thread
 
     config = PretrainConfig(seed=seed, iterations=iterations, imitation_iterations=imitation)
@@ -141,12 +141,12 @@ def _on_problem(
     seed: int,
     resume: bool,
 ) -> dict[str, Any]:
-    from drlpp.agent.problem_run import CHECKPOINT, train_in_folder
-    from drlpp.agent.train import TrainConfig
+    from drlpp.agent.training.fine_tune import TrainConfig
+    from drlpp.agent.training.train_on_problem import CHECKPOINT, train_in_folder
     from drlpp.errors import InputError
     from drlpp.planners.base import Budget
-    from drlpp.runtime.job import RunOptions
-    from drlpp.runtime.trials import Trials
+    from drlpp.runtime.launch.job import RunOptions
+    from drlpp.runtime.launch.plan_measurement import Trials
 
     if emulate and reward != "measured":
         raise InputError("--emulate is a way of measuring: give --reward measured too")

@@ -13,7 +13,7 @@ from drlpp.cli.terminal import check_writable, out, print_json, say
 
 if TYPE_CHECKING:
     from drlpp.plan import Plan
-    from drlpp.planners.engines import Engine
+    from drlpp.planners.engines.engine import Engine
 
 _EPILOG = """Examples:
 
@@ -59,10 +59,10 @@ def plan(
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import ExecutionError, InfeasibleError, InputError
     from drlpp.plan import plan_to_dict, save_plan
-    from drlpp.planners.bounds import lower_bound
-    from drlpp.planners.engines import get_engine
-    from drlpp.planners.repayment import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s
-    from drlpp.planners.restricted import Restricted
+    from drlpp.planners.bounds.lower_bound import lower_bound
+    from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s
+    from drlpp.planners.engines.engine import get_engine
+    from drlpp.planners.engines.restricted import Restricted
     from drlpp.report.comparison import comparison_row
     from drlpp.report.tables import plan_tables
     from drlpp.solve import make_planner

@@ -11,7 +11,7 @@ import numpy as np
 from drlpp.cluster.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cluster.devices import device_preset
 from drlpp.errors import ClusterError
-from drlpp.specs import make_generated
+from drlpp.generator_spec import make_generated
 
 _FAMILIES = (
     ("p100-pcie-16gb", "v100-pcie-16gb", "t4-16gb", "v100-sxm2-32gb"),

@@ -14,7 +14,7 @@ from drlpp.cluster.cluster import Cluster
 from drlpp.cluster.generate import generated_cluster
 from drlpp.cluster.schema import SCHEMA_VERSION, cluster_from_dict, load_cluster_file
 from drlpp.errors import ClusterError, did_you_mean
-from drlpp.specs import PREFIX
+from drlpp.generator_spec import PREFIX
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from drlpp.errors import InputError, did_you_mean
-from drlpp.planners.annealing import Annealing
 from drlpp.planners.base import Planner
-from drlpp.planners.dapple import Dapple
-from drlpp.planners.data_parallel import DataParallel
-from drlpp.planners.dynamic_program import DynamicProgram
-from drlpp.planners.expert import Expert
-from drlpp.planners.greedy import Greedy
-from drlpp.planners.metis import Metis
-from drlpp.planners.milp import Milp
-from drlpp.planners.pipedream import PipeDream
-from drlpp.planners.pipedream_contracted import PipeDreamContracted
-from drlpp.planners.piper import Piper
-from drlpp.planners.random_plans import RandomPlans
-from drlpp.planners.uniform import Uniform
+from drlpp.planners.baselines.data_parallel import DataParallel
+from drlpp.planners.baselines.expert import Expert
+from drlpp.planners.baselines.greedy import Greedy
+from drlpp.planners.baselines.random_plans import RandomPlans
+from drlpp.planners.baselines.uniform import Uniform
+from drlpp.planners.consecutive.dapple import Dapple
+from drlpp.planners.consecutive.dynamic_program import DynamicProgram
+from drlpp.planners.consecutive.metis import Metis
+from drlpp.planners.consecutive.milp import Milp
+from drlpp.planners.consecutive.pipedream_contracted import PipeDreamContracted
+from drlpp.planners.consecutive.piper import Piper
+from drlpp.planners.local_search.annealing import Annealing
+from drlpp.planners.pipedream.planner import PipeDream
 
 PLANNERS: dict[str, Callable[[], Planner]] = {
     DataParallel.name: DataParallel,

@@ -13,11 +13,11 @@ from drlpp.errors import InputError
 from drlpp.files import read_text
 from drlpp.plan import Objective, Plan, plan_from_dict, plan_to_dict
 from drlpp.planners.base import PlanResult, Status, gap_to
-from drlpp.planners.repayment import break_even
+from drlpp.planners.break_even import break_even
 from drlpp.problem import PlanningProblem
 
 if TYPE_CHECKING:
-    from drlpp.planners.bounds import Bound
+    from drlpp.planners.bounds.lower_bound import Bound
 
 DATA_PARALLEL = "data-parallel"
 """Name of the planner that speed-ups are relative to."""
@@ -67,7 +67,7 @@ class ComparisonRow:
         gap: (objective value - lower bound) / lower bound; None without a plan or with a lower bound of 0 or infinity.
         peak_memory_bytes: per device.
         break_even_steps: training steps after which the plan has saved the seconds that its search took longer than
-            that of another planner (`drlpp.planners.repayment`), by that one's name: data parallelism, and the best of
+            that of another planner (`drlpp.planners.break_even`), by that one's name: data parallelism, and the best of
             the others. Empty for data parallelism itself, without a plan, or alone.
     """
 

@@ -19,7 +19,7 @@ from drlpp.cluster import cluster_presets
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
 from drlpp.plan import Plan, Prediction, Trace
-from drlpp.planners.repayment import describe
+from drlpp.planners.break_even import describe
 from drlpp.report.advice import change_rows
 from drlpp.report.charts import CurvePoint, curve_chart, history_chart
 from drlpp.report.comparison import Comparison, ComparisonRow

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from drlpp.plan import Objective, Plan, Prediction
 from drlpp.planners.base import gap_to
-from drlpp.planners.repayment import describe
+from drlpp.planners.break_even import describe
 from drlpp.report.comparison import Comparison
 from drlpp.report.headline import problems
 from drlpp.report.stages import stage_rows
@@ -20,8 +20,8 @@ from drlpp.sim import Simulation
 from drlpp.units import format_bytes, format_time
 
 if TYPE_CHECKING:
-    from drlpp.planners.bounds import Bound
-    from drlpp.runtime.job import RunReport
+    from drlpp.planners.bounds.lower_bound import Bound
+    from drlpp.runtime.launch.job import RunReport
 
 _NONE = "-"
 

@@ -6,12 +6,12 @@ GPU, and several have not.
 """
 
 from drlpp.runtime.checkpoint import load_checkpoint, save_checkpoint
-from drlpp.runtime.elastic import Elastic, Replan
-from drlpp.runtime.job import Restart, RunOptions, RunReport
-from drlpp.runtime.launch import run
+from drlpp.runtime.launch.elastic import Elastic, Replan
+from drlpp.runtime.launch.job import Restart, RunOptions, RunReport
+from drlpp.runtime.launch.run import run
 from drlpp.runtime.pipeline import Pipeline, build
-from drlpp.runtime.reference import TrainingState, reference_run
-from drlpp.runtime.verify import Difference, Verification, compare
+from drlpp.runtime.verify.compare import Difference, Verification, compare
+from drlpp.runtime.verify.reference import TrainingState, reference_run
 
 __all__ = [
     "Difference",

@@ -30,13 +30,13 @@ from drlpp.cost import StageCosts, all_reduce_s
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan, TraceEvent, validate
 from drlpp.problem import PlanningProblem
-from drlpp.runtime.communication import Channel, TensorSpec
 from drlpp.runtime.executor import Executor, Tensors
-from drlpp.runtime.heartbeat import Where
-from drlpp.runtime.messages import Slot, StageSlots, Transfer, plan_transfers, stage_slots
+from drlpp.runtime.observe.heartbeat import Where
+from drlpp.runtime.observe.recording import Recorder
 from drlpp.runtime.pipeline import used_devices
-from drlpp.runtime.recording import Recorder
-from drlpp.runtime.waiting import time_limit_s
+from drlpp.runtime.transfers.channel import Channel, TensorSpec
+from drlpp.runtime.transfers.planned import Slot, StageSlots, Transfer, plan_transfers, stage_slots
+from drlpp.runtime.transfers.waiting import time_limit_s
 from drlpp.schedules import GradientGroup, gradient_groups, resident_and_optimizer
 
 PAYLOAD_BYTES = 1 << 16

@@ -17,9 +17,9 @@ import torch
 from drlpp.errors import ExecutionError
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan
-from drlpp.runtime.communication import Channel
-from drlpp.runtime.messages import Slot, Transfer, readers, stage_slots, writers
-from drlpp.runtime.moments import Moment, Watch
+from drlpp.runtime.observe.stopwatch import Moment, Watch
+from drlpp.runtime.transfers.channel import Channel
+from drlpp.runtime.transfers.planned import Slot, Transfer, readers, stage_slots, writers
 
 Tensors = Sequence[torch.Tensor]
 

@@ -27,17 +27,14 @@ from drlpp.capture import CapturedModel, initial_values
 from drlpp.errors import InputError, PlanError
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan, validate
-from drlpp.runtime.batches import Microbatch, draw, split_batch
-from drlpp.runtime.communication import Channel, TensorSpec
-from drlpp.runtime.compute import TorchStage
 from drlpp.runtime.executor import Executor, StageCompute
-from drlpp.runtime.heartbeat import Where
-from drlpp.runtime.messages import Slot, logical_times, plan_transfers, stage_slots
-from drlpp.runtime.precision import under_autocast
-from drlpp.runtime.randomness import RandomContext
-from drlpp.runtime.recording import Recorder
-from drlpp.runtime.reduction import CombinedBuffers, GradientReducer, holders, new_groups, shared_parameters
-from drlpp.runtime.stage_module import (
+from drlpp.runtime.observe.heartbeat import Where
+from drlpp.runtime.observe.recording import Recorder
+from drlpp.runtime.stage.batches import Microbatch, draw, split_batch
+from drlpp.runtime.stage.compute import TorchStage
+from drlpp.runtime.stage.precision import under_autocast
+from drlpp.runtime.stage.randomness import RandomContext
+from drlpp.runtime.stage.stage_module import (
     StageModule,
     cut_stage,
     find_tensor,
@@ -47,7 +44,10 @@ from drlpp.runtime.stage_module import (
     value_messages,
     value_spec,
 )
-from drlpp.runtime.waiting import FIRST_TIMEOUT_S, wait_for_all
+from drlpp.runtime.transfers.channel import Channel, TensorSpec
+from drlpp.runtime.transfers.planned import Slot, logical_times, plan_transfers, stage_slots
+from drlpp.runtime.transfers.reduction import CombinedBuffers, GradientReducer, holders, new_groups, shared_parameters
+from drlpp.runtime.transfers.waiting import FIRST_TIMEOUT_S, wait_for_all
 
 
 def used_devices(plan: Plan) -> tuple[int, ...]:
@@ -148,7 +148,7 @@ class Pipeline:
 
         Args:
             batch: tensors by input name, holding all micro-batches along the first dimension, or a list of
-                micro-batches; None draws one from the example inputs (`drlpp.runtime.batches`).
+                micro-batches; None draws one from the example inputs (`drlpp.runtime.stage.batches`).
 
         Returns:
             The mean loss over the micro-batches, on every rank.
@@ -289,7 +289,7 @@ def build(
         make_model: makes the model. Its parameters get values on the ranks that hold them only, and these depend on the
             seed alone (`drlpp.capture.initial_values`).
         torch_device: where this rank computes; the current GPU with NCCL, else the CPU.
-        autocast: element type of mixed precision, such as ``torch.bfloat16`` (`drlpp.runtime.precision`).
+        autocast: element type of mixed precision, such as ``torch.bfloat16`` (`drlpp.runtime.stage.precision`).
         one_queue_per_pair: see `Channel`; so with NCCL in any case.
         timeout_s: how long other ranks are waited for within a step, before they are taken for dead. What they do
             between the steps counts too.

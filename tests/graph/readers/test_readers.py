@@ -8,8 +8,8 @@ import pytest
 
 from drlpp.errors import GraphError
 from drlpp.graph import REFERENCE, graph_to_dict
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.graph.readers import read_graph
-from drlpp.graph.synthetic import chain_graph
 
 DATA = Path(os.environ.get("DRLPP_DATA", Path(__file__).parents[4] / "shared" / "data"))
 

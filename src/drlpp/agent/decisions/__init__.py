@@ -1,0 +1,1 @@
+"""The decisions of an episode, and the masks that keep them legal."""

@@ -1,0 +1,1 @@
+"""Encoder, partitioner and scheduler, and the file that holds their weights."""

@@ -1,0 +1,227 @@
+"""The policy: encoder, scheduler and partitioner together. It turns a problem into assignments.
+
+An episode is one assignment: slots first, then the walk, the cuts and the recomputation. Everything emitted is legal
+by construction of the masks; nothing is repaired afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drlpp.agent.decisions.device_groups import Slot, slot_devices
+from drlpp.agent.decisions.masked_choice import Beam, Chooser, Decisions, log_prob_and_entropy
+from drlpp.agent.networks.encoder import Encoding, GraphEncoder
+from drlpp.agent.networks.partitioner import Partitions, RecurrentPartitioner, estimate
+from drlpp.agent.networks.scheduler import PipelineScheduler
+from drlpp.agent.view.device_classes import Tables
+from drlpp.agent.view.features import ProblemView
+from drlpp.errors import InputError
+from drlpp.plan.assignment import Assignment
+
+PARTS = ("schedule", "order", "walk", "cut", "recompute")
+"""Names of the kinds of decisions, in the order of the columns of log-probabilities."""
+_CANDIDATES = 8
+"""Slots drawn for each that is kept, where a planner draws."""
+_LIKED = 0.25
+"""Part of the slots that are kept for their estimate alone."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """Shape of the networks.
+
+    Attributes:
+        width: size of embeddings and recurrent states.
+        num_layers: rounds of message passing; 0 leaves the graph out of the encoder.
+        recurrent: the partitioner carries what it passed.
+        scheduler: the scheduler decides; without, stage i has device i.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    width: int = 64
+    num_layers: int = 3
+    recurrent: bool = True
+    scheduler: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.num_layers < 0:
+            raise InputError(f"width {self.width} and num_layers {self.num_layers}: must be at least 1 and 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """B episodes on one problem.
+
+    Attributes:
+        decisions: by the names in `PARTS`.
+        log_probs: ``[B, T]`` of all decisions under the weights that made them, parts side by side.
+        slots, partitions: what was decided.
+        encoding: of the view, under the weights that drew them.
+        repeats: so many consecutive episodes share their slots.
+    """
+
+    view: ProblemView
+    encoding: Encoding
+    decisions: dict[str, Decisions]
+    log_probs: Tensor
+    slots: list[tuple[Slot, ...]]
+    partitions: Partitions
+    repeats: int = 1
+
+    @property
+    def num_episodes(self) -> int:
+        return self.log_probs.shape[0]
+
+    @property
+    def part_sizes(self) -> list[int]:
+        """Columns of `log_probs` by part."""
+        return [self.decisions[name].choice.shape[1] for name in PARTS]
+
+    def assignments(self) -> list[Assignment]:
+        """The assignment of each episode."""
+        return to_assignments(self.view.tables, self.slots, self.partitions)
+
+
+def to_assignments(t: Tables, slots: Sequence[tuple[Slot, ...]], p: Partitions) -> list[Assignment]:
+    """The assignments that slots and partitions of B episodes stand for."""
+    out = []
+    for b, episode in enumerate(slots):
+        labels = np.empty(p.order.shape[1], dtype=np.int64)
+        for s in range(len(episode)):
+            labels[p.order[b, p.cuts[b, s] : p.cuts[b, s + 1]]] = s
+        recompute = tuple(bool(x) for x in p.recompute[b, : len(episode)])
+        out.append(Assignment(labels, slot_devices(episode, t), recompute))
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """Recorded episodes under the present weights: ``[B, T]`` log-probabilities and entropies."""
+
+    log_probs: Tensor
+    entropies: Tensor
+
+
+class Policy(nn.Module):
+    """The three parts of the agent."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = GraphEncoder(config.width, config.num_layers)
+        self.scheduler = PipelineScheduler(config.width, config.scheduler)
+        self.partitioner = RecurrentPartitioner(config.width, config.recurrent)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        views: Sequence[ProblemView],
+        num_episodes: int,
+        generator: torch.Generator,
+        *,
+        repeats: int = 1,
+        greedy_first: bool = False,
+        distinct: bool = False,
+    ) -> list[Rollout]:
+        """Draws episodes on every problem.
+
+        Args:
+            num_episodes: per problem; rounded up to a multiple of `repeats`.
+            repeats: partitions that are drawn for the same slots.
+            greedy_first: episode 0 of each problem takes the most probable choices.
+            distinct: draw more slots than episodes without replacement, keep those of the best estimate and of each
+                kind, and give each the most probable partition; if there are fewer slots than episodes, the other
+                episodes are further partitions of them. What a planner wants, while PPO needs independent episodes.
+        """
+        return [self._sample(view, num_episodes, repeats, greedy_first, distinct, generator) for view in views]
+
+    def _sample(
+        self,
+        view: ProblemView,
+        num_episodes: int,
+        repeats: int,
+        greedy_first: bool,
+        distinct: bool,
+        generator: torch.Generator,
+    ) -> Rollout:
+        encoding = self.encoder(view)
+        if distinct:
+            wide = _CANDIDATES * num_episodes
+            schedule, slots = self.scheduler.sample(view, encoding, wide, Beam(generator, wide, greedy_first))
+            kept = self._promising(view, slots, num_episodes, greedy_first)
+            schedule, slots = schedule.select(kept), [slots[i] for i in kept.tolist()]
+            rows = torch.arange(num_episodes) % len(slots)
+            choose = Chooser(generator, len(slots))
+        else:
+            choose = Chooser(generator, int(greedy_first))
+            schedule, slots = self.scheduler.sample(view, encoding, -(-num_episodes // repeats), choose)
+            rows = torch.arange(len(slots)).repeat_interleave(repeats)
+        schedule, slots = schedule.select(rows), [slots[i] for i in rows.tolist()]
+        logits, scheduled = self.scheduler.replay(encoding, schedule)
+        parts, partitions = self.partitioner.sample(view, encoding, slots, scheduled, choose)
+        decisions = {"schedule": schedule, **parts}
+        log_probs = self._log_probs(encoding, decisions, logits, scheduled)
+        return Rollout(view, encoding, decisions, log_probs, slots, partitions, repeats)
+
+    @torch.no_grad()
+    def vary(self, rollout: Rollout, rows: Sequence[int], generator: torch.Generator, temperature: float) -> Rollout:
+        """Draws episodes that differ from given ones in where stages begin, and in which of them recompute.
+
+        Args:
+            rows: episodes of `rollout`, one for each new episode; may repeat. The new one keeps its slots and its
+                order, and its cuts are the anchors of the new cuts.
+            temperature: as `decisions.Chooser` takes it.
+        """
+        view, encoding = rollout.view, rollout.encoding
+        picked = torch.tensor(rows)
+        given = {name: d.select(picked) for name, d in rollout.decisions.items()}
+        slots = [rollout.slots[i] for i in rows]
+        parents = rollout.partitions.select(picked.numpy())
+        logits, scheduled = self.scheduler.replay(encoding, given["schedule"])
+        choose = Chooser(generator, temperature=temperature)
+        parts, partitions = self.partitioner.vary(view, encoding, slots, scheduled, given, parents, choose)
+        decisions = {"schedule": given["schedule"], **parts}
+        log_probs = self._log_probs(encoding, decisions, logits, scheduled)
+        return Rollout(view, encoding, decisions, log_probs, slots, partitions)
+
+    def _promising(self, view: ProblemView, slots: list[tuple[Slot, ...]], number: int, greedy_first: bool) -> Tensor:
+        """Rows of so many slots; a greedy one stays in front.
+
+        A part are those that the estimate likes best. It errs alike on slots that are alike, so the others are the best
+        of each kind in turn, where a kind is the numbers of replicas of the slots in ascending order.
+        """
+        value = estimate(view, slots)
+        if greedy_first:
+            value[0] = 0.0
+        liked = np.argsort(value, kind="stable")
+        best, rest = np.split(liked, [int(_LIKED * number)])
+        seen: Counter[tuple[int, ...]] = Counter()
+        turn = []
+        for i in rest.tolist():
+            kind = tuple(sorted(slot.replicas for slot in slots[i]))
+            turn.append(seen[kind])
+            seen[kind] += 1
+        return torch.from_numpy(np.concatenate([best, rest[np.argsort(turn, kind="stable")]])[:number])
+
+    def _log_probs(
+        self, encoding: Encoding, decisions: dict[str, Decisions], logits: Tensor, scheduled: Tensor
+    ) -> Tensor:
+        """``[B, T]`` of all decisions, parts side by side, given the scheduler's logits and final state."""
+        all_logits = {"schedule": logits, **self.partitioner.replay(encoding, decisions, scheduled)}
+        return torch.cat([log_prob_and_entropy(all_logits[p], decisions[p])[0] for p in PARTS], dim=1)
+
+    def evaluate(self, view: ProblemView, decisions: dict[str, Decisions]) -> Evaluated:
+        """Log-probabilities and entropies of recorded decisions, with gradients."""
+        encoding = self.encoder(view)
+        logits, scheduled = self.scheduler.replay(encoding, decisions["schedule"])
+        all_logits = {"schedule": logits, **self.partitioner.replay(encoding, decisions, scheduled)}
+        pairs = [log_prob_and_entropy(all_logits[p], decisions[p]) for p in PARTS]
+        return Evaluated(torch.cat([p[0] for p in pairs], dim=1), torch.cat([p[1] for p in pairs], dim=1))

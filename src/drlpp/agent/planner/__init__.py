@@ -1,0 +1,1 @@
+"""The planner `drl`: samples, fine-tuning and refinement within a budget."""

@@ -1,0 +1,1 @@
+"""Drawing plans from a policy, and their rewards."""

@@ -1,0 +1,1 @@
+"""Training of a policy: corpus, imitation, PPO, and fine-tuning on one problem."""

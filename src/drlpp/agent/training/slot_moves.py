@@ -1,0 +1,98 @@
+"""Small random changes of the slots of a plan: how the warm start (`imitation`) finds better ones than were drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from drlpp.agent.decisions.device_groups import MAX_SLOTS, Slot
+from drlpp.agent.view.device_classes import Ints, Tables
+
+
+def changed_slots(slots: tuple[Slot, ...], t: Tables, rng: np.random.Generator) -> tuple[Slot, ...]:
+    """One or two random changes; the slots themselves where what was drawn does not apply.
+
+    Devices move from a slot to another one, to a new one or to none; two slots change places, or a device each; a slot
+    is split in two; two neighbours become one.
+    """
+    counts = np.zeros((len(slots), t.num_classes), dtype=np.int64)
+    for s, slot in enumerate(slots):
+        for k, count in slot.parts:
+            counts[s, k] = count
+    for _ in range(int(rng.integers(1, 3))):
+        counts = _MOVES[int(rng.integers(len(_MOVES)))](counts, t, rng)
+        counts = counts[counts.any(axis=1)]
+        if not len(counts):
+            return slots
+    crowded = len(counts) > min(MAX_SLOTS, t.num_ops) or (not t.may_replicate and (counts.sum(axis=1) > 1).any())
+    if crowded:
+        return slots
+    return tuple(Slot(tuple((int(k), int(row[k])) for k in np.flatnonzero(row))) for row in counts)
+
+
+def _part(count: int, rng: np.random.Generator) -> int:
+    """One of them, or all, or some."""
+    return (1, count, int(rng.integers(1, count + 1)))[int(rng.integers(3))]
+
+
+def _hand_over(counts: Ints, t: Tables, rng: np.random.Generator) -> Ints:
+    """From a slot, or from those that are idle, to a slot or to none."""
+    whole = np.concatenate([counts, [t.size - counts.sum(axis=0)]])
+    origins = np.argwhere(whole > 0)
+    a, k = (int(x) for x in origins[rng.integers(len(origins))])
+    b = int(rng.integers(len(whole)))
+    moved = _part(int(whole[a, k]), rng)
+    whole[a, k] -= moved
+    whole[b, k] += moved
+    return whole[:-1]
+
+
+def _new_slot(counts: Ints, t: Tables, rng: np.random.Generator) -> Ints:
+    """From a slot, or from those that are idle, to a new slot anywhere."""
+    whole = np.concatenate([counts, [t.size - counts.sum(axis=0)]])
+    origins = np.argwhere(whole > 0)
+    a, k = (int(x) for x in origins[rng.integers(len(origins))])
+    moved = _part(int(whole[a, k]), rng)
+    whole[a, k] -= moved
+    fresh = np.zeros(t.num_classes, dtype=np.int64)
+    fresh[k] = moved
+    return np.insert(whole[:-1], int(rng.integers(len(counts) + 1)), fresh, axis=0)
+
+
+def _change_places(counts: Ints, t: Tables, rng: np.random.Generator) -> Ints:
+    """Two slots."""
+    a, b = rng.integers(len(counts), size=2)
+    counts[[a, b]] = counts[[b, a]]
+    return counts
+
+
+def _exchange(counts: Ints, t: Tables, rng: np.random.Generator) -> Ints:
+    """A device of a slot and one of another class, of another slot or idle."""
+    whole = np.concatenate([counts, [t.size - counts.sum(axis=0)]])
+    places = np.argwhere(whole > 0)
+    (a, k), (b, other) = places[rng.integers(len(places), size=2)]
+    whole[a, k] -= 1
+    whole[b, other] -= 1
+    whole[a, other] += 1
+    whole[b, k] += 1
+    return whole[:-1]
+
+
+def _split(counts: Ints, t: Tables, rng: np.random.Generator) -> Ints:
+    """A slot in two: by classes, or a part of each."""
+    s = int(rng.integers(len(counts)))
+    row = counts[s]
+    first = np.where(rng.random(len(row)) < 0.5, row, 0) if rng.random() < 0.5 else row // 2
+    rest = row - first
+    parts = [first, rest] if rng.random() < 0.5 else [rest, first]
+    return np.concatenate([counts[:s], parts, counts[s + 1 :]])
+
+
+def _merge(counts: Ints, t: Tables, rng: np.random.Generator) -> Ints:
+    """A slot and the one after it."""
+    if len(counts) < 2:
+        return counts
+    s = int(rng.integers(len(counts) - 1))
+    return np.concatenate([counts[:s], [counts[s] + counts[s + 1]], counts[s + 2 :]])
+
+
+_MOVES = (_hand_over, _hand_over, _new_slot, _change_places, _exchange, _split, _merge)

@@ -1,0 +1,1 @@
+"""A planning problem as the networks see it: features of operators and of classes of devices."""

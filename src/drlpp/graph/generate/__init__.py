@@ -1,0 +1,1 @@
+"""Graphs that are made by rule: model families and random graphs."""

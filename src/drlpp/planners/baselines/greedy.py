@@ -1,0 +1,144 @@
+"""Greedy list placement in the manner of HEFT (Topcuoglu, Hariri and Wu, TPDS 2002).
+
+Like HEFT, ops are taken by upward rank: the time of the longest path from the op to the end, transfers included. What
+differs: an op may not go before the stage of a predecessor, so that the result is a legal pipeline; and the earliest
+finish of one micro-batch, which would put a chain on one device, is replaced by the load per micro-batch: an op goes
+to the first allowed place, in a fixed order of the places, whose load stays below a cap that is found by bisection. A
+place is one device or, where stages may be replicated, a group of neighbours; groups of equal size are tried, and the
+fastest devices alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from drlpp.plan.assignment import Assignment
+from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
+from drlpp.planners.baselines.uniform import USUAL_STAGES
+from drlpp.planners.consecutive.device_states import microbatch_share, replica_choices
+from drlpp.planners.search import Search
+from drlpp.planners.space.device_orders import device_orders
+from drlpp.planners.space.op_arrays import OpArrays, op_arrays
+from drlpp.planners.space.op_orders import priority_order
+from drlpp.problem import PlanningProblem
+
+BISECTIONS = 12
+DEVICE_ORDERS = 6
+
+Places = tuple[tuple[int, ...], ...]
+"""Groups of devices, in the order in which stages take them."""
+
+
+def upward_rank(problem: PlanningProblem, arrays: OpArrays) -> NDArray[np.float64]:
+    """``[num_ops]`` seconds of the longest path from each op to the end, on a mean device over a mean path."""
+    mean_s = problem.times.total_s[problem.cluster.type_index].mean(axis=0)
+    n = problem.cluster.num_devices
+    bandwidth = problem.cluster.bandwidth
+    per_byte = float((1.0 / bandwidth).sum() - np.trace(1.0 / bandwidth)) / (n * (n - 1)) if n > 1 else 0.0
+    leave = np.zeros(arrays.num_ops)
+    np.maximum.at(leave, arrays.value_src, arrays.value_amount * (1.0 if arrays.timed else per_byte))
+    rank = np.zeros(arrays.num_ops)
+    for i in range(arrays.num_ops - 1, -1, -1):
+        after = problem.graph.successors[i]
+        rank[i] = mean_s[i] + max((leave[i] + rank[j] for j in after), default=0.0)
+    return rank
+
+
+def greedy_assignment(
+    problem: PlanningProblem, order: NDArray[np.int64], places: Places, cap_s: float
+) -> Assignment | None:
+    """Puts ops in `order` on the first of `places` that is allowed and stays below `cap_s`; None if one cannot."""
+    types = problem.cluster.type_index
+    times = np.stack(
+        [
+            problem.times.total_s[types[list(place)]].max(axis=0) * microbatch_share(problem, len(place))
+            for place in places
+        ]
+    )
+    arcs = problem.graph.arcs
+    by_reader = arcs[np.argsort(arcs[:, 1], kind="stable")]
+    pointer = np.searchsorted(by_reader[:, 1], np.arange(problem.graph.num_ops + 1))
+    labels = _first_fit(times, order, pointer, np.ascontiguousarray(by_reader[:, 0]), cap_s)
+    return Assignment.compact(labels, dict(enumerate(places))) if len(labels) else None
+
+
+@njit(cache=True)
+def _first_fit(
+    times: NDArray[np.float64],
+    order: NDArray[np.int64],
+    pointer: NDArray[np.int64],
+    predecessors: NDArray[np.int64],
+    cap_s: float,
+) -> NDArray[np.int64]:
+    """``[num_ops]`` place of each op; empty if one fits nowhere."""
+    load = np.zeros(len(times))
+    labels = np.zeros(len(order), dtype=np.int64)
+    for i in order:
+        place = 0
+        for k in range(pointer[i], pointer[i + 1]):
+            place = max(place, labels[predecessors[k]])
+        while place < len(times) and load[place] + times[place, i] > cap_s:
+            place += 1
+        if place == len(times):
+            return np.empty(0, dtype=np.int64)
+        labels[i] = place
+        load[place] += times[place, i]
+    return labels
+
+
+def group_places(problem: PlanningProblem, rng: np.random.Generator) -> Iterator[Places]:
+    """Orders of places: groups of neighbours, about `USUAL_STAGES` first; single devices; the fastest devices alone."""
+    cluster, slowness = problem.cluster, problem.times.total_s.sum(axis=1)
+    orders = device_orders(cluster, slowness, DEVICE_ORDERS, rng)
+    sizes = sorted(
+        replica_choices(problem, cluster.num_devices),
+        key=lambda size: abs(math.log2(cluster.num_devices // size / USUAL_STAGES)),
+    )
+    for size in sizes:
+        for order in orders:
+            yield tuple(order[i : i + size] for i in range(0, len(order) - size + 1, size))
+    by_speed = sorted(orders[0], key=lambda d: (slowness[cluster.type_index[d]], d))
+    for number in (1 << i for i in range((len(by_speed) - 1).bit_length())):
+        yield tuple((d,) for d in by_speed[:number])
+
+
+class Greedy:
+    """List placement by upward rank under a cap on the load."""
+
+    name = "greedy"
+    summary = "list placement by upward rank (HEFT), made a legal pipeline"
+
+    def solve(
+        self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
+    ) -> PlanResult:
+        search = Search(self.name, problem, budget, seed, progress)
+        rng = np.random.default_rng(seed)
+        rank = upward_rank(problem, op_arrays(problem))
+        orders = [priority_order(problem.graph, -rank), np.arange(problem.graph.num_ops, dtype=np.int64)]
+        for places in group_places(problem, rng):
+            for order in orders:
+                self._bisect(search, order, places)
+                if budget.spent:
+                    return search.result()
+        return search.result()
+
+    @staticmethod
+    def _bisect(search: Search, order: NDArray[np.int64], places: Places) -> None:
+        problem = search.problem
+        worst = float(problem.times.total_s.max(axis=0).sum())
+        low, high = worst / (4 * sum(len(p) for p in places)), worst
+        for _ in range(BISECTIONS):
+            cap = (low * high) ** 0.5 if low > 0 else high
+            assignment = greedy_assignment(problem, order, places, cap)
+            if assignment is None:
+                low = cap
+            else:
+                high = cap
+                search.offer(assignment)
+            if search.budget.spent or high <= low * 1.002:
+                break

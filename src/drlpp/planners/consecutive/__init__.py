@@ -1,0 +1,1 @@
+"""Planners that cut one topological order into consecutive stages: dynamic programs and integer programs."""

@@ -1,0 +1,198 @@
+"""Optimal split in consecutive stages by dynamic programming, for unequal devices and with replication.
+
+The program (`split_dp`) is exact over all splits of one topological order, or over all downsets of the graph where
+these are few (`MAX_DOWNSETS`): then no partition whose stages follow one another in a chain is better. Source: the
+"linearise and DP" and the dynamic program over ideals of Tarnawski et al., "Efficient Algorithms for Device Placement
+of DNN Graph Operators" (NeurIPS 2020).
+
+What differs: devices may be unequal, and their order along the pipeline is searched: exactly by type, where the
+counts of types allow (`MAX_TYPE_STATES`), and over the orders of the groups of like devices on a host; stages may be
+replicated as in PipeDream, with the gradient exchange of a step spread over its micro-batches; several topological
+orders are tried.
+
+For the objective iteration-time the program's optimum is not the simulator's. So it makes candidates (optimal
+bottleneck with and without replication, with equal replication, and shortest fill at bottlenecks a little above the
+optimum), and the simulation picks the best. For the steady state, PipeDream's plans, whose cuts come from another
+linearisation, are among the candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
+from drlpp.planners.baselines.data_parallel import data_parallel_assignment
+from drlpp.planners.consecutive.device_states import MANY_DEVICES, DeviceStates, by_class, in_order, replica_choices
+from drlpp.planners.consecutive.downsets import all_downsets
+from drlpp.planners.consecutive.split_program import Split, solve_split, to_assignment
+from drlpp.planners.consecutive.split_states import SplitModel, along_order, over_downsets
+from drlpp.planners.pipedream.planner import offer_pipelines
+from drlpp.planners.search import Search
+from drlpp.planners.space.device_orders import device_orders, fold_depths, folded
+from drlpp.planners.space.op_arrays import OpArrays, op_arrays
+from drlpp.planners.space.op_orders import op_orders
+from drlpp.problem import PlanningProblem
+
+MAX_DOWNSETS = 2000
+MAX_TYPE_STATES = 512
+MAX_OP_ORDERS = 4
+MAX_DEVICE_ORDERS = 6
+MAX_FOLDS = 4
+MAX_POSITIONS_MANY_DEVICES = 512
+PIPEDREAM_SHARE = 0.3
+FILL_SLACKS = (1.0, 1.04, 1.15, 1.4, 2.0)
+FILLED_STATES = 3
+"""Device states, best first, on which the fill is shortened."""
+KEPT_STATES = 4
+"""Device states, best first, that are tried with every topological order."""
+MEMORY_SHARES = (1.0, 0.85, 0.7, 0.5)
+"""The program's memory is an estimate: where the evaluator disagrees, it tries again with less."""
+
+
+def split_models(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator) -> Iterator[SplitModel]:
+    """All downsets where they are few, else one model per topological order."""
+    graph = problem.graph
+    masks = all_downsets(graph.predecessors, MAX_DOWNSETS)
+    if masks is not None:
+        yield over_downsets(arrays, masks)
+        return
+    many = problem.cluster.num_devices > 128
+    for number, order in enumerate(op_orders(graph, rng)):
+        if number == MAX_OP_ORDERS:
+            return
+        yield along_order(arrays, order, MAX_POSITIONS_MANY_DEVICES) if many else along_order(arrays, order)
+
+
+def device_choices(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator) -> Iterator[DeviceStates]:
+    """Device states to plan with: orders of the groups of devices, equal pipelines side by side, types in any order."""
+    cluster = problem.cluster
+    far = not arrays.timed and len(cluster.hosts) > 1
+    orders = device_orders(cluster, arrays.total_s.sum(axis=1), MAX_DEVICE_ORDERS, rng)
+    for replicas in replica_sets(problem):
+        for number, order in enumerate(orders):
+            yield in_order(problem, arrays, folded(order, 1), replicas)
+            if far and len(replicas) > 1:
+                yield in_order(problem, arrays, folded(order, 1), replicas, reach=len(order))
+            if number == 0 and len(replicas) > 1:
+                for depth in fold_depths(cluster, order)[:MAX_FOLDS]:
+                    places = folded(order, depth)
+                    yield in_order(problem, arrays, places, replica_choices(problem, len(places)))
+        if len(set(cluster.type_index.tolist())) > 1:
+            states = by_class(problem, arrays, replicas, MAX_TYPE_STATES)
+            if states is not None:
+                yield states
+
+
+class DynamicProgram:
+    """Optimal consecutive stages, over orders of ops and devices."""
+
+    name = "dp"
+    summary = "optimal split in consecutive stages, with replication, for unequal devices"
+
+    def solve(
+        self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
+    ) -> PlanResult:
+        search = Search(self.name, problem, budget, seed, progress)
+        if problem.may_replicate:
+            search.offer(data_parallel_assignment(problem))
+        run_dynamic_program(search, np.random.default_rng(seed))
+        return search.result()
+
+
+def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
+    """Offers the program's solutions to a search until all are made or the budget is spent."""
+    arrays = op_arrays(search.problem)
+    states: Iterable[DeviceStates] = device_choices(search.problem, arrays, rng)
+    for model in split_models(search.problem, arrays, rng):
+        states = offer_splits(search, model, states)
+        if search.budget.spent:
+            return
+    if search.problem.objective == "steady-state":
+        whole = search.budget
+        search.budget = whole.part(PIPEDREAM_SHARE)
+        offer_pipelines(search)
+        search.budget = whole
+
+
+def offer_splits(search: Search, model: SplitModel, choices: Iterable[DeviceStates]) -> list[DeviceStates]:
+    """Offers the best splits of one model on some device states.
+
+    Returns:
+        The states with the best plans, at most `KEPT_STATES`: what is worth trying with the next model.
+    """
+    steady = search.problem.objective == "steady-state"
+    ranked: list[tuple[float, int, DeviceStates, Split]] = []
+    for number, states in enumerate(choices):
+        split, value = offer_split(search, model, states, search.best_value if steady else math.inf)
+        if split is not None:
+            ranked.append((value, number, states, split))
+        if search.budget.spent:
+            break
+    ranked.sort(key=lambda x: x[:2])
+    if search.problem.objective == "iteration-time":
+        for _, _, states, split in ranked[:FILLED_STATES]:
+            _offer_short_fills(search, model, states, split)
+    return [states for _, _, states, _ in ranked[:KEPT_STATES]]
+
+
+def replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
+    """Sets of numbers of replicas that the stages of a plan may have, best first: any, none, the same in all stages."""
+    total = problem.cluster.num_devices
+    free = replica_choices(problem, total)
+    if problem.objective == "steady-state" or free == (1,):
+        return [free]
+    equal = [r for r in free if 1 < r < total and total % r == 0]
+    if total > MANY_DEVICES:  # few stages first: plans with hundreds of stages are rarely good and slow to simulate
+        by_stages = sorted(equal, key=lambda r: abs(math.log2(total / r / 8)))
+        return [*((r,) for r in by_stages[:5]), free]
+    return [free, (1,), *((r,) for r in equal[:3])]
+
+
+def offer_split(
+    search: Search, model: SplitModel, states: DeviceStates, limit_s: float = math.inf
+) -> tuple[Split | None, float]:
+    """Offers the split with the smallest bottleneck, with ever less memory per device until its plan fits.
+
+    Args:
+        limit_s: bottlenecks from here on are of no interest.
+
+    Returns:
+        The last split (None if there is none) and the objective of its plan.
+    """
+    split, value = None, math.inf
+    for share in MEMORY_SHARES:
+        found = solve_split(
+            model,
+            states,
+            resident_per_param_byte=search.problem.training.bytes_per_param_byte,
+            limit_s=limit_s,
+            memory_share=share,
+            budget=search.budget,
+        )
+        if found is None:
+            break
+        split, value = found, search.offer(to_assignment(model, states, found))
+        if search.last_feasible or search.budget.spent:
+            break
+    return split, value
+
+
+def _offer_short_fills(search: Search, model: SplitModel, states: DeviceStates, base: Split) -> None:
+    """Offers the shortest fill at bottlenecks that are not much worse than the optimal one."""
+    limit = search.best_value / search.problem.training.num_microbatches  # a larger load alone takes longer
+    for slack in FILL_SLACKS:
+        if search.budget.spent or base.value_s * slack > limit:
+            return
+        split = solve_split(
+            model,
+            states,
+            resident_per_param_byte=search.problem.training.bytes_per_param_byte,
+            value="fill",
+            limit_s=base.value_s * slack * (1 + 1e-9),
+            budget=search.budget,
+        )
+        if split is not None:
+            search.offer(to_assignment(model, states, split))

@@ -1,0 +1,244 @@
+"""Where a model may be split, and what a stage between two splits costs: the states of the dynamic programs.
+
+A *state* is a set of ops that is closed under predecessors (a downset): everything before a split. A stage is the
+difference of two states. `along_order` takes the prefixes of one topological order; `over_downsets` takes all
+downsets of the graph, where there are few enough.
+
+Left out: a value that several later stages consume costs its sender once here, although in a plan the sender pays for
+each consuming device; and ops that share parameters or saved tensors. Planners therefore rank the results of the
+programs with the evaluator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from drlpp.planners.space.op_arrays import OpArrays
+
+MAX_POSITIONS = 2048
+"""Most splits along one order; longer orders are cut in blocks of about equal work (two tables have its square)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitModel:
+    """States sorted by work, from the empty one to all ops (P of them), and the costs between them.
+
+    Attributes:
+        work_s: ``[P]`` seconds of the ops of each state on the fastest type for each op (so never an overestimate).
+        total_s, forward_s: ``[T, P]`` seconds by device type.
+        param_bytes, saved_bytes: ``[P]``.
+        received, sent: ``[P, P]`` amount (`OpArrays.value_amount`) that stage (i, j) receives and sends; `received`
+            is inf where state j does not contain state i.
+        members: ``[P, N]`` which ops each state has.
+    """
+
+    work_s: NDArray[np.float64]
+    total_s: NDArray[np.float64]
+    forward_s: NDArray[np.float64]
+    param_bytes: NDArray[np.float64]
+    saved_bytes: NDArray[np.float64]
+    received: NDArray[np.float64]
+    sent: NDArray[np.float64]
+    members: NDArray[np.bool_]
+
+    @property
+    def num_states(self) -> int:
+        return len(self.work_s)
+
+    def part(self, kept: NDArray[np.int64]) -> SplitModel:
+        """Some of the states, in order; the empty one and all ops must be among them."""
+        pairs = np.ix_(kept, kept)
+        return SplitModel(
+            work_s=self.work_s[kept],
+            total_s=np.ascontiguousarray(self.total_s[:, kept]),
+            forward_s=np.ascontiguousarray(self.forward_s[:, kept]),
+            param_bytes=self.param_bytes[kept],
+            saved_bytes=self.saved_bytes[kept],
+            received=self.received[pairs],
+            sent=self.sent[pairs],
+            members=self.members[kept],
+        )
+
+    def stage_ops(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Indices of the ops of stage (start, stop)."""
+        return np.flatnonzero(self.members[stop] & ~self.members[start])
+
+
+def along_order(arrays: OpArrays, order: NDArray[np.int64], max_positions: int = MAX_POSITIONS) -> SplitModel:
+    """Prefixes of a topological order ``[N]``; of blocks of about equal work if there are more than `max_positions`."""
+    ends = _block_ends(arrays.total_s.min(axis=0)[order], max_positions - 1)
+    received, sent = _order_costs(
+        order,
+        ends,
+        arrays.touch_ptr,
+        arrays.touch_value,
+        arrays.produces,
+        np.diff(arrays.consumer_ptr),
+        arrays.value_amount,
+    )
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = np.arange(len(order))
+    bounds = np.concatenate(([0], ends))
+
+    def prefix(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        zero = np.zeros((*values.shape[:-1], 1))
+        sums = np.concatenate((zero, np.cumsum(values[..., order], axis=-1)), axis=-1)
+        return np.ascontiguousarray(sums[..., bounds])
+
+    return SplitModel(
+        work_s=prefix(arrays.total_s.min(axis=0)),
+        total_s=prefix(arrays.total_s),
+        forward_s=prefix(arrays.forward_s),
+        param_bytes=prefix(arrays.param_bytes),
+        saved_bytes=prefix(arrays.saved_bytes),
+        received=received,
+        sent=sent,
+        members=position[None, :] < bounds[:, None],
+    )
+
+
+def over_downsets(arrays: OpArrays, masks: NDArray[np.bool_]) -> SplitModel:
+    """All given downsets ``[P, N]`` (among them the empty one and the full one)."""
+    work = masks @ arrays.total_s.min(axis=0)
+    tie_break = 1e-13 * work.max() + 1e-300  # a superset comes later, whatever the rounding of the sums
+    members = masks[np.argsort(work + tie_break * masks.sum(axis=1), kind="stable")]
+    received, sent = _downset_costs(
+        members, arrays.value_src, arrays.consumer_ptr, arrays.consumer_op, arrays.value_amount
+    )
+    as_float = members.astype(np.float64)
+    return SplitModel(
+        work_s=as_float @ arrays.total_s.min(axis=0),
+        total_s=np.ascontiguousarray(arrays.total_s @ as_float.T),
+        forward_s=np.ascontiguousarray(arrays.forward_s @ as_float.T),
+        param_bytes=as_float @ arrays.param_bytes,
+        saved_bytes=as_float @ arrays.saved_bytes,
+        received=received,
+        sent=sent,
+        members=members,
+    )
+
+
+def _block_ends(work_s: NDArray[np.float64], max_blocks: int) -> NDArray[np.int64]:
+    """Exclusive ends of blocks of consecutive ops: every op, or blocks of about equal work."""
+    n = len(work_s)
+    if n <= max_blocks:
+        return np.arange(1, n + 1)
+    share = np.cumsum(work_s + work_s.sum() / n / 10 + 1e-30)
+    block = np.minimum((share / share[-1] * max_blocks).astype(np.int64), max_blocks - 1)
+    return np.append(np.flatnonzero(np.diff(block)) + 1, n)
+
+
+@njit(cache=True)
+def _order_costs(
+    order: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    touch_ptr: NDArray[np.int64],
+    touch_value: NDArray[np.int64],
+    produces: NDArray[np.int64],
+    num_consumers: NDArray[np.int64],
+    amount: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    blocks = len(ends)
+    received = np.full((blocks + 1, blocks + 1), np.inf)
+    sent = np.zeros((blocks + 1, blocks + 1))
+    consumed = np.zeros(len(amount), dtype=np.int64)
+    produced = np.zeros(len(amount), dtype=np.bool_)
+    for start in range(blocks):
+        consumed[:] = 0
+        produced[:] = False
+        into, out = 0.0, 0.0
+        num_into, num_out = 0, 0  # so that nothing left is exactly 0, whatever the rounding
+        for block in range(start, blocks):
+            for position in range(ends[block - 1] if block else 0, ends[block]):
+                op = order[position]
+                first = touch_ptr[op]
+                for k in range(first, touch_ptr[op + 1]):
+                    v = touch_value[k]
+                    if k - first < produces[op]:
+                        produced[v] = True
+                        if consumed[v] > 0:
+                            into -= amount[v]
+                            num_into -= 1
+                        if consumed[v] < num_consumers[v]:
+                            out += amount[v]
+                            num_out += 1
+                    else:
+                        consumed[v] += 1
+                        if produced[v]:
+                            if consumed[v] == num_consumers[v]:
+                                out -= amount[v]
+                                num_out -= 1
+                        elif consumed[v] == 1:
+                            into += amount[v]
+                            num_into += 1
+            received[start, block + 1] = into if num_into else 0.0
+            sent[start, block + 1] = out if num_out else 0.0
+    return received, sent
+
+
+@njit(cache=True)
+def _downset_costs(
+    members: NDArray[np.bool_],
+    value_src: NDArray[np.int64],
+    consumer_ptr: NDArray[np.int64],
+    consumer_op: NDArray[np.int64],
+    amount: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For each pair of states, looks only at the values that cross one of the two splits."""
+    num, n = members.shape
+    values = len(value_src)
+    received = np.full((num, num), np.inf)
+    sent = np.zeros((num, num))
+    # count[p, v]: consumers of v inside state p
+    count = np.zeros((num, values), dtype=np.int32)
+    for p in range(num):
+        for v in range(values):
+            c = 0
+            for k in range(consumer_ptr[v], consumer_ptr[v + 1]):
+                if members[p, consumer_op[k]]:
+                    c += 1
+            count[p, v] = c
+    crossing = np.zeros((num, values), dtype=np.int32)
+    num_crossing = np.zeros(num, dtype=np.int32)
+    for p in range(num):
+        for v in range(values):
+            total = consumer_ptr[v + 1] - consumer_ptr[v]
+            inside = members[p, value_src[v]]
+            if (inside and count[p, v] < total) or (not inside and count[p, v] > 0):
+                crossing[p, num_crossing[p]] = v
+                num_crossing[p] += 1
+    mark = np.zeros(values, dtype=np.int64)
+    stamp = 0
+    for i in range(num):
+        for j in range(i + 1, num):
+            contained = True
+            for o in range(n):
+                if members[i, o] and not members[j, o]:
+                    contained = False
+                    break
+            if not contained:
+                continue
+            stamp += 1
+            into, out = 0.0, 0.0
+            for side in range(2):
+                p = i if side == 0 else j
+                for k in range(num_crossing[p]):
+                    v = crossing[p, k]
+                    if mark[v] == stamp:
+                        continue
+                    mark[v] = stamp
+                    src = value_src[v]
+                    total = consumer_ptr[v + 1] - consumer_ptr[v]
+                    here = count[j, v] - count[i, v]
+                    if members[j, src] and not members[i, src]:
+                        if here < total:
+                            out += amount[v]
+                    elif here > 0:
+                        into += amount[v]
+            received[i, j] = into
+            sent[i, j] = out
+    return received, sent

@@ -1,0 +1,1 @@
+"""What other engines can run, and planning inside those limits."""

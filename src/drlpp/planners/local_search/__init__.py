@@ -1,0 +1,1 @@
+"""Planners that improve a plan by moves."""

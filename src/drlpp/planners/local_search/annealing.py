@@ -1,0 +1,245 @@
+"""Simulated annealing over stage labels, devices and replication, from the results of the cheap planners.
+
+Source of the method: Kirkpatrick, Gelatt and Vecchi, "Optimization by Simulated Annealing" (Science 1983); the label
+moves with incremental loads are ours (`label_search`).
+
+Two searches take turns. The *label search* fixes the devices of the stages and anneals the stage of every op on the
+load of the stages, with hundreds of thousands of moves per second; between its runs the devices change (swap,
+replicas, split and merge of stages). For the objective iteration-time a *walk* with the full simulation refines the
+best plans, with moves of several ops over a boundary, of devices, and of recomputation. For the steady state, and
+without replication, ops may also go to any device, which gives plans with several stages per device; and a walk on the
+exact loads lets any device join or leave any stage. Restarts begin at one of the best plans so far.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from drlpp.plan.assignment import Assignment
+from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
+from drlpp.planners.baselines.data_parallel import data_parallel_assignment
+from drlpp.planners.baselines.uniform import uniform_assignment
+from drlpp.planners.consecutive.device_states import AllReduceTable
+from drlpp.planners.consecutive.dynamic_program import run_dynamic_program
+from drlpp.planners.local_search.diagram_plans import offer_set_plans
+from drlpp.planners.local_search.load_annealing import POWER, anneal_exactly
+from drlpp.planners.local_search.moves import (
+    PLACEMENT_MOVES,
+    Move,
+    change_replica,
+    free_assignment,
+    merge_stages,
+    move_replica,
+    part_stage,
+    shift_boundary,
+    split_stage,
+    swap_devices,
+    toggle_recompute,
+)
+from drlpp.planners.local_search.stage_annealing import anneal_labels, arc_arrays, make_slots
+from drlpp.planners.search import Search
+from drlpp.planners.space.op_arrays import OpArrays, op_arrays
+from drlpp.problem import PlanningProblem
+
+MAX_ROUNDS = 2000
+"""Ends the search of small problems, so that their plan does not depend on the speed of the machine."""
+MOVES_PER_OP = 1000
+MAX_MOVES = 400_000
+START_SHARE = 0.6
+"""Part of the budget for the planners that give the starts."""
+EXACT_MOVES = 20_000
+"""Of one run on a plan whose stages share devices."""
+WALK_STEPS, LOAD_STEPS = 150, 1500
+MANY_STAGES = 256
+"""With more stages than this the label search only polishes."""
+
+
+class Annealing:
+    """Annealing of labels and devices."""
+
+    name = "annealing"
+    summary = "simulated annealing over stages, devices and replication, started from dp"
+
+    def solve(
+        self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
+    ) -> PlanResult:
+        search = Search(self.name, problem, budget, seed, progress)
+        rng = np.random.default_rng(seed)
+        offer_starts(search, rng)
+        start_s = search.best_value
+        anneal(search, rng)
+        return search.result({"start_s": start_s, "evaluations": float(search.num_offers)})
+
+
+def offer_starts(search: Search, rng: np.random.Generator) -> None:
+    """The plans of data parallelism, uniform split, dynamic program and, for the steady state, sets of devices."""
+    problem = search.problem
+    if problem.may_replicate:
+        search.offer(data_parallel_assignment(problem))
+    search.offer(uniform_assignment(problem, min(problem.cluster.num_devices, problem.graph.num_ops)))
+    whole = search.budget
+    search.budget = whole.part(START_SHARE)
+    run_dynamic_program(search, rng)
+    offer_set_plans(search, rng)
+    search.budget = whole
+
+
+def anneal(search: Search, rng: np.random.Generator) -> None:
+    """Improves on the pool of a search until `MAX_ROUNDS` or the end of the budget."""
+    labels = _LabelSearch(search, op_arrays(search.problem))
+    for number in range(MAX_ROUNDS):
+        if search.budget.spent:
+            return
+        ranked = sorted(search.pool, key=lambda x: x[0])
+        start = ranked[min(len(ranked) - 1, int(rng.exponential(1.5)))][1] if number else ranked[0][1]
+        if search.problem.objective == "steady-state":
+            if number % 3 == 2:
+                labels.run_free(start, rng)
+            elif number % 3 == 1:
+                _walk_loads(search, start, rng)
+            else:
+                labels.run(start if number == 0 else _changed(search.problem, start, rng, PLACEMENT_MOVES), rng)
+        else:
+            if number % 2 == 0:
+                labels.run(start if number == 0 else _changed(search.problem, start, rng, PLACEMENT_MOVES), rng)
+            _walk(search, ranked[0][1] if number % 4 else start, rng)
+
+
+def _changed(
+    problem: PlanningProblem, start: Assignment, rng: np.random.Generator, moves: tuple[Move, ...]
+) -> Assignment:
+    """One to three random changes of the devices; none in a fifth of the cases."""
+    current = start
+    for _ in range(int(rng.choice([0, 1, 1, 2, 3]))):
+        current = moves[int(rng.integers(len(moves)))](problem, current, rng) or current
+    return current
+
+
+class _LabelSearch:
+    """Runs of the label search for one problem."""
+
+    def __init__(self, search: Search, arrays: OpArrays) -> None:
+        self._search = search
+        self._arrays = arrays
+        graph = search.problem.graph
+        self._arcs = arc_arrays(graph.predecessors, graph.successors)
+        self._reduce_s = AllReduceTable(search.problem.cluster)
+        self._moves = min(MAX_MOVES, MOVES_PER_OP * graph.num_ops)
+        self._seconds_per_move = 2e-6
+
+    def run(self, start: Assignment, rng: np.random.Generator) -> None:
+        """Anneals the labels of an assignment with its devices, and offers the result."""
+        if len({d for group in start.devices for d in group}) < sum(len(group) for group in start.devices):
+            if self._search.problem.objective == "steady-state":  # a device's loads add up, which slots do not know
+                moves = min(self._moves, EXACT_MOVES)
+                seed = int(rng.integers(2**31))
+                self._search.offer(
+                    anneal_exactly(self._search.problem, start, moves=moves, hot=0.005, cold=5e-5, seed=seed)
+                )
+            return
+        labels = self._anneal(start.devices, start.stage_of_op, rng, free=False)
+        used = np.unique(labels)
+        recompute = tuple(start.recompute[int(s)] for s in used)
+        compact = Assignment.compact(labels, dict(enumerate(start.devices)))
+        self._search.offer(Assignment(compact.stage_of_op, compact.devices, recompute), hasty=True)
+
+    def run_free(self, start: Assignment, rng: np.random.Generator) -> None:
+        """Lets every op go to any device: begins with the first replica of each stage, the other devices empty."""
+        total = self._search.problem.cluster.num_devices
+        devices = list(dict.fromkeys([group[0] for group in start.devices] + list(range(total))))
+        position = {d: k for k, d in enumerate(devices)}
+        slot_of_stage = np.array([position[group[0]] for group in start.devices])
+        labels = self._anneal(tuple((d,) for d in devices), slot_of_stage[start.stage_of_op], rng, free=True)
+        self._search.offer(free_assignment(self._search.problem, labels, devices), hasty=True)
+
+    def _anneal(
+        self, devices: tuple[tuple[int, ...], ...], labels: np.ndarray, rng: np.random.Generator, free: bool
+    ) -> np.ndarray:
+        problem = self._search.problem
+        slots = make_slots(problem, self._arrays, devices, self._reduce_s)
+        left = max(0.0, self._search.budget.left_s)
+        moves = int(min(self._moves, left / 2 / self._seconds_per_move))
+        hot = 10 ** rng.uniform(-2.5, -1.0) if len(devices) <= MANY_STAGES else 1e-4
+        before = self._search.budget.elapsed_s
+        best, _ = anneal_labels(
+            self._arrays,
+            self._arcs,
+            slots,
+            labels,
+            moves=moves,
+            hot=hot,
+            cold=hot / 100,
+            free=free,
+            resident_per_param_byte=problem.training.bytes_per_param_byte,
+            seed=int(rng.integers(2**31)),
+        )
+        if moves > 1000:
+            self._seconds_per_move = max(1e-8, (self._search.budget.elapsed_s - before) / moves)
+        return best
+
+
+_WALK_MOVES: tuple[Move, ...] = (
+    *(shift_boundary,) * 8,
+    swap_devices,
+    move_replica,
+    split_stage,
+    merge_stages,
+    toggle_recompute,
+)
+
+
+def _walk(search: Search, start: Assignment, rng: np.random.Generator) -> None:
+    """Annealing with the full simulation."""
+    current, value = start, search.offer(start)
+    hot = 10 ** rng.uniform(-3.5, -1.8)
+    for step in range(WALK_STEPS):
+        if search.budget.spent:
+            return
+        move = _WALK_MOVES[int(rng.integers(len(_WALK_MOVES)))]
+        proposed = move(search.problem, current, rng)
+        if proposed is None:
+            continue
+        new = search.offer(proposed, hasty=True)
+        temperature = max(hot * 0.01 ** (step / WALK_STEPS) * value, 1e-300)
+        if new <= value or rng.random() < math.exp(-(new - value) / temperature):
+            current, value = proposed, new
+
+
+_LOAD_MOVES: tuple[Move, ...] = (
+    *(shift_boundary,) * 8,
+    *(change_replica,) * 4,
+    swap_devices,
+    move_replica,
+    split_stage,
+    *(part_stage,) * 2,
+    merge_stages,
+)
+
+
+def _walk_loads(search: Search, start: Assignment, rng: np.random.Generator) -> None:
+    """Annealing on the exact loads, where any device may join or leave any stage; the best is offered."""
+
+    def energy(plan: Assignment) -> tuple[float, float]:
+        loads = search.evaluator.loads_s(plan)
+        most = float(loads.max())
+        if most <= 0.0:
+            return 0.0, 1e-300
+        return most, most * float(((loads / most) ** POWER).sum()) ** (1.0 / POWER)
+
+    current = best = start
+    least, value = energy(start)
+    hot = 10 ** rng.uniform(-3.5, -1.8)
+    for step in range(LOAD_STEPS):
+        if search.budget.spent:
+            break
+        proposed = _LOAD_MOVES[int(rng.integers(len(_LOAD_MOVES)))](search.problem, current, rng)
+        if proposed is None:
+            continue
+        most, new = energy(proposed)
+        if new <= value or rng.random() < math.exp(-(new - value) / (hot * 0.01 ** (step / LOAD_STEPS) * value)):
+            current, value = proposed, new
+            if most < least:
+                best, least = proposed, most
+    search.offer(best)

@@ -1,0 +1,1 @@
+"""PipeDream's optimiser, as its authors published it."""

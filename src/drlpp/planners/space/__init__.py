@@ -1,0 +1,1 @@
+"""What planners share: arrays of the graph, orders of devices and of operators."""

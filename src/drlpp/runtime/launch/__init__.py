@@ -1,0 +1,1 @@
+"""Processes of a run: starting, watching, restarting, and measuring many plans."""

@@ -1,0 +1,132 @@
+"""What a run is asked for, and what it answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, get_args
+
+import torch
+
+from drlpp.errors import InputError
+from drlpp.plan import Trace
+from drlpp.runtime.verify.compare import Verification
+
+Precision = Literal["fp32", "bf16"]
+AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+"""Element type of autocast by precision."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a plan is run.
+
+    Attributes:
+        steps: optimizer steps; the first one warms up, and is left out of the measured time if there are others.
+        verify: compare with single-process training.
+        emulate: wait for the predicted time of each action and message instead of computing.
+        seed: of the initial parameters, the micro-batches and dropout.
+        learning_rate: of the optimizer that the plan names.
+        track_memory: account for the memory of tensors on the CPU (this slows the run down).
+        time_scale: emulated seconds per predicted second; None chooses one.
+        precision: ``bf16`` computes under autocast; parameters and their updates stay as they are.
+        checkpoint: folder of checkpoints; training goes on from the last one in it. None for none.
+        checkpoint_every: steps between two of them; there is always one at the end.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    steps: int = 3
+    verify: bool = False
+    emulate: bool = False
+    seed: int = 0
+    learning_rate: float = 1e-3
+    track_memory: bool = False
+    time_scale: float | None = None
+    precision: Precision = "fp32"
+    checkpoint: str | None = None
+    checkpoint_every: int = 10
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps is {self.steps}: it must be at least 1")
+        if self.emulate and (self.verify or self.track_memory or self.checkpoint or self.precision != "fp32"):
+            raise InputError(
+                "an emulated run computes nothing: leave out verify, track_memory, checkpoint and precision"
+            )
+        if self.precision not in get_args(Precision):
+            raise InputError(f"precision {self.precision!r} is not known: use one of {', '.join(get_args(Precision))}")
+        if self.checkpoint_every < 1:
+            raise InputError(f"checkpoint_every is {self.checkpoint_every}: it must be at least 1")
+        if self.verify and self.checkpoint:
+            raise InputError("verification follows training from its first step: leave out the checkpoint")
+        if self.time_scale is not None and not self.time_scale > 0:
+            raise InputError(f"time_scale is {self.time_scale}: it must be positive")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """A restart after ranks died or hung.
+
+    Attributes:
+        reason: the line that says what happened.
+        step: steps of the checkpoint that training went on from; 0 for the start.
+        num_devices: that the plan used from then on.
+        planning_s: seconds of planning for what was left.
+    """
+
+    reason: str
+    step: int
+    num_devices: int
+    planning_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What a run measured.
+
+    Attributes:
+        iteration_times_s: of each step after the first (of the first too if it is the only one): from the first rank
+            that begins to the last that ends. Of an emulated run: divided by the time scale.
+        predicted_s: what the plan says, if it says something.
+        losses: mean loss of each step from `first_step` on; empty for an emulated run.
+        first_step: steps that were done before, by the checkpoint that training went on from.
+        restarts: of an elastic run.
+        verification: the comparison with single-process training, if asked for.
+        peak_memory_bytes: per device of the cluster, 0 where nothing runs: the largest sum of the sizes of all tensors
+            between two actions; empty if it was not tracked.
+        trace: of the last step.
+        time_scale: emulated seconds per predicted second; 1 for a real run.
+    """
+
+    iteration_times_s: tuple[float, ...]
+    predicted_s: float | None
+    losses: tuple[float, ...]
+    verification: Verification | None = None
+    peak_memory_bytes: tuple[float, ...] = ()
+    trace: Trace
+    time_scale: float = 1.0
+    first_step: int = 0
+    restarts: tuple[Restart, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON-ready form, without the trace."""
+        verification = None if self.verification is None else dataclasses.asdict(self.verification)
+        return {
+            "iteration_time_s": self.iteration_time_s,
+            "iteration_times_s": list(self.iteration_times_s),
+            "predicted_iteration_time_s": self.predicted_s,
+            "losses": list(self.losses),
+            "first_step": self.first_step,
+            "restarts": [dataclasses.asdict(r) for r in self.restarts],
+            "verification": verification,
+            "peak_memory_bytes": list(self.peak_memory_bytes),
+            "time_scale": self.time_scale,
+        }
+
+    @property
+    def iteration_time_s(self) -> float:
+        """The median of the measured steps."""
+        ordered = sorted(self.iteration_times_s)
+        middle = len(ordered) // 2
+        return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -1,0 +1,110 @@
+"""`run`: executes a plan, with one process per device that it uses.
+
+Called from an ordinary process it starts the ranks on this machine; called under ``torchrun`` (RANK and WORLD_SIZE are
+set) it joins the ranks that are there, so the same line runs a plan across machines.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch.distributed as dist
+
+from drlpp.errors import InputError
+from drlpp.plan import Plan, validate
+from drlpp.runtime.launch.elastic import Elastic, run_elastic, run_once
+from drlpp.runtime.launch.job import Precision, RunOptions, RunReport
+from drlpp.runtime.launch.rank_processes import Failure
+from drlpp.runtime.launch.training import Say
+from drlpp.runtime.launch.worker import init_process_group, train
+from drlpp.runtime.pipeline import used_devices
+
+
+def _silent(line: str) -> None:
+    """Says nothing."""
+
+
+def run(
+    plan: Plan,
+    *,
+    steps: int = 3,
+    verify: bool = False,
+    emulate: bool = False,
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    precision: Precision = "fp32",
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 10,
+    elastic: Elastic | None = None,
+    track_memory: bool = False,
+    time_scale: float | None = None,
+    say: Say = _silent,
+) -> RunReport | None:
+    """Executes a plan.
+
+    Args:
+        plan: a legal plan.
+        steps, verify, emulate, seed, learning_rate, precision, checkpoint_every, track_memory, time_scale: see
+            `RunOptions`.
+        checkpoint: folder of checkpoints, which all ranks share; training goes on from the last one in it.
+        elastic: restart when a rank dies or hangs (of ranks on this machine; torchrun has ``--max-restarts``). Without
+            a `checkpoint` they are kept in a temporary folder.
+        say: called with lines about what goes on.
+
+    Returns:
+        What was measured; None on the ranks of torchrun but the first.
+
+    Raises:
+        PlanError, ScheduleError, CaptureError, InputError: the plan cannot be run.
+        InfeasibleError: there is no plan for the devices that are left.
+        ExecutionError: a rank died or failed; the message is one line that names it.
+    """
+    options = RunOptions(
+        steps=steps,
+        verify=verify,
+        emulate=emulate,
+        seed=seed,
+        learning_rate=learning_rate,
+        precision=precision,
+        checkpoint=None if checkpoint is None else str(checkpoint.absolute()),
+        checkpoint_every=checkpoint_every,
+        track_memory=track_memory,
+        time_scale=time_scale,
+    )
+    validate(plan)
+    if elastic is not None and (verify or emulate):
+        raise InputError("an elastic run can be neither verified (its first steps are gone) nor emulated: leave it out")
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        if elastic is not None:
+            raise InputError(
+                "the ranks of torchrun are restarted by torchrun: give it --max-restarts in place of elastic"
+            )
+        return _join(plan, options, say)
+    folder = Path(tempfile.mkdtemp(prefix="drlpp-run-"))
+    try:
+        if elastic is not None:
+            return run_elastic(plan, options, elastic, folder, say)
+        outcome = run_once(plan, options, folder, say)
+        if isinstance(outcome, Failure):
+            raise outcome.error
+        return outcome
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _join(plan: Plan, options: RunOptions, say: Say) -> RunReport | None:
+    mine = not dist.is_initialized()
+    if mine:
+        init_process_group()
+    try:
+        size, needed = dist.get_world_size(), len(used_devices(plan))
+        if size != needed:
+            raise InputError(f"torchrun started {size} processes, the plan uses {needed} devices: start {needed}")
+        report = train(plan, options, say)
+        return report if dist.get_rank() == 0 else None
+    finally:
+        if mine:
+            dist.destroy_process_group()

@@ -1,0 +1,238 @@
+"""Trains (or emulates) a plan for some steps in a process group that is there, and reports on it. All ranks call it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from drlpp.capture import CapturedModel, initial_values
+from drlpp.errors import InputError
+from drlpp.plan import Plan
+from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from drlpp.runtime.emulation import EmulatedPipeline
+from drlpp.runtime.launch.job import AUTOCAST, RunOptions, RunReport
+from drlpp.runtime.observe.clock_offset import clock_offset_s
+from drlpp.runtime.observe.heartbeat import Where
+from drlpp.runtime.observe.recording import Record, Recorder, merge
+from drlpp.runtime.observe.tensor_memory import StorageTracker
+from drlpp.runtime.optimizers import optimizer_factory
+from drlpp.runtime.pipeline import build
+from drlpp.runtime.transfers.waiting import time_limit_s
+from drlpp.runtime.verify.compare import TOLERANCE, compare
+from drlpp.runtime.verify.reference import TrainingState, reference_run
+from drlpp.units import format_time
+
+Say = Callable[[str], None]
+"""Called with one line about what goes on."""
+Follow = Callable[[Callable[[], Where]], None]
+"""Called with a function that says where this rank is."""
+RecordLoss = Callable[[int, float], None]
+"""Called on rank 0 with a step (counted from 0) and its loss."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _RankResult:
+    """What a rank sends to rank 0: begin and end of each step on rank 0's clock, and the rest of the report."""
+
+    device: int | None
+    spans: list[tuple[float, float]]
+    losses: tuple[float, ...]
+    record: Record
+    state: TrainingState | None
+    peak_bytes: float
+
+
+def train_captured(
+    captured: CapturedModel,
+    plan: Plan,
+    options: RunOptions,
+    say: Say,
+    *,
+    make_model: Callable[[], nn.Module] | None = None,
+    one_queue_per_pair: bool = False,
+    follow: Follow | None = None,
+    record_loss: RecordLoss | None = None,
+) -> RunReport:
+    """Trains the model under the plan. Called on every rank; all return the same report.
+
+    Args:
+        captured: the model; its values, if it has some, are changed.
+        plan: made for this model.
+        options: see there (an emulated run does not come here).
+        say: called on rank 0.
+        make_model, one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
+        follow, record_loss: see there.
+
+    Raises:
+        PlanError, ScheduleError, InputError: see `drlpp.runtime.pipeline.build`.
+    """
+    initial = None
+    if options.verify and dist.get_rank() == 0:
+        initial = {n: t.detach().clone() for n, t in captured.module.named_buffers()}
+        if make_model is None:
+            initial |= {n: t.detach().clone() for n, t in captured.module.named_parameters()}
+    offset_s = clock_offset_s()
+    tracker = StorageTracker() if options.track_memory else None
+    pipeline = build(
+        captured,
+        plan,
+        seed=options.seed,
+        make_model=make_model,
+        autocast=AUTOCAST[options.precision],
+        one_queue_per_pair=one_queue_per_pair,
+    )
+    make_optimizer = optimizer_factory(plan.training.optimizer, options.learning_rate)
+    optimizer = make_optimizer(list(pipeline.parameters()))
+    if follow is not None:
+        follow(pipeline.where)
+    store = None if options.checkpoint is None else Path(options.checkpoint)
+    if store is not None and (found := checkpoints(store)):
+        load_checkpoint(found[-1][1], pipeline, optimizer)
+    first = pipeline.steps_done
+    if first >= options.steps:
+        raise InputError(f"{options.checkpoint} has a checkpoint of step {first}: ask for more than {first} steps")
+    if first and dist.get_rank() == 0:
+        say(f"going on from the checkpoint of step {first}")
+    in_use = None if tracker is None else tracker.sample
+    if pipeline.torch_device.type == "cuda":
+        in_use = torch.cuda.memory_allocated
+    recorder = Recorder(pipeline.device, offset_s, in_use, pipeline.torch_device)
+    spans: list[tuple[float, float]] = []
+    losses: list[float] = []
+    gradients: dict[str, torch.Tensor] = {}
+    longest_s = 0.0
+    for step in range(first, options.steps):
+        last = step == options.steps - 1
+        if last:
+            pipeline.observe(recorder)
+        if last and tracker is not None:
+            tracker.add(pipeline.state_dict().values())
+            tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
+            tracker.start()
+        batch = pipeline.draw() if tracker is None else None  # else the tracker is to see them come and go
+        pipeline.wait_for_all()
+        begin = time.perf_counter()
+        recorder.begin(begin)
+        loss = pipeline.step(batch)
+        if step == 0 and options.verify:
+            gradients = {n: p.grad.clone() for n, p in pipeline.named_parameters() if p.grad is not None}
+        update = recorder.now()
+        optimizer.step()
+        optimizer.zero_grad()
+        if tracker is not None:
+            tracker.stop()
+        recorder.optimizer(update, recorder.now())
+        losses.append(loss.item())
+        end = time.perf_counter()
+        spans.append((begin + offset_s, end + offset_s))
+        longest_s = max(longest_s, end - begin)
+        pipeline.limit_waits(time_limit_s(longest_s))
+        if dist.get_rank() == 0:
+            if record_loss is not None:
+                record_loss(step, losses[-1])
+            say(f"step {step + 1} of {options.steps}: loss {losses[-1]:.6g}, {format_time(end - begin)}")
+        if store is not None and (last or (step + 1) % options.checkpoint_every == 0):
+            save_checkpoint(store, pipeline, optimizer)
+    state = None
+    if options.verify:
+        held = {n: t.detach().clone().cpu() for n, t in pipeline.state_dict().items() if n not in captured.aliases}
+        state = TrainingState(tuple(losses), {n: g.cpu() for n, g in gradients.items()}, held)
+    peak = float(tracker.peak_bytes) if tracker is not None else 0.0
+    if pipeline.torch_device.type == "cuda":
+        peak = float(torch.cuda.max_memory_allocated())
+    pipeline.observe(None)
+    result = _RankResult(pipeline.device, spans, tuple(losses), recorder.record(), state, peak)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    results: list[_RankResult] | None = [result] * size if rank == 0 else None
+    dist.gather_object(result, results)
+    report: list[RunReport | None] = [None]
+    if results is not None:
+        if initial is not None:
+            if make_model is not None:
+                initial |= initial_values(make_model, captured.parameters, options.seed)
+            say("training the same model on one process for the comparison")
+        report[0] = _report(captured, plan, options, results, initial, pipeline.torch_device)
+    dist.broadcast_object_list(report)
+    if report[0] is None:
+        raise RuntimeError("rank 0 sent no report")
+    return report[0]
+
+
+def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow | None = None) -> RunReport:
+    """Emulates the plan (`drlpp.runtime.emulation`). Called on every rank; all return the same report.
+
+    Raises:
+        PlanError, ScheduleError: the plan is not legal.
+    """
+    pipeline = EmulatedPipeline(plan, options.time_scale)
+    if follow is not None:
+        follow(pipeline.where)
+    if dist.get_rank() == 0:
+        say(f"emulating with seconds stretched {pipeline.time_scale:.3g} times")
+    spans = [pipeline.step() for _ in range(options.steps)]
+    pipeline.close()
+    result = _RankResult(pipeline.device, spans, (), pipeline.recorder.record(), None, 0.0)
+    results = [result] * dist.get_world_size()
+    dist.all_gather_object(results, result)
+    scale = pipeline.time_scale
+    return RunReport(
+        iteration_times_s=tuple(t / scale for t in _measured(results)),
+        predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
+        losses=(),
+        trace=merge([r.record for r in results], plan.cluster.num_devices, scale),
+        time_scale=scale,
+    )
+
+
+def _measured(results: list[_RankResult]) -> list[float]:
+    """Seconds of the steps that count, over all ranks."""
+    times = [
+        max(e for _, e in step) - min(b for b, _ in step) for step in zip(*(r.spans for r in results), strict=True)
+    ]
+    return times[1:] if len(times) > 1 else times
+
+
+def _report(
+    captured: CapturedModel,
+    plan: Plan,
+    options: RunOptions,
+    results: list[_RankResult],
+    initial: dict[str, torch.Tensor] | None,
+    torch_device: torch.device,
+) -> RunReport:
+    verification = None
+    if initial is not None:
+        reference = reference_run(
+            captured,
+            seed=options.seed,
+            num_microbatches=plan.num_microbatches,
+            steps=options.steps,
+            make_optimizer=optimizer_factory(plan.training.optimizer, options.learning_rate),
+            autocast=AUTOCAST[options.precision],
+            state_dict=initial,
+            torch_device=torch_device,
+        )
+        verification = compare(
+            [r.state for r in results if r.state is not None],
+            reference,
+            [n for n, t in reference.tensors.items() if n in set(captured.parameters)],
+            adaptive=plan.training.optimizer == "adamw",
+            tolerance=TOLERANCE[options.precision],
+        )
+    peaks = {r.device: r.peak_bytes for r in results if r.device is not None}
+    tracked = any(peaks.values())
+    return RunReport(
+        iteration_times_s=tuple(_measured(results)),
+        predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
+        losses=results[0].losses,
+        first_step=options.steps - len(results[0].losses),
+        verification=verification,
+        peak_memory_bytes=tuple(peaks.get(d, 0.0) for d in range(plan.cluster.num_devices)) if tracked else (),
+        trace=merge([r.record for r in results], plan.cluster.num_devices),
+    )

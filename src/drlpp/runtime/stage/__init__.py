@@ -1,0 +1,1 @@
+"""What one rank computes: stage modules, backward passes, precision, random numbers, batches."""

@@ -1,0 +1,335 @@
+"""Cuts a captured model into one module per stage, with explicit inputs and outputs by the names of values.
+
+A value is the tensor of one fx node; what crosses between stages is found in the graph. The modules read the model's
+own parameters and buffers under their original names, run every op in the gradient and autocast mode in which it was
+captured, and seed ops that draw random numbers (`randomness.py`). That every partition can be cut so is the work of the
+capture, which keeps together what must stay together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from drlpp.capture import CapturedModel
+from drlpp.capture.calls import on_device
+from drlpp.errors import PlanError
+from drlpp.graph.stages import Message
+from drlpp.plan import Plan
+from drlpp.runtime.stage.randomness import RandomContext, SeededOp, is_random
+from drlpp.runtime.transfers.channel import TensorSpec
+
+_SEEDED = "drlpp_seeded"
+TensorSource = Callable[[str], torch.Tensor]
+"""Name of a parameter or buffer -> the tensor that the stages of this rank share."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageModule:
+    """One stage as a module.
+
+    Attributes:
+        index: of the stage.
+        module: takes the values of `inputs` in order, returns those of `outputs` in order.
+        inputs: names of the values that it reads: tensors of the micro-batch and values of other stages.
+        outputs: names of the values that other stages read, and the loss where it is computed here.
+        changed: buffers that its ops write -> the factor by which the pass of one micro-batch shrinks what was there
+            before it adds something that does not depend on it (batch norm: 1 - momentum, counters: 1); None if the
+            ops do something else.
+    """
+
+    index: int
+    module: fx.GraphModule
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    changed: Mapping[str, float | None]
+
+
+def stage_of_node(captured: CapturedModel, plan: Plan) -> Mapping[str, int]:
+    """Name of every computing fx node -> its stage.
+
+    Raises:
+        PlanError: the plan was made for another graph than the one that was captured.
+    """
+    stages = plan.stage_of_op
+    index = plan.graph.member_index
+    out = {}
+    for node in captured.module.graph.nodes:
+        if _computes(node):
+            if node.name not in index:
+                raise PlanError(
+                    f"the model has op {node.name!r}, which is not in the plan's graph {plan.graph.name!r}: the model "
+                    "or a library changed since the plan was made; plan again"
+                )
+            out[node.name] = int(stages[index[node.name]])
+    if absent := [m for m in index if m not in out]:
+        raise PlanError(
+            f"the plan's graph {plan.graph.name!r} has op {absent[0]!r}, which is not in the model: the model or a "
+            "library changed since the plan was made; plan again"
+        )
+    return out
+
+
+def value_messages(captured: CapturedModel, plan: Plan, stage_of: Mapping[str, int]) -> tuple[Message, ...]:
+    """The messages between the stages of a captured model; their tensors are names of fx nodes."""
+    needs_gradient = values_with_gradient(captured)
+    bundles: dict[tuple[int, tuple[int, ...], bool], list[fx.Node]] = defaultdict(list)
+    for node in captured.module.graph.nodes:
+        if _computes(node):
+            src = stage_of[node.name]
+            dsts = {stage_of[u.name] for u in node.users if _computes(u)} - {src}
+            if dsts:
+                bundles[src, tuple(sorted(dsts)), node.name in needs_gradient].append(node)
+    return tuple(
+        Message(
+            src=src,
+            dsts=dsts,
+            phase="forward",
+            requires_grad=gradient,
+            bytes=float(sum(n.meta["val"].numel() * n.meta["val"].element_size() for n in nodes)),
+            tensors=tuple(n.name for n in nodes),
+            transfer_s=None,
+        )
+        for (src, dsts, gradient), nodes in sorted(bundles.items(), key=lambda item: item[0])
+    )
+
+
+def values_with_gradient(captured: CapturedModel) -> frozenset[str]:
+    """Names of the fx nodes whose value gets a gradient: those between a trained parameter and the loss.
+
+    Where a derivative is known only in the middle of an operator, there may be one more than needed.
+    """
+    nodes = list(captured.module.graph.nodes)
+    depends: set[fx.Node] = set()
+    for node in nodes:
+        if node.op == "get_attr":
+            if find_tensor(captured.module, str(node.target)).requires_grad:
+                depends.add(node)
+        elif _computes(node) and _is_differentiable(node, captured):
+            depends.update([node] if any(p in depends for p in node.all_input_nodes) else [])
+    reaches: set[fx.Node] = set()
+    for node in reversed(nodes):
+        if node in depends and (node.name == captured.loss or any(u in reaches for u in node.users)):
+            reaches.add(node)
+    return frozenset(n.name for n in reaches)
+
+
+def _is_differentiable(node: fx.Node, captured: CapturedModel) -> bool:
+    value = node.meta.get("val")
+    number = not isinstance(value, torch.Tensor) or value.is_floating_point() or value.is_complex()
+    return number and node.name not in captured.no_grad and node.target is not torch.ops.aten.detach.default
+
+
+def parameter_readers(captured: CapturedModel, stage_of: Mapping[str, int]) -> Mapping[str, tuple[int, ...]]:
+    """Name of every parameter that gets a gradient -> stages that read it, sorted."""
+    trained = values_with_gradient(captured)
+    return {
+        str(node.target): tuple(sorted({stage_of[u.name] for u in node.users if _computes(u)}))
+        for node in captured.module.graph.nodes
+        if node.op == "get_attr" and node.name in trained
+    }
+
+
+def tensors_read(captured: CapturedModel, stage_of: Mapping[str, int], stages: Collection[int]) -> frozenset[str]:
+    """Names of the parameters, buffers and constants that some stages read."""
+    return frozenset(
+        str(node.target)
+        for node in captured.module.graph.nodes
+        if node.op == "get_attr" and any(stage_of[u.name] in stages for u in node.users if _computes(u))
+    )
+
+
+def value_spec(captured: CapturedModel) -> Mapping[str, TensorSpec]:
+    """Shape, element type and layout of the tensor of every fx node that gives one."""
+    return {
+        n.name: TensorSpec(tuple(val.shape), val.dtype, _memory_order(val))
+        for n in captured.module.graph.nodes
+        if isinstance(val := n.meta.get("val"), torch.Tensor)
+    }
+
+
+def _memory_order(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Dimensions from the outermost to the innermost in memory; empty if they are in order."""
+    if tensor.is_contiguous():
+        return ()
+    return tuple(sorted(range(tensor.dim()), key=lambda i: -tensor.stride()[i]))
+
+
+def cut_stage(
+    captured: CapturedModel,
+    stage_of: Mapping[str, int],
+    index: int,
+    tensors: TensorSource,
+    context: RandomContext,
+    device: torch.device,
+) -> StageModule:
+    """The module of one stage.
+
+    Args:
+        captured: the model.
+        stage_of: see `stage_of_node`.
+        index: of the stage.
+        tensors: where parameters, buffers and constants come from.
+        context: of the random ops of this rank.
+        device: that the stage runs on; ops that make tensors make them there.
+    """
+    mine = [n for n in captured.module.graph.nodes if _computes(n) and stage_of[n.name] == index]
+    builder = _Builder(captured, tensors, context, device)
+    inside = set(mine)
+    for node in mine:
+        builder.declare_inputs(node, inside)
+    for node in mine:
+        builder.add(node)
+    outputs = tuple(n for n in mine if n.name == captured.loss or any(u not in inside for u in n.users if _computes(u)))
+    return StageModule(
+        index=index,
+        module=builder.finish(outputs, f"Stage{index}"),
+        inputs=tuple(builder.inputs),
+        outputs=tuple(n.name for n in outputs),
+        changed=_changed_buffers(mine),
+    )
+
+
+def find_tensor(module: nn.Module, name: str) -> torch.Tensor:
+    """The parameter, buffer or constant of a captured module.
+
+    Raises:
+        PlanError: it is something else than a tensor.
+    """
+    owner, _, last = name.rpartition(".")
+    value = getattr(module.get_submodule(owner), last)
+    if not isinstance(value, torch.Tensor):
+        raise PlanError(f"attribute {name!r} of the model is a {type(value).__name__}: only tensors can be placed")
+    return value
+
+
+class _Builder:
+    """Copies nodes of a captured graph into the graph of a stage."""
+
+    def __init__(
+        self, captured: CapturedModel, tensors: TensorSource, context: RandomContext, device: torch.device
+    ) -> None:
+        self.inputs: list[str] = []
+        self._captured = captured
+        self._tensors = tensors
+        self._context = context
+        self._device = device
+        self._root = nn.Module()
+        self._seeded = nn.ModuleDict()
+        self._graph = fx.Graph()
+        self._copy_of: dict[fx.Node, fx.Node] = {}
+        self._records_gradient = True
+        self._autocast: tuple[tuple[Any, ...], fx.Node] | None = None
+
+    def declare_inputs(self, node: fx.Node, mine: set[fx.Node]) -> None:
+        """Makes placeholders of what a node reads from outside the stage, and reads of its parameters."""
+        for source in node.all_input_nodes:
+            if source in mine or source in self._copy_of or source.op == "get_attr":
+                continue
+            copied = self._graph.placeholder(source.name)
+            copied.meta = dict(source.meta)
+            self._copy_of[source] = copied
+            self.inputs.append(source.name)
+
+    def add(self, node: fx.Node) -> None:
+        """Copies a node, after switches of the modes that it runs in."""
+        for source in node.all_input_nodes:
+            if source.op == "get_attr" and source not in self._copy_of:
+                name = str(source.target)
+                _set_tensor(self._root, name, self._tensors(name))
+                self._copy_of[source] = self._graph.get_attr(name)
+        self._switch_autocast(self._captured.autocast.get(node.name))
+        self._switch_gradient(node.name not in self._captured.no_grad)
+        if is_random(node):
+            self._seeded[node.name] = SeededOp(node.target, node.name, self._context)  # type: ignore[arg-type]
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: self._copy_of[n])
+            self._root.add_module(_SEEDED, self._seeded)
+            copied = self._graph.call_module(f"{_SEEDED}.{node.name}", args, kwargs)
+            copied.meta = dict(node.meta)
+        else:
+            copied = self._graph.node_copy(node, lambda n: self._copy_of[n])
+        copied.args, copied.kwargs = on_device(copied.args, self._device), on_device(copied.kwargs, self._device)
+        self._copy_of[node] = copied
+
+    def finish(self, outputs: tuple[fx.Node, ...], name: str) -> fx.GraphModule:
+        """The module that returns the values of `outputs`."""
+        self._switch_autocast(None)
+        self._switch_gradient(True)
+        self._graph.output(tuple(self._copy_of[n] for n in outputs))
+        return fx.GraphModule(self._root, self._graph, class_name=name)
+
+    def _switch_gradient(self, on: bool) -> None:
+        if on != self._records_gradient:
+            self._graph.call_function(torch._C._set_grad_enabled, (on,))
+            self._records_gradient = on
+
+    def _switch_autocast(self, region: tuple[Any, ...] | None) -> None:
+        if (self._autocast and self._autocast[0]) == region:
+            return
+        if self._autocast is not None:
+            self._graph.call_function(torch.amp.autocast_mode._exit_autocast, (self._autocast[1],))
+            self._autocast = None
+        if region is not None:
+            arguments = (self._device.type, *region[1:])
+            entered = self._graph.call_function(torch.amp.autocast_mode._enter_autocast, arguments)
+            self._autocast = region, entered
+
+
+def _computes(node: fx.Node) -> bool:
+    return node.op not in ("placeholder", "get_attr", "output")
+
+
+def _set_tensor(root: nn.Module, path: str, tensor: torch.Tensor) -> None:
+    *parents, last = path.split(".")
+    for part in parents:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = getattr(root, part)
+    if isinstance(tensor, nn.Parameter):
+        root.register_parameter(last, tensor)
+    else:
+        root.register_buffer(last, tensor)
+
+
+def _changed_buffers(nodes: list[fx.Node]) -> Mapping[str, float | None]:
+    """See `StageModule.changed`: batch norm's statistics, and targets of in-place ops."""
+    changed: dict[str, float | None] = {}
+    for node in nodes:
+        schema = getattr(node.target, "_schema", None)
+        for i, argument in enumerate(schema.arguments if schema is not None else ()):
+            value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
+            if not isinstance(value, fx.Node) or (memory := _memory(value)).op != "get_attr":
+                continue
+            statistics = argument.name in ("running_mean", "running_var")
+            if statistics or (argument.alias_info is not None and argument.alias_info.is_write):
+                before = changed.get(str(memory.target), 1.0)
+                factor = _decay(node) if value is memory else None
+                changed[str(memory.target)] = None if before is None or factor is None else before * factor
+    return changed
+
+
+def _decay(node: fx.Node) -> float | None:
+    """Factor of `StageModule.changed` for one op that writes a buffer."""
+    if node.target is torch.ops.aten.batch_norm.default:
+        training, momentum = node.args[5:7]
+        return 1.0 - float(momentum) if training else 1.0  # type: ignore[arg-type]
+    if node.target is torch.ops.aten.add_.Tensor and isinstance(node.args[1], (int, float)):
+        return 1.0
+    return None
+
+
+def _memory(node: fx.Node) -> fx.Node:
+    """The node that made the memory which a node's value is a view of."""
+    while True:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.arguments or schema.arguments[0].alias_info is None or not node.args:
+            return node
+        base = node.args[0]
+        if not isinstance(base, fx.Node):
+            return node
+        node = base

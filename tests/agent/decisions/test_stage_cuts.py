@@ -1,0 +1,256 @@
+"""Cuts: the dynamic programme against all cuts, and the choices that the policy gets."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from agent_problems import small_problem
+from drlpp.agent.decisions.device_groups import Slot, slot_devices
+from drlpp.agent.decisions.stage_cuts import (
+    CUT_OFFSETS,
+    _stage,
+    cut_choices,
+    judge_cuts,
+    make_cuts,
+    prefixes,
+    slot_arrays,
+    solve_cuts,
+    stage_memory,
+)
+from drlpp.agent.view.features import problem_view
+from drlpp.plan.assignment import Assignment
+from drlpp.sim import Evaluator
+
+SLOTS = (Slot(((0, 2),)), Slot(((1, 1),)), Slot(((2, 2),)))
+
+
+def setting(seed, num_ops=12, slots=SLOTS, memory_bytes=10**10):
+    view = problem_view(small_problem(seed, num_ops, memory_bytes))
+    t = view.tables
+    arrays = slot_arrays([slots], t, view.problem)
+    return view, arrays, prefixes(np.arange(num_ops)[None], arrays, t)
+
+
+def stage_cost(arrays, p, m, s, i, j, after=0.0, split=False):
+    return _stage(
+        s,
+        i,
+        j,
+        after,
+        arrays.numbers[0],
+        arrays.steady,
+        split,
+        p.time[0],
+        p.forward[0],
+        p.weights[0],
+        p.params[0],
+        p.resident[0],
+        p.saved[0],
+        p.into[0],
+        p.out[0],
+        m,
+    )
+
+
+def costs_of(arrays, p, m, cuts, split=False):
+    """What each stage costs, from the last one on, so that each knows the passes of those after it."""
+    costs, after = [], 0.0
+    for s in range(len(cuts) - 2, -1, -1):
+        costs.append(stage_cost(arrays, p, m, s, cuts[s], cuts[s + 1], after, split))
+        after += costs[-1][1]
+    return costs[::-1]
+
+
+def estimate(costs, split=False):
+    """Pace, sum of what is waited for, and the latest all-reduce."""
+    done, late = 0.0, 0.0
+    for cost in costs:
+        late = max(late, cost[2] - (0.0 if split else 2 / 3 * done))
+        done += cost[1]
+    return max(cost[0] for cost in costs) + sum(cost[8] for cost in costs) + late
+
+
+@pytest.mark.parametrize("memory_bytes", [10**10, 60 * 10**6])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_estimate_is_about_the_smallest_of_all_cuts(seed, memory_bytes):
+    view, arrays, p = setting(seed, memory_bytes=memory_bytes)
+    n, m = view.tables.num_ops, view.tables.microbatches
+    best = solve_cuts(arrays, p, view.tables)
+    whole, split = (
+        min(estimate(costs_of(arrays, p, m, (0, *inner, n), s), s) for inner in itertools.combinations(range(1, n), 2))
+        for s in (False, True)
+    )
+    found = costs_of(arrays, p, m, best.cuts[0], bool(best.split[0]))
+    assert best.value[0] == pytest.approx(estimate(found, bool(best.split[0])))
+    assert best.pace[0] == pytest.approx(max(cost[0] for cost in found))
+    least = split if best.split[0] else whole
+    assert least - 1e-12 <= best.value[0] <= 1.02 * least  # one label per state: nearly exact
+    if abs(split * 1.05 / whole - 1.0) > 0.02:
+        assert best.split[0] == (split * 1.05 < whole)
+
+
+def test_split_backward_passes_are_waited_for_in_part():
+    """The gradients of weights are work, and memory waits for them, but no other stage does."""
+    view, arrays, p = setting(3)
+    m = view.tables.microbatches
+    whole, split = (costs_of(arrays, p, m, (0, 4, 8, 12), s) for s in (False, True))
+    for s, (a, b) in enumerate(zip(whole, split, strict=True)):
+        assert a[:8] == b[:8]
+        assert a[8] == a[1]
+        assert b[8] == pytest.approx(a[1] - (p.weights[0, s, 4 * s + 4] - p.weights[0, s, 4 * s]))
+    assert estimate(split, True) < estimate(whole)
+
+
+def test_without_gradients_of_weights_there_is_nothing_to_split():
+    view, arrays, p = setting(3)
+    none = dataclasses.replace(view.tables, weight_grad_s=np.zeros_like(view.tables.weight_grad_s))
+    assert not solve_cuts(arrays, p, none).split.any()
+
+
+def test_compute_and_memory_of_a_stage_are_the_simulators():
+    view, arrays, p = setting(3)
+    problem, m = view.problem, view.tables.microbatches
+    labels = np.repeat([0, 1, 2], 4)
+    assignment = Assignment(labels, ((0, 1), (2,), (3, 4)))
+    costs = problem.stage_costs(labels, 3)
+    for s, device in enumerate((0, 2, 3)):
+        compute = p.time[0, s, 4 * s + 4] - p.time[0, s, 4 * s]
+        assert compute == pytest.approx(costs.forward_s[s, device] + costs.backward_s[s, device])
+    peak = Evaluator(problem).evaluate(assignment, ["1f1b"]).peak_memory_bytes
+    fraction = [cost[4] for cost in costs_of(arrays, p, m, (0, 4, 8, 12))]
+    for s, device in enumerate((0, 2, 3)):  # received tensors make the difference
+        assert fraction[s] * 1e10 == pytest.approx(peak[device], rel=0.5)
+
+
+def test_memory_bounds_the_micro_batches_in_flight():
+    """Where the middle stage fits one micro-batch at a time, each of its rounds is a whole round trip."""
+    view, arrays, p = setting(3, slots=(Slot(((0, 1),)), Slot(((1, 1),)), Slot(((2, 1),))))
+    m = view.tables.microbatches
+    after = stage_cost(arrays, p, m, 2, 8, 12)[1]
+    pace, once, _, _, _, _, one, _, _ = stage_cost(arrays, p, m, 1, 4, 8, after)
+    needed = one * arrays.numbers[0, 1, 1]
+    arrays.numbers[0, 1, 1] = needed * 1.0001
+    slow = stage_cost(arrays, p, m, 1, 4, 8, after)
+    assert slow[6] <= 1.0 < slow[4]
+    assert slow[7] < 0  # to recompute, it would have to keep what it received beside the rest
+    assert slow[0] == pytest.approx((m - 1) * (once + after))
+    assert slow[0] > pace
+    arrays.numbers[0, 1, 1] = needed * 0.99
+    assert stage_cost(arrays, p, m, 1, 4, 8, after)[0] > slow[0]
+
+
+def test_given_cuts_are_judged_as_the_best_ones_are():
+    view, arrays, p = setting(2)
+    found = solve_cuts(arrays, p, view.tables)
+    again = judge_cuts(arrays, p, view.tables, found.cuts)
+    assert (again.value, again.pace) == (found.value, found.pace)
+    costs = costs_of(arrays, p, view.tables.microbatches, found.cuts[0])
+    assert again.after[0].tolist() == pytest.approx([costs[1][1] + costs[2][1], costs[2][1], 0.0])
+    other = found.cuts + np.array([0, 1, 1, 0])
+    assert judge_cuts(arrays, p, view.tables, other).value[0] >= found.value[0] * 0.98
+
+
+def test_choices_leave_every_stage_an_op():
+    view, arrays, p = setting(1, num_ops=4)
+    m = view.tables.microbatches
+    anchors = solve_cuts(arrays, p, view.tables)
+    for first in range(len(CUT_OFFSETS)):
+        cuts = np.zeros_like(anchors.cuts)
+        cuts[0, 3] = 4
+        features, mask = cut_choices(1, arrays, p, m, anchors, cuts)
+        assert np.isfinite(features).all()
+        if not mask[0, first]:
+            continue
+        make_cuts(1, arrays, anchors.cuts, cuts, np.array([first]), 4)
+        _, mask = cut_choices(2, arrays, p, m, anchors, cuts)
+        for second in np.flatnonzero(mask[0]):
+            make_cuts(2, arrays, anchors.cuts, cuts, np.array([second]), 4)
+            assert 0 < cuts[0, 1] < cuts[0, 2] < 4
+
+
+def test_choices_that_exceed_the_memory_are_masked_where_others_fit():
+    view, arrays, p = setting(0, memory_bytes=60 * 10**6)
+    m = view.tables.microbatches
+    anchors = solve_cuts(arrays, p, view.tables)
+    cuts = np.zeros_like(anchors.cuts)
+    cuts[0, 3] = view.tables.num_ops
+    features, mask = cut_choices(1, arrays, p, m, anchors, cuts)
+    fits = features[0, :, 7] <= 1.0
+    if (fits & mask[0]).any():
+        assert not (mask[0] & ~fits).any()
+
+
+def test_padding_has_one_choice():
+    view = problem_view(small_problem())
+    t = view.tables
+    arrays = slot_arrays([SLOTS, SLOTS[:1]], t, view.problem)
+    p = prefixes(np.tile(np.arange(t.num_ops), (2, 1)), arrays, t)
+    anchors = solve_cuts(arrays, p, t)
+    cuts = np.zeros_like(anchors.cuts)
+    cuts[:, 0], cuts[0, 3], cuts[1, 1] = 0, t.num_ops, t.num_ops
+    _, mask = cut_choices(1, arrays, p, t.microbatches, anchors, cuts)
+    assert mask[1].tolist() == [True] + [False] * (len(CUT_OFFSETS) - 1)
+    make_cuts(1, arrays, anchors.cuts, cuts, np.array([0, 0]), t.num_ops)
+    assert cuts[1].tolist() == [0, t.num_ops, 0, 0]
+
+
+def test_replicas_share_micro_batches_in_whole_rounds():
+    _, arrays, _ = setting(0)
+    assert arrays.numbers[0, :, 0].tolist() == [math.ceil(8 / r) for r in (2, 1, 2)]
+
+
+def steady_setting(slots):
+    view = problem_view(dataclasses.replace(small_problem(5, 12), objective="steady-state"))
+    arrays = slot_arrays([slots], view.tables, view.problem)
+    return view, arrays, prefixes(np.arange(12)[None], arrays, view.tables)
+
+
+def test_replicas_share_the_steady_state_evenly():
+    _, arrays, _ = steady_setting((Slot(((0, 2), (1, 1))), Slot(((2, 2),))))
+    assert arrays.numbers[0, :, 0].tolist() == [8 / 3, 8 / 2]
+    assert arrays.slow_class[0, 0] == 1
+
+
+@pytest.mark.parametrize("slots", [SLOTS, (Slot(((2, 2),)), Slot(((0, 2), (1, 1))))])
+def test_the_pace_of_the_steady_state_is_the_simulators(slots):
+    view, arrays, p = steady_setting(slots)
+    found = solve_cuts(arrays, p, view.tables)
+    labels = np.searchsorted(found.cuts[0, 1 : len(slots)], np.arange(12), side="right")
+    loads = Evaluator(view.problem).evaluate(Assignment(labels, slot_devices(slots, view.tables)))
+    # what skips a stage is charged to every boundary that it crosses, and latencies are left out
+    assert found.value[0] == pytest.approx(loads.bottleneck_s, rel=0.1)
+
+
+@pytest.mark.parametrize("places", [1, 5, 8, 40, None])
+def test_cuts_at_some_places_only(places):
+    view, arrays, p = setting(4, num_ops=40)
+    few, all_ = solve_cuts(arrays, p, view.tables, places), solve_cuts(arrays, p, view.tables)
+    stride = 1 if places is None else min(40 // places, 40 // len(SLOTS))
+    assert not (few.cuts[0, 1:3] % stride).any()
+    assert (np.diff(few.cuts[0, :4]) > 0).all()
+    assert few.value[0] >= all_.value[0] * 0.98
+    if stride == 1:
+        assert few.cuts.tolist() == all_.cuts.tolist()
+
+
+def test_micro_batches_in_flight_are_a_mean_over_the_replicas():
+    _, arrays, _ = setting(0, slots=(Slot(((0, 2),)), Slot(((1, 1),)), Slot(((2, 1),))))
+    assert arrays.numbers[0, :, 4].tolist() == [1.5, 2.0, 1.0]
+
+
+def test_a_slow_replica_that_comes_last_runs_fewer_micro_batches():
+    """Classes 0 (fast, two devices) and 1 (slow): three replicas, eight micro-batches: 3, 3 and 2 of them."""
+    _, arrays, _ = setting(0, slots=(Slot(((0, 2), (1, 1))),))
+    assert arrays.slow_class[0, 0] == 1
+    assert arrays.numbers[0, 0, 0] == 2
+
+
+def test_recomputation_needs_less_memory():
+    view, arrays, p = setting(2)
+    found = solve_cuts(arrays, p, view.tables)
+    memory = stage_memory(arrays, p, view.tables.microbatches, found.split, found.cuts)
+    assert memory[0, 0, 1] <= memory[0, 0, 0]
+    assert (memory[..., 2] < 1).all()

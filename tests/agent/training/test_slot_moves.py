@@ -1,0 +1,48 @@
+"""Random changes of slots."""
+
+import dataclasses
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent_problems import small_problem
+from drlpp.agent.decisions.device_groups import Slot
+from drlpp.agent.training.slot_moves import changed_slots
+from drlpp.agent.view.features import problem_view
+
+START = (Slot(((0, 2),)), Slot(((1, 1),)), Slot(((2, 1),)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_devices_are_never_used_twice(seed):
+    rng = np.random.default_rng(seed)
+    t = problem_view(small_problem()).tables
+    slots = START
+    for _ in range(10):
+        slots = changed_slots(slots, t, rng)
+        assert slots
+        for slot in slots:
+            assert [k for k, _ in slot.parts] == sorted({k for k, _ in slot.parts})
+            assert all(count > 0 for _, count in slot.parts)
+        used = np.zeros(t.num_classes, dtype=int)
+        for slot in slots:
+            for k, count in slot.parts:
+                used[k] += count
+        assert (used <= t.size).all()
+
+
+def test_many_slots_are_reached():
+    rng = np.random.default_rng(0)
+    t = problem_view(small_problem()).tables
+    assert len({changed_slots(START, t, rng) for _ in range(300)}) > 40
+
+
+def test_without_replication_every_slot_keeps_one_device():
+    rng = np.random.default_rng(0)
+    t = problem_view(dataclasses.replace(small_problem(), replication=False)).tables
+    slots = (Slot(((0, 1),)), Slot(((1, 1),)))
+    for _ in range(200):
+        slots = changed_slots(slots, t, rng)
+        assert all(slot.replicas == 1 for slot in slots)

@@ -1,0 +1,60 @@
+"""Graphs as JSON."""
+
+import json
+
+import numpy as np
+import pytest
+
+from drlpp.errors import GraphError
+from drlpp.graph import Edge, Op, OpGraph, graph_from_dict, graph_to_dict, save_graph
+from drlpp.graph.generate.synthetic import random_graph
+from drlpp.graph.readers import read_graph
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_round_trip(tmp_path, measured):
+    graph = random_graph(np.random.default_rng(0), 30, measured=measured)
+    save_graph(graph, tmp_path / "g.json")
+    back = read_graph(tmp_path / "g.json")
+    assert graph_to_dict(back) | {"source": ""} == graph_to_dict(graph)
+    assert back.hash == graph.hash
+
+
+def test_unusual_fields_survive():
+    graph = OpGraph(
+        name="g",
+        ops=(Op(name="a", kind="k", module="m.0", members=("x", "y")), Op(name="b", kind="k")),
+        edges=(
+            Edge(src="a", dst="b", tensor="t", requires_grad=False, transfer_s=0.5),
+            Edge(src="b", dst="a", tensor="u", phase="backward"),
+        ),
+        tensor_bytes={"t": 1.0, "u": 2.0},
+        dtype="bfloat16",
+        measured_on="t4-16gb",
+        samples_per_microbatch=8,
+    )
+    assert graph_from_dict(json.loads(json.dumps(graph_to_dict(graph)))) == graph
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 2}, "schema_version is 2"),
+        ({"colour": 1}, "unknown key 'colour'"),
+        ({"ops": [{"kind": "k"}]}, "wrong form"),
+        ({"ops": [{"name": "a", "kind": "k", "speed": 1}]}, "wrong form"),
+        ({"edges": [{"src": "a"}]}, "wrong form"),
+        ({"ops": []}, "where: .*has no ops"),
+    ],
+)
+def test_bad_documents_are_refused(change, message):
+    good = graph_to_dict(random_graph(np.random.default_rng(0), 3))
+    with pytest.raises(GraphError, match=message):
+        graph_from_dict(good | change, "where")
+
+
+def test_a_missing_key_is_named():
+    good = graph_to_dict(random_graph(np.random.default_rng(0), 3))
+    del good["tensor_bytes"]
+    with pytest.raises(GraphError, match="'tensor_bytes' is missing"):
+        graph_from_dict(good)

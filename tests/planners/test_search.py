@@ -1,0 +1,48 @@
+"""What every search keeps."""
+
+import numpy as np
+import pytest
+
+from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.plan.assignment import Assignment
+from drlpp.planners.base import Budget
+from drlpp.planners.search import Search
+from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluator
+
+PIPELINE = Assignment(np.repeat([0, 1, 2], 2), ((0,), (1,), (2,)))
+
+
+@pytest.fixture
+def problem():
+    kind = DeviceType(name="device", memory_bytes=10**10)
+    cluster = Cluster("three", (kind,), (Host(name="host", devices=(kind.name,) * 3, link=Link(bandwidth=1e12)),))
+    return PlanningProblem.build(chain_graph(6, tensor_bytes=1.0, param_bytes=1.0), cluster, num_microbatches=3)
+
+
+@pytest.fixture
+def search(problem):
+    return Search("test", problem, Budget(1.0), 0)
+
+
+def test_an_offer_is_tried_under_all_schedules(problem, search):
+    everything = Evaluator(problem).evaluate(PIPELINE).iteration_time_s
+    assert everything < Evaluator(problem).evaluate(PIPELINE, ["1f1b"]).iteration_time_s
+    assert search.offer(PIPELINE) == search.best_value == everything
+
+
+def test_a_hopeless_hasty_offer_is_tried_under_1f1b_only(problem, search):
+    search.best_value = Evaluator(problem).evaluate(PIPELINE).iteration_time_s / 2
+    assert search.offer(PIPELINE, hasty=True) == Evaluator(problem).evaluate(PIPELINE, ["1f1b"]).iteration_time_s
+    assert search.best is None
+
+
+def test_what_was_tried_in_haste_is_tried_again_when_offered_in_earnest(problem, search):
+    better = Evaluator(problem).evaluate(PIPELINE).iteration_time_s
+    hurried = Evaluator(problem).evaluate(PIPELINE, ["1f1b"]).iteration_time_s
+    search.best_value = better / 2
+    assert search.offer(PIPELINE, hasty=True) == hurried
+    assert search.offer(PIPELINE) == better
+    assert search.offer(PIPELINE, hasty=True) == better
+    assert search.num_offers == 2
