@@ -12,7 +12,7 @@ import pytest
 
 from drlpp.cluster import load_cluster
 from drlpp.errors import InstallationError
-from drlpp.graph.synthetic import chain_graph
+from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.native import SOURCES, check_sources, library, source_hash
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import PlacedStages, place_stages
