@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 from drlpp.cost import OpTimeTable, StageCosts, op_times, stage_costs
-from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 from drlpp.graph.stages import stage_graph
 from drlpp.plan import Objective
@@ -35,18 +33,17 @@ class PlanningProblem:
         replication: stages may run on several devices.
 
     Raises:
-        InputError: unknown objective.
+        InputError: the objective is not known.
     """
 
     graph: OpGraph
     cluster: Cluster
     training: TrainingSetup
-    objective: Objective = "iteration-time"
+    objective: Objective = Objective.ITERATION_TIME
     replication: bool = True
 
     def __post_init__(self) -> None:
-        if self.objective not in get_args(Objective):
-            raise InputError(f"objective {self.objective!r} is not known: use one of {', '.join(get_args(Objective))}")
+        object.__setattr__(self, "objective", Objective(self.objective))
 
     @classmethod
     def build(
@@ -56,11 +53,11 @@ class PlanningProblem:
         *,
         num_microbatches: int | None = None,
         optimizer: str = "momentum",
-        objective: Objective = "iteration-time",
+        objective: Objective | str = Objective.ITERATION_TIME,
     ) -> PlanningProblem:
         """A problem with defaults filled in (`default_num_microbatches`)."""
         number = default_num_microbatches(cluster.num_devices) if num_microbatches is None else num_microbatches
-        return cls(graph, cluster, TrainingSetup(num_microbatches=number, optimizer=optimizer), objective)
+        return cls(graph, cluster, TrainingSetup(num_microbatches=number, optimizer=optimizer), Objective(objective))
 
     @functools.cached_property
     def times(self) -> OpTimeTable:

@@ -207,7 +207,7 @@ def _more_memory(problem: PlanningProblem) -> Iterator[Change]:
 def _other_microbatches(problem: PlanningProblem) -> Iterator[Change]:
     now, samples = problem.training.num_microbatches, problem.graph.samples_per_microbatch
     for number, words in ((2 * now, "twice"), (now // 2, "half")):
-        if number < 1 or problem.objective == "steady-state":
+        if number < 1 or problem.objective.of_one_microbatch:
             continue
         training = TrainingSetup(num_microbatches=number, optimizer=problem.training.optimizer)
         yield Change(
@@ -296,10 +296,9 @@ def _throughput(plan: Plan | None, problem: PlanningProblem) -> float | None:
     """Samples per second: of synchronous steps, or of the busiest device for the objective steady-state."""
     if plan is None or plan.prediction is None:
         return None
-    if problem.objective == "iteration-time":
-        return plan.prediction.throughput_samples_per_s
-    bottleneck = plan.prediction.bottleneck_s
-    return plan.graph.samples_per_microbatch / bottleneck if bottleneck else math.inf
+    value_s = problem.objective.value_s(plan.prediction)
+    samples = plan.graph.samples_per_microbatch * problem.objective.microbatches(plan.num_microbatches)
+    return samples / value_s if value_s else math.inf
 
 
 def _outcome(change: Change, result: PlanResult, base: float | None) -> Outcome:

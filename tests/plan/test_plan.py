@@ -125,6 +125,13 @@ def test_assignments():
         Assignment(np.array([0]), ((1,),), (True, False))
 
 
+def test_labels_with_gaps_keep_devices_and_recompute_flags():
+    start = Assignment(np.array([0, 1, 2]), ((3,), (1, 4), (2,)), (True, False, True))
+    moved = start.with_labels(np.array([0, 2, 2]))
+    assert moved.stage_of_op.tolist() == [0, 1, 1]
+    assert (moved.devices, moved.recompute) == (((3,), (2,)), (True, True))
+
+
 def test_file_round_trip(tmp_path):
     prediction = Prediction(
         iteration_time_s=1.0,

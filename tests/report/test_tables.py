@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from drlpp.plan import Trace
+from drlpp.plan import Objective, Trace
 from drlpp.problem import PlanningProblem
 from drlpp.report.comparison import compare_results
 from drlpp.report.tables import comparison_table, plan_tables, run_tables, simulation_tables, stage_table
@@ -51,7 +51,7 @@ def test_plan_tables(plan):
 
 def test_the_gap_is_that_of_the_objective(plan):
     bound = Bound(plan.prediction.bottleneck_s / 1.5)
-    assert "gap 50.0%" in printed(*plan_tables(plan, bound, "steady-state"))
+    assert "gap 50.0%" in printed(*plan_tables(plan, bound, Objective.STEADY_STATE))
 
 
 def test_a_plan_without_prediction_has_only_its_stages(plan):

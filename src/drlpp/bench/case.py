@@ -34,7 +34,7 @@ class Case:
     model: str
     cluster: str
     num_microbatches: int | None = None
-    objective: Objective = "iteration-time"
+    objective: Objective = Objective.ITERATION_TIME
     optimizer: str = "momentum"
 
     def problem(self) -> PlanningProblem:

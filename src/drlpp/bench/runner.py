@@ -7,6 +7,7 @@ take time from each other. On a machine that does other work too, budgets of pro
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -19,6 +20,7 @@ from drlpp.bench.case import Case, Suite
 from drlpp.bench.results import Row, append_row, read_rows
 from drlpp.bench.settings import commit, difference, machine, settings
 from drlpp.errors import DrlppError
+from drlpp.plan import Objective
 from drlpp.planners.base import Budget, Planner, PlanResult, gap_to
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.problem import PlanningProblem
@@ -27,7 +29,7 @@ from drlpp.solve import make_planner, solve
 WARM_UPS = (
     Case("many downsets", "generated:dag?ops=60", "generated:half-and-half?devices=8"),
     Case("few downsets", "generated:dag?ops=12", "mixed-desktops"),
-    Case("steady state", "generated:dag?ops=12", "mixed-desktops", objective="steady-state"),
+    Case("steady state", "generated:dag?ops=12", "mixed-desktops", objective=Objective.STEADY_STATE),
 )
 """Small problems that between them need all of a planner's compiled code."""
 WARM_UP_S = 0.5
@@ -175,7 +177,7 @@ def _outcome(result: PlanResult, problem: PlanningProblem, bound: Bound) -> dict
     }
     if result.plan is not None and result.plan.prediction is not None:
         plan, prediction = result.plan, result.plan.prediction
-        value_s = prediction.value_s(problem.objective)
+        value_s = problem.objective.value_s(prediction)
         out |= {
             "value_s": value_s,
             "gap": gap_to(value_s, bound.value_s) if bound.value_s > 0 else None,
@@ -204,7 +206,7 @@ _Key = tuple[str, str, int]
 
 
 def _key(case: Case, planner: str, seed: int) -> _Key:
-    return repr(sorted(case.to_dict().items())), planner, seed
+    return json.dumps(case.to_dict(), sort_keys=True), planner, seed
 
 
 def _known_rows(rows: Sequence[Row], now: dict[str, Any]) -> tuple[dict[_Key, Row], list[str]]:
@@ -216,7 +218,7 @@ def _known_rows(rows: Sequence[Row], now: dict[str, Any]) -> tuple[dict[_Key, Ro
         if changed:
             stale.append(changed)
         else:
-            known[repr(sorted(row["case"].items())), row["planner"], row["seed"]] = row
+            known[json.dumps(row["case"], sort_keys=True), row["planner"], row["seed"]] = row
     return known, stale
 
 

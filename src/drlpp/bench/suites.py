@@ -139,7 +139,7 @@ def _planning_time() -> Suite:
 def _smoke() -> Suite:
     cases = [
         Case("gnmt-2 on desktops", "generated:gnmt?layers=2&batch_size=8&seq_len=20", "mixed-desktops"),
-        Case("dag-40 on local-4", "generated:dag?ops=40", "local-4", 8, "steady-state"),
+        Case("dag-40 on local-4", "generated:dag?ops=40", "local-4", 8, Objective.STEADY_STATE),
     ]
     return Suite("smoke", "two small problems, to try things out", tuple(cases))
 
@@ -156,7 +156,7 @@ class _CaseFile(pydantic.BaseModel):
     model: str
     cluster: str
     num_microbatches: Annotated[int, pydantic.Field(ge=1)] | None = None
-    objective: Objective = "iteration-time"
+    objective: Objective = Objective.ITERATION_TIME
     optimizer: str = "momentum"
 
 

@@ -12,7 +12,7 @@ from drlpp.cli import inputs
 from drlpp.cli.terminal import check_writable, out, print_json, say
 
 if TYPE_CHECKING:
-    from drlpp.plan import Plan
+    from drlpp.plan import Objective, Plan
     from drlpp.planners.engines.engine import Engine
 
 _EPILOG = """Examples:
@@ -90,7 +90,7 @@ def plan(
         prediction = result.plan.prediction
         answer["throughput_samples_per_s"] = prediction.throughput_samples_per_s if prediction else None
         answer["num_stages"] = result.plan.num_stages
-        value = prediction.value_s(objective) if prediction else 0.0
+        value = problem.objective.value_s(prediction) if prediction else 0.0
         others = {DATA_PARALLEL: data_parallel_s}
         if "baseline_best_s" in result.breakdown:
             others[BEST_BASELINE] = result.breakdown["baseline_best_s"]
@@ -100,11 +100,11 @@ def plan(
             save_plan(result.plan, output)
     if restricted is not None and result.plan is not None:
         free = solve_visibly(chosen, problem, budget, seed)
-        answer["restriction"] = restriction_cost(restricted.engine, result.plan, free.plan, objective)
+        answer["restriction"] = restriction_cost(restricted.engine, result.plan, free.plan, problem.objective)
     if as_json:
         print_json(answer)
     elif result.plan is not None:
-        for table in plan_tables(result.plan, bound, objective):
+        for table in plan_tables(result.plan, bound, problem.objective):
             out().print(table)
         if "restriction" in answer:
             say(answer["restriction"]["summary"])
@@ -117,7 +117,7 @@ def plan(
         raise ExecutionError(f"planner {planner} failed: {result.reason}")
 
 
-def restriction_cost(engine: Engine, plan: Plan, free: Plan | None, objective: inputs.ObjectiveName) -> dict[str, Any]:
+def restriction_cost(engine: Engine, plan: Plan, free: Plan | None, objective: Objective) -> dict[str, Any]:
     """What an engine's limits cost: the objective with them and without them, and the slowdown (0.1 = a tenth slower).
 
     A plan within the limits is one without them too, so the cost is never below zero, whatever the second search found.
@@ -127,7 +127,7 @@ def restriction_cost(engine: Engine, plan: Plan, free: Plan | None, objective: i
     def value(p: Plan | None) -> float | None:
         if p is None or p.prediction is None:
             return None
-        return p.prediction.value_s(objective)
+        return objective.value_s(p.prediction)
 
     limited, unlimited = value(plan), value(free)
     cost = max(0.0, limited / unlimited - 1) if limited and unlimited else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,26 @@ class Assignment:
         return len(self.devices)
 
     @classmethod
-    def compact(cls, labels: NDArray[np.int64], devices: dict[int, tuple[int, ...]]) -> Assignment:
-        """From labels with gaps: labels that no op has are dropped and the rest are numbered in order."""
+    def compact(
+        cls,
+        labels: NDArray[np.int64],
+        devices: Mapping[int, tuple[int, ...]] | Sequence[tuple[int, ...]],
+        recompute: Sequence[bool] = (),
+    ) -> Assignment:
+        """From labels with gaps: labels that no op has are dropped and the rest are numbered in order.
+
+        Args:
+            labels: ``[num_ops]``.
+            devices: by label.
+            recompute: by label; empty means none.
+        """
         used, stage_of_op = np.unique(labels, return_inverse=True)
-        return cls(stage_of_op.astype(np.int64), tuple(devices[int(s)] for s in used))
+        return cls(
+            stage_of_op.astype(np.int64),
+            tuple(devices[s] for s in used.tolist()),
+            tuple(recompute[s] for s in used.tolist()) if recompute else (),
+        )
+
+    def with_labels(self, labels: NDArray[np.int64]) -> Assignment:
+        """The same devices and flags with other labels, which may leave stages empty."""
+        return self.compact(labels, self.devices, self.recompute)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +19,8 @@ from drlpp.errors import PlanError
 from drlpp.graph import OpGraph
 from drlpp.graph.stages import StageGraph, stage_graph
 from drlpp.plan.action import Schedule
+from drlpp.plan.assignment import Assignment
 from drlpp.training import TrainingSetup
-
-Objective = Literal["iteration-time", "steady-state"]
-"""What planners minimise: seconds of one synchronous step, or the load of the most loaded device per micro-batch."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +61,6 @@ class Prediction:
     throughput_samples_per_s: float
     peak_memory_bytes: tuple[float, ...]
     bubble_fraction: tuple[float, ...]
-
-    def value_s(self, objective: Objective) -> float:
-        """The value that planners minimise for an objective."""
-        return self.bottleneck_s if objective == "steady-state" else self.iteration_time_s
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +136,13 @@ class Plan:
                 f"op {self.graph.ops[missing[0]].name!r} is in no stage ({len(missing)} missing): list every op"
             )
         return out
+
+    @functools.cached_property
+    def assignment(self) -> Assignment:
+        """Partition and placement alone. Raises as `stage_of_op` does."""
+        return Assignment(
+            self.stage_of_op, tuple(s.devices for s in self.stages), tuple(s.recompute for s in self.stages)
+        )
 
     @functools.cached_property
     def stage_graph(self) -> StageGraph:

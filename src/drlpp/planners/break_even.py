@@ -46,7 +46,8 @@ def break_even(
         value_s: objective value of the plan.
         others: name -> objective value of the other plan, for example of `DATA_PARALLEL`.
     """
-    steps = problem.training.num_microbatches if problem.objective == "steady-state" else 1
+    number = problem.training.num_microbatches
+    steps = number // problem.objective.microbatches(number)
     return {name: steps_to_repay(planning_s, value_s * steps, other * steps) for name, other in others.items()}
 
 

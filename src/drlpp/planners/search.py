@@ -73,7 +73,7 @@ class Search:
             if thorough or hasty:
                 return value
         self.num_offers += 1
-        steady = self.problem.objective == "steady-state"  # which does not depend on the schedule
+        steady = self.problem.objective.of_one_microbatch  # which does not depend on the schedule
         give_up_s = 0.0 if steady else HOPELESS * self.best_value if hasty else math.inf
         evaluation = self._evaluate(assignment, give_up_s)
         value = evaluation.score(self.problem.objective)

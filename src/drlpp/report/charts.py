@@ -46,11 +46,10 @@ def history_chart(comparison: Comparison | None) -> dict[str, Any] | None:
     best = series[0]["points"][-1][1]
     cut = _TALLEST * best
     bound = comparison.useful_bound_s
-    what = "iteration time" if comparison.problem.objective == "iteration-time" else "bottleneck per micro-batch"
     return {
         "series": series,
         "step": True,
-        "label": f"{what} of the best plan over planning time",
+        "label": f"{comparison.problem.objective.label} of the best plan over planning time",
         "x": {"label": "planning time", "short": "after", "unit": "s", "log": True},
         "y": {"unit": "s", "cut": cut if any(v > cut for s in series for _, v in s["points"]) else None},
         "bound": bound if bound is not None and bound >= _DEEPEST * best else None,

@@ -139,7 +139,7 @@ class Comparison:
 
     def value(self, row: ComparisonRow) -> float | None:
         """The objective value of a row in seconds."""
-        return row.iteration_time_s if self.problem.objective == "iteration-time" else row.bottleneck_s
+        return self.problem.objective.value_s(row)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON-ready form; `comparison_from_dict` is its inverse."""
@@ -225,7 +225,7 @@ def _objective_value(result: PlanResult, objective: Objective) -> float | None:
         return None
     if result.plan.prediction is None:
         raise InputError(f"the plan of {result.planner!r} has no prediction: simulate it before comparing")
-    return result.plan.prediction.value_s(objective)
+    return objective.value_s(result.plan.prediction)
 
 
 def comparison_from_dict(data: Mapping[str, Any], where: str = "comparison") -> Comparison:
@@ -236,7 +236,8 @@ def comparison_from_dict(data: Mapping[str, Any], where: str = "comparison") -> 
     """
     try:
         rows = [_row_from_dict(row, f"{where}: row {i}") for i, row in enumerate(data["rows"])]
-        problem = ProblemSummary(**data["problem"])
+        stated = data["problem"]
+        problem = ProblemSummary(**{**stated, "objective": Objective(stated["objective"])})
         bound = math.inf if data["lower_bound_s"] is None else data["lower_bound_s"]
         return Comparison(problem=problem, lower_bound_s=bound, bound_kind=data["bound_kind"], rows=tuple(rows))
     except KeyError as error:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from drlpp.cluster import Cluster
-from drlpp.plan import Plan, Prediction, Trace
+from drlpp.plan import Objective, Plan, Prediction, Trace
 from drlpp.planners.base import gap_to
 from drlpp.report.advice import bottleneck_sentences
 from drlpp.report.comparison import DATA_PARALLEL, Comparison, ComparisonRow
@@ -161,7 +161,7 @@ def _ratio(name: str, ratio: float) -> str:
 
 def objective_value(comparison: Comparison | None, prediction: Prediction) -> float:
     """The value that planners minimised, in seconds."""
-    return prediction.value_s(comparison.problem.objective if comparison else "iteration-time")
+    return (comparison.problem.objective if comparison else Objective.ITERATION_TIME).value_s(prediction)
 
 
 def _row(comparison: Comparison | None, planner: str) -> ComparisonRow | None:

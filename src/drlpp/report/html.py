@@ -160,10 +160,9 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     bound = comparison.useful_bound_s
     longest = max([*values, bound or 0.0]) or 1.0
     problem = comparison.problem
-    what = "Iteration time" if problem.objective == "iteration-time" else "Bottleneck per micro-batch"
     caption = (
-        f"{what} of the best plan of each planner, shorter is better; at the right, the speed-up over data "
-        f"parallelism. {_conditions(comparison)}"
+        f"{problem.objective.label.capitalize()} of the best plan of each planner, shorter is better; on the right, "
+        f"the speed-up over data parallelism. {_conditions(comparison)}"
     )
     if bound is not None:
         caption += f"The dashed line is the lower bound of {format_time(bound)} ({comparison.bound_kind})."

@@ -29,7 +29,7 @@ _NONE = "-"
 def comparison_table(comparison: Comparison) -> Table:
     """One row per planner, the best one bold; below, why planners failed and what their parts found or took."""
     p = comparison.problem
-    steady = p.objective == "steady-state"
+    steady = p.objective.of_one_microbatch
     notes = Text()
     table = Table(
         title=f"{p.model} on {p.cluster}: {p.num_devices} devices, {p.num_microbatches} micro-batches",
@@ -68,7 +68,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def plan_tables(
-    plan: Plan, bound: Bound | None = None, objective: Objective = "iteration-time"
+    plan: Plan, bound: Bound | None = None, objective: Objective = Objective.ITERATION_TIME
 ) -> list[RenderableType]:
     """The headline numbers of a plan with its prediction, and its stages.
 
@@ -173,7 +173,7 @@ def _from_to(modules: str) -> str:
 
 
 def _headline(
-    plan: Plan, prediction: Prediction, bound: Bound | None = None, objective: Objective = "iteration-time"
+    plan: Plan, prediction: Prediction, bound: Bound | None = None, objective: Objective = Objective.ITERATION_TIME
 ) -> Table:
     table = Table(
         title=f"{plan.graph.name} on {plan.cluster.name}, by {plan.provenance.planner}",
@@ -187,7 +187,7 @@ def _headline(
     table.add_row("throughput", f"{format_count(prediction.throughput_samples_per_s)} samples/s")
     table.add_row("bottleneck", f"{format_time(prediction.bottleneck_s)} per micro-batch on the most loaded device")
     if bound is not None and 0 < bound.value_s < math.inf:
-        gap = gap_to(prediction.value_s(objective), bound.value_s)
+        gap = gap_to(objective.value_s(prediction), bound.value_s)
         table.add_row("lower bound", f"{format_time(bound.value_s)} ({bound.kind}), gap {gap:.1%}")
     table.add_row("schedule", f"{plan.schedule_name}, {plan.num_microbatches} micro-batches")
     table.add_row("fullest memory", _fullest(plan, prediction.peak_memory_bytes))

@@ -54,7 +54,7 @@ class Evaluation:
         An infeasible assignment scores at least ten times its objective, and more the more memory it lacks, so that a
         search that starts there finds its way out.
         """
-        value = self.iteration_time_s if objective == "iteration-time" else self.bottleneck_s
+        value = objective.value_s(self)
         if self.feasible:
             return value
         return value * (
@@ -102,7 +102,7 @@ class Evaluations(Sequence[Evaluation]):
 
     def scores(self, objective: Objective) -> NDArray[np.float64]:
         """``[B]`` `Evaluation.score` of each."""
-        value = self.iteration_time_s if objective == "iteration-time" else self.bottleneck_s
+        value = objective.value_s(self)
         over = self.over_memory_bytes
         factor = _INFEASIBLE_FACTOR + _EXCESS_FACTOR * over / np.maximum(self.peak_memory_bytes.max(axis=1), 1e-300)
         scores: NDArray[np.float64] = np.where(over > 0, value * factor, value)

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from drlpp.plan import Assignment, Plan, TraceEvent
+from drlpp.plan import Plan, TraceEvent
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import SCHEDULES, FlatSchedule, PlacedStages, from_schedule, generate, schedules_for
 from drlpp.schedules.replay import replay
@@ -224,9 +224,7 @@ def _ports(plan: Plan, device: int) -> tuple[str, str]:
 def _changes(plan: Plan, time: float) -> Iterator[Change]:
     problem = PlanningProblem(plan.graph, plan.cluster, plan.training)
     arrays = problem_arrays(problem)
-    assignment = Assignment(
-        plan.stage_of_op, tuple(s.devices for s in plan.stages), tuple(s.recompute for s in plan.stages)
-    )
+    assignment = plan.assignment
     placed = place_assignment(problem, arrays, assignment)
     flat = from_schedule(plan.schedule, placed.used)
 

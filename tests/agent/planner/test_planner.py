@@ -9,7 +9,7 @@ import pytest
 from agent_problems import small_problem
 from drlpp.agent.networks.policy import PolicyConfig
 from drlpp.agent.networks.weights_file import random_policy, save_checkpoint
-from drlpp.agent.planner.planner import SHORT_BUDGET_S, DrlConfig, DrlPlanner, assignment_of
+from drlpp.agent.planner.planner import SHORT_BUDGET_S, DrlConfig, DrlPlanner
 from drlpp.errors import InputError
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
@@ -60,7 +60,7 @@ def test_the_search_ends_with_a_plan_that_is_proven_optimal():
 def test_the_policy_alone_depends_on_the_seed_only():
     problem = small_problem(2)
     results = [DrlPlanner(DrlConfig(**POLICY)).solve(problem, Budget(60.0), s) for s in (4, 4)]
-    a, b = (assignment_of(r.plan) for r in results)
+    a, b = (r.plan.assignment for r in results)
     assert np.array_equal(a.stage_of_op, b.stage_of_op)
     assert a.devices == b.devices
     assert [row["mean_reward"] for row in results[0].curve] == [row["mean_reward"] for row in results[1].curve]

@@ -89,7 +89,7 @@ def slot_arrays(batch: Sequence[tuple[Slot, ...]], t: Tables, problem: PlanningP
     num_slots = np.array([len(slots) for slots in batch])
     slow_class = np.zeros((len(batch), width), dtype=np.int64)
     numbers = np.zeros((len(batch), width, 11))
-    steady = problem.objective == "steady-state"
+    steady = problem.objective.of_one_microbatch
     alone: dict[Slot, tuple[int, float, float, float, float]] = {}
     paths: dict[tuple[Slot, Slot], _Path] = {}
     for b, slots in enumerate(batch):

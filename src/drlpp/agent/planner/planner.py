@@ -38,7 +38,6 @@ from drlpp.agent.view.features import problem_view
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.errors import InputError
 from drlpp.graph.generate.synthetic import chain_graph
-from drlpp.plan import Plan
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.uniform import uniform_assignment
@@ -173,7 +172,7 @@ class _Run:
         self.coarse = coarse_problem(problem, MAX_GROUPS)
         self.view = problem_view(self.coarse.problem)
         self.evaluator = Evaluator(self.coarse.problem)
-        steps = problem.training.num_microbatches if problem.objective == "iteration-time" else 1
+        steps = problem.objective.microbatches(problem.training.num_microbatches)
         self.rewarder = Rewarder(self._value, self.view.tables.ideal_s * steps)
         self.generator = torch.Generator().manual_seed(seed)
         self.clock = Clock()
@@ -245,8 +244,7 @@ class _Run:
         plan = get_planner(name).solve(self.problem, budget, self.seed).plan
         if plan is None:
             return []
-        assignment = assignment_of(plan)
-        return [Start(self.search.offer(assignment), assignment, "baselines")]
+        return [Start(self.search.offer(plan.assignment), plan.assignment, "baselines")]
 
     def _zero_shot(self, policy: Policy) -> list[Start]:
         """A probe of a few samples, the first one greedy, and as many more as there is time for."""
@@ -360,8 +358,3 @@ class _Run:
         """The value of an assignment of the ops, offered; inf if it does not fit."""
         value = self.search.offer(assignment)
         return value if self.search.last_feasible else math.inf
-
-
-def assignment_of(plan: Plan) -> Assignment:
-    """The assignment that a plan was made from."""
-    return Assignment(plan.stage_of_op, tuple(s.devices for s in plan.stages), tuple(s.recompute for s in plan.stages))

@@ -16,6 +16,7 @@ from drlpp.cluster import Cluster
 from drlpp.cluster.generate import CLUSTER_KINDS
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.families import FAMILIES
+from drlpp.plan import Objective
 from drlpp.problem import PlanningProblem
 
 Split = Literal["train", "validation", "test"]
@@ -74,7 +75,7 @@ def draw_problem(
     devices = cluster.num_devices
     microbatches = int(np.clip(round(devices * 2 ** rng.uniform(-0.5, 2.5)), 4, _MAX_MICROBATCHES))
     optimizer = str(rng.choice(["sgd", "momentum", "adamw"]))
-    objective: Literal["iteration-time", "steady-state"] = "steady-state" if rng.random() < 0.1 else "iteration-time"
+    objective = Objective.STEADY_STATE if rng.random() < 0.1 else Objective.ITERATION_TIME
     problem = PlanningProblem.build(
         graph, cluster, num_microbatches=microbatches, optimizer=optimizer, objective=objective
     )

@@ -17,7 +17,7 @@ from drlpp import __version__
 from drlpp.agent.sampling.rollout import assignment_key
 from drlpp.errors import ExecutionError, InputError
 from drlpp.files import read_text
-from drlpp.plan import Plan, Provenance
+from drlpp.plan import Objective, Plan, Provenance
 from drlpp.plan.assignment import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
@@ -43,8 +43,8 @@ class MeasuredValue:
     """
 
     def __init__(self, problem: PlanningProblem, measure: Measure, path: Path | None = None) -> None:
-        if problem.objective != "iteration-time":
-            raise InputError(f"objective {problem.objective!r} cannot be measured: use iteration-time")
+        if problem.objective is not Objective.ITERATION_TIME:
+            raise InputError(f"objective {problem.objective.value!r} cannot be measured: use iteration-time")
         self._problem = problem
         self._measure = measure
         self._path = path

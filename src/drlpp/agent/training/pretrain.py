@@ -118,7 +118,7 @@ def _task(problem: PlanningProblem, max_groups: int) -> _Task:
     coarse = coarse_problem(problem, max_groups).problem
     view = problem_view(coarse)
     evaluator, objective = Evaluator(coarse), problem.objective
-    steps = problem.training.num_microbatches if objective == "iteration-time" else 1
+    steps = objective.microbatches(problem.training.num_microbatches)
     rewarder = Rewarder(lambda a: evaluator.evaluate(a).score(objective), view.tables.ideal_s * steps)
     return _Task(view, rewarder)
 

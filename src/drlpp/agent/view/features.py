@@ -210,6 +210,6 @@ def _problem_features(problem: PlanningProblem, t: Tables, profile: Profile) -> 
             float(log_ratio(np.array(live / port / t.ideal_s))),
             float(log_ratio(np.array(narrow / port / t.ideal_s))),
             float(log_ratio(np.array(profile.params[-1] / port / (t.ideal_s * t.microbatches)))),
-            1.0 if problem.objective == "steady-state" else 0.0,
+            float(problem.objective.of_one_microbatch),
         ]
     )

@@ -63,5 +63,5 @@ class Expert:
                 f"{b!r} in the earlier stage {given[b]}: stages must not decrease along an edge",
             )
         for places in expert_places(problem, int(stage_of_op.max()) + 1):
-            search.offer(Assignment.compact(stage_of_op, dict(enumerate(places))))
+            search.offer(Assignment.compact(stage_of_op, places))
         return search.result()

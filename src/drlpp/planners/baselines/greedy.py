@@ -64,7 +64,7 @@ def greedy_assignment(
     by_reader = arcs[np.argsort(arcs[:, 1], kind="stable")]
     pointer = np.searchsorted(by_reader[:, 1], np.arange(problem.graph.num_ops + 1))
     labels = _first_fit(times, order, pointer, np.ascontiguousarray(by_reader[:, 0]), cap_s)
-    return Assignment.compact(labels, dict(enumerate(places))) if len(labels) else None
+    return Assignment.compact(labels, places) if len(labels) else None
 
 
 @njit(cache=True)

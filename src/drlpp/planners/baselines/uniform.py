@@ -39,7 +39,7 @@ def uniform_split(problem: PlanningProblem, places: tuple[tuple[int, ...], ...])
         seconds, total = np.ones_like(seconds), float(len(seconds))
     middle = np.cumsum(seconds) - seconds / 2
     labels = np.minimum((middle / total * len(places)).astype(np.int64), len(places) - 1)
-    return Assignment.compact(np.maximum.accumulate(labels), dict(enumerate(places)))
+    return Assignment.compact(np.maximum.accumulate(labels), places)
 
 
 def grids(problem: PlanningProblem) -> Iterator[tuple[tuple[int, ...], ...]]:

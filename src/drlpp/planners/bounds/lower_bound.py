@@ -76,7 +76,7 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
     if not _may_fit(problem, arrays):
         return Bound(math.inf, "memory")
     rows = SetRows(problem, arrays)
-    if problem.objective == "steady-state":
+    if problem.objective.of_one_microbatch:
         bounds = [
             Bound(rows.work_s, "work"),
             Bound(_largest_op_steady(problem, arrays), "op"),

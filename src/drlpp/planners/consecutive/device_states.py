@@ -129,7 +129,7 @@ class AllReduceTable:
 
 def microbatch_share(problem: PlanningProblem, replicas: int) -> float:
     """Part of a step's micro-batches that the busiest of some replicas runs; on average, for the steady state."""
-    if problem.objective == "steady-state":
+    if problem.objective.of_one_microbatch:
         return 1.0 / replicas
     return -(-problem.training.num_microbatches // replicas) / problem.training.num_microbatches
 

@@ -110,7 +110,7 @@ def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
         states = offer_splits(search, model, states)
         if search.budget.spent:
             return
-    if search.problem.objective == "steady-state":
+    if search.problem.objective.of_one_microbatch:
         whole = search.budget
         search.budget = whole.part(PIPEDREAM_SHARE)
         offer_pipelines(search)
@@ -123,7 +123,7 @@ def offer_splits(search: Search, model: SplitModel, choices: Iterable[DeviceStat
     Returns:
         The states with the best plans, at most `KEPT_STATES`: what is worth trying with the next model.
     """
-    steady = search.problem.objective == "steady-state"
+    steady = search.problem.objective.of_one_microbatch
     ranked: list[tuple[float, int, DeviceStates, Split]] = []
     for number, states in enumerate(choices):
         split, value = offer_split(search, model, states, search.best_value if steady else math.inf)
@@ -132,7 +132,7 @@ def offer_splits(search: Search, model: SplitModel, choices: Iterable[DeviceStat
         if search.budget.spent:
             break
     ranked.sort(key=lambda x: x[:2])
-    if search.problem.objective == "iteration-time":
+    if not search.problem.objective.of_one_microbatch:
         for _, _, states, split in ranked[:FILLED_STATES]:
             _offer_short_fills(search, model, states, split)
     return [states for _, _, states, _ in ranked[:KEPT_STATES]]
@@ -142,7 +142,7 @@ def replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
     """Sets of numbers of replicas that the stages of a plan may have, best first: any, none, the same in all stages."""
     total = problem.cluster.num_devices
     free = replica_choices(problem, total)
-    if problem.objective == "steady-state" or free == (1,):
+    if problem.objective.of_one_microbatch or free == (1,):
         return [free]
     equal = [r for r in free if 1 < r < total and total % r == 0]
     if total > MANY_DEVICES:  # few stages first: plans with hundreds of stages are rarely good and slow to simulate

@@ -78,9 +78,7 @@ class Milp:
             seconds = budget.left_s / (len(starts) - number) * 0.7
             labels, bound = _solve(problem, arrays, slots, start.stage_of_op, seconds, seed)
             bound_s = max(bound_s, bound) if number == 0 else bound_s
-            compact = Assignment.compact(labels, dict(enumerate(start.devices)))
-            recompute = tuple(start.recompute[int(s)] for s in np.unique(labels))
-            search.offer(dataclasses.replace(compact, recompute=recompute))
+            search.offer(start.with_labels(labels))
         return search.result({"start_s": start_s, "program_bound_s": bound_s})
 
 

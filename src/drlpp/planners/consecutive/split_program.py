@@ -167,10 +167,7 @@ def to_assignment(model: SplitModel, devices: DeviceStates, split: Split) -> Ass
         else:
             placed.append(devices.devices[step])
     recompute = tuple(bool(devices.recompute[step]) for _, _, step in split.stages)
-    used, compact = np.unique(stage_of_op, return_inverse=True)
-    return Assignment(
-        compact.astype(np.int64), tuple(placed[int(s)] for s in used), tuple(recompute[int(s)] for s in used)
-    )
+    return Assignment.compact(stage_of_op, placed, recompute)
 
 
 @njit(cache=True)

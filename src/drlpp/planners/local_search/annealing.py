@@ -94,7 +94,7 @@ def anneal(search: Search, rng: np.random.Generator) -> None:
             return
         ranked = sorted(search.pool, key=lambda x: x[0])
         start = ranked[min(len(ranked) - 1, int(rng.exponential(1.5)))][1] if number else ranked[0][1]
-        if search.problem.objective == "steady-state":
+        if search.problem.objective.of_one_microbatch:
             if number % 3 == 2:
                 labels.run_free(start, rng)
             elif number % 3 == 1:
@@ -132,7 +132,7 @@ class _LabelSearch:
     def run(self, start: Assignment, rng: np.random.Generator) -> None:
         """Anneals the labels of an assignment with its devices, and offers the result."""
         if len({d for group in start.devices for d in group}) < sum(len(group) for group in start.devices):
-            if self._search.problem.objective == "steady-state":  # a device's loads add up, which slots do not know
+            if self._search.problem.objective.of_one_microbatch:  # a device's loads add up, which slots do not know
                 moves = min(self._moves, EXACT_MOVES)
                 seed = int(rng.integers(2**31))
                 self._search.offer(
@@ -140,10 +140,7 @@ class _LabelSearch:
                 )
             return
         labels = self._anneal(start.devices, start.stage_of_op, rng, free=False)
-        used = np.unique(labels)
-        recompute = tuple(start.recompute[int(s)] for s in used)
-        compact = Assignment.compact(labels, dict(enumerate(start.devices)))
-        self._search.offer(Assignment(compact.stage_of_op, compact.devices, recompute), hasty=True)
+        self._search.offer(start.with_labels(labels), hasty=True)
 
     def run_free(self, start: Assignment, rng: np.random.Generator) -> None:
         """Lets every op go to any device: begins with the first replica of each stage, the other devices empty."""

@@ -48,7 +48,7 @@ Sets = list[tuple[int, ...]]
 def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
     """Offers plans for ever smaller T, until none may exist or the budget is spent."""
     problem = search.problem
-    if problem.objective != "steady-state":
+    if not problem.objective.of_one_microbatch:
         return
     rows = SetRows(problem, op_arrays(problem))
     if rows.out_of_reach:

@@ -39,7 +39,7 @@ def anneal_exactly(
     state = IncrementalBottleneck(problem, Assignment(start.stage_of_op, start.devices)).state
     arcs = arc_arrays(problem.graph.predecessors, problem.graph.successors)
     labels = _anneal(state, *arcs, start.num_stages, moves, hot, cold, seed)
-    return Assignment.compact(labels, dict(enumerate(start.devices)))
+    return start.with_labels(labels)
 
 
 @njit(cache=True)
