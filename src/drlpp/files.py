@@ -1,7 +1,8 @@
-"""Writing files so that a reader sees the old file or the whole new one, never a part."""
+"""Writing files so that a reader sees the old file or the whole new one, never a part; reading text."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import tempfile
 from pathlib import Path
@@ -44,8 +45,15 @@ def _umask() -> int:
 def read_text(path: Path, what: str) -> str:
     """Reads a text file. Raises InputError that names `what` was to be read, and why it could not be."""
     try:
-        return path.read_text(encoding="utf-8")
+        return decode(path.read_bytes())
     except UnicodeDecodeError as error:
         raise InputError(f"{what} {path} is not text in UTF-8: byte {error.start}") from error
     except OSError as error:
         raise InputError(f"cannot read {what} {path}: {error.strerror}: check the path") from error
+
+
+def decode(data: bytes) -> str:
+    """The text of a file in UTF-8, or in UTF-16 if a byte-order mark says so. Raises UnicodeDecodeError."""
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -170,6 +170,42 @@ def test_files_that_cannot_be_decompressed(tmp_path, content):
         read_graph(path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_no_part_of_a_trace(traces, tmp_path, encoding):
+    text = (traces[0] / "et.json").read_text()
+    (tmp_path / "et.json").write_bytes(text.encode(encoding))
+    (tmp_path / "et.json.gz").write_bytes(gzip.compress(text.encode(encoding)))
+    plain = read_graph(traces[0] / "et.json")
+    assert read_graph(tmp_path / "et.json").ops == read_graph(tmp_path / "et.json.gz").ops == plain.ops
+
+
+def test_an_autograd_function_written_in_python_is_an_op(tmp_path):
+    class Scale(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            ctx.save_for_backward(x, weight)
+            return x * weight
+
+        @staticmethod
+        def backward(ctx, grad):
+            x, weight = ctx.saved_tensors
+            return grad * weight, (grad * x).sum(0)
+
+    layer, weight, x = nn.Linear(4, 4), nn.Parameter(torch.ones(4)), torch.randn(2, 4)
+    observer = ExecutionTraceObserver().register_callback(str(tmp_path / "et.json"))
+    activities = [ProfilerActivity.CPU]
+    with (
+        warnings.catch_warnings(action="ignore"),
+        profile(activities=activities, record_shapes=True, execution_trace_observer=observer) as profiler,
+    ):
+        Scale.apply(layer(x), weight).sum().backward()
+    profiler.export_chrome_trace(str(tmp_path / "kineto.json"))
+    for name in ("et.json", "kineto.json"):
+        g = read_graph(tmp_path / name)
+        assert [op.kind for op in g.ops] == ["aten.linear", "Scale", "aten.sum"]
+        assert [len(op.params) for op in g.ops] == [2, 1, 0]
+
+
 def test_shared_parameters_count_once(tmp_path):
     torch.manual_seed(0)
     layer, x = nn.Linear(4, 4, bias=False), torch.randn(2, 4)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from drlpp.errors import GraphError, InputError
-from drlpp.files import read_text
+from drlpp.files import decode, read_text
 from drlpp.graph.op_graph import OpGraph
 from drlpp.graph.readers.chakra import looks_like_chakra, read_chakra
 from drlpp.graph.readers.dnn_partitioning import read_dnn_partitioning
@@ -82,7 +82,7 @@ def _stem(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return read_text(path, "graph file") if path.suffix != ".gz" else gzip.decompress(path.read_bytes()).decode()
+        return read_text(path, "graph file") if path.suffix != ".gz" else decode(gzip.decompress(path.read_bytes()))
     except InputError as error:
         raise GraphError(str(error)) from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:

@@ -4,27 +4,34 @@ The trace names every tensor, so the graph has the edges of the model, branches 
 times: costs are FLOP and bytes from the recorded shapes. With a Kineto trace of the same run beside it
 (``et.json+kineto.json``), the calls are matched by their record-function id and the times are the measured ones.
 
-Loss of information: see `readers.recorded`; tensors made outside of recorded operators (inputs, buffers) are not edges,
-and the device of a tensor is dropped. Schema: https://github.com/mlcommons/chakra, as PyTorch writes it
-(``torch/csrc/profiler/standalone/execution_trace_observer.cpp``), versions ``1.0.2-chakra.0.0.4`` and later.
+Loss of information: see `readers.recorded_graph`; tensors made outside of recorded operators (inputs, buffers) are not
+edges, and the device of a tensor is dropped. Schema: https://github.com/mlcommons/chakra, as PyTorch writes it
+(``torch/csrc/profiler/standalone/execution_trace_observer.cpp``), versions ``1.0.2-chakra.0.0.4`` and later, and
+``1.0.1``, which PyTorch 2.0 and 2.1 write.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from drlpp.errors import GraphError
 from drlpp.graph.op_graph import OpGraph
 from drlpp.graph.readers.kineto import MeasuredCalls
-from drlpp.graph.readers.recorded import RecordedCall, RecordedTensor, graph_of_calls
+from drlpp.graph.readers.recorded import RecordedCall, RecordedTensor
+from drlpp.graph.readers.recorded_graph import graph_of_calls
 
 _RECORD_FUNCTION_ID = "rf_id"
+_FLAT_SCHEMA = "1.0.1"
+"""The schema whose nodes have attributes, shapes and types as fields of their own."""
+_CHAKRA = re.compile(r"(\d+)\.(\d+)\.(\d+)-chakra\.")
+_OLDEST = (1, 0, 2)
 
 
 def looks_like_chakra(data: Mapping[str, Any]) -> bool:
-    """The parsed JSON is an execution trace."""
-    return "chakra" in str(data.get("schema", "")) and isinstance(data.get("nodes"), list)
+    """The parsed JSON is an execution trace, of whatever schema."""
+    return "schema" in data and isinstance(data.get("nodes"), list) and "edges" not in data
 
 
 def read_chakra(
@@ -36,15 +43,48 @@ def read_chakra(
         measured: times of the same run, from its Kineto trace.
 
     Raises:
-        GraphError: an entry is not of the schema, the trace has no forward and backward pass, or `measured` is of
-            another run.
+        GraphError: the schema or an entry is not one that is read, the trace has no forward and backward pass, or
+            `measured` is of another run.
     """
-    nodes = sorted(data["nodes"], key=lambda node: int(node["id"]))  # ids grow in order of the start
+    flat = _is_flat(str(data["schema"]), where)
+    raw = [_from_flat(node) for node in data["nodes"]] if flat else data["nodes"]
+    nodes = sorted(raw, key=lambda node: int(node["id"]))  # ids grow in order of the start
     position = {node["id"]: k for k, node in enumerate(nodes)}
     calls = [_call(node, position, where, measured) for node in nodes]
     return graph_of_calls(
         calls, name, where, has_dataflow=True, measured_on=measured.measured_on if measured is not None else ""
     )
+
+
+def _is_flat(schema: str, where: str) -> bool:
+    if schema == _FLAT_SCHEMA:
+        return True
+    version = _CHAKRA.match(schema)
+    if version is None or tuple(int(x) for x in version.groups()) < _OLDEST:
+        raise GraphError(
+            f"{where}: execution trace of schema {schema!r}: schemas {_FLAT_SCHEMA} and "
+            f"{'.'.join(map(str, _OLDEST))}-chakra and later are read: record it anew with PyTorch 2.0 or later"
+        )
+    return False
+
+
+def _from_flat(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A node of schema 1.0.1 in the form of the later ones."""
+    attributes = ("rf_id", "fw_parent", "seq_id", "scope", "tid", "fw_tid", "op_schema")
+    return {
+        "id": node["id"],
+        "name": node["name"],
+        "ctrl_deps": node["parent"],
+        "attrs": [{"name": key, "value": node[key]} for key in attributes if key in node],
+        **{
+            f"{side}s": {
+                "values": node[f"{side}s"],
+                "shapes": node[f"{side}_shapes"],
+                "types": node[f"{side}_types"],
+            }
+            for side in ("input", "output")
+        },
+    }
 
 
 def _call(
@@ -70,17 +110,51 @@ def _call(
         outputs=tuple(_tensors(node["outputs"])),
         seconds=seconds,
         module=module,
-        mutates="!" in str(attributes.get("op_schema") or "").partition("->")[0],
+        written=_written(node["inputs"], str(attributes.get("op_schema") or "")),
     )
 
 
 def _parent(node: Mapping[str, Any], position: Mapping[int, int]) -> int:
-    above = int(node["ctrl_deps"])
-    return position.get(above, -1) if above != node["id"] else -1  # the root of a trace is its own parent
+    """Position of the node that encloses this one; -1 if none does.
+
+    The root of a trace is its own parent; a collective that runs on another thread may be named as the parent of a
+    node that began before it, which is none.
+    """
+    above = position.get(int(node["ctrl_deps"]), -1)
+    return above if above < position[node["id"]] else -1
+
+
+def _written(inputs: Mapping[str, Any], schema: str) -> frozenset[int]:
+    """Storages of the inputs that the schema marks as changed: ``add_(Tensor(a!) self, ...)``."""
+    arguments = _arguments(schema)
+    if not any("!" in a for a in arguments):
+        return frozenset()
+    each = zip(arguments, inputs["values"], inputs["shapes"], inputs["types"], strict=False)
+    changed = (_tensors_of(value, shape, kind) for a, value, shape, kind in each if "!" in a)
+    return frozenset(t.storage for tensors in changed for t in tensors)
+
+
+def _arguments(schema: str) -> list[str]:
+    """The declarations of an operator's arguments, in order; the ``*`` before keywords is none."""
+    inside = schema.partition("->")[0].partition("(")[2].rpartition(")")[0]
+    return [p for p in _split(inside) if p.strip() not in ("", "*")]
+
+
+def _split(text: str) -> list[str]:
+    """Splits at the commas that are in no bracket."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([") - (letter in ")]")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _tensors(values: Mapping[str, Any]) -> Iterator[RecordedTensor]:
-    for value, shape, kind in zip(values["values"], values["shapes"], values["types"], strict=True):
+    each: Sequence[Sequence[Any]] = [values[key] for key in ("values", "shapes", "types")]
+    for value, shape, kind in zip(*each, strict=True):
         yield from _tensors_of(value, shape, kind)
 
 
@@ -94,6 +168,6 @@ def _tensors_of(value: Any, shape: Any, kind: str) -> Iterator[RecordedTensor]:
                 storage=int(value[1]),
             )
     elif kind.startswith("GenericList[") and "Tensor(" in kind:
-        kinds = kind.removeprefix("GenericList[").removesuffix("]").split(",")
+        kinds = _split(kind.removeprefix("GenericList[")[:-1])
         for one_value, one_shape, one_kind in zip(value, shape, kinds, strict=True):
             yield from _tensors_of(one_value, one_shape, one_kind)
