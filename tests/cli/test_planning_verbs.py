@@ -10,6 +10,7 @@ from drlpp.cli.main import run_command_line
 from drlpp.cli.plan import restriction_cost
 from drlpp.graph import save_graph
 from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.plan import Objective
 from drlpp.planners.engines.engine import ENGINES
 
 
@@ -82,7 +83,7 @@ def test_a_restriction_costs_nothing_when_the_free_search_finds_less(files, tmp_
     assert call(files, "plan", "-o", str(path)) == 0
     plan = load_plan(path)
     for free in (None, plan):
-        cost = restriction_cost(ENGINES["torch"], plan, free, "iteration-time")
+        cost = restriction_cost(ENGINES["torch"], plan, free, Objective.ITERATION_TIME)
         assert cost["cost"] == 0
         assert "found nothing better" in cost["summary"]
 

@@ -82,3 +82,41 @@ def test_synthetic_graphs_are_valid_and_repeatable():
     assert a == random_graph(np.random.default_rng(3), 40)
     assert len(a.arcs) >= 39
     assert chain_graph(3, param_bytes=4.0).predecessors == [[], [0], [1]]
+
+
+def test_amounts_of_another_micro_batch_are_fixed_plus_per_sample():
+    graph = OpGraph(
+        name="two",
+        ops=(
+            Op(
+                name="a",
+                kind="linear",
+                forward=Work(8.0, 6.0, 0.0, 4.0),
+                output_bytes=2.0,
+                times={"fast": OpTimes(1.0, 2.0, 3.0)},
+                saved=("x", "mask"),
+            ),
+        ),
+        edges=(),
+        tensor_bytes={"x": 4.0, "mask": 5.0},
+        tensor_fixed_bytes={"mask": 5.0},
+        samples_per_microbatch=2,
+    )
+    larger = graph.with_samples(6)
+    assert larger.samples_per_microbatch == 6
+    assert larger.ops[0].forward == Work(24.0, 4.0 + 3 * 2.0, 0.0, 4.0)
+    assert larger.ops[0].times["fast"] == OpTimes(3.0, 6.0, 9.0)
+    assert larger.tensor_bytes == {"x": 12.0, "mask": 5.0}
+    assert larger.with_samples(2) == graph
+    assert graph.with_samples(2) is graph
+
+
+def test_fixed_bytes_are_part_of_a_tensor():
+    with pytest.raises(GraphError, match="9.0 bytes of tensor 'x' are fixed"):
+        OpGraph(
+            name="g",
+            ops=(Op(name="a", kind="k", saved=("x",)),),
+            edges=(),
+            tensor_bytes={"x": 4.0},
+            tensor_fixed_bytes={"x": 9.0},
+        )

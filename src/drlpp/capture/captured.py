@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
+from drlpp.capture.batch_axis import with_fixed_parts, with_samples
 from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.graph_builder import build_graph
 from drlpp.capture.loss import LossFunction
@@ -67,7 +68,14 @@ class CapturedModel:
     has_values: bool
 
 
-def capture(source: ModelSource, *, device: Device = "meta", seed: int = 0, kernels: Kernels = "gpu") -> CapturedModel:
+def capture(
+    source: ModelSource,
+    *,
+    device: Device = "meta",
+    seed: int = 0,
+    kernels: Kernels = "gpu",
+    samples: int | None = None,
+) -> CapturedModel:
     """Captures a model from where it comes.
 
     Args:
@@ -77,21 +85,36 @@ def capture(source: ModelSource, *, device: Device = "meta", seed: int = 0, kern
         seed: of the initial parameters and the example inputs.
         kernels: ``gpu`` or ``cpu``: where the model is to be trained. CPUs keep more for the backward pass of dropout
             and attention.
+        samples: of the micro-batch; None for those of the source's example.
 
     Raises:
         CaptureError: the model cannot be built or captured.
     """
     example = source.build(device=device, seed=seed)
+    if samples is not None:
+        example = with_samples(example, samples)
     exported = export_module(example.module, example.args, example.kwargs, example.loss_fn)
     return _captured(exported, source.name, source.spec, kernels, has_values=device == "cpu")
 
 
-def capture_graph(spec: str, kernels: Kernels = "gpu") -> OpGraph:
+def capture_graph(spec: str, kernels: Kernels = "gpu", *, batch_axis: bool = False) -> OpGraph:
     """The operator graph of a model by its specification (``timm:NAME``, ``transformers:CLASS``, ``FILE.py:callable``).
 
-    No weights are allocated. Raises CaptureError that names the construct that cannot be captured.
+    No weights are allocated.
+
+    Args:
+        kernels: see `capture`.
+        batch_axis: find out which part of every amount grows with the samples (`drlpp.capture.batch_axis`), so that the
+            graph can be had at other micro-batch sizes. It takes twice as long.
+
+    Raises:
+        CaptureError: it names the construct that cannot be captured.
     """
-    return capture(load_model(spec), kernels=kernels).graph
+    source = load_model(spec)
+    graph = capture(source, kernels=kernels).graph
+    if not batch_axis:
+        return graph
+    return with_fixed_parts(graph, capture(source, kernels=kernels, samples=2 * graph.samples_per_microbatch).graph)
 
 
 def capture_module(

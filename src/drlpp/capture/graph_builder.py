@@ -20,7 +20,8 @@ from drlpp.capture.export import ExportedModel, module_path
 from drlpp.capture.groups import group_nodes, is_op
 from drlpp.capture.work import CallWork, Kernels, count_work
 from drlpp.errors import CaptureError
-from drlpp.graph import Edge, Op, OpGraph, Work
+from drlpp.graph import Edge, Op, OpGraph
+from drlpp.graph.op_graph import total_work
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -235,9 +236,9 @@ class _Builder:
             kind=kind_of(main),
             module=module_path(main),
             members=tuple(n.name for n in group),
-            forward=_total([w.forward for w in works]),
-            input_grad=_total([w.input_grad for w in works]),
-            weight_grad=_total([w.weight_grad for w in works]),
+            forward=total_work(w.forward for w in works),
+            input_grad=total_work(w.input_grad for w in works),
+            weight_grad=total_work(w.weight_grad for w in works),
             params=tuple(dict.fromkeys(p for n in group for p in self._read_params(n))),
             saved=tuple(dict.fromkeys(t for n in group for t in self._saved(n))),
             output_bytes=float(sum(n.meta["val"].nbytes for n in group if self._crosses(n))),
@@ -285,10 +286,6 @@ class _Builder:
         for p in self._params.values():
             sizes[str(p.dtype).removeprefix("torch.")] += p.nbytes
         return sizes.most_common(1)[0][0] if sizes else "float32"
-
-
-def _total(works: Sequence[Work]) -> Work:
-    return Work(sum(w.flop for w in works), sum(w.bytes for w in works))
 
 
 def _num_samples(inputs: Mapping[str, Any]) -> int:

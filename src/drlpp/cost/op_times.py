@@ -57,6 +57,11 @@ class OpTimeTable:
         """``[num_device_types, num_ops]`` forward and backward together."""
         return self.forward_s + self.input_grad_s + self.weight_grad_s
 
+    def by_type(self, cluster: Cluster) -> dict[str, NDArray[np.float64]]:
+        """Device type -> ``[3, num_ops]`` seconds of forward, input gradient and weight gradient."""
+        parts = (self.forward_s, self.input_grad_s, self.weight_grad_s)
+        return {t.name: np.stack([part[k] for part in parts]) for k, t in enumerate(cluster.device_types)}
+
 
 def op_times(graph: OpGraph, cluster: Cluster) -> OpTimeTable:
     """Times of all ops on all device types of the cluster."""

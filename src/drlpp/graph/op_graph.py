@@ -14,7 +14,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -28,13 +28,46 @@ REFERENCE = "reference"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Work:
-    """An amount of work: floating-point operations, and bytes read plus written."""
+    """An amount of work on a micro-batch.
+
+    Attributes:
+        flop, bytes: floating-point operations, and bytes read plus written.
+        fixed_flop, fixed_bytes: the part of each that does not grow with the number of samples, for example the bytes
+            of weights that are read.
+    """
 
     flop: float = 0.0
     bytes: float = 0.0
+    fixed_flop: float = 0.0
+    fixed_bytes: float = 0.0
+
+    def scaled(self, ratio: float) -> Work:
+        """The work on `ratio` times as many samples."""
+        return Work(
+            grown(self.flop, self.fixed_flop, ratio),
+            grown(self.bytes, self.fixed_bytes, ratio),
+            self.fixed_flop,
+            self.fixed_bytes,
+        )
 
 
 NO_WORK = Work()
+
+
+def total_work(works: Iterable[Work]) -> Work:
+    """The sum of amounts of work."""
+    flop = num_bytes = fixed_flop = fixed_bytes = 0.0
+    for work in works:
+        flop += work.flop
+        num_bytes += work.bytes
+        fixed_flop += work.fixed_flop
+        fixed_bytes += work.fixed_bytes
+    return Work(flop, num_bytes, fixed_flop, fixed_bytes)
+
+
+def grown(amount: float, fixed: float, ratio: float) -> float:
+    """An amount for `ratio` times as many samples, where a part of it is fixed."""
+    return fixed + (amount - fixed) * ratio
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +77,10 @@ class OpTimes:
     forward_s: float
     input_grad_s: float
     weight_grad_s: float = 0.0
+
+    def scaled(self, ratio: float) -> OpTimes:
+        """The times on `ratio` times as many samples. A measurement of one size does not tell which part is fixed."""
+        return OpTimes(self.forward_s * ratio, self.input_grad_s * ratio, self.weight_grad_s * ratio)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +111,23 @@ class Op:
     output_bytes: float = 0.0
     times: Mapping[str, OpTimes] = dataclasses.field(default_factory=dict)
 
+    def scaled(self, ratio: float) -> Op:
+        """The op on `ratio` times as many samples."""
+        return dataclasses.replace(
+            self,
+            forward=self.forward.scaled(ratio),
+            input_grad=self.input_grad.scaled(ratio),
+            weight_grad=self.weight_grad.scaled(ratio),
+            output_bytes=self.output_bytes * ratio,
+            times={kind: times.scaled(ratio) for kind, times in self.times.items()},
+        )
+
     def __post_init__(self) -> None:
         if not self.members:
             object.__setattr__(self, "members", (self.name,))
         amounts = [self.output_bytes]
-        amounts += [x for w in (self.forward, self.input_grad, self.weight_grad) for x in (w.flop, w.bytes)]
+        works = (self.forward, self.input_grad, self.weight_grad)
+        amounts += [x for w in works for x in (w.flop, w.bytes, w.fixed_flop, w.fixed_bytes)]
         amounts += [x for t in self.times.values() for x in (t.forward_s, t.input_grad_s, t.weight_grad_s)]
         for amount in amounts:
             if not (math.isfinite(amount) and amount >= 0):
@@ -143,6 +192,7 @@ class OpGraph:
         edges: tensors between ops.
         tensor_bytes: size of every tensor that an edge or `Op.saved` names.
         param_bytes: size of every parameter that an op names.
+        tensor_fixed_bytes: of tensors that do not grow in proportion to the samples, the part that is fixed.
         source: where it came from: what a person typed (``timm:resnet50``, a path); empty if generated.
         samples_per_microbatch: samples in the micro-batch that the costs are for.
         dtype: element type that decides the peak rate of devices.
@@ -158,6 +208,7 @@ class OpGraph:
     edges: tuple[Edge, ...]
     tensor_bytes: Mapping[str, float]
     param_bytes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    tensor_fixed_bytes: Mapping[str, float] = dataclasses.field(default_factory=dict)
     source: str = ""
     samples_per_microbatch: int = 1
     dtype: str = "float32"
@@ -182,6 +233,12 @@ class OpGraph:
             for key, size in sizes.items():
                 if not (math.isfinite(size) and size >= 0):
                     raise GraphError(f"graph {self.name!r}: {key!r} has {size} bytes: sizes must not be negative")
+        for key, size in self.tensor_fixed_bytes.items():
+            if not 0 <= size <= self.tensor_bytes.get(key, -1.0):
+                raise GraphError(
+                    f"graph {self.name!r}: {size} bytes of tensor {key!r} are fixed: it must be a tensor of the graph "
+                    "and not more than its size"
+                )
         for e in self.edges:
             for end in (e.src, e.dst):
                 if end not in index:
@@ -207,6 +264,23 @@ class OpGraph:
             raise GraphError(
                 f"graph {self.name!r}: samples_per_microbatch is {self.samples_per_microbatch}: must be >= 1"
             )
+
+    def with_samples(self, samples: int) -> OpGraph:
+        """The graph of a micro-batch of another size: amounts are ``fixed + per sample x samples``.
+
+        Raises:
+            GraphError: `samples` is below 1.
+        """
+        if samples == self.samples_per_microbatch:
+            return self
+        ratio = samples / self.samples_per_microbatch
+        fixed = self.tensor_fixed_bytes
+        return dataclasses.replace(
+            self,
+            ops=tuple(op.scaled(ratio) for op in self.ops),
+            tensor_bytes={t: grown(size, fixed.get(t, 0.0), ratio) for t, size in self.tensor_bytes.items()},
+            samples_per_microbatch=samples,
+        )
 
     @property
     def num_ops(self) -> int:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import PlanError
-from drlpp.graph import Edge, Op, OpGraph, OpTimes
+from drlpp.graph import OpGraph
+from drlpp.graph.contract import contract
 from drlpp.plan.modules import layer_list, prefixes, unit_around, wrapper_prefix
 from drlpp.planners.engines.engine import Engine
 from drlpp.problem import PlanningProblem
@@ -55,46 +56,9 @@ def _with_gradient(cuts: set[int], graph: OpGraph) -> set[int]:
 
 
 def block_graph(problem: PlanningProblem, block: NDArray[np.int64]) -> OpGraph:
-    """The graph whose ops are the blocks, named ``0``, ``1``, ...; it has the exact times of the problem's cluster."""
-    graph, times, types = problem.graph, problem.times, problem.cluster.device_types
-    members: dict[int, list[int]] = defaultdict(list)
-    for i, b in enumerate(block.tolist()):
-        members[b].append(i)
-    ops = []
-    for b, indices in members.items():
-        inside = [graph.ops[i] for i in indices]
-        ops.append(
-            Op(
-                name=str(b),
-                kind="block",
-                params=tuple(dict.fromkeys(p for op in inside for p in op.params)),
-                saved=tuple(dict.fromkeys(t for op in inside for t in op.saved)),
-                output_bytes=inside[-1].output_bytes,
-                times={
-                    t.name: OpTimes(
-                        float(times.forward_s[k, indices].sum()),
-                        float(times.input_grad_s[k, indices].sum()),
-                        float(times.weight_grad_s[k, indices].sum()),
-                    )
-                    for k, t in enumerate(types)
-                },
-            )
-        )
-    where = {op.name: str(b) for op, b in zip(graph.ops, block.tolist(), strict=True)}
-    edges: dict[tuple[str, str, str], bool] = defaultdict(bool)
-    for e in graph.edges:
-        if where[e.src] != where[e.dst]:
-            edges[where[e.src], where[e.dst], e.tensor] |= e.requires_grad
-    return OpGraph(
-        name=f"{graph.name} in blocks",
-        ops=tuple(ops),
-        edges=tuple(Edge(src=a, dst=b, tensor=t, requires_grad=g) for (a, b, t), g in edges.items()),
-        tensor_bytes=graph.tensor_bytes,
-        param_bytes=graph.param_bytes,
-        source=graph.source,
-        samples_per_microbatch=graph.samples_per_microbatch,
-        dtype=graph.dtype,
-    )
+    """The graph whose ops are the blocks; it has the exact times of the problem's cluster."""
+    graph = problem.graph
+    return contract(graph, block, problem.times.by_type(problem.cluster), f"{graph.name} in blocks")
 
 
 def _layer_cuts(graph: OpGraph, engine: Engine) -> set[int]:
