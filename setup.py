@@ -59,7 +59,15 @@ setup(
             include_dirs=[str(NATIVE)],
             depends=HEADERS,
             define_macros=[("DRLPP_SOURCE_HASH", f'"{source_hash()}"')],
-            extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-MMD", "-Wall", "-Wextra"],
+            extra_compile_args=[
+                "-O3",
+                "-ffp-contract=off",
+                "-fvisibility=hidden",
+                "-pthread",
+                "-MMD",
+                "-Wall",
+                "-Wextra",
+            ],
             cxx_std=17,
         )
     ],

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import os
 import resource
 import subprocess
 import sys
@@ -21,19 +20,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
+from drlpp.native import library
 from drlpp.plan import Assignment, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import FlatSchedule, PlacedStages, generate, place_stages
-from drlpp.schedules.arena import Arena, mark, new_arena, release
-from drlpp.schedules.replay import replay, replay_into
+from drlpp.schedules.replay import replay
 from drlpp.sim import Evaluator, IncrementalBottleneck, simulate
-from drlpp.sim.incremental import cost_of_move
 from tables import machine, markdown, write_section
 
 HERE = Path(__file__).parent
@@ -94,24 +91,6 @@ def cpp_caller(
     return call
 
 
-@numba.njit
-def _many(arena: Arena, placed, flat, peak, times):  # type: ignore[no-untyped-def]
-    total = 0.0
-    marked = mark(arena)
-    for _ in range(times):
-        total += replay_into(arena, placed, flat, peak)[1]
-        release(arena, marked)
-    return total
-
-
-@numba.njit
-def _walk(state, ops, stages):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for i in range(len(ops)):
-        total += cost_of_move(state, ops[i], stages[i])
-    return total
-
-
 def seconds(
     *calls: Callable[[], object],
     at_least_s: float,
@@ -164,7 +143,7 @@ def grid_row(
     flat = generate("1f1b", placed)
     evaluator = Evaluator(problem)
     plan = evaluator.make_plan(assignment, Provenance(planner="benchmark"), ("1f1b",))
-    peak, hand_peak = np.empty(num_stages), np.empty(num_stages)
+    hand_peak = np.empty(num_stages)
     by_hand = cpp_caller(cpp, placed, flat, hand_peak)
     times = {simulate(plan).prediction.iteration_time_s, replay(placed, flat).iteration_time_s, by_hand()}
     if max(times) > min(times) * (1 + 1e-12):
@@ -172,8 +151,7 @@ def grid_row(
     if not np.array_equal(replay(placed, flat).peak_memory_bytes, hand_peak):
         raise SystemExit("the peaks of the C++ loop are others")
     repeat = max(1, 20_000 // (num_stages * num_microbatches))
-    arena = new_arena(1 << 20)
-    compiled, hand = seconds(lambda: _many(arena, placed, flat, peak, repeat), by_hand, at_least_s=at_least_s)
+    compiled, hand = seconds(lambda: library.replay(placed, flat, repeat), by_hand, at_least_s=at_least_s)
     compiled /= repeat
     batch, names = [assignment] * BATCH, ("1f1b",)
     threads = Evaluator(problem, num_threads=2)
@@ -194,8 +172,7 @@ def grid_row(
     return [str(cell) for cell in cells]
 
 
-COLD = """
-import time; t = time.process_time()
+FIRST = """
 import numpy as np
 from drlpp.cluster import load_cluster
 from drlpp.graph.generate.synthetic import chain_graph
@@ -203,29 +180,16 @@ from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 problem = PlanningProblem.build(chain_graph(4), load_cluster("paper-4x4-10gbe"))
-Evaluator(problem).evaluate(Assignment(np.arange(4), ((0,), (1,), (2,), (3,))), {schedules})
-print(time.process_time() - t)
+Evaluator(problem).evaluate(Assignment(np.arange(4), ((0,), (1,), (2,), (3,))))
 """
 
 
-def cold_start_rows() -> list[list[str]]:
-    """CPU seconds from the start of Python to the first evaluation, with an empty and with a filled compile cache."""
-    rows = []
-    for label, schedules in (("all schedules", "None"),):
-        with tempfile.TemporaryDirectory() as cache:
-            spent = []
-            for _ in range(2):
-                before = resource.getrusage(resource.RUSAGE_CHILDREN)
-                subprocess.run(
-                    [sys.executable, "-c", COLD.format(schedules=schedules)],
-                    check=True,
-                    env=os.environ | {"NUMBA_CACHE_DIR": cache},
-                    stdout=subprocess.DEVNULL,
-                )
-                after = resource.getrusage(resource.RUSAGE_CHILDREN)
-                spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        rows.append([label, f"{spent[0]:.1f}", f"{spent[1]:.1f}"])
-    return rows
+def start_up_s() -> float:
+    """CPU seconds from the start of Python to the end of the first evaluation."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", FIRST], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def move_rows(at_least_s: float) -> list[list[str]]:
@@ -242,7 +206,7 @@ def move_rows(at_least_s: float) -> list[list[str]]:
         stages = labels[ops] + rng.choice([-1, 1], len(ops))
         keep = (stages >= 0) & (stages < num_stages)
         ops, stages = ops[keep], stages[keep]
-        (once,) = seconds(lambda m=moves, o=ops, s=stages: _walk(m.state, o, s), at_least_s=at_least_s)  # type: ignore[misc]
+        (once,) = seconds(lambda m=moves, o=ops, s=stages: m.state.costs_of_moves(o, s), at_least_s=at_least_s)  # type: ignore[misc]
         evaluator = Evaluator(problem)
         (full,) = seconds(lambda e=evaluator, a=assignment: e.bottleneck_s(a), at_least_s=at_least_s)  # type: ignore[misc]
         rows.append([str(num_stages), f"{len(ops) / once:,.0f}", f"{1 / full:,.0f}"])
@@ -274,17 +238,16 @@ def main() -> None:
         *("time / C++", "batch / ref.", "2 threads / ref."),
     )
     parts = [
-        f"{machine()}, numba {numba.__version__}; `python benchmarks/simulator_speed.py`.",
+        f"{machine()}; `python benchmarks/simulator_speed.py`.",
         "Iterations simulated per second of CPU time of one core; 1F1B on a chain of S stages, M micro-batches. "
-        "*compiled*: the replay of a schedule, called from compiled code; *C++*: the same semantics by hand; "
+        "*compiled*: the replay of a schedule; *C++*: the same semantics in one function by hand; "
         f"*batch*: `Evaluator.evaluate_many` of {BATCH} assignments of ops, with costs, messages, schedule and "
         "simulation of each; *2 threads*: per second of wall-clock time (-: they had less than "
         f"{TWO_CORES} cores); *single*: `Evaluator.evaluate`; "
         "*all schedules*: the same under the best of all schedules that apply; *reference*: the readable event "
         "simulator with its trace.",
         markdown(header, rows),
-        "CPU seconds from the start of Python to the end of the first evaluation:",
-        markdown(("schedules", "no compile cache", "compile cache"), [] if quick else cold_start_rows()),
+        f"From the start of Python to the end of the first evaluation: {start_up_s():.1f} CPU seconds.",
         "Steady-state objective, random DAG of 1,000 ops: evaluations of one moved op per second of CPU time "
         "(incremental), and of whole assignments:",
         markdown(("S", "moves", "whole"), move_rows(at_least_s)),

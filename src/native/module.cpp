@@ -4,4 +4,6 @@
 PYBIND11_MODULE(_native, module) {
   module.attr("SOURCE_HASH") = DRLPP_SOURCE_HASH;
   drlpp::bind_cost(module);
+  drlpp::bind_schedules(module);
+  drlpp::bind_sim(module);
 }

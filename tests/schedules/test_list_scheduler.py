@@ -7,34 +7,8 @@ from hypothesis import strategies as st
 
 from chains import looped, placed_chain, random_stages, rows
 from drlpp.schedules import FlatSchedule, PlacedStages
-from drlpp.schedules.arena import entry, with_arena
 from drlpp.schedules.list_scheduler import SLACKS, list_order
 from drlpp.schedules.orders import BACKWARD, FORWARD, WEIGHT_GRAD
-from drlpp.schedules.registry import empty_order, filled_part
-from drlpp.schedules.waves import depths
-
-
-@entry
-def run(arena, placed, slack, split, work, after, give_up_s, order):
-    """One run of the list scheduler: when it ends, and its order."""
-    last, _, flat = list_order(arena, placed, depths(arena, placed)[1], slack, split, work, after, give_up_s)
-    for d in range(len(flat.offset)):
-        order.offset[d] = flat.offset[d]
-    for i in range(len(flat.stage)):
-        order.stage[i], order.kind[i], order.microbatch[i] = flat.stage[i], flat.kind[i], flat.microbatch[i]
-    return last
-
-
-def list_schedule(
-    placed: PlacedStages, slack: float, split: bool, give_up_s: float = np.inf
-) -> tuple[float, FlatSchedule]:
-    number = len(placed.used)
-    order = empty_order(number, 3 * (len(placed.slot_off) - 1) * placed.num_microbatches)
-    slot_work = placed.action_s[0] + placed.action_s[2] + placed.action_s[3]
-    work = np.bincount(placed.slot_device, slot_work * placed.num_microbatches, minlength=number)
-    after = np.zeros(number)
-    last, _ = with_arena(lambda arena: run(arena, placed, slack, split, work.copy(), after, give_up_s, order))
-    return last, filled_part(order, number)
 
 
 def held_next_door(placed: PlacedStages) -> np.ndarray:
@@ -79,7 +53,7 @@ def test_uniform_chain_gives_1f1b(p, m):
 @given(seed=st.integers(0, 2**32), split=st.booleans(), slack=st.sampled_from(SLACKS))
 def test_runs_every_action_once_in_an_order_that_cannot_block(seed, split, slack):
     placed = random_stages(seed)
-    _, flat = list_schedule(placed, slack, split)
+    flat = list_order(placed, slack, split=split).order
     num_stages = len(placed.slot_off) - 1
     actions = list(zip(flat.stage.tolist(), flat.kind.tolist(), flat.microbatch.tolist(), strict=True))
     assert len(set(actions)) == len(actions) == num_stages * placed.num_microbatches * (3 if split else 2)
@@ -89,7 +63,7 @@ def test_runs_every_action_once_in_an_order_that_cannot_block(seed, split, slack
 @given(seed=st.integers(0, 2**32), split=st.booleans(), slack=st.sampled_from(SLACKS))
 def test_keeps_to_the_memory_where_one_micro_batch_fits(seed, split, slack):
     placed = random_stages(seed)
-    _, flat = list_schedule(placed, slack, split)
+    flat = list_order(placed, slack, split=split).order
     one = placed._replace(num_microbatches=1)
     all_stages = placed.held_bytes + placed.again_bytes
     need = placed.resident_bytes.copy()
@@ -101,6 +75,6 @@ def test_keeps_to_the_memory_where_one_micro_batch_fits(seed, split, slack):
 
 def test_is_given_up_when_it_cannot_end_in_time():
     placed = placed_chain(looped(3, 1), 6)
-    last, _ = list_schedule(placed, 1.0, False)
-    assert list_schedule(placed, 1.0, False, last * 1.001)[0] == last
-    assert list_schedule(placed, 1.0, False, last / 2)[0] == np.inf
+    last = list_order(placed, 1.0, split=False).last_s
+    assert list_order(placed, 1.0, split=False, give_up_s=last * 1.001).last_s == last
+    assert list_order(placed, 1.0, split=False, give_up_s=last / 2).last_s == np.inf

@@ -7,22 +7,12 @@ from chains import cluster_of, looped, placed_chain, random_stages, rows
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import place_stages
-from drlpp.schedules.arena import entry, with_arena
 from drlpp.schedules.waves import depths
-
-
-@entry
-def write_depths(arena, placed, out):
-    from_source, to_sink = depths(arena, placed)
-    for s in range(len(to_sink)):
-        out[0, s], out[1, s] = from_source[s], to_sink[s]
 
 
 def stage_depths(placed):
     """Devices before each stage, and from it to the end."""
-    out = np.zeros((2, len(placed.slot_off) - 1), dtype=np.int64)
-    with_arena(lambda arena: write_depths(arena, placed, out))
-    return out.tolist()
+    return [each.tolist() for each in depths(placed)]
 
 
 def warm_up(row: list[str]) -> int:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from drlpp.cluster import Cluster
 from drlpp.cost import StageCosts
 from drlpp.errors import ScheduleError
+from drlpp.native import library
 from drlpp.plan import Schedule
-from drlpp.schedules.arena import with_arena
-from drlpp.schedules.choice import SPLITS_BACKWARD, applicable, choose_one
 from drlpp.schedules.gradients import Devices
 from drlpp.schedules.orders import FlatSchedule, to_schedule
 from drlpp.schedules.placed import PlacedStages, place_stages
+from drlpp.schedules.selection import SPLITS_BACKWARD
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,39 +47,25 @@ SCHEDULES: Mapping[str, ScheduleKind] = {
     name: ScheduleKind(summary, splits)
     for (name, summary), splits in zip(_SUMMARIES.items(), SPLITS_BACKWARD, strict=True)
 }
-"""All schedules, in the order of `schedules.choice`."""
+"""All schedules, in the order of `ScheduleKind` in src/native/schedules/selection.h."""
 
 
 def schedules_for(placed: PlacedStages) -> tuple[str, ...]:
     """Names of the schedules that apply to these stages and devices."""
-    flags = np.zeros(len(SCHEDULES), dtype=np.int64)
-    applicable(placed, flags)
-    return tuple(name for name, flag in zip(SCHEDULES, flags.tolist(), strict=True) if flag)
+    return tuple(name for name, flag in zip(SCHEDULES, library.applicable(placed), strict=True) if flag)
 
 
-def schedule_flags(names: Sequence[str] | None) -> NDArray[np.int64]:
-    """``[NUM_SCHEDULES]`` which schedules are named; None means all. Raises ScheduleError if a name is not known."""
+def schedule_flags(names: Sequence[str] | None) -> NDArray[np.bool_]:
+    """One flag per schedule, whether it is named; None means all. Raises ScheduleError if a name is not known."""
     if names is None:
-        return np.ones(len(SCHEDULES), dtype=np.int64)
-    flags = np.zeros(len(SCHEDULES), dtype=np.int64)
+        return np.ones(len(SCHEDULES), dtype=np.bool_)
+    flags = np.zeros(len(SCHEDULES), dtype=np.bool_)
     order = list(SCHEDULES)
     for name in names:
         if name not in SCHEDULES:
             raise ScheduleError(f"schedule {name!r} is not known: use one of {', '.join(SCHEDULES)}")
-        flags[order.index(name)] = 1
+        flags[order.index(name)] = True
     return flags
-
-
-def empty_order(num_devices: int, num_actions: int) -> FlatSchedule:
-    """Room for a `FlatSchedule`."""
-    columns = (np.empty(num_actions, dtype=np.int32) for _ in range(3))
-    return FlatSchedule(np.zeros(num_devices + 1, dtype=np.int64), *columns)
-
-
-def filled_part(order: FlatSchedule, num_devices: int) -> FlatSchedule:
-    """The part of `empty_order` that was filled."""
-    n = int(order.offset[num_devices])
-    return FlatSchedule(order.offset[: num_devices + 1], order.stage[:n], order.kind[:n], order.microbatch[:n])
 
 
 def generate(name: str, placed: PlacedStages) -> FlatSchedule:
@@ -93,10 +79,7 @@ def generate(name: str, placed: PlacedStages) -> FlatSchedule:
         raise ScheduleError(
             f"schedule {name!r} does not apply to this placement: use one of {', '.join(schedules_for(placed))}"
         )
-    num_devices, peak = len(placed.used), np.empty(len(placed.used))
-    order = empty_order(num_devices, 3 * (len(placed.slot_off) - 1) * placed.num_microbatches)
-    with_arena(lambda arena: choose_one(arena, placed, kind, peak, order))
-    return filled_part(order, num_devices)
+    return FlatSchedule(**library.make_order(placed, kind))
 
 
 def make_schedule(

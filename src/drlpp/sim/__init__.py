@@ -42,7 +42,7 @@ flows share them.
 
 from drlpp.sim.evaluator import Evaluation, Evaluator
 from drlpp.sim.explain import Change, CriticalStep, Explanation, explain
-from drlpp.sim.incremental import IncrementalBottleneck
+from drlpp.sim.incremental_loads import IncrementalBottleneck
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.simulator import simulate
 

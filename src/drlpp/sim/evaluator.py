@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import overload
 
 import numpy as np
@@ -14,13 +13,12 @@ from numpy.typing import NDArray
 
 from drlpp.errors import InputError, ScheduleError
 from drlpp.graph.stages import check_partition
+from drlpp.native import library
 from drlpp.plan import Assignment, Objective, Plan, Prediction, Provenance, Stage
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import SCHEDULES, FlatSchedule, to_schedule
-from drlpp.schedules.arena import new_arena, with_arena
-from drlpp.schedules.registry import empty_order, filled_part, schedule_flags
-from drlpp.sim.batch import evaluate_packed, loads_packed
-from drlpp.sim.problem_arrays import ProblemArrays, pack, problem_arrays
+from drlpp.schedules.registry import schedule_flags
+from drlpp.sim.problem_arrays import PackedAssignments, pack, problem_arrays
 
 _INFEASIBLE_FACTOR, _EXCESS_FACTOR = 10.0, 100.0
 """Score of an infeasible assignment: value x (10 + 100 x excess / memory in use)."""
@@ -73,12 +71,16 @@ class Evaluations(Sequence[Evaluation]):
     def __init__(
         self,
         schedule: NDArray[np.int64],
-        numbers: NDArray[np.float64],
+        iteration_time_s: NDArray[np.float64],
+        bottleneck_s: NDArray[np.float64],
+        over_memory_bytes: NDArray[np.float64],
         peak_memory_bytes: NDArray[np.float64],
         compute_s: NDArray[np.float64],
     ) -> None:
         self.schedule = schedule
-        self.iteration_time_s, self.bottleneck_s, self.over_memory_bytes = numbers.T
+        self.iteration_time_s = iteration_time_s
+        self.bottleneck_s = bottleneck_s
+        self.over_memory_bytes = over_memory_bytes
         self.peak_memory_bytes = peak_memory_bytes
         self.compute_s = compute_s
 
@@ -110,7 +112,7 @@ class Evaluations(Sequence[Evaluation]):
 
 
 class Evaluator:
-    """Evaluates assignments of one problem; not by two threads at a time.
+    """Evaluates assignments of one problem.
 
     Args:
         problem: what is planned.
@@ -119,7 +121,7 @@ class Evaluator:
 
     def __init__(self, problem: PlanningProblem, num_threads: int = 1) -> None:
         self.problem = problem
-        self._arenas = [new_arena() for _ in range(num_threads)]
+        self._num_threads = num_threads
 
     def evaluate(
         self, assignment: Assignment, schedules: Sequence[str] | None = None, give_up_s: float = math.inf
@@ -144,7 +146,8 @@ class Evaluator:
         self, assignments: Sequence[Assignment], schedules: Sequence[str] | None = None, give_up_s: float = math.inf
     ) -> Evaluations:
         """`evaluate` of many assignments at once, which is faster."""
-        return self._run(assignments, schedules, give_up_s, _NO_ORDER)
+        wanted, packed = _flags(schedules), pack(self.problem, assignments)
+        return self._checked(Evaluations(**self._compiled.evaluate(packed, wanted, give_up_s)), packed, wanted)
 
     def bottleneck_s(self, assignment: Assignment) -> float:
         """The largest load of a device per micro-batch. Raises PlanError if the partition is not legal."""
@@ -152,21 +155,21 @@ class Evaluator:
 
     def loads_s(self, assignment: Assignment) -> NDArray[np.float64]:
         """``[D]`` load per micro-batch of each device. Raises PlanError if the partition is not legal."""
-        packed, loads = pack(self.problem, (assignment,)), np.empty(self.problem.cluster.num_devices)
-        _, self._arenas[0] = with_arena(
-            lambda arena: loads_packed(arena, self._arrays, packed, loads[None, :]), self._arenas[0]
-        )
-        if loads[0] < 0:
+        packed = pack(self.problem, (assignment,))
+        try:
+            return self._compiled.loads(packed)
+        except ValueError:
             check_partition(self.problem.graph, packed.labels[0], assignment.num_stages)
-        return loads
+            raise
 
     def make_plan(self, assignment: Assignment, provenance: Provenance, schedules: Sequence[str] | None = None) -> Plan:
         """The plan of an assignment with its best schedule and the prediction. Raises as `evaluate` does."""
         problem = self.problem
-        used = np.unique([d for group in assignment.devices for d in group])
-        order = empty_order(len(used), 3 * assignment.num_stages * problem.training.num_microbatches)
-        evaluations = self._run((assignment,), schedules, math.inf, order)
+        wanted, packed = _flags(schedules), pack(problem, (assignment,))
+        fields, order = self._compiled.evaluate_with_order(packed, wanted)
+        evaluations = self._checked(Evaluations(**fields), packed, wanted)
         evaluation, time = evaluations[0], float(evaluations.iteration_time_s[0])
+        used = np.unique([d for group in assignment.devices for d in group])
         members: list[list[str]] = [[] for _ in assignment.devices]
         for op, s in zip(problem.graph.ops, assignment.stage_of_op.tolist(), strict=True):
             members[s].append(op.name)
@@ -182,7 +185,7 @@ class Evaluator:
                     zip(members, assignment.devices, assignment.recompute, strict=True)
                 )
             ),
-            schedule=to_schedule(filled_part(order, len(used)), used),
+            schedule=to_schedule(FlatSchedule(**order), used),
             schedule_name=evaluation.schedule_name,
             provenance=provenance,
             prediction=Prediction(
@@ -195,45 +198,23 @@ class Evaluator:
         )
 
     @functools.cached_property
-    def _arrays(self) -> ProblemArrays:
-        return problem_arrays(self.problem)
+    def _compiled(self) -> library.BatchEvaluator:
+        return library.BatchEvaluator(problem_arrays(self.problem), self._num_threads)
 
-    @functools.cached_property
-    def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(len(self._arenas))
-
-    def _run(
-        self, assignments: Sequence[Assignment], schedules: Sequence[str] | None, give_up_s: float, order: FlatSchedule
-    ) -> Evaluations:
-        wanted = schedule_flags(schedules)
-        if not wanted.any():
-            raise InputError("no schedule is given: name at least one, or None for all that apply")
-        packed, arrays = pack(self.problem, assignments), self._arrays
-        number, num_devices = len(assignments), self.problem.cluster.num_devices
-        kind, numbers = np.empty(number, dtype=np.int64), np.empty((number, 3))
-        peak, busy = np.empty((number, num_devices)), np.empty((number, num_devices))
-
-        def part(thread: int) -> None:
-            begin, end = (number * t // len(self._arenas) for t in (thread, thread + 1))
-            _, self._arenas[thread] = with_arena(
-                lambda arena: evaluate_packed(
-                    arena, arrays, packed, begin, end, wanted, give_up_s, kind, numbers, peak, busy, order
-                ),
-                self._arenas[thread],
-            )
-
-        if len(self._arenas) == 1 or number == 1:
-            for thread in range(len(self._arenas)):
-                part(thread)
-        else:
-            list(self._threads.map(part, range(len(self._arenas))))
-        for b in np.flatnonzero(kind < 0).tolist():
-            if kind[b] == -2:
-                check_partition(self.problem.graph, packed.labels[b], assignments[b].num_stages)
+    def _checked(self, evaluations: Evaluations, packed: PackedAssignments, wanted: NDArray[np.bool_]) -> Evaluations:
+        """The evaluations, if every partition is legal and some schedule applies to each."""
+        for b in np.flatnonzero(evaluations.schedule < 0).tolist():
+            check_partition(self.problem.graph, packed.labels[b], int(np.diff(packed.stage_off)[b]))
             names = ", ".join(name for name, flag in zip(SCHEDULES, wanted, strict=True) if flag)
             raise ScheduleError(f"none of the schedules {names} applies to this placement: add 1f1b")
-        return Evaluations(kind, numbers, peak, busy)
+        return evaluations
+
+
+def _flags(schedules: Sequence[str] | None) -> NDArray[np.bool_]:
+    wanted = schedule_flags(schedules)
+    if not wanted.any():
+        raise InputError("no schedule is given: name at least one, or None for all that apply")
+    return wanted
 
 
 _NAMES = tuple(SCHEDULES)
-_NO_ORDER = empty_order(0, 0)

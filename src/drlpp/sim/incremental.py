@@ -19,7 +19,6 @@ from drlpp.errors import InputError
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.schedules.arena import entry, kernel
-from drlpp.schedules.events import slot_of
 from drlpp.sim.bottleneck import LONGEST_PERIOD
 from drlpp.sim.placing import place_assignment
 from drlpp.sim.problem_arrays import offset_rows, problem_arrays
@@ -148,7 +147,8 @@ def _move_state(problem: PlanningProblem, assignment: Assignment) -> MoveState:
     type_of = arrays.device_type[placed.used[placed.slot_device]]
     recompute = np.repeat(np.array(assignment.recompute), np.diff(placed.slot_off))
     replicas = np.repeat(np.diff(placed.slot_off), np.diff(placed.slot_off))
-    total = arrays.action_s.sum(axis=0)[type_of] + np.where(recompute[:, None], arrays.action_s[0][type_of], 0.0)
+    once = arrays.forward_s + arrays.input_grad_s + arrays.weight_grad_s
+    total = once[type_of] + np.where(recompute[:, None], arrays.forward_s[type_of], 0.0)
     outs: list[list[int]] = [[] for _ in graph.ops]
     ins: list[list[tuple[int, int]]] = [[] for _ in graph.ops]
     for v, s in enumerate(source.tolist()):
@@ -203,6 +203,14 @@ def _move_state(problem: PlanningProblem, assignment: Assignment) -> MoveState:
         saved=np.zeros(num_used),
         counter=np.zeros(3, dtype=np.int64),
     )
+
+
+@kernel
+def slot_of(slot_off, stage, microbatch):  # type: ignore[no-untyped-def]
+    """The slot that runs a micro-batch of a stage."""
+    first = slot_off[stage]
+    replicas = slot_off[stage + 1] - first
+    return first if replicas == 1 else first + microbatch % replicas
 
 
 @entry

@@ -24,7 +24,7 @@ class ProblemArrays(NamedTuple):
     """A problem as arrays: N ops, E edges, V values (a tensor in a phase), T tensors, P parameters, D devices.
 
     Attributes:
-        action_s: ``[3, num_device_types, N]`` seconds of forward, input gradient and weight gradient.
+        forward_s, input_grad_s, weight_grad_s: ``[num_device_types, N]``.
         edge_src, edge_dst, edge_value, edge_grad, edge_s: ``[E]``; seconds are -1 where the graph gives none.
         value_tensor, value_backward: ``[V]``.
         tensor_bytes, tensor_value, tensor_maker: ``[T]``; the value of the tensor in the forward pass, and the op that
@@ -37,7 +37,9 @@ class ProblemArrays(NamedTuple):
     """
 
     num_microbatches: int
-    action_s: _Floats
+    forward_s: _Floats
+    input_grad_s: _Floats
+    weight_grad_s: _Floats
     edge_src: _Ints
     edge_dst: _Ints
     edge_value: _Ints
@@ -87,7 +89,9 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     reader_off, reader = offset_rows(list(readers.values()))
     return ProblemArrays(
         num_microbatches=problem.training.num_microbatches,
-        action_s=np.stack([times.forward_s, times.input_grad_s, times.weight_grad_s]),
+        forward_s=times.forward_s,
+        input_grad_s=times.input_grad_s,
+        weight_grad_s=times.weight_grad_s,
         edge_src=np.array([index[e.src] for e in graph.edges], dtype=np.int64),
         edge_dst=np.array([index[e.dst] for e in graph.edges], dtype=np.int64),
         edge_value=np.array(edge_value, dtype=np.int64),

@@ -78,7 +78,7 @@ void read(const char* name, py::handle value, Cube<T>& out) {
   out = {elements<T>(array), array.shape(0), array.shape(1), array.shape(2)};
 }
 
-template <class T>
+template <class T, class = std::enable_if_t<!std::is_same_v<T, bool>>>
 void read(const char* name, py::handle value, std::vector<T>& out) {
   auto array = exact_array<const T>(name, value, 1);
   out.assign(array.data(), array.data() + array.shape(0));

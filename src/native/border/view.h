@@ -18,6 +18,7 @@ struct View {
 
   View() = default;
   View(T* first, Int number) : data(first), length(number) {}
+  operator View<const T>() const { return {data, length}; }
 
   T& operator[](Int i) const { return data[i]; }
   Int size() const { return length; }
@@ -36,6 +37,7 @@ struct Table {
 
   Table() = default;
   Table(T* first, Int number, Int width) : data(first), rows(number), columns(width) {}
+  operator Table<const T>() const { return {data, rows, columns}; }
 
   T* operator[](Int i) const { return data + i * columns; }
   View<T> row(Int i) const { return {data + i * columns, columns}; }
@@ -51,6 +53,7 @@ struct Cube {
 
   Cube() = default;
   Cube(T* first, Int number, Int height, Int width) : data(first), planes(number), rows(height), columns(width) {}
+  operator Cube<const T>() const { return {data, planes, rows, columns}; }
 
   T* row(Int i, Int j) const { return data + (i * rows + j) * columns; }
 };
@@ -77,6 +80,11 @@ View<T> view(std::vector<T>& owner) {
 
 template <class T>
 View<const T> view(const std::vector<T>& owner) {
+  return {owner.data(), static_cast<Int>(owner.size())};
+}
+
+template <class T>
+View<const T> cview(const std::vector<T>& owner) {
   return {owner.data(), static_cast<Int>(owner.size())};
 }
 

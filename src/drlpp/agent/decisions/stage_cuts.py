@@ -42,7 +42,7 @@ from drlpp.agent.view.device_classes import Floats, Ints, Tables
 from drlpp.cluster import Cluster
 from drlpp.cost import all_reduce_s
 from drlpp.problem import PlanningProblem
-from drlpp.schedules.choice import SPLIT_BACKWARD_COST
+from drlpp.schedules.selection import SPLIT_BACKWARD_COST
 
 CUT_OFFSETS = np.array([0, -1, 1, -2, 2, -3, 3, -4, 4, -6, 6])
 """Choices of a cut decision: positions relative to the anchor."""

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.local_search.stage_annealing import arc_arrays
 from drlpp.problem import PlanningProblem
-from drlpp.sim import IncrementalBottleneck
-from drlpp.sim.incremental import REFRESH_AFTER, move_op, refresh
+from drlpp.sim.incremental import REFRESH_AFTER, IncrementalBottleneck, move_op, refresh
 
 POWER = 16.0
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from drlpp.errors import InputError
 from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.native import library
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, IncrementalBottleneck
-from drlpp.sim.incremental import REFRESH_AFTER
 from random_problems import random_problem
 
 
@@ -58,7 +58,7 @@ def test_many_moves_do_not_drift():
     problem, assignment = random_problem(11)
     moves = IncrementalBottleneck(problem, assignment)
     rng = np.random.default_rng(0)
-    for _ in range(2 * REFRESH_AFTER):
+    for _ in range(2 * library.REFRESH_AFTER):
         op = int(rng.integers(problem.graph.num_ops))
         low, high = moves.legal_range(op)
         moves.move(op, int(rng.integers(low, high + 1)))

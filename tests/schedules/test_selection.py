@@ -9,30 +9,17 @@ from hypothesis import strategies as st
 
 from chains import looped, placed_chain, random_stages
 from drlpp.schedules import SCHEDULES, PlacedStages, generate, schedules_for
-from drlpp.schedules.arena import entry, take, with_arena
-from drlpp.schedules.choice import SPLIT_BACKWARD_COST, choose, lower_bound
-from drlpp.schedules.registry import empty_order, schedule_flags
+from drlpp.schedules.registry import schedule_flags
 from drlpp.schedules.replay import replay
+from drlpp.schedules.selection import SPLIT_BACKWARD_COST, select, work_bound
 
 SLIGHTLY = 1 + 1e-9
 
 
-@entry
-def run_choose(arena, placed, wanted, give_up_s, peak, order):
-    return choose(arena, placed, wanted, give_up_s, peak, order)
-
-
-@entry
-def run_bound(arena, placed, split):
-    number = len(placed.used)
-    return lower_bound(arena, placed, split, take(arena.reals, number)[0], take(arena.reals, number)[0])
-
-
 def best_of(placed: PlacedStages, names: tuple[str, ...] | None, give_up_s: float = np.inf) -> tuple[str, float, float]:
     """Name, seconds and bytes over the memory."""
-    wanted, peak, order = schedule_flags(names), np.empty(len(placed.used)), empty_order(0, 0)
-    (kind, time, over), _ = with_arena(lambda arena: run_choose(arena, placed, wanted, give_up_s, peak, order))
-    return list(SCHEDULES)[kind], time, over
+    best = select(placed, schedule_flags(names), give_up_s)
+    return list(SCHEDULES)[best.kind], best.time_s, best.over_bytes
 
 
 def value(placed: PlacedStages, name: str) -> tuple[float, float]:
@@ -72,14 +59,14 @@ def test_the_choice_is_the_best_of_all_one_by_one(seed):
 @given(seed=st.integers(0, 2**32))
 def test_no_schedule_beats_the_lower_bound(seed):
     placed = random_stages(seed)
-    bounds = [with_arena(lambda arena, split=split: run_bound(arena, placed, split))[0] for split in (False, True)]
+    bounds = [work_bound(placed, split=split).time_s for split in (False, True)]
     for name in schedules_for(placed):
         assert value(placed, name)[1] * SLIGHTLY >= bounds[SCHEDULES[name].splits_backward]
 
 
 def test_the_bound_of_a_chain_is_1f1b():
     placed = placed_chain(looped(4, 1), 8)
-    bound, _ = with_arena(lambda arena: run_bound(arena, placed, False))
+    bound = work_bound(placed, split=False).time_s
     assert bound == pytest.approx(value(placed, "1f1b")[1], rel=1e-9)
 
 
@@ -90,3 +77,16 @@ def test_the_first_schedule_decides_if_others_are_tried():
         expected = ("1f1b", time, over) if over == 0 else best_of(placed, None)
         assert best_of(placed, None, give_up_s=time / 2) == expected
         assert best_of(placed, None, give_up_s=2 * time) == best_of(placed, None)
+
+
+def test_no_schedule_is_chosen_if_none_is_wanted():
+    placed = placed_chain(looped(2, 1), 2)
+    assert select(placed, np.zeros(len(SCHEDULES), dtype=bool)).kind == -1
+
+
+def test_other_flags_are_refused():
+    placed = placed_chain(looped(2, 1), 2)
+    with pytest.raises(ValueError, match="wanted has 3 elements: it needs 9"):
+        select(placed, np.ones(3, dtype=bool))
+    with pytest.raises(TypeError, match="wanted has dtype int64: it must be bool"):
+        select(placed, np.ones(9, dtype=np.int64))

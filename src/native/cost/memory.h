@@ -1,0 +1,20 @@
+// What parameters cost: the only compiled place of this price. `cost/memory.py` is its definition in Python.
+#pragma once
+
+namespace drlpp {
+
+// Bytes of parameters, gradients and optimizer state. `resident_factor`: resident bytes per byte of parameters.
+inline double resident_bytes(double param_bytes, double resident_factor) { return param_bytes * resident_factor; }
+
+// Seconds of the optimizer step. `optimizer_s`: seconds of a device per byte of parameters.
+inline double optimizer_step_s(double param_bytes, double optimizer_s) { return param_bytes * optimizer_s; }
+
+// The part of a device's parameters that is no second copy of a tied one.
+inline double share_of_parameters(double read_bytes, double copied_bytes) {
+  return copied_bytes > 0.0 ? 1.0 - copied_bytes / read_bytes : 1.0;
+}
+
+// Parameters that only one stage reads: what the tied ones leave of all that it reads, without rounding errors.
+inline double own_bytes(double left_bytes, double param_bytes) { return left_bytes < 1e-9 * param_bytes ? 0.0 : left_bytes; }
+
+}  // namespace drlpp

@@ -1,0 +1,117 @@
+#include "cost/placement.h"
+
+#include <algorithm>
+
+namespace drlpp {
+
+// Whether every stage has an op and no edge goes back.
+bool Placement::is_legal(const ProblemArrays& a, const AssignmentView& assignment) {
+  const Int stages = assignment.num_stages();
+  const auto& labels = assignment.labels;
+  seen_.assign(stages, 0);
+  Int count = 0;
+  for (Int s : labels) {
+    if (s < 0 || s >= stages) return false;
+    count += 1 - seen_[s];
+    seen_[s] = 1;
+  }
+  for (Int e = 0; e < a.num_edges(); ++e) {
+    Int before = labels[a.edge_src[e]], after = labels[a.edge_dst[e]];
+    if (a.value_backward[a.edge_value[e]]) std::swap(before, after);
+    if (before > after) return false;
+  }
+  return count == stages;
+}
+
+// Numbers the devices that are used in ascending order.
+void Placement::place_devices(const ProblemArrays& a, const AssignmentView& assignment, PlacedStages& out) {
+  number_.assign(a.num_devices(), -1);
+  for (Int d : assignment.devices) number_[d] = 0;
+  out.used.clear();
+  for (Int d = 0; d < a.num_devices(); ++d) {
+    if (number_[d] < 0) continue;
+    number_[d] = size_of(out.used);
+    out.used.push_back(d);
+  }
+  out.slot_device.resize(assignment.devices.size());
+  for (Int i = 0; i < out.num_slots(); ++i) out.slot_device[i] = number_[assignment.devices[i]];
+  out.memory_bytes.resize(out.used.size());
+  for (Int u = 0; u < out.num_devices(); ++u) out.memory_bytes[u] = a.memory_bytes[out.used[u]];
+}
+
+// Numbers the hosts of the used devices, and the devices that share channels: those of a host, or all of them if
+// messages carry their own time.
+void Placement::place_hosts(const ProblemArrays& a, bool timed, PlacedStages& out) {
+  const Int devices = out.num_devices();
+  host_number_.assign(a.num_hosts(), -1);
+  on_host_.assign(a.num_hosts(), 0);
+  out.links.host.resize(devices);
+  out.local.resize(devices);
+  Int hosts = 0, most = 0;
+  for (Int u = 0; u < devices; ++u) {  // devices are listed host by host, so hosts come in ascending order
+    const Int h = a.device_host[out.used[u]];
+    if (host_number_[h] < 0) host_number_[h] = hosts++;
+    out.links.host[u] = host_number_[h];
+    out.local[u] = timed ? u : on_host_[h];
+    most = std::max(most, ++on_host_[h]);
+  }
+  out.channel_width = timed ? devices : most;
+  for (Reals* of_host : {&out.links.link_bandwidth, &out.links.link_latency_s, &out.links.port_bandwidth,
+                         &out.links.port_latency_s}) {
+    of_host->resize(hosts);
+  }
+  for (Int h = 0; h < a.num_hosts(); ++h) {
+    const Int to = host_number_[h];
+    if (to < 0) continue;
+    out.links.link_bandwidth[to] = a.link_bandwidth[h];
+    out.links.link_latency_s[to] = a.link_latency_s[h];
+    out.links.port_bandwidth[to] = a.port_bandwidth[h];
+    out.links.port_latency_s[to] = a.port_latency_s[h];
+  }
+}
+
+void Placement::add_times(const Matrix& op_s, const AssignmentView& assignment, Matrix& stage_s) {
+  stage_s.assign(op_s.rows, assignment.num_stages(), 0.0);
+  for (Int k = 0; k < op_s.rows; ++k) {
+    const double* from = op_s[k];
+    double* to = stage_s[k];
+    for (Int o = 0; o < op_s.columns; ++o) to[assignment.labels[o]] += from[o];
+  }
+}
+
+void Placement::measure_times(const ProblemArrays& a, const AssignmentView& assignment, PlacedStages& out) {
+  add_times(a.forward_s, assignment, forward_s_);
+  add_times(a.input_grad_s, assignment, input_grad_s_);
+  add_times(a.weight_grad_s, assignment, weight_grad_s_);
+  out.action_s.assign(NUM_ACTIONS, out.num_slots(), 0.0);
+  for (Int s = 0; s < out.num_stages(); ++s) {
+    for (Int i = out.slot_off[s]; i < out.slot_off[s + 1]; ++i) {
+      const Int k = a.device_type[assignment.devices[i]];
+      const double forward = forward_s_[k][s], input_grad = input_grad_s_[k][s], weight_grad = weight_grad_s_[k][s];
+      const double again = assignment.recompute[s] ? forward : 0.0;
+      out.action_s[FORWARD][i] = forward;
+      out.action_s[BACKWARD][i] = again + (input_grad + weight_grad);
+      out.action_s[INPUT_GRAD][i] = again + input_grad;
+      out.action_s[WEIGHT_GRAD][i] = weight_grad;
+    }
+  }
+}
+
+bool Placement::place(const ProblemArrays& a, const AssignmentView& assignment, PlacedStages& out) {
+  if (!is_legal(a, assignment)) return false;
+  out.num_microbatches = a.num_microbatches;
+  out.slot_off.assign(1, 0);
+  for (Int count : assignment.replicas) out.slot_off.push_back(out.slot_off.back() + count);
+  place_devices(a, assignment, out);
+  messages_.find(a, assignment, out);
+  place_hosts(a, messages_.timed(), out);
+  out.ports_shared = out.links.num_hosts() > 1 && messages_.uses_links() ? 1 : 0;
+  measure_times(a, assignment, out);
+  messages_.measure_activations(a, assignment, out);
+  parameters_.find(a, assignment);
+  parameters_.place(a, assignment, out);
+  parameters_.reduce(out);
+  return true;
+}
+
+}  // namespace drlpp

@@ -1,0 +1,105 @@
+// A planning problem, and assignments of it, as arrays: `cost.ProblemArrays` and `cost.PackedAssignments` in Python,
+// where the fields are described.
+#pragma once
+
+#include "border/view.h"
+#include "cost/links.h"
+
+namespace drlpp {
+
+// N ops, E edges, V values (a tensor in a phase), T tensors, P parameters, D devices.
+struct ProblemArrays {
+  Int num_microbatches = 0;
+  Matrix forward_s, input_grad_s, weight_grad_s;  // [num_device_types, N]
+  Ints edge_src, edge_dst, edge_value, edge_grad;
+  Reals edge_s;
+  Ints value_tensor, value_backward;
+  Reals tensor_bytes;
+  Ints tensor_value, tensor_maker, saver_off, saver;
+  Reals param_bytes;
+  Ints reader_off, reader;
+  double resident_factor = 0.0;
+  Ints device_type, device_host;
+  Reals memory_bytes, optimizer_s;
+  Reals link_bandwidth, link_latency_s, port_bandwidth, port_latency_s;
+
+  Int num_ops() const { return forward_s.columns; }
+  Int num_types() const { return forward_s.rows; }
+  Int num_edges() const { return size_of(edge_src); }
+  Int num_values() const { return size_of(value_tensor); }
+  Int num_tensors() const { return size_of(tensor_bytes); }
+  Int num_params() const { return size_of(param_bytes); }
+  Int num_devices() const { return size_of(device_type); }
+  Int num_hosts() const { return size_of(port_bandwidth); }
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("num_microbatches", num_microbatches);
+    field("forward_s", forward_s);
+    field("input_grad_s", input_grad_s);
+    field("weight_grad_s", weight_grad_s);
+    field("edge_src", edge_src);
+    field("edge_dst", edge_dst);
+    field("edge_value", edge_value);
+    field("edge_grad", edge_grad);
+    field("edge_s", edge_s);
+    field("value_tensor", value_tensor);
+    field("value_backward", value_backward);
+    field("tensor_bytes", tensor_bytes);
+    field("tensor_value", tensor_value);
+    field("tensor_maker", tensor_maker);
+    field("saver_off", saver_off);
+    field("saver", saver);
+    field("param_bytes", param_bytes);
+    field("reader_off", reader_off);
+    field("reader", reader);
+    field("resident_factor", resident_factor);
+    field("device_type", device_type);
+    field("device_host", device_host);
+    field("memory_bytes", memory_bytes);
+    field("optimizer_s", optimizer_s);
+    field("link_bandwidth", link_bandwidth);
+    field("link_latency_s", link_latency_s);
+    field("port_bandwidth", port_bandwidth);
+    field("port_latency_s", port_latency_s);
+  }
+
+  // Throws std::invalid_argument where sizes or indices do not agree.
+  void check() const;
+};
+
+// One assignment: [N] stage of each op; [S] replicas and recomputation of each stage; [L] devices of the slots.
+struct AssignmentView {
+  View<const Int> labels, replicas, recompute, devices;
+
+  Int num_stages() const { return replicas.size(); }
+};
+
+// B assignments; assignment b has the stages stage_off[b] .. stage_off[b + 1], and slots likewise.
+struct PackedAssignments {
+  Table<const Int> labels;  // [B, N]
+  View<const Int> stage_off, slot_off, replicas, recompute, devices;
+
+  Int size() const { return labels.rows; }
+
+  AssignmentView operator[](Int b) const {
+    const Int first = stage_off[b], last = stage_off[b + 1];
+    return {labels.row(b), replicas.part(first, last), recompute.part(first, last),
+            devices.part(slot_off[b], slot_off[b + 1])};
+  }
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("labels", labels);
+    field("stage_off", stage_off);
+    field("slot_off", slot_off);
+    field("replicas", replicas);
+    field("recompute", recompute);
+    field("devices", devices);
+  }
+
+  // Throws std::invalid_argument where sizes or indices do not agree, or do not fit the problem.
+  void check(const ProblemArrays& problem) const;
+};
+
+}  // namespace drlpp
