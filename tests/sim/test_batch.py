@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from drlpp.errors import PlanError, ScheduleError
-from drlpp.plan import Assignment
+from drlpp.plan import Assignment, Objective
 from drlpp.sim import Evaluator
 from random_problems import random_assignment, random_problem
 
@@ -27,7 +27,7 @@ def test_batch_equals_single_calls(num_threads):
             assert got.over_memory_bytes == alone.over_memory_bytes
             assert got.schedule_name == alone.schedule_name
             np.testing.assert_array_equal(got.peak_memory_bytes, alone.peak_memory_bytes)
-        for objective in ("iteration-time", "steady-state"):
+        for objective in Objective:
             scores = [each.score(objective) for each in together]
             assert together.scores(objective).tolist() == pytest.approx(scores, rel=1e-15)
         assert [each.iteration_time_s for each in together[1:3]] == together.iteration_time_s[1:3].tolist()

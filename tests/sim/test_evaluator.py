@@ -8,7 +8,7 @@ import pytest
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.errors import InputError, PlanError, ScheduleError
 from drlpp.graph.generate.synthetic import chain_graph
-from drlpp.plan import Assignment, Provenance, validate
+from drlpp.plan import Assignment, Objective, Provenance, validate
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from random_problems import random_problem
@@ -44,10 +44,10 @@ def test_memory_decides_before_time():
 
 def test_score_grows_with_the_excess():
     roomy = Evaluator(chain_problem()).evaluate(CHAIN)
-    assert roomy.score("iteration-time") == roomy.iteration_time_s
-    assert roomy.score("steady-state") == roomy.bottleneck_s
+    assert roomy.score(Objective.ITERATION_TIME) == roomy.iteration_time_s
+    assert roomy.score(Objective.STEADY_STATE) == roomy.bottleneck_s
     tight = [Evaluator(chain_problem(memory=m)).evaluate(CHAIN, ("gpipe",)) for m in (15, 10, 5)]
-    scores = [e.score("iteration-time") for e in tight]
+    scores = [e.score(Objective.ITERATION_TIME) for e in tight]
     assert 10 * roomy.iteration_time_s < scores[0] < scores[1] < scores[2]
     assert not tight[0].feasible
 
