@@ -3,18 +3,59 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from torch import nn
 
+from drlpp.capture import capture_module
 from drlpp.errors import PlanError
 from drlpp.export.accelerate import accelerate
 from drlpp.graph.generate.synthetic import chain_graph
 from exported_models import (
     LanguageModel,
-    TwoBranches,
     capture_language_model,
     cluster,
     plan_by_labels,
     plan_by_modules,
 )
+
+
+class Feed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(8, 16)
+        self.down = nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.up(x))
+
+
+class Feeds(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(Feed(), Feed())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class Join(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.head(a + b)
+
+
+class JoinedBranches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.left, self.right = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.join = Join()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.join(self.left(x), self.right(x))
 
 
 def device_of(name: str, device_map: dict[str, int]) -> int:
@@ -40,26 +81,28 @@ def test_every_parameter_is_where_its_stage_is(layered_plan):
     assert device_map["layers.2"] == 0
 
 
-def test_layers_may_be_split_between_their_modules(language_model):
-    plan = plan_by_modules(language_model, ["layers.2.down"], [(0,), (1,)])
+def test_layers_may_be_split_where_no_residual_connection_spans_the_cut(language_model):
+    graph = capture_module(Feeds(), [torch.ones(4, 8)], lambda out: out.square().mean()).graph
+    plan = plan_by_modules(graph, ["layers.1.down"], [(0,), (1,)])
     device_map = json.loads(accelerate(plan))
-    expected = expected_devices(plan)
-    assert {name: device_of(name, device_map) for name in expected} == expected
-    assert (device_map["layers.2.up"], device_map["layers.2.down"]) == (0, 1)
-    assert "layers.2" not in device_map
+    assert device_map == {"layers.0": 0, "layers.1.up": 0, "layers.1.down": 1}
+    residual = plan_by_modules(language_model, ["layers.2.down"], [(0,), (1,)])
+    with pytest.raises(PlanError, match=r"'layers\.2', split between devices, itself reads '.*' of device 0 in 'add"):
+        accelerate(residual)
 
 
-def test_branches_are_welcome(branches):
-    plan = plan_by_modules(branches, ["left", "right", "add"], [(0,), (1,), (2,), (3,)])
-    device_map = json.loads(accelerate(plan))
-    assert device_map == {"stem": 0, "left": 1, "right": 2, "head": 3}
+def test_branches_are_welcome_where_a_module_joins_them(branches):
+    plan = plan_by_modules(branches, ["left", "right"], [(0,), (1,), (2,)])
+    with pytest.raises(PlanError, match="'the model', split between devices, itself reads 'relu' of device 1"):
+        accelerate(plan)
+    joined = capture_module(JoinedBranches(), [torch.ones(4, 8)], lambda out: out.square().mean()).graph
+    device_map = json.loads(accelerate(plan_by_modules(joined, ["left", "right", "join"], [(0,), (1,), (2,), (3,)])))
+    assert device_map == {"stem": 0, "left": 1, "right": 2, "join": 3}
 
 
-def test_the_package_itself_accepts_the_map(layered_plan, branches):
+def test_the_package_itself_accepts_the_map(layered_plan):
     modeling = pytest.importorskip("accelerate.utils.modeling", reason="accelerate is not installed")
     modeling.check_device_map(LanguageModel(), json.loads(accelerate(layered_plan)))
-    plan = plan_by_modules(branches, ["left", "right", "add"], [(0,), (1,), (2,), (3,)])
-    modeling.check_device_map(TwoBranches(), json.loads(accelerate(plan)))
 
 
 def test_shared_parameters_stay_with_their_first_reader():

@@ -41,6 +41,22 @@ def test_the_list_with_the_most_parameters_is_the_list_of_layers():
     assert find_layer_list(chain_of(["a.0", "a.1", "b.0", "b.1", "b.2"]), "X") == "b"
 
 
+def test_the_model_itself_may_be_the_list():
+    graph = chain_of([str(i) for i in range(2048)])
+    plan = plan_by_labels(graph, [int(i >= 1000) for i in range(2048)], [(0,), (1,)])
+    model = layered(plan, "X")
+    assert (model.layers, model.list_name) == ("", "the model")
+    assert model.layers_per_stage(2) == [1000, 1048]
+    check_ends(model, 2, "X")
+
+
+def test_a_list_inside_another_is_taken_if_it_holds_most_of_the_model():
+    assert find_layer_list(chain_of(["0.layers.0", "0.layers.1", "0.layers.2", "1"]), "X") == "0.layers"
+    assert (
+        find_layer_list(chain_of(["l.0.ff.0", "l.0.ff.1", "l.0.ff.2", "l.1.ff.0", "l.1.ff.1", "l.1.ff.2"]), "X") == "l"
+    )
+
+
 def test_models_without_a_list_are_refused():
     with pytest.raises(PlanError, match="names no such list"):
         find_layer_list(chain_graph(3), "X")

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 
 import pytest
+<<<<<<< HEAD
+=======
+import torch
+from exported_models import cluster, plan_by_modules
+>>>>>>> 5e56683 (Export ranks, precision and optimizer as engines take them)
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from drlpp.capture import capture_module
 from drlpp.errors import PlanError
 from drlpp.export.megatron import layout, megatron
 from exported_models import plan_by_modules
@@ -44,7 +52,37 @@ def test_arguments(layered_plan):
     assert found["--pipeline-model-parallel-size"] == "3"
     assert found["--micro-batch-size"] == "4"
     assert found["--global-batch-size"] == "32"
-    assert "per data-parallel copy: 2, 0, 1" in megatron(layered_plan)
+    assert found["--optimizer"] == "sgd"
+    assert found["--sgd-momentum"] == "0.9"
+    assert "rank = pipeline rank x copies + copy: 2, 0, 1\n" in megatron(layered_plan)
+
+
+def test_global_ranks_run_through_the_copies_first(language_model):
+    text = megatron(plan_by_modules(language_model, ["layers.3"], [(0, 2), (1, 3)], on=cluster(2, 2)))
+    assert "rank = pipeline rank x copies + copy: 0, 2, 1, 3\n" in text
+    assert "NODE_HOSTS=(h0 h1 h0 h1)\n" in text
+    assert 'NODE_GPUS=("0" "0" "1" "1")\n' in text
+
+
+def test_precision_and_optimizer_are_named(language_model):
+    plan = plan_by_modules(language_model, ["layers.3"], [(0,), (1,)])
+    assert "--bf16" not in megatron(plan)
+    half = dataclasses.replace(
+        plan,
+        graph=dataclasses.replace(plan.graph, dtype="bfloat16"),
+        training=dataclasses.replace(plan.training, optimizer="adamw"),
+    )
+    assert "    --bf16\n    --optimizer adam\n" in megatron(half)
+    half = dataclasses.replace(half, graph=dataclasses.replace(plan.graph, dtype="float16"))
+    assert "    --fp16\n" in megatron(half)
+
+
+def test_the_layers_may_be_the_model_itself():
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(5)))
+    graph = capture_module(model, [torch.ones(2, 4)], lambda out: out.square().mean()).graph
+    plan = plan_by_modules(graph, ["3"], [(0,), (1,)])
+    assert arguments(megatron(plan))["--pipeline-model-parallel-layout"] == "Et*3|t*2L"
+    assert "layers are the entries of the model." in megatron(plan)
 
 
 def test_virtual_stages_and_recomputation(language_model):

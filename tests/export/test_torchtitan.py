@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import tomllib
 
 import pytest
+<<<<<<< HEAD
 from torch import nn
 
 from drlpp.capture import capture_module
 from drlpp.errors import PlanError
 from drlpp.export.torchtitan import torchtitan
 from drlpp.graph.generate.synthetic import chain_graph
+=======
+import torch
+>>>>>>> 5e56683 (Export ranks, precision and optimizer as engines take them)
 from exported_models import (
     LanguageModel,
     WithLoss,
@@ -50,7 +55,13 @@ def test_sizes(language_model):
     assert config["parallelism"]["data_parallel_replicate_degree"] == 2
     assert config["parallelism"]["pipeline_parallel_microbatch_size"] == 4
     assert config["parallelism"]["pipeline_parallel_schedule"] == "1F1B"
-    assert config["training"] == {"local_batch_size": 16, "global_batch_size": 32}
+    assert config["training"] == {
+        "local_batch_size": 16,
+        "global_batch_size": 32,
+        "dtype": "float32",
+        "mixed_precision_param": "float32",
+    }
+    assert config["optimizer"] == {"name": "SGD"}
     assert config["activation_checkpoint"]["mode"] == "none"
 
 
@@ -98,3 +109,44 @@ def test_tied_weights_are_refused():
     graph = capture_language_model(shared=True)
     with pytest.raises(PlanError, match="tied weights"):
         torchtitan(plan_by_modules(graph, ["layers.3"], [(0,), (1,)]))
+
+
+class Decoder(nn.Module):
+    """Named as decoders of transformers are: all but the head is below ``model``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = nn.Module()
+        language = LanguageModel()
+        inner.embed_tokens, inner.layers, inner.norm = language.embed, language.layers, language.norm
+        inner.rotary_emb = Positions()
+        self.model, self.lm_head = inner, language.head
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        h = self.model.embed_tokens(tokens)
+        positions = self.model.rotary_emb(h)
+        for layer in self.model.layers:
+            h = layer(h) + positions
+        return self.lm_head(self.model.norm(h))
+
+
+class Positions(nn.Module):
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return torch.arange(h.shape[1], device=h.device)[:, None] * 0.1
+
+
+def test_names_below_the_inner_model_are_those_of_torchtitan():
+    graph = capture_module(Decoder(), [example_tokens()], lambda out: out.square().mean()).graph
+    config = tomllib.loads(torchtitan(plan_by_modules(graph, ["model.layers.2"], [(0,), (1,)])))
+    first, second = config["parallelism"]["module_fqns_per_model_part"]
+    assert first == ["tok_embeddings", "rotary_emb", "layers.0", "layers.1"]
+    assert set(second) == {"layers.2", "layers.3", "layers.4", "layers.5", "norm", "lm_head", "rotary_emb"}
+
+
+def test_precision_is_named(language_model):
+    plan = plan_by_modules(language_model, ["layers.3"], [(0,), (1,)])
+    half = dataclasses.replace(plan, graph=dataclasses.replace(plan.graph, dtype="bfloat16"))
+    assert tomllib.loads(torchtitan(half))["training"]["dtype"] == "bfloat16"
+    half = dataclasses.replace(plan, graph=dataclasses.replace(plan.graph, dtype="float16"))
+    with pytest.raises(PlanError, match="torchtitan trains in float32 or bfloat16"):
+        torchtitan(half)

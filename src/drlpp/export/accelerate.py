@@ -1,7 +1,9 @@
 """Hugging Face accelerate: ``device_map``, module -> number of a device on its host; the longest matching name wins.
 
-accelerate moves activations to where the next module is, so branches are no obstacle; but it runs one module at a time
-and knows neither micro-batches nor schedules. Source: accelerate/utils/modeling.py (`check_device_map`).
+accelerate moves the inputs of a module to where the module is, so branches are no obstacle as long as a module joins
+them; what a split module computes itself between its parts (the sum of a residual connection) is not moved. It runs
+one module at a time and knows neither micro-batches nor schedules. Source: accelerate/hooks.py, accelerate/utils/
+modeling.py (`check_device_map`).
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ def accelerate(plan: Plan) -> str:
     """The device map as JSON.
 
     Raises:
-        PlanError: a stage is replicated, the devices are on several hosts, the graph names no modules, or a module with
-            parameters of its own runs on two devices.
+        PlanError: a stage is replicated, the devices are on several hosts, the graph names no modules, a module with
+            parameters of its own runs on two devices, or a split module joins tensors of two devices itself.
     """
     _check_devices(plan)
     below: dict[str, set[int]] = defaultdict(set)
@@ -51,6 +53,7 @@ def accelerate(plan: Plan) -> str:
                 f"{_ENGINE} keeps a module on one device, but {module!r} runs on devices "
                 f"{', '.join(map(str, sorted(devices)))}: {RUN_INSTEAD}"
             )
+    _check_joins(plan, {module for module, devices in below.items() if len(devices) > 1} | {""})
     first = _first_device_of_host(plan)
     device_map: dict[str, int] = {}
     for leaf in leaves:
@@ -58,6 +61,19 @@ def accelerate(plan: Plan) -> str:
         if whole is not None:
             device_map[whole] = next(iter(below[whole])) - first
     return json.dumps(device_map, indent=1) + "\n"
+
+
+def _check_joins(plan: Plan, split: set[str]) -> None:
+    """Raises PlanError if an op of a split module itself reads a tensor of another device."""
+    device = [plan.stages[stage].devices[0] for stage in plan.stage_of_op.tolist()]
+    for src, dst in plan.graph.edge_ends.tolist():
+        module = plan.graph.ops[dst].module
+        if device[src] != device[dst] and module in split:
+            raise PlanError(
+                f"{_ENGINE} moves tensors only where a module is called, but {module or 'the model'!r}, split between "
+                f"devices, itself reads {plan.graph.ops[src].name!r} of device {device[src]} in "
+                f"{plan.graph.ops[dst].name!r} on device {device[dst]}: {RUN_INSTEAD}"
+            )
 
 
 def _first_device_of_host(plan: Plan) -> int:

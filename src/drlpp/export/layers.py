@@ -1,8 +1,9 @@
 """A plan in whole layers: for engines that split a model between the entries of its list of layers.
 
-A *unit* is what such an engine moves as a whole: an entry of the list of layers (``model.layers.3``), or a module
-beside the list (``model.embed_tokens``, ``lm_head``). Ops outside all units (glue in the forward functions of the
-modules around the list, functions of the loss) have no place of their own in these engines and are left out.
+The list may be the model itself (``nn.Sequential``); its path is then empty. A *unit* is what such an engine moves as a
+whole: an entry of the list of layers (``model.layers.3``), or a module beside the list (``model.embed_tokens``,
+``lm_head``). Ops outside all units (glue in the forward functions of the modules around the list, functions of the
+loss) have no place of their own in these engines and are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from drlpp.errors import PlanError
 from drlpp.export.pipelines import RUN_INSTEAD
 from drlpp.graph import OpGraph
 from drlpp.plan import Plan
-from drlpp.plan.modules import layer_list, module_owners, unit_around
+from drlpp.plan.modules import is_entry, layer_list, module_owners, unit_around
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,8 +22,8 @@ class LayeredPlan:
     """Units in order of execution, and their stages.
 
     Attributes:
-        layers: path of the list of layers.
-        units: paths; entries of the list are ``layers.N``.
+        layers: path of the list of layers; empty for the model itself.
+        units: paths; entries of the list are ``layers.N``, or ``N``.
         stages: the stage of each unit; never decreasing.
     """
 
@@ -30,8 +31,14 @@ class LayeredPlan:
     units: tuple[str, ...]
     stages: tuple[int, ...]
 
+    @property
+    def list_name(self) -> str:
+        """The list, for people."""
+        return self.layers or "the model"
+
     def is_layer(self, unit: str) -> bool:
-        return unit.startswith(f"{self.layers}.")
+        """The unit is an entry of the list."""
+        return is_entry(unit, self.layers)
 
     def layers_per_stage(self, num_stages: int) -> list[int]:
         """Entries of the list in each stage."""
@@ -50,11 +57,8 @@ def layered(plan: Plan, engine: str) -> LayeredPlan:
     layers = find_layer_list(plan.graph, engine)
     labels = plan.stage_of_op.tolist()
     owners = module_owners(plan.graph, labels)
-    units: list[str] = []
-    for op in plan.graph.ops:
-        unit = unit_around(op.module, layers)
-        if unit and unit not in units:
-            units.append(unit)
+    units = [unit for op in plan.graph.ops if (unit := unit_around(op.module, layers))]
+    units = list(dict.fromkeys(units))
     stages: list[int] = []
     for unit in units:
         stage = owners[unit]
@@ -77,8 +81,8 @@ def check_ends(plan: LayeredPlan, num_stages: int, engine: str) -> None:
             place = 0 if i < entries[0] else num_stages - 1
             if stage != place:
                 raise PlanError(
-                    f"{engine} divides only the list {plan.layers!r} and keeps {unit!r} in stage {place}, but the plan "
-                    f"has it in stage {stage}: {RUN_INSTEAD}"
+                    f"{engine} divides only the entries of {plan.list_name} and keeps {unit!r} in stage {place}, but "
+                    f"the plan has it in stage {stage}: {RUN_INSTEAD}"
                 )
 
 

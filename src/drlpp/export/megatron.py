@@ -1,7 +1,8 @@
 """Megatron-LM: ``--pipeline-model-parallel-layout`` and the sizes that go with it, as a shell array.
 
 Grammar of the layout: ``E`` embedding, ``t`` decoder layer, ``L`` loss and output; ``|`` ends a stage; ``x*n`` repeats;
-stage i is on pipeline rank i mod size. Megatron-LM decides the order of the actions itself. Source:
+stage i is on pipeline rank i mod size. Megatron-LM decides the order of the actions itself. Global ranks run through
+the copies first, then through the pipeline ranks (order tp-cp-ep-dp-pp). Source: megatron/core/parallel_state.py,
 megatron/core/transformer/pipeline_parallel_layer_layout.py.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 from drlpp.export.layers import check_ends, layered
 from drlpp.export.pipelines import as_pipeline, check_looped, recompute_everywhere
+from drlpp.export.ranks import STAGE_MAJOR, START_NODE, nodes, rank_comment, ranks_by_stage, shell_nodes
+from drlpp.export.setup import SGD_MOMENTUM, precision
 from drlpp.plan import Plan
 
 _ENGINE = "Megatron-LM"
@@ -30,13 +33,22 @@ def megatron(plan: Plan) -> str:
         f"--micro-batch-size {samples}",
         f"--global-batch-size {samples * plan.num_microbatches}",
     ]
+    if precision(plan) != "fp32":
+        arguments.append(f"--{precision(plan)}")
+    if plan.training.optimizer in SGD_MOMENTUM:
+        arguments.append(f"--optimizer sgd --sgd-momentum {SGD_MOMENTUM[plan.training.optimizer]}")
+    else:
+        arguments.append("--optimizer adam")  # decoupled weight decay is its default
     if recompute:
         arguments.append("--recompute-granularity full --recompute-method uniform --recompute-num-layers 1")
-    order = "; ".join(", ".join(map(str, copy)) for copy in pipeline.copies)
+    ranks = ranks_by_stage(pipeline)
     lines = [
-        f"# {plan.graph.name} on {plan.cluster.name}; layers are the entries of {model.layers}.",
-        f"# Devices of the pipeline ranks, per data-parallel copy: {order}",
-        '# Use: . FILE; torchrun ... pretrain_gpt.py "${MEGATRON_ARGS[@]}" ...',
+        f"# {plan.graph.name} on {plan.cluster.name}; layers are the entries of {model.list_name}.",
+        rank_comment(plan.cluster, ranks, STAGE_MAJOR),
+        "# Use, for each node on its host (node ranks are positions in NODE_HOSTS):",
+        '#   . FILE; start_node NODE_RANK pretrain_gpt.py "${MEGATRON_ARGS[@]}" ...',
+        *shell_nodes(nodes(plan.cluster, ranks)),
+        START_NODE,
         "MEGATRON_ARGS=(",
         *(f"    {a}" for a in arguments),
         ")",

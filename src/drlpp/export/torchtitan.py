@@ -1,14 +1,17 @@
 """torchtitan: the ``[parallelism]`` table with ``module_fqns_per_model_part``.
 
 torchtitan copies the whole model for each stage and drops top-level modules, and entries of top-level lists, that the
-stage does not name. A wrapper around the model (for example one that adds the loss) is taken off the names. Releases
-before 0.3 read the file as it is; for later ones, fill `ParallelismConfig` and `TrainingConfig` from its tables, whose
-names are the same. Source: torchtitan/distributed/pipeline_parallel.py (`_split_module`), torchtitan/config/configs.py.
+stage does not name. Names are those of torchtitan's models (`top_level_unit`): a wrapper around the model, and the
+module that holds the list of layers, are taken off. Global ranks run through the copies first, then through the
+pipeline ranks. Releases before 0.3 read the file as it is; for later ones, fill `ParallelismConfig` and
+`TrainingConfig` from its tables, whose names are the same. Source: torchtitan/distributed/pipeline_parallel.py
+(`_split_module`), torchtitan/distributed/parallel_dims.py, torchtitan/config/configs.py.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 
 from drlpp.errors import PlanError
 from drlpp.export.pipelines import (
@@ -19,8 +22,10 @@ from drlpp.export.pipelines import (
     check_no_tied_parameters,
     recompute_everywhere,
 )
+from drlpp.export.ranks import STAGE_MAJOR, nodes, rank_comment, ranks_by_stage
+from drlpp.export.setup import SGD_MOMENTUM, precision
 from drlpp.plan import Plan
-from drlpp.plan.modules import module_owners, prefixes, wrapper_prefix
+from drlpp.plan.modules import top_level_unit
 
 _ENGINE = "torchtitan"
 _SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe"}
@@ -33,10 +38,13 @@ def torchtitan(plan: Plan) -> str:
     check_looped(pipeline, _ENGINE)
     recompute = recompute_everywhere(plan, _ENGINE)
     samples = plan.graph.samples_per_microbatch
+    ranks = ranks_by_stage(pipeline)
     parts = ",\n".join(f"    {json.dumps(part)}" for part in module_names(plan))
     lines = [
-        f"# {plan.graph.name} on {plan.cluster.name}; devices of the pipeline ranks, per data-parallel copy:",
-        f"# {'; '.join(', '.join(map(str, copy)) for copy in pipeline.copies)}",
+        f"# {plan.graph.name} on {plan.cluster.name}.",
+        rank_comment(plan.cluster, ranks, STAGE_MAJOR),
+        "# Start one torchrun for each node (node rank, host, CUDA_VISIBLE_DEVICES):",
+        *(f"#   {k} {node.host} {node.visible}" for k, node in enumerate(nodes(plan.cluster, ranks))),
         "[parallelism]",
         f"pipeline_parallel_degree = {pipeline.num_ranks}",
         f"data_parallel_replicate_degree = {len(pipeline.copies)}",
@@ -47,11 +55,23 @@ def torchtitan(plan: Plan) -> str:
         "[training]",
         f"local_batch_size = {samples * pipeline.num_microbatches}",
         f"global_batch_size = {samples * plan.num_microbatches}",
+        *_precision(plan),
+        "",
+        "[optimizer]",
+        f'name = "{"SGD" if plan.training.optimizer in SGD_MOMENTUM else "AdamW"}"',
         "",
         "[activation_checkpoint]",
         f'mode = "{"full" if recompute else "none"}"',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _precision(plan: Plan) -> list[str]:
+    """The element type of parameters and products, as the model has it."""
+    if precision(plan) == "fp16":
+        raise PlanError(f"{_ENGINE} trains in float32 or bfloat16, but the model is in float16: use bfloat16")
+    dtype = "bfloat16" if precision(plan) == "bf16" else "float32"
+    return [f'dtype = "{dtype}"', f'mixed_precision_param = "{dtype}"']
 
 
 def _schedule(plan: Plan, pipeline: Pipeline) -> list[str]:
@@ -70,36 +90,40 @@ def module_names(plan: Plan) -> list[list[str]]:
     Raises:
         PlanError: the graph names no modules, or one is split deeper than torchtitan can, or is out of order.
     """
+    unit_of = top_level_unit(plan.graph)
     labels = plan.stage_of_op.tolist()
-    owners = module_owners(plan.graph, labels)
-    wrapper = wrapper_prefix(op.module for op in plan.graph.ops if op.module and op.params)
+    stages_of: dict[str, set[int]] = defaultdict(set)
+    for op, stage in zip(plan.graph.ops, labels, strict=True):
+        if unit := unit_of(op.module):
+            stages_of[unit].add(stage)
+            stages_of[unit.partition(".")[0]].add(stage)
     kept: list[dict[str, None]] = [{} for _ in plan.stages]
     before = 0
-    for op in plan.graph.ops:
-        if not op.module.startswith(wrapper) or op.module == wrapper.rstrip("."):
+    for op, stage in zip(plan.graph.ops, labels, strict=True):
+        unit = unit_of(op.module)
+        if unit is None:
             continue
-        path = prefixes(op.module.removeprefix(wrapper))
-        top, entry = path[0], path[1] if len(path) > 1 and path[1].rpartition(".")[2].isdigit() else None
-        stage = owners[wrapper + top]
-        names = [top] if stage is not None else []
-        if entry is not None:
-            stage = owners[wrapper + entry]
-            names.append(entry)
-        if stage is None:
+        if len(stages_of[unit]) > 1:
             raise PlanError(
                 f"{_ENGINE} splits a model between top-level modules and entries of top-level lists, but the plan "
-                f"splits {wrapper + (entry or top)!r}: {RUN_INSTEAD}"
+                f"splits {unit!r}: {RUN_INSTEAD}"
             )
         if stage < before and op.params:
             raise PlanError(
-                f"{_ENGINE} runs modules in order, but {wrapper + names[-1]!r} is in stage {stage} and runs after "
+                f"{_ENGINE} runs modules in order, but {unit!r} is in stage {stage} and runs after "
                 f"modules of stage {before}: {RUN_INSTEAD}"
             )
         before = max(before, stage)
-        kept[stage].update(dict.fromkeys(names))
+        top = unit.partition(".")[0]
+        kept[stage].update(dict.fromkeys([top, unit] if len(stages_of[top]) == 1 else [unit]))
     if empty := [s for s, names in enumerate(kept) if not names]:
         raise PlanError(
             f"{_ENGINE} needs a module in every stage, but stage {empty[0]} has none: capture a PyTorch model "
             "(imported graphs name no modules), or use `drlpp run`"
         )
+    owners = {unit_of(op.module) for op in plan.graph.ops if op.params}
+    for (src, dst), edge in zip(plan.graph.edge_ends.tolist(), plan.graph.edges, strict=True):
+        unit = unit_of(plan.graph.ops[src].module)
+        if unit and unit not in owners and not edge.requires_grad:
+            kept[labels[dst]][unit] = None  # position tables and the like are made anew where they are read
     return [list(names) for names in kept]

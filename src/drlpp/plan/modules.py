@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from drlpp.graph import OpGraph
 from drlpp.plan.plan import Plan
@@ -70,22 +70,46 @@ def prefixes(module: str) -> list[str]:
 
 
 def layer_list(graph: OpGraph) -> str | None:
-    """Path of the list of modules with the most parameters (entries like ``layers.0``), or None if there is none."""
+    """Path of the model's list of layers (entries like ``layers.0``); empty if the model itself is the list.
+
+    Of the heaviest list and those that hold more than half of its parameters, the one with the most entries; None if
+    there is no list of two.
+    """
     entries: dict[str, set[str]] = defaultdict(set)
     weight: dict[str, float] = defaultdict(float)
     for op, params in zip(graph.ops, graph.op_param_bytes.tolist(), strict=True):
-        found = next((p for p in prefixes(op.module) if p.rpartition(".")[2].isdigit() and "." in p), None)
-        if found is not None:
-            path = found.rpartition(".")[0]
-            entries[path].add(found)
-            weight[path] += params
+        for path in prefixes(op.module):
+            owner, _, last = path.rpartition(".")
+            if last.isdigit():
+                entries[owner].add(path)
+                weight[owner] += params
     candidates = [path for path in entries if len(entries[path]) > 1]
-    return max(candidates, key=lambda path: (weight[path], len(entries[path])), default=None)
+    most = max((weight[path] for path in candidates), default=0.0)
+    heavy = [path for path in candidates if weight[path] == most or weight[path] > most / 2]
+    return max(heavy, key=lambda path: (len(entries[path]), weight[path]), default=None)
+
+
+def is_entry(module: str, layers: str) -> bool:
+    """A module is an entry of the list `layers`, or inside one."""
+    return module.startswith(f"{layers}.") if layers else module.partition(".")[0].isdigit()
 
 
 def unit_around(module: str, layers: str) -> str | None:
     """The entry of the list `layers` that a module is in, or the largest module beside the list; None for neither."""
     return next((p for p in prefixes(module) if p != layers and not layers.startswith(f"{p}.")), None)
+
+
+def joined_spans(graph: OpGraph) -> list[tuple[int, int]]:
+    """First and last position of what a module's own ops hold together where only calls of modules move tensors.
+
+    An op that a module runs itself, between calls of its parts (the sum of a residual connection), runs where its
+    inputs are. So the module stays on one device from its beginning, or from the input if that comes later, to the op.
+    """
+    begins: dict[str, int] = {"": 0}
+    for i, op in enumerate(graph.ops):
+        for path in prefixes(op.module):
+            begins.setdefault(path, i)
+    return [(max(src, begins[graph.ops[dst].module]), dst) for src, dst in graph.edge_ends.tolist()]
 
 
 def wrapper_prefix(modules: Iterable[str]) -> str:
@@ -100,6 +124,35 @@ def wrapper_prefix(modules: Iterable[str]) -> str:
             break
         wrapper += f"{firsts.pop()}."
     return wrapper
+
+
+def top_level_unit(graph: OpGraph) -> Callable[[str], str | None]:
+    """A function from the path of a module to the top-level module, or entry of a top-level list, that it is in.
+
+    Names are those of engines that have the list of layers at the top: a wrapper around the model is taken off, and so
+    is the module that holds the list (``model.layers.0`` is ``layers.0``); the embedding beside the list in models of
+    transformers has the name that torchtitan gives it. None for the model itself and modules above the list.
+    """
+    wrapper = wrapper_prefix(op.module for op in graph.ops if op.module and op.params)
+    layers = layer_list(graph) or ""
+    holder = layers.removeprefix(wrapper).rpartition(".")[0] if layers.startswith(wrapper) else ""
+    inside = f"{wrapper}{holder}." if holder else wrapper
+
+    def unit(module: str) -> str | None:
+        if not module or not module.startswith(wrapper) or inside.startswith(f"{module}."):
+            return None
+        if holder and module.startswith(inside):
+            parts = module.removeprefix(inside).split(".")
+            parts[0] = _TORCHTITAN_NAMES.get(parts[0], parts[0])
+        else:
+            parts = module.removeprefix(wrapper).split(".")
+        return ".".join(parts[: 2 if parts[1:] and parts[1].isdigit() else 1])
+
+    return unit
+
+
+_TORCHTITAN_NAMES = {"embed_tokens": "tok_embeddings"}
+"""Modules beside the list of layers: name in transformers -> name in torchtitan."""
 
 
 def summarize_modules(modules: Iterable[str]) -> str:

@@ -1,0 +1,75 @@
+"""Exports read by the engines' own code. Each test needs its engine installed (`make test-engines` does that)."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+
+import pytest
+from exported_models import plan_by_modules
+
+from drlpp.export.deepspeed import deepspeed
+from drlpp.export.inference import vllm
+from drlpp.export.megatron import megatron
+from drlpp.export.torchtitan import torchtitan
+
+
+def megatron_arguments(text: str) -> dict[str, str]:
+    words = shlex.split(re.search(r"MEGATRON_ARGS=\((.*)\)", text, re.S).group(1))
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_megatron_reads_the_layout(layered_plan, language_model):
+    reader = pytest.importorskip(
+        "megatron.core.transformer.pipeline_parallel_layer_layout", reason="megatron-core is not installed"
+    )
+    looped = plan_by_modules(language_model, ["layers.1", "layers.2", "layers.4"], [(0,), (1,), (0,), (1,)])
+    for plan in (layered_plan, looped):
+        found = megatron_arguments(megatron(plan))
+        ranks = int(found["--pipeline-model-parallel-size"])
+        layout = reader.PipelineParallelLayerLayout(found["--pipeline-model-parallel-layout"], ranks)
+        layout.validate_layer_layout(int(found["--num-layers"]), None)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_megatron_numbers_ranks_as_the_file_says(language_model):
+    state = pytest.importorskip("megatron.core.parallel_state", reason="megatron-core is not installed")
+    text = megatron(plan_by_modules(language_model, ["layers.3"], [(0, 2), (1, 3)]))
+    devices = [int(d) for d in re.search(r"copy: (.*)", text).group(1).split(", ")]
+    generator = state.RankGenerator(tp=1, ep=1, dp=2, pp=2, cp=1, order="tp-cp-ep-dp-pp")
+    assert [{devices[rank] for rank in group} for group in generator.get_ranks("dp")] == [{0, 2}, {1, 3}]
+    assert [[devices[rank] for rank in group] for group in generator.get_ranks("pp")] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchtitan_reads_the_tables(layered_plan):
+    config = pytest.importorskip("torchtitan.config", reason="torchtitan is not installed")
+    tables = tomllib.loads(torchtitan(layered_plan))
+    parallelism = config.ParallelismConfig(**tables["parallelism"])
+    assert len(parallelism.module_fqns_per_model_part) == 3
+    assert config.TrainingConfig(**tables["training"]).global_batch_size == 32
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_deepspeed_reads_hostfile_and_topology(language_model):
+    topology = pytest.importorskip("deepspeed.runtime.pipe.topology", reason="deepspeed is not installed")
+    from deepspeed.launcher.runner import _parse_hostfile, parse_inclusion_exclusion
+
+    names: dict[str, object] = {}
+    plan = plan_by_modules(language_model, ["layers.3"], [(2, 3), (1, 0)])
+    exec(compile(deepspeed(plan), "planned.py", "exec"), names)
+    hosts = _parse_hostfile(names["HOSTFILE"].splitlines())
+    assert dict(parse_inclusion_exclusion(hosts, names["INCLUDE"], "")) == {"h": [0, 1, 2, 3]}
+    planned = names["PlannedTopology"]()
+    assert isinstance(planned, topology.ProcessTopology)
+    assert planned.get_axis_comm_lists("pipe") == [[2, 1], [3, 0]]
+    assert planned.get_axis_comm_lists("data") == [[2, 3], [1, 0]]
+
+
+def test_vllm_reads_the_partition(layered_plan, monkeypatch):
+    utils = pytest.importorskip("vllm.distributed.utils", reason="vllm is not installed")
+    counts = re.search(r"VLLM_PP_LAYER_PARTITION=(\S+)", vllm(layered_plan)).group(1)
+    monkeypatch.setenv("VLLM_PP_LAYER_PARTITION", counts)
+    assert [utils.get_pp_indices(6, rank, 3) for rank in range(3)] == [(0, 1), (1, 3), (3, 6)]
