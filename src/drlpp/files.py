@@ -1,9 +1,14 @@
-"""Writing files so that a reader sees the old file or the whole new one, never a part; reading text."""
+"""Writing files so that a reader sees the old file or the whole new one, never a part; reading text.
+
+What is not a regular file (a device, a pipe, the standard output under its name in /dev) is written in place, and a
+link is followed: the file that it leads to is replaced, never the link.
+"""
 
 from __future__ import annotations
 
 import codecs
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -11,14 +16,29 @@ from drlpp.errors import InputError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes `content` to `path` through a temporary file in the same folder.
+    """Writes `content` to `path`: through a temporary file in the same folder, or in place if it is no regular file.
 
     Raises:
-        InputError: the folder does not exist or cannot be written.
+        InputError: the folder does not exist or cannot be written, or what is there cannot.
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        found = path.stat()
+    except FileNotFoundError:
+        found = None  # also a link to a file that is not there yet
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if found is not None:
+        stream = next((fd for fd in (1, 2) if _is_stream(fd, found)), None)
+        if stream is not None or not stat.S_ISREG(found.st_mode):
+            _write_in_place(path, data, stream)
+            return
+    _replace(path, Path(os.path.realpath(path)), data)
+
+
+def _replace(path: Path, target: Path, data: bytes) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}: give a path in an existing, writable folder"
@@ -27,13 +47,37 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        Path(temporary).replace(target)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+        raise _unwritable(path, error) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _is_stream(fd: int, found: os.stat_result) -> bool:
+    """The standard stream `fd` of this process is the file `found`."""
+    try:
+        return os.path.samestat(os.fstat(fd), found)
+    except OSError:
+        return False  # closed
+
+
+def _write_in_place(path: Path, data: bytes, stream: int | None) -> None:
+    """Args: `stream`: the open standard stream that the path means, if it means one."""
+    try:
+        handle = os.open(path, os.O_WRONLY) if stream is None else os.dup(stream)
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {path}: {error.strerror}: give a path that can be written")
 
 
 def _umask() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +38,7 @@ def compare(
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import InfeasibleError
     from drlpp.files import write_atomically
+    from drlpp.json_text import json_text
     from drlpp.plan import save_plan
     from drlpp.planners.bounds.lower_bound import lower_bound
     from drlpp.report.comparison import compare_results
@@ -57,7 +57,7 @@ def compare(
     comparison = compare_results(problem, results, lower_bound(problem))
     out().print(comparison_table(comparison))
     if json_file:
-        write_atomically(json_file, json.dumps(comparison.to_dict()) + "\n")
+        write_atomically(json_file, json_text(comparison.to_dict()) + "\n")
         say(f"rows written to {json_file}")
     if plans_dir:
         plans_dir.mkdir(parents=True, exist_ok=True)

@@ -6,13 +6,15 @@ Exit status: 0 done; 1 a run failed; 2 bad input (one line: what, where, the rul
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 
 import typer
 
 from drlpp.cli import bench, capture, compare, export, learn, lists, plan, run, simulate, whatif
-from drlpp.cli.terminal import complain
+from drlpp.cli.terminal import complain, stdout_failure
 from drlpp.errors import DrlppError, InfeasibleError, InputError
 
 # click's UsageError, wherever this release of typer keeps click
@@ -41,6 +43,7 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         result = command.main(args=given, prog_name="drlpp", standalone_mode=False)
+        sys.stdout.flush()
     except InputError as error:
         complain(str(error))
         return 2
@@ -57,6 +60,16 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         complain("interrupted")
         return 130
+    except SystemExit as leaving:  # how click answers a reader of stdout that is gone
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        complain(str(stdout_failure(os.strerror(errno.EPIPE))))
+        return 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        complain(str(stdout_failure(error.strerror or "no reason given")))
+        return 1
     return result if isinstance(result, int) else 0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,15 +14,23 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from drlpp.errors import InputError
+from drlpp.errors import ExecutionError, InputError
+from drlpp.json_text import json_text
 from drlpp.planners.base import Budget
 from drlpp.planners.base import Progress as PlannerProgress
 from drlpp.units import format_time
 
 
+class _Results(Console):
+    """A console whose reader may leave: that is an error like others, and no silent exit."""
+
+    def on_broken_pipe(self) -> None:
+        raise stdout_failure(os.strerror(errno.EPIPE))
+
+
 def out() -> Console:
-    """The console for results (stdout)."""
-    return Console(highlight=False)
+    """The console for results (stdout). It raises ExecutionError where the reader is gone."""
+    return _Results(highlight=False)
 
 
 def err() -> Console:
@@ -40,8 +49,20 @@ def complain(message: str) -> None:
 
 
 def print_json(data: Mapping[str, Any]) -> None:
-    """One JSON object on stdout."""
-    sys.stdout.write(json.dumps(data) + "\n")
+    """One JSON object on stdout. Raises ExecutionError if it cannot be written."""
+    try:
+        sys.stdout.write(json_text(data) + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        raise stdout_failure(error.strerror or "no reason given") from error
+
+
+def stdout_failure(reason: str) -> ExecutionError:
+    """The error for results that cannot be written; what is left of them goes nowhere, so that leaving is silent."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return ExecutionError(f"cannot write to the standard output: {reason}: the answer is not complete")
 
 
 @contextmanager
