@@ -17,6 +17,7 @@ LEVEL = {
     "_native": 0,
     "units": 0,
     "files": 0,
+    "json_text": 0,
     "seeds": 0,
     "generator_spec": 0,
     "threads": 0,

@@ -8,15 +8,11 @@ import types
 from typing import NamedTuple
 
 import pytest
-<<<<<<< HEAD
-=======
-from exported_models import capture_language_model, cluster, plan_by_labels, plan_by_modules
->>>>>>> 5e56683 (Export ranks, precision and optimizer as engines take them)
 
 from drlpp.errors import PlanError
 from drlpp.export.deepspeed import deepspeed
 from drlpp.plan import Plan
-from exported_models import capture_language_model, plan_by_labels, plan_by_modules
+from exported_models import capture_language_model, cluster, plan_by_labels, plan_by_modules
 
 
 class Place(NamedTuple):

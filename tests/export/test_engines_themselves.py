@@ -7,12 +7,12 @@ import shlex
 import tomllib
 
 import pytest
-from exported_models import plan_by_modules
 
 from drlpp.export.deepspeed import deepspeed
 from drlpp.export.inference import vllm
 from drlpp.export.megatron import megatron
 from drlpp.export.torchtitan import torchtitan
+from exported_models import plan_by_modules
 
 
 def megatron_arguments(text: str) -> dict[str, str]:

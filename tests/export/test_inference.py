@@ -5,14 +5,10 @@ import os
 import subprocess
 
 import pytest
-<<<<<<< HEAD
-=======
-from exported_models import cluster, plan_by_modules
->>>>>>> 5e56683 (Export ranks, precision and optimizer as engines take them)
 
 from drlpp.errors import PlanError
 from drlpp.export.inference import sglang, vllm
-from exported_models import plan_by_modules
+from exported_models import cluster, plan_by_modules
 
 
 @pytest.mark.parametrize(("export", "name"), [(vllm, "VLLM_PP_LAYER_PARTITION"), (sglang, "SGLANG_PP_LAYER_PARTITION")])

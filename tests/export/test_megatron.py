@@ -5,11 +5,7 @@ import re
 import shlex
 
 import pytest
-<<<<<<< HEAD
-=======
 import torch
-from exported_models import cluster, plan_by_modules
->>>>>>> 5e56683 (Export ranks, precision and optimizer as engines take them)
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -17,7 +13,7 @@ from torch import nn
 from drlpp.capture import capture_module
 from drlpp.errors import PlanError
 from drlpp.export.megatron import layout, megatron
-from exported_models import plan_by_modules
+from exported_models import cluster, plan_by_modules
 
 
 def stages_of(text: str) -> list[str]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from exported_models import cluster, plan_by_modules
-
 from drlpp.export.pipelines import as_pipeline
 from drlpp.export.ranks import START_NODE, Node, equal_nodes, nodes, ranks_by_copy, ranks_by_stage, shell_nodes
+from exported_models import cluster, plan_by_modules
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
 
 
 def test_ranks_of_copies(language_model):
@@ -48,12 +54,12 @@ def test_the_shell_function_puts_every_rank_on_its_device(tmp_path):
     found = [Node("127.0.0.1", (1,)), Node("localhost", (0, 2)), Node("127.0.0.1", (3,))]
     script = tmp_path / "nodes.sh"
     script.write_text("\n".join([*shell_nodes(found), START_NODE]) + "\n")
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MASTER_PORT": "29617"}
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "MASTER_PORT": str(free_port())}
 
     def start(node: int) -> str:
         command = f". {script}; start_node {node} {program}"
         done = subprocess.run(
-            ["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=120, check=True
+            ["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=300, check=True
         )
         return done.stdout
 

@@ -5,16 +5,13 @@ import dataclasses
 import tomllib
 
 import pytest
-<<<<<<< HEAD
+import torch
 from torch import nn
 
 from drlpp.capture import capture_module
 from drlpp.errors import PlanError
 from drlpp.export.torchtitan import torchtitan
 from drlpp.graph.generate.synthetic import chain_graph
-=======
-import torch
->>>>>>> 5e56683 (Export ranks, precision and optimizer as engines take them)
 from exported_models import (
     LanguageModel,
     WithLoss,

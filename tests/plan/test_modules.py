@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from drlpp.cluster import load_cluster
 from drlpp.graph import Edge, Op, OpGraph
 from drlpp.plan import Plan, Provenance, Stage
-from drlpp.plan.modules import module_owners, prefixes, stage_modules, summarize_modules
+from drlpp.plan.modules import module_owners, prefixes, stage_modules, summarize_modules, top_level_unit
 from drlpp.training import TrainingSetup
 
 
@@ -81,3 +83,15 @@ def test_every_op_is_accounted_for():
             module = plan.graph.ops[plan.graph.index[name]].module
             covered = any(module == w or module.startswith(w + ".") for w in found.whole)
             assert covered or module in found.split or not module
+
+
+def test_names_of_top_level_units():
+    names = ["model.embed_tokens", "model.layers.0.a", "model.layers.1.a", "model.norm", "lm_head", ""]
+    plan = plan_of(names, [0] * 6)
+    ops = tuple(dataclasses.replace(op, params=(op.name,) if op.module else ()) for op in plan.graph.ops)
+    unit = top_level_unit(dataclasses.replace(plan.graph, ops=ops, param_bytes={op.name: 1.0 for op in ops}))
+    assert unit("model.embed_tokens") == "tok_embeddings"
+    assert unit("model.layers.1.a.b") == "layers.1"
+    assert unit("lm_head") == "lm_head"
+    assert unit("model") is None
+    assert unit("") is None

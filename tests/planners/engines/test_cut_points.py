@@ -34,7 +34,7 @@ LAYERS = ["attn0", "attn1", "attn2"]
         ("deepspeed", ["mask", *LAYERS, "norm", "head"]),
         ("vllm", ["mask", "attn1", "attn2"]),
         ("sglang", ["mask", "attn1", "attn2"]),
-        ("torchtitan", ["mask", "head"]),  # the list is not at the top level
+        ("torchtitan", ["mask", *LAYERS, "norm", "head"]),
     ],
 )
 def test_cuts_of_a_decoder(engine, expected):
@@ -52,6 +52,21 @@ def test_torch_cuts_where_modules_begin_but_not_across_the_residual():
     assert "mlp0" not in found or "attn1" in found
     assert found[0] == "mask"
     assert found[-1] == "head"
+
+
+def test_accelerate_does_not_cut_a_residual_connection():
+    assert blocks(decoder_graph(3), "accelerate") == ["mask", *LAYERS, "norm", "head"]
+
+
+def test_the_model_itself_may_be_the_list_of_layers():
+    g = decoder_graph(3)
+    ops = tuple(
+        dataclasses.replace(op, module=str(int(op.module.split(".")[2]) + 1) if "layers" in op.module else "0")
+        for op in g.ops[:-3]
+    )
+    ops += tuple(dataclasses.replace(op, module=str(4 + i)) for i, op in enumerate(g.ops[-3:]))
+    found = blocks(dataclasses.replace(g, ops=ops), "deepspeed")
+    assert found == ["mask", *LAYERS, "norm", "head", "loss"]
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))

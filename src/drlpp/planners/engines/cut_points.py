@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from drlpp.errors import PlanError
 from drlpp.graph import OpGraph
 from drlpp.graph.contract import contract
-from drlpp.plan.modules import layer_list, prefixes, unit_around, wrapper_prefix
+from drlpp.plan.modules import is_entry, joined_spans, layer_list, prefixes, top_level_unit, unit_around
 from drlpp.planners.engines.engine import Engine
 from drlpp.problem import PlanningProblem
 
@@ -70,8 +70,8 @@ def _layer_cuts(graph: OpGraph, engine: Engine) -> set[int]:
             f"such list (modules like 'layers.0', 'layers.1'): plan for torch; {_ELSEWHERE}"
         )
     cuts, first = _unit_cuts([unit_around(op.module, layers) for op in graph.ops])
-    entries = [i for unit, i in first.items() if unit.startswith(f"{layers}.")]
-    beside = [i for unit, i in first.items() if not unit.startswith(f"{layers}.") and i > min(entries)]
+    entries = [i for unit, i in first.items() if is_entry(unit, layers)]
+    beside = [i for unit, i in first.items() if not is_entry(unit, layers) and i > min(entries)]
     if engine.fixed_ends:
         cuts = {c for c in cuts if min(entries) <= c <= min(beside, default=graph.num_ops)}
     if engine.layer_in_every_stage:
@@ -82,12 +82,7 @@ def _layer_cuts(graph: OpGraph, engine: Engine) -> set[int]:
 def _top_level_cuts(graph: OpGraph, engine: Engine) -> set[int]:
     """Positions where a top-level module, or an entry of a top-level list, begins; wrappers do not count."""
     _check_modules(graph, engine)
-    wrapper = wrapper_prefix(op.module for op in graph.ops if op.module and op.params)
-
-    def unit(module: str) -> str | None:
-        path = prefixes(module.removeprefix(wrapper)) if module.startswith(wrapper) else []
-        return next((p for p in path[1:2] if p.rpartition(".")[2].isdigit()), path[0] if path else None)
-
+    unit = top_level_unit(graph)
     return _unit_cuts([unit(op.module) for op in graph.ops])[0]
 
 
@@ -100,6 +95,8 @@ def _module_cuts(graph: OpGraph, engine: Engine) -> set[int]:
             first.setdefault(path, i)
     owners = {p.rpartition(".")[0] for op in graph.ops for p in op.params}
     spans = _spans((op.module, i) for i, op in enumerate(graph.ops) if op.module and op.module in owners)
+    if not engine.moves_tensors_everywhere:
+        spans += joined_spans(graph)
     return _without(set(first.values()) - {min(first.values())}, spans)
 
 

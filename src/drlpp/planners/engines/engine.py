@@ -28,6 +28,7 @@ class Engine:
         ties: stages may share parameters.
         replicates: stages may have replicas.
         one_host: all devices are on one host.
+        moves_tensors_everywhere: not only where a module is called.
         schedules: the orders of actions that it knows; empty if it takes any.
     """
 
@@ -39,6 +40,7 @@ class Engine:
     ties: bool = False
     replicates: bool = True
     one_host: bool = False
+    moves_tensors_everywhere: bool = True
     schedules: tuple[str, ...] = ()
 
 
@@ -56,6 +58,7 @@ _ENGINES = (
         ties=True,
         replicates=False,
         one_host=True,
+        moves_tensors_everywhere=False,
     ),
 )
 
