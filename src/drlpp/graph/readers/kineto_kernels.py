@@ -80,7 +80,7 @@ class _Finder:
 
     def call(self, event: TraceEvent) -> int:
         """Position of the call, or -1."""
-        launch = self._launch.get(event.correlation)
+        launch = self._launch.get(event.correlation) if event.correlation is not None else None
         if launch is None:
             return self._by_id.get(event.external_id, -1)
         at = self._around(launch)
