@@ -1,14 +1,16 @@
 """Models of the transformers package, with random parameters of a given configuration.
 
 Options of the specification are `batch_size`, `seq_len` and `dtype`; any other is a field of the model's configuration
-(``num_hidden_layers=4``; ``text_config.num_hidden_layers=4`` for a nested one). Switched off are layer drop (random
-values would decide which ops run), masks drawn outside of the graph (they would be the same in every step) and caches
-(of no use in training).
+(``num_hidden_layers=4``; ``text_config.num_hidden_layers=4`` for a nested one). They go to the configuration's
+constructor, so that fields that it derives from others follow: the model is the one that the library makes of the same
+arguments. Switched off are layer drop (random values would decide which ops run), masks drawn outside of the graph
+(they would be the same in every step) and caches (of no use in training).
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +44,8 @@ _SWITCHED_OFF = {
 }
 _FILLED_IN = {"pad_token_id": 0, "decoder_start_token_id": 0}
 """Values for fields that a configuration leaves open (absent or None) but models need."""
+_RENAMED = {"rope_theta": "rope_parameters", "rope_scaling": "rope_parameters"}
+"""Fields that transformers 5 holds in another one, and still takes."""
 _VOCABULARY = 32_000
 """Tokens of a model whose configuration leaves that open."""
 
@@ -84,16 +88,29 @@ def _model_class(spec: str, name: str) -> Any:
 
 
 def _config(spec: str, model_class: Any, options: Mapping[str, str]) -> Any:
+    """The configuration that the library makes of the options, with what cannot be captured switched off."""
+    config_class = model_class.config_class
     try:
-        config = model_class.config_class()
+        default = config_class()
     except Exception as error:
         raise CaptureError(
-            f"{spec!r}: {model_class.config_class.__name__} has no defaults ({one_line(error)}): write a function that "
+            f"{spec!r}: {config_class.__name__} has no defaults ({one_line(error)}): write a function that "
             "returns the model and name it as path/to/file.py:callable"
         ) from error
+    arguments: dict[str, Any] = {}
+    for key, text in options.items():
+        _add_argument(spec, default, arguments, key, text)
+    try:
+        config = config_class(**arguments) if arguments else default
+    except Exception as error:
+        given = "&".join(f"{key}={text}" for key, text in options.items())
+        raise CaptureError(
+            f"{spec!r}: {config_class.__name__} cannot be made with {given}: {one_line(error)}: change these options"
+        ) from error
+    asked = {key.rpartition(".")[2] for key in options}
     for part in _with_nested(config):
         for key, value in _SWITCHED_OFF.items():
-            if hasattr(part, key):
+            if hasattr(part, key) and key not in asked:
                 with contextlib.suppress(AttributeError, NotImplementedError):
                     setattr(part, key, value)
         if getattr(part, "vocab_size", _VOCABULARY) is None:
@@ -101,44 +118,66 @@ def _config(spec: str, model_class: Any, options: Mapping[str, str]) -> Any:
         for key, value in _FILLED_IN.items():
             if getattr(part, key, None) is None:
                 setattr(part, key, value)
-    for key, text in options.items():
-        _set_option(spec, config, key, text)
     return config
 
 
 def _with_nested(config: Any) -> list[Any]:
     """A configuration and the configurations in its fields."""
-    from transformers import PreTrainedConfig
-
     out, i = [config], 0
     while i < len(out):
-        out += [v for v in vars(out[i]).values() if isinstance(v, PreTrainedConfig)]
+        out += [v for v in vars(out[i]).values() if _is_config(v)]
         i += 1
     return out
 
 
-def _set_option(spec: str, config: Any, key: str, text: str) -> None:
+def _add_argument(spec: str, default: Any, arguments: dict[str, Any], key: str, text: str) -> None:
+    """Adds one option to the arguments of the constructor; ``a.b=1`` goes to the dictionary that stands for ``a``."""
     *path, last = key.split(".")
-    owner = config
+    owner: Any = default
+    into = arguments
     for part in path:
         owner = getattr(owner, part, None)
-    if owner is None or not hasattr(owner, last):
-        known = [k for k in vars(config) if not k.startswith("_")] + list(getattr(config, "attribute_map", {}))
+        nested = {"model_type": owner.model_type} if _is_config(owner) else {}
+        into = into.setdefault(part, nested)
+    if not _is_config(owner) or not _is_field(owner, last):
+        names = {k for k in vars(default) if not k.startswith("_")} | set(_parameters(default))
+        known = sorted(names | set(default.attribute_map))
         raise CaptureError(
-            f"{spec!r}: {type(config).__name__} has no field {key!r}{suggestion(key, known) or ': see its definition'}"
+            f"{spec!r}: {type(default).__name__} has no field {key!r}{suggestion(key, known) or ': see its definition'}"
         )
-    value, current = parse_value(text), getattr(owner, last)
+    into[last] = _value(spec, key, text, getattr(owner, last, None))
+
+
+def _is_config(value: Any) -> bool:
+    import transformers
+
+    return isinstance(value, transformers.PretrainedConfig)
+
+
+def _is_field(config: Any, name: str) -> bool:
+    newer = _RENAMED.get(name, name)
+    return hasattr(config, newer) or newer in config.attribute_map or newer in _parameters(config)
+
+
+def _parameters(config: Any) -> list[str]:
+    """Names that the constructor takes one by one."""
+    return [
+        p.name
+        for p in inspect.signature(type(config).__init__).parameters.values()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
+    ]
+
+
+def _value(spec: str, key: str, text: str, current: Any) -> Any:
+    """The option's value, of the type of the default."""
+    value = parse_value(text)
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    wrong = isinstance(current, (bool, int, float)) and value is not None and type(value) is not type(current)
-    if wrong:
+    if isinstance(current, (bool, int, float)) and value is not None and type(value) is not type(current):
         raise CaptureError(
             f"{spec!r}: option {key} is {text!r}: it must be of type {type(current).__name__} (now {current!r})"
         )
-    try:
-        setattr(owner, last, value)
-    except Exception as error:
-        raise CaptureError(f"{spec!r}: option {key} is {text!r}: {one_line(error)}") from error
+    return value
 
 
 def _create(spec: str, model_class: Any, config: Any, dtype: torch.dtype | None) -> torch.nn.Module:
