@@ -13,6 +13,8 @@ The public names are loaded when they are first used, so that ``import drlpp`` c
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from drlpp._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from drlpp.capture import capture_graph as capture_graph
     from drlpp.cluster import Cluster as Cluster
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from drlpp.runtime import run as run
     from drlpp.sim import simulate as simulate
     from drlpp.solve import solve as solve
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Cluster": "drlpp.cluster",

@@ -24,10 +24,15 @@ _FLOPS = {f"{p}{unit}": f for p, f in _DECIMAL.items() for unit in ("FLOP/s", "F
 
 _NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\d\s].*?)?\s*$")
 
+_MOST_BITS = 1023
+"""Whole numbers of more bits are beyond the largest double."""
+
 
 def _parse(value: object, units: dict[str, float], what: str, example: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise InputError(f"{value!r} is not {what}: give a number in SI units or a string such as {example!r}")
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise InputError(f"a number of {value.bit_length()} bits is not {what}: it must be finite in double precision")
     if isinstance(value, str):
         match = _NUMBER_AND_UNIT.match(value)
         unit = (match.group(2) or "") if match else None

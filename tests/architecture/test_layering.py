@@ -12,7 +12,9 @@ SRC = Path(__file__).parents[2] / "src" / "drlpp"
 LEVEL = {
     "__init__": 10,
     "__main__": 10,
+    "_version": 0,
     "errors": 0,
+    "parsing": 0,
     "native": 0,
     "_native": 0,
     "units": 0,
@@ -45,6 +47,8 @@ SAME_LEVEL_ALLOWED = {
     ("native", "errors"),
     ("native", "_native"),
     ("files", "errors"),
+    ("parsing", "errors"),
+    ("graph", "cluster"),
     ("training", "errors"),
     ("generator_spec", "errors"),
 }

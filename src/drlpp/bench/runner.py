@@ -20,6 +20,7 @@ from drlpp.bench.case import Case, Suite
 from drlpp.bench.results import Row, append_row, read_rows
 from drlpp.bench.settings import commit, difference, machine, settings
 from drlpp.errors import DrlppError
+from drlpp.graph import graph_hash
 from drlpp.plan import Objective
 from drlpp.planners.base import Budget, Planner, PlanResult, gap_to
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
@@ -154,7 +155,7 @@ def run_cell(
             "num_ops": problem.graph.num_ops,
             "num_devices": problem.cluster.num_devices,
             "num_microbatches": problem.training.num_microbatches,
-            "graph_hash": problem.graph.hash,
+            "graph_hash": graph_hash(problem.graph),
         }
         try:
             result = solve(problem, planner, budget=Budget(now["budget_s"], clock), seed=seed)

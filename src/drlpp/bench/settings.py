@@ -11,9 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import drlpp
+from drlpp._version import __version__
 
-PACKAGE = Path(drlpp.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 _LIBRARIES = ("torch", "numpy", "numba", "timm", "transformers", "highspy")
 _CANNOT_MATTER = ("cli", "report", "export", "runtime", "bench")
 """Rooms that no plan depends on."""
@@ -25,7 +25,7 @@ def settings(budget_s: float, cpu_time: bool = False) -> dict[str, Any]:
     `clock` says whether the budget is in wall-clock seconds or in seconds of processor time of this process.
     `code` is a digest of the source files and the weights that planning depends on.
     """
-    versions = {"drlpp": drlpp.__version__} | {name: _version(name) for name in _LIBRARIES}
+    versions = {"drlpp": __version__} | {name: _version(name) for name in _LIBRARIES}
     clock = "cpu" if cpu_time else "wall"
     return {"budget_s": budget_s, "clock": clock, "versions": versions, "code": code_digest()}
 

@@ -42,11 +42,10 @@ from drlpp.capture.calls import Call, is_getitem, on_device
 from drlpp.capture.captured import CapturedModel
 from drlpp.capture.graph_builder import node_costs
 from drlpp.capture.interpret import attribute, run_forward, run_stages
-from drlpp.cluster.devices import CPU_PRESET
+from drlpp.cluster.devices import CPU_PRESET, preset_of_gpu
 from drlpp.errors import CaptureError, InputError
 from drlpp.files import read_text, write_atomically
 from drlpp.graph import REFERENCE, OpGraph, OpTimes
-from drlpp.graph.readers.kineto import preset_of_gpu
 from drlpp.threads import one_thread
 
 _LOG = logging.getLogger(__name__)

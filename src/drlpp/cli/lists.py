@@ -68,9 +68,9 @@ def versions(as_json: AsJson = False) -> None:
     import platform
     from importlib import metadata
 
-    import drlpp
+    from drlpp._version import __version__
 
-    found = {"drlpp": drlpp.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    found = {"drlpp": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in ("torch", "torchvision", "torch_geometric", "numpy", "numba", "timm", "transformers", "highspy"):
         try:
             found[package] = metadata.version(package)

@@ -1,7 +1,7 @@
 """Operator graphs: ops, tensors, costs; order, coarsening, JSON, and readers of third-party profiles."""
 
 from drlpp.graph.op_graph import REFERENCE, Edge, Op, OpGraph, OpTimes, Work
-from drlpp.graph.serialize import graph_from_dict, graph_to_dict, save_graph
+from drlpp.graph.serialize import graph_from_dict, graph_hash, graph_to_dict, save_graph
 from drlpp.graph.topology import topological_order
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "OpTimes",
     "Work",
     "graph_from_dict",
+    "graph_hash",
     "graph_to_dict",
     "save_graph",
     "topological_order",

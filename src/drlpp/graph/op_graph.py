@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -356,19 +354,6 @@ class OpGraph:
     def has_transfer_times(self) -> bool:
         """The edges carry their own transfer times (dnn-partitioning), so links of the cluster do not matter."""
         return any(e.transfer_s is not None for e in self.edges)
-
-    @property
-    def has_measured_times(self) -> bool:
-        """At least one op carries measured times."""
-        return any(op.times for op in self.ops)
-
-    @functools.cached_property
-    def hash(self) -> str:
-        """SHA-256 over everything that decides a plan (not the name or the source)."""
-        from drlpp.graph.serialize import graph_to_dict
-
-        content = {k: v for k, v in graph_to_dict(self).items() if k not in ("name", "source", "given_stages")}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _first_owner_sizes(ops: Sequence[Op], attribute: str, sizes: Mapping[str, float]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
-"""JSON form of operator graphs (``schema_version`` 1). Defaults are left out to keep the files small."""
+"""JSON form of operator graphs (``schema_version`` 1) and their hash. Defaults are left out: files stay small."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 from drlpp.errors import GraphError
 from drlpp.files import write_atomically
 from drlpp.graph.op_graph import Edge, Op, OpGraph, OpTimes, Work
+from drlpp.graph.schema import SCHEMA_VERSION, check_graph_file
 
-SCHEMA_VERSION = 1
 _WORK = ("forward", "input_grad", "weight_grad")
 
 
@@ -63,36 +64,24 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
     }
 
 
-def graph_from_dict(data: Mapping[str, Any], where: str = "graph") -> OpGraph:
+def graph_hash(graph: OpGraph) -> str:
+    """SHA-256 over everything that decides a plan (not the name, the source or a split that the source carries)."""
+    content = {k: v for k, v in graph_to_dict(graph).items() if k not in ("name", "source", "given_stages")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def graph_from_dict(data: object, where: str = "graph") -> OpGraph:
     """Reads the form that `graph_to_dict` writes. Raises GraphError with `where` in the message."""
-    version = data.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise GraphError(f"{where}: schema_version is {version!r}: this release reads version {SCHEMA_VERSION}")
-    known = {"schema_version", "format", "name", "source", "samples_per_microbatch", "dtype", "measured_on"}
-    known |= {"ops", "edges", "tensor_bytes", "param_bytes", "given_stages"}
-    if unknown := sorted(set(data) - known):
-        raise GraphError(f"{where}: unknown key {unknown[0]!r}: known keys are {', '.join(sorted(known))}")
+    given = check_graph_file(data, where)
+    values = {key: given[key] for key in given if key not in ("schema_version", "format", "ops", "edges")}
     try:
-        ops = tuple(_op_from_dict(entry) for entry in data["ops"])
-        edges = tuple(Edge(**entry) for entry in data["edges"])
         return OpGraph(
-            name=data["name"],
-            ops=ops,
-            edges=edges,
-            tensor_bytes=data["tensor_bytes"],
-            param_bytes=data.get("param_bytes", {}),
-            source=data.get("source", ""),
-            samples_per_microbatch=data.get("samples_per_microbatch", 1),
-            dtype=data.get("dtype", "float32"),
-            measured_on=data.get("measured_on", ""),
-            given_stages=data.get("given_stages", {}),
+            ops=tuple(_op_from_dict(entry) for entry in given["ops"]),
+            edges=tuple(Edge(**entry) for entry in given["edges"]),
+            **values,
         )
-    except KeyError as error:
-        raise GraphError(f"{where}: key {error.args[0]!r} is missing") from error
     except GraphError as error:
         raise GraphError(f"{where}: {error}") from error
-    except (TypeError, AttributeError) as error:
-        raise GraphError(f"{where}: an entry has the wrong form: {error}") from error
 
 
 def _op_from_dict(entry: Mapping[str, Any]) -> Op:

@@ -27,6 +27,12 @@ def validate(plan: Plan) -> None:
 
 
 def _check_actions(plan: Plan) -> None:
+    listed = sum(map(len, plan.schedule.values()))
+    if plan.num_microbatches > listed:  # far from complete: do not enumerate what is missing
+        raise ScheduleError(
+            f"the schedule has {listed} actions for {plan.num_microbatches:.3g} micro-batches in {plan.num_stages} "
+            "stages: every stage runs F and then B, or F, I and W, of each"
+        )
     expected: dict[int, set[tuple[int, int]]] = defaultdict(set)
     for stage in plan.stages:
         for m in range(plan.num_microbatches):

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from drlpp import __version__, units
+from drlpp import units
+from drlpp._version import __version__
 from drlpp.plan import Provenance
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress

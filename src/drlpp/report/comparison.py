@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from drlpp.errors import InputError
 from drlpp.files import read_text
+from drlpp.graph import graph_hash
 from drlpp.plan import Objective, Plan, plan_from_dict, plan_to_dict
 from drlpp.planners.base import PlanResult, Status, gap_to
 from drlpp.planners.break_even import break_even
@@ -44,7 +45,7 @@ class ProblemSummary:
         return cls(
             model=problem.graph.name,
             source=problem.graph.source,
-            graph_hash=problem.graph.hash,
+            graph_hash=graph_hash(problem.graph),
             num_ops=problem.graph.num_ops,
             cluster=problem.cluster.name,
             num_devices=problem.cluster.num_devices,

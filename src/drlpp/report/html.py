@@ -18,6 +18,7 @@ import jinja2
 from drlpp.cluster import cluster_presets
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
+from drlpp.graph import graph_hash
 from drlpp.plan import Plan, Prediction, Trace
 from drlpp.planners.break_even import describe
 from drlpp.report.advice import change_rows
@@ -213,7 +214,7 @@ def _provenance(plan: Plan) -> list[tuple[str, str]]:
         ("Planner", f"{p.planner}, seed {p.seed}{budget}"),
         ("DRL-PP", p.version or "unknown version"),
         ("Model", plan.graph.source or f"{plan.graph.name} (generated)"),
-        ("Graph", f"{plan.graph.num_ops:,} ops, SHA-256 {plan.graph.hash[:16]}…"),
+        ("Graph", f"{plan.graph.num_ops:,} ops, SHA-256 {graph_hash(plan.graph)[:16]}…"),
         ("Training", f"{plan.num_microbatches} micro-batches per step, optimizer {plan.training.optimizer}"),
         ("Schedule", plan.schedule_name),
     ]

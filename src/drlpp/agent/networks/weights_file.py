@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from drlpp import __version__
+from drlpp._version import __version__
 from drlpp.agent.networks.policy import Policy, PolicyConfig
 from drlpp.errors import InputError
 from drlpp.files import write_atomically

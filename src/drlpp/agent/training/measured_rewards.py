@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from drlpp import __version__
+from drlpp._version import __version__
 from drlpp.agent.sampling.rollout import assignment_key
 from drlpp.errors import ExecutionError, InputError
 from drlpp.files import read_text

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from drlpp import __version__
+from drlpp._version import __version__
 from drlpp.agent.networks.policy import Policy, PolicyConfig
 from drlpp.agent.networks.weights_file import load_checkpoint, random_policy, restore_optimizer, save_checkpoint
 from drlpp.agent.sampling.proposals import propose

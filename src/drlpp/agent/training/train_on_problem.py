@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from drlpp import __version__
+from drlpp._version import __version__
 from drlpp.agent.networks.weights_file import initial_policy, load_checkpoint, restore_optimizer, save_checkpoint
 from drlpp.agent.sampling.rollout import Rewarder
 from drlpp.agent.training.fine_tune import Clock, Iteration, OnIteration, TrainConfig, train_on_problem
@@ -25,6 +25,7 @@ from drlpp.agent.view.coarse import MAX_GROUPS, coarse_problem
 from drlpp.agent.view.features import ProblemView, problem_view
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
+from drlpp.graph import graph_hash
 from drlpp.plan import Provenance, save_plan
 from drlpp.plan.assignment import Assignment
 from drlpp.problem import PlanningProblem
@@ -102,7 +103,7 @@ def train_in_folder(
     rewarder = Rewarder(value, view.tables.ideal_s * problem.training.num_microbatches)
     reward = "simulated" if measure is None else "measured"
     record: dict[str, Any] = {
-        "graph": problem.graph.hash,
+        "graph": graph_hash(problem.graph),
         "cluster": problem.cluster.name,
         "num_microbatches": problem.training.num_microbatches,
         "optimizer": problem.training.optimizer,

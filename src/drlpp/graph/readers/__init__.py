@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from drlpp.graph.readers.kineto import looks_like_kineto, measured_calls, read_k
 from drlpp.graph.readers.pipedream import looks_like_pipedream, read_pipedream
 from drlpp.graph.readers.piper import read_piper
 from drlpp.graph.serialize import graph_from_dict
+from drlpp.parsing import parse_json
 
 _PAIR = re.compile(r"(.+\.json(?:\.gz)?)\+(.+)")
 FORMATS = (
@@ -95,10 +95,7 @@ def _text(path: Path) -> str:
 def _json(text: str, where: str) -> Mapping[str, Any]:
     if not text.lstrip().startswith("{"):
         raise GraphError(f"{where}: not a known format: give {FORMATS}")
-    try:
-        return dict(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise GraphError(f"{where} line {error.lineno}: not JSON: {error.msg}") from error
+    return dict(parse_json(text, where, GraphError))
 
 
 def _reader(data: Mapping[str, Any]) -> Callable[[Mapping[str, Any], str, str], OpGraph] | None:

@@ -16,43 +16,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from drlpp.cluster.devices import CPU_PRESET, preset_of_gpu
 from drlpp.errors import GraphError
 from drlpp.graph.op_graph import OpGraph
 from drlpp.graph.readers.kineto_events import CPU_OP, Call, nest, trace_events
 from drlpp.graph.readers.kineto_kernels import add_gpu_seconds
 from drlpp.graph.readers.recorded import ELEMENT_BYTES, RecordedCall, RecordedTensor
 from drlpp.graph.readers.recorded_graph import graph_of_calls
-
-CPU_PRESET = "cpu-core"
-PRESET_OF_GPU = (
-    ("b200", "b200-sxm-180gb"),
-    ("h200", "h200-sxm-141gb"),
-    ("h100 pcie", "h100-pcie-80gb"),
-    ("h100", "h100-sxm5-80gb"),
-    ("a100-sxm4-80gb", "a100-sxm4-80gb"),
-    ("a100-sxm", "a100-sxm4-40gb"),
-    ("a100", "a100-pcie-80gb"),
-    ("l40s", "l40s-48gb"),
-    (" l4", "l4-24gb"),
-    (" a10", "a10-24gb"),
-    ("rtx 4090", "rtx4090-24gb"),
-    ("rtx 3090", "rtx3090-24gb"),
-    ("2080 ti", "rtx2080ti-11gb"),
-    ("1080 ti", "gtx1080ti-11gb"),
-    ("t4", "t4-16gb"),
-    ("v100-sxm2-32gb", "v100-sxm2-32gb"),
-    ("v100-pcie", "v100-pcie-16gb"),
-    ("v100", "v100-sxm2-16gb"),
-    ("p100", "p100-pcie-16gb"),
-    ("mi300x", "mi300x-192gb"),
-    ("mi250x", "mi250x-gcd-64gb"),
-)
-"""What a GPU's name contains (in lower case) -> device of the database, first match first."""
-
-
-def preset_of_gpu(name: str) -> str:
-    """The device of the database that a GPU is, by the name that CUDA gives it; empty if none is known."""
-    return next((preset for words, preset in PRESET_OF_GPU if words in f" {name}".lower()), "")
 
 
 def looks_like_kineto(data: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp import __version__
+from drlpp._version import __version__
 from drlpp.cluster import Cluster
 from drlpp.graph import OpGraph
 from drlpp.plan import Assignment, Provenance

@@ -1,0 +1,91 @@
+"""The form of a graph file (``schema_version`` 1), as a schema that is checked before a graph is built.
+
+Values are checked and not changed, so that the hash of what is read is that of what was written.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from drlpp.errors import GraphError
+from drlpp.parsing import check_form, kind_of
+
+SCHEMA_VERSION = 1
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+WorkPair = Annotated[tuple[Amount, Amount], Strict(False)]
+"""FLOP and bytes; JSON has lists only, which a strict tuple would refuse."""
+TimesTriple = Annotated[tuple[Amount, Amount, Amount], Strict(False)]
+"""Seconds of forward, input gradient and weight gradient."""
+
+
+@with_config(_STRICT)
+class OpEntry(TypedDict):
+    """An op; what is left out has the default of `drlpp.graph.Op`."""
+
+    name: str
+    kind: str
+    module: NotRequired[str]
+    members: NotRequired[list[str]]
+    forward: NotRequired[WorkPair]
+    input_grad: NotRequired[WorkPair]
+    weight_grad: NotRequired[WorkPair]
+    params: NotRequired[list[str]]
+    saved: NotRequired[list[str]]
+    output_bytes: NotRequired[Amount]
+    times: NotRequired[dict[str, TimesTriple]]
+
+
+@with_config(_STRICT)
+class EdgeEntry(TypedDict):
+    """An edge; what is left out has the default of `drlpp.graph.Edge`."""
+
+    src: str
+    dst: str
+    tensor: str
+    requires_grad: NotRequired[bool]
+    phase: NotRequired[Literal["forward", "backward"]]
+    transfer_s: NotRequired[Amount]
+
+
+@with_config(_STRICT)
+class GraphFile(TypedDict):
+    """The whole file."""
+
+    schema_version: int
+    format: NotRequired[Literal["drlpp-graph"]]
+    name: str
+    source: NotRequired[str]
+    samples_per_microbatch: NotRequired[int]
+    dtype: NotRequired[str]
+    measured_on: NotRequired[str]
+    ops: list[OpEntry]
+    edges: list[EdgeEntry]
+    tensor_bytes: dict[str, Amount]
+    param_bytes: NotRequired[dict[str, Amount]]
+    given_stages: NotRequired[dict[str, int]]
+
+
+_KEYS = [key for entry in (GraphFile, OpEntry, EdgeEntry) for key in entry.__annotations__]
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Any]:
+    return TypeAdapter(GraphFile)
+
+
+def check_graph_file(data: object, where: str) -> Mapping[str, Any]:
+    """The parsed JSON, if it is a graph of ours. Raises GraphError that names the place, the value and the rule."""
+    if not isinstance(data, Mapping):
+        raise GraphError(f"{where}: found {kind_of(data)}: a graph is a JSON object")
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise GraphError(f"{where}: schema_version is {version!r}: this release reads version {SCHEMA_VERSION}")
+    check_form(_adapter(), data, where, GraphError, _KEYS)
+    return data
