@@ -63,3 +63,9 @@ def test_format_other_quantities():
 @given(st.floats(min_value=1e-9, max_value=1e4))
 def test_printed_times_parse_back(value):
     assert units.parse_time(units.format_time(value)) == pytest.approx(value, rel=0.01)
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_numbers_beyond_double_precision_are_refused(digits):
+    with pytest.raises(InputError, match="bits is not an amount of memory: it must be finite"):
+        units.parse_bytes(10**digits)

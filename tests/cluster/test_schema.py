@@ -100,7 +100,7 @@ def test_bad_files_are_refused_with_the_place(path, value, message):
 def test_a_file_that_is_no_mapping(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("- 1")
-    with pytest.raises(ClusterError, match="found list"):
+    with pytest.raises(ClusterError, match="found a list"):
         load_cluster(str(path))
 
 

@@ -183,12 +183,12 @@ def edited(path, value):
         (["graph", "hash"], "0", "graph.hash does not match"),
         (["graph", "content", "ops", 0, "kind"], "x", "graph.hash does not match"),
         (["stages", 0, "ops", 0], "op9", "no such op"),
-        (["stages", 0, "devices"], [9], "p.json: stage 0 is on device 9"),
+        (["stages", 0, "replicas"], [[9]], "p.json: stage 0 is on device 9"),
         (["schedule", "0", 0], "zero", "'zero' is not an action"),
         (["num_microbatches"], 0, "at least 1"),
         (["training", "optimizer"], "magic", "'magic' is not known"),
         (["cluster", "hosts"], [], "hosts"),
-        (["provenance", "mood"], "good", "wrong form"),
+        (["provenance", "mood"], "good", "unknown key .provenance.mood."),
     ],
 )
 def test_bad_files_are_refused(path, value, message):
@@ -205,8 +205,14 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(PlanError, match="not JSON"):
         load_plan(tmp_path / "bad.json")
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(PlanError, match="found list"):
+    with pytest.raises(PlanError, match="found a list"):
         load_plan(tmp_path / "list.json")
+
+
+def test_a_schedule_for_far_more_micro_batches_is_refused_at_once():
+    plan = dataclasses.replace(chain_plan(), training=TrainingSetup(num_microbatches=10**9))
+    with pytest.raises(ScheduleError, match=r"8 actions for 1e\+09 micro-batches in 2 stages"):
+        validate(plan)
 
 
 def test_branches_run_in_any_order():

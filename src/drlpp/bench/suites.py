@@ -16,6 +16,7 @@ import yaml
 from drlpp.bench.case import Case, Suite
 from drlpp.errors import InputError, did_you_mean
 from drlpp.files import read_text
+from drlpp.parsing import first_problem
 from drlpp.plan import Objective
 
 _PAPER = {
@@ -167,6 +168,9 @@ class _SuiteFile(pydantic.BaseModel):
     cases: list[_CaseFile]
 
 
+_KEYS = [*_SuiteFile.model_fields, *_CaseFile.model_fields]
+
+
 def find_suite(name_or_path: str) -> Suite:
     """A suite by its name, or of a YAML file: ``name``, ``summary``, and ``cases`` with the fields of `Case`.
 
@@ -187,7 +191,5 @@ def find_suite(name_or_path: str) -> Suite:
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path}: {where}: {first['msg']}: see docs/bench.md for the form of a suite") from error
+        raise InputError(f"{path}: {first_problem(error, _KEYS)}: see docs/bench.md for the form of a suite") from error
     return Suite(data.name, data.summary, tuple(Case(**case.model_dump()) for case in data.cases))

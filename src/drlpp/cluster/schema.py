@@ -15,8 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from drlpp import units
 from drlpp.cluster.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cluster.devices import REFERENCE_PRESET, device_preset
-from drlpp.errors import ClusterError, InputError, did_you_mean
+from drlpp.errors import ClusterError, InputError
 from drlpp.files import read_text
+from drlpp.parsing import first_problem, kind_of
 
 SCHEMA_VERSION = 1
 
@@ -64,16 +65,14 @@ _KEYS = sorted({key for schema in (_Cluster, _Host, _DeviceType, _Link) for key 
 def cluster_from_dict(data: object, where: str = "cluster") -> Cluster:
     """Builds a cluster from the YAML form. Raises ClusterError that names the place, the value and the rule."""
     if not isinstance(data, Mapping):
-        raise ClusterError(
-            f"{where}: found {type(data).__name__}: a cluster is a mapping with name, device_types and hosts"
-        )
+        raise ClusterError(f"{where}: found {kind_of(data)}: a cluster is a mapping with name, device_types and hosts")
     version = data.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ClusterError(f"{where}: schema_version is {version!r}: write schema_version: {SCHEMA_VERSION}")
     try:
         parsed = _Cluster.model_validate(data)
     except ValidationError as error:
-        raise ClusterError(f"{where}: {_first_problem(error)}") from error
+        raise ClusterError(f"{where}: {first_problem(error, _KEYS)}") from error
     try:
         types = [_device_type(name, spec) for name, spec in parsed.device_types.items()]
         used = [t for h in parsed.hosts for t in h.devices if t not in parsed.device_types]
@@ -81,19 +80,6 @@ def cluster_from_dict(data: object, where: str = "cluster") -> Cluster:
         return Cluster(parsed.name, tuple(types), tuple(_hosts(parsed.hosts)))
     except ClusterError as error:
         raise ClusterError(f"{where}: {error}") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"]) or "the file"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        hint = did_you_mean(str(problem["loc"][-1]), _KEYS)
-        return f"unknown key {place!r}: {hint or 'check the spelling'}".rstrip() + more
-    if problem["type"] == "missing":
-        return f"key {place!r} is missing{more}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{place} = {problem['input']!r}: {message}{more}"
 
 
 def _device_type(name: str, spec: _DeviceType) -> DeviceType:

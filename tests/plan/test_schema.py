@@ -1,0 +1,73 @@
+"""Plan files of a wrong form are refused in one line."""
+
+import json
+
+import pytest
+
+from drlpp.cluster import load_cluster
+from drlpp.errors import InputError, PlanError
+from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.plan import Plan, Prediction, Provenance, Stage, parse_action, plan_from_dict, plan_to_dict, validate
+from drlpp.training import TrainingSetup
+from mutations import mutated, refusal
+
+
+@pytest.fixture(scope="module")
+def written():
+    """The parsed JSON of a plan of two stages, the second with two replicas."""
+    stages = (Stage(index=0, ops=("op0", "op1"), devices=(0,)), Stage(index=1, ops=("op2", "op3"), devices=(2, 1)))
+    orders = {0: "0F0 0F1 0B0 0B1", 1: "1F1 1B1", 2: "1F0 1B0"}
+    plan = Plan(
+        graph=chain_graph(4),
+        cluster=load_cluster("local-4"),
+        training=TrainingSetup(num_microbatches=2),
+        stages=stages,
+        schedule={rank: tuple(map(parse_action, text.split())) for rank, text in orders.items()},
+        schedule_name="by hand",
+        provenance=Provenance(planner="by hand"),
+        prediction=Prediction(
+            iteration_time_s=2.0,
+            bottleneck_s=1.0,
+            throughput_samples_per_s=1.0,
+            peak_memory_bytes=(1.0, 2.0, 3.0, 0.0),
+            bubble_fraction=(0.1, 0.2, 0.3, 1.0),
+        ),
+    )
+    validate(plan)
+    return json.loads(json.dumps(plan_to_dict(plan)))
+
+
+def test_a_replica_is_a_group_of_devices(written):
+    assert [stage["replicas"] for stage in written["stages"]] == [[[0]], [[2], [1]]]
+    assert plan_from_dict(written).stages[1].devices == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (["stages", 0, "replicas"], [[0, 1]], "stage 0 has the replica [0, 1]: a replica is a group of one device"),
+        (["stages", 0, "replicas"], [[]], "stage 0 has the replica []"),
+        (["stages", 0, "replicas"], [0], "stages.0.replicas.0 = 0: must be a list"),
+        (["stages", 0, "device"], [0], "unknown key 'stages.0.device'"),
+        (["stages", 1, "recompute"], "no", "stages.1.recompute = 'no': must be true or false"),
+        (["schedule", "first"], [], "schedule.first"),
+        (["prediction", "bottleneck_s"], None, "prediction.bottleneck_s = None: must be a number"),
+        (["provenance", "mood"], "good", "unknown key 'provenance.mood'"),
+        (["training", "optimiser"], "sgd", "unknown key 'training.optimiser': did you mean 'optimizer'?"),
+    ],
+)
+def test_the_message_says_place_value_and_rule(written, place, value, message):
+    data = json.loads(json.dumps(written))
+    inner = data
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(PlanError) as caught:
+        plan_from_dict(data, "p.json")
+    assert str(caught.value).startswith("p.json: ")
+    assert message in str(caught.value)
+
+
+def test_no_wrong_value_is_answered_in_the_words_of_python(written):
+    for _, data in mutated(written):
+        refusal(lambda d: validate(plan_from_dict(d, "p.json")), data, InputError)
