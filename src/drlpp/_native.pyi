@@ -3,11 +3,14 @@
 What becomes a NamedTuple is a dictionary of its fields here.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.planners.bounds.decision_diagram import Overlap, Question, Row
+from drlpp.planners.bounds.min_cuts import Hypergraph
 from drlpp.schedules.orders import FlatSchedule
 from drlpp.schedules.placed import PlacedStages
 from drlpp.sim.problem_arrays import PackedAssignments, ProblemArrays
@@ -59,3 +62,9 @@ class BatchEvaluator:
     def evaluate(self, packed: PackedAssignments, wanted: _Flags, give_up_s: float) -> _Fields: ...
     def evaluate_with_order(self, packed: PackedAssignments, wanted: _Flags) -> tuple[_Fields, _Fields]: ...
     def loads(self, packed: PackedAssignments) -> _Floats: ...
+
+# planners
+def find_sets(
+    row: Row, overlap: Overlap, question: Question, is_spent: Callable[[], bool]
+) -> list[list[list[int]]] | None: ...
+def inseparable(hypergraph: Hypergraph, threshold: float) -> _Ints: ...

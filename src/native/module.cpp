@@ -6,4 +6,5 @@ PYBIND11_MODULE(_native, module) {
   drlpp::bind_cost(module);
   drlpp::bind_schedules(module);
   drlpp::bind_sim(module);
+  drlpp::bind_planners(module);
 }

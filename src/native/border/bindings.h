@@ -8,5 +8,6 @@ namespace drlpp {
 void bind_cost(pybind11::module_& module);
 void bind_schedules(pybind11::module_& module);
 void bind_sim(pybind11::module_& module);
+void bind_planners(pybind11::module_& module);
 
 }  // namespace drlpp

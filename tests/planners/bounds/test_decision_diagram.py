@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 
@@ -196,3 +197,23 @@ def test_overlap_is_one_over_the_least_common_multiple():
     looser, more = overlap(6, period=10)  # the evaluator stops before the period of 60
     assert (looser[1:] < share[1:]).all()
     assert (more > kept).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("moved_s", np.zeros(3), "moved_s has 3 elements: it needs 2"),
+        ("held", np.array([0, 3]), r"held has the element 3: it must be in -1\.\.2"),
+        ("between_s", np.zeros((2, 2)), "rows of between_s has 2 elements: it needs 1"),
+    ],
+)
+def test_a_row_whose_arrays_do_not_fit_is_refused(field, value, message):
+    wrong = dataclasses.replace(row([2.0, 2.0], [0.0, 0.0]), **{field: value})
+    with pytest.raises(ValueError, match=message):
+        find_sets(wrong, 1.0, 10, UNLIMITED)
+
+
+def test_arrays_of_another_type_are_refused():
+    wrong = dataclasses.replace(row([2.0, 2.0], [0.0, 0.0]), weight=np.ones(1, dtype=np.float32))
+    with pytest.raises(TypeError, match="weight has dtype float32: it must be float64"):
+        find_sets(wrong, 1.0, 10, UNLIMITED)

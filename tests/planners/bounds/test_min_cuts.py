@@ -3,14 +3,15 @@ import itertools
 import numpy as np
 import pytest
 
-from drlpp.planners.bounds.min_cuts import inseparable
+from drlpp.planners.bounds.min_cuts import Hypergraph, inseparable
 
 
 def labels(num, hyperedges, threshold):
     sizes = [len(pins) for pins, _ in hyperedges]
     pointer = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
     pins = np.array([p for pins, _ in hyperedges for p in pins], dtype=np.int64)
-    return inseparable(num, pointer, pins, np.array([w for _, w in hyperedges], dtype=np.float64), threshold)
+    weight = np.array([w for _, w in hyperedges], dtype=np.float64)
+    return inseparable(Hypergraph(num, pointer, pins, weight), threshold)
 
 
 def smallest_cut(num, hyperedges, a, b):
@@ -56,3 +57,9 @@ def test_a_value_counts_once_however_many_use_it():
 
 def test_vertices_without_weight_stay_alone():
     assert len(set(labels(3, [([0, 0], 9.0)], 1.0).tolist())) == 3
+
+
+def test_a_pin_that_is_no_vertex_is_refused():
+    graph = Hypergraph(2, np.array([0, 2]), np.array([0, 2]), np.ones(1))
+    with pytest.raises(ValueError, match=r"pins has the element 2: it must be in 0\.\.1"):
+        inseparable(graph, 1.0)

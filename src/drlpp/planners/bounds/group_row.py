@@ -1,27 +1,30 @@
-"""The row of groups that `device_sets` asks about, from a problem: what must be together, what comes in which order.
+"""The row of groups that `decision_diagram` asks about, from a problem: what must be together, and in which order.
 
-For a bound T, the devices have some time to spare beyond the work. Ops that can only have different sets if values are
-moved that together take more than that (`min_cuts`) have the same set in every plan with loads up to T, and become one
-group. The groups along the heaviest path of the graph are the row. Where the path leaves a group and comes back, what
-lies between is a satellite of the group; so is each group beside the path, of the group that it exchanges most with,
-or that what it exchanges values with hangs on. What satellites exchange among themselves, and groups further apart,
-counts for as many of them as can be held one after another.
+Groups. For a bound T, the devices have some time to spare beyond the work. Let the smallest cut between two ops be the
+least time that moving values between them takes (`min_cuts`). Where it exceeds the spare time, both ops have the same
+set of devices in every plan with loads up to T: they become one group.
 
-Groups too small to matter for the load of a device are taken out: their work still counts in the sum over devices (and
-on the devices of the groups around them, where these have the same; `set_rest.least_between`), and between their
-neighbours the smaller of the two transfers remains (the part of the micro-batches that a device moves obeys the
-triangle inequality).
+Main groups and satellites. The groups along the heaviest path of the graph are the *main groups*; they are the row.
+Where the path leaves a group and comes back, the groups in between are *satellites* of that group. A group beside the
+path is a satellite of the main group that it exchanges most with; or, if it exchanges with satellites only, of their
+main group. The values between two satellites, and between groups further apart, count while one of the two is *held*;
+one group at a time can be.
 
-A value that goes to the next main group and also beyond it (a residual connection, the concatenations of a dense
-block) counts at the next group where that one has other devices, and else where it arrives: its producer is held as
-long as the next group has the same devices. Producer and receiver stay in the row for that, whatever their work. With
-groups taken out in between, the producer P is held while the next group of the row, N, has the same devices:
+Groups taken out. Groups too small to matter for the load of a device leave the row. Their work still counts in the sum
+over devices; it counts on the devices of the main groups around them if these have the same set. Of the transfers
+before and behind such a group, the smaller one remains: the part of the micro-batches that a device moves obeys the
+triangle inequality.
 
-- N has other devices: the value does not count at the receiver, so it may be part of the transfer from P to N.
-- N has the same ones, and is not the receiver: no transfer from P to N counts. What was taken out between them counts
-  as work, or as one transfer back to the devices of N, and the value, which came from there, is no part of that.
-- N is the receiver: the smaller transfer between P and N may be that of this value to a group that was taken out and
-  has the devices of N. It would count twice, so such a value counts there alone.
+Values that skip a group (a residual connection, the concatenations of a dense block). Let group g produce a value read
+by its successor n and by a later group h. We charge its transfer once: at n if n uses other devices than g, otherwise
+at h; for that, g is held as long as n has the devices of g. Both g and h stay in the row, whatever their work. Now let
+groups be taken out between g and the next group n of the row:
+
+- n uses other devices: the value is not charged at h, so it may be part of the transfer from g to n.
+- n uses the same devices, and is not h: no transfer from g to n is charged. What was taken out between them counts as
+  work, or as one transfer back to the devices of n. The value came from there, so it is no part of that transfer.
+- n is h: the smaller transfer between g and n may be that of this value, to a group that was taken out and has the
+  devices of n. It would be charged twice, so such a value is charged there alone.
 
 Left out, all of it on the safe side: what is exchanged by groups that are not held; each value counts once.
 """
@@ -37,8 +40,8 @@ from numpy.typing import NDArray
 from drlpp.cluster import Cluster
 from drlpp.graph import OpGraph
 from drlpp.planners.base import Budget
-from drlpp.planners.bounds.decision_diagram import TOLERANCE, Row, find_sets, overlap
-from drlpp.planners.bounds.min_cuts import inseparable
+from drlpp.planners.bounds.decision_diagram import TOLERANCE, Hold, Row, find_sets, overlap
+from drlpp.planners.bounds.min_cuts import Hypergraph, inseparable
 from drlpp.planners.space.op_arrays import OpArrays
 from drlpp.problem import PlanningProblem
 
@@ -179,7 +182,7 @@ class SetRows:
         outside = np.flatnonzero(rank[group] < 0)
         if cuts:
             cuts[0] = 0.0
-        beside, held = np.zeros(len(order)), np.full(len(order), -1, dtype=np.int64)
+        beside, held = np.zeros(len(order)), np.full(len(order), Hold.NOTHING, dtype=np.int64)
         if may_hold:
             beside, held = _held(
                 np.array(is_satellite, dtype=np.bool_),
@@ -209,7 +212,8 @@ class SetRows:
 
     def _together(self, spare: float) -> NDArray[np.int64]:
         """``[N]`` group of each op, if devices may only spend so many weighted seconds on transfers."""
-        label = inseparable(self._arrays.num_ops, *self._value_ops, self._moved_s * self._least_move, spare)
+        graph = Hypergraph(self._arrays.num_ops, *self._value_ops, self._moved_s * self._least_move)
+        label = inseparable(graph, spare)
         _, group = np.unique(label, return_inverse=True)
         return np.asarray(group, dtype=np.int64)
 
@@ -373,19 +377,19 @@ def _held(
         for x, with_skips, seconds in ending[y]:
             if best[x] + seconds > best[y]:
                 best[y], start[y] = best[x] + seconds, (x, with_skips)
-    beside, held = np.zeros(num), np.full(num, -1, dtype=np.int64)
+    beside, held = np.zeros(num), np.full(num, Hold.NOTHING, dtype=np.int64)
     y = num - 1
     while y >= 0:
         x, with_skips = start[y]
         if x < 0:
             y -= 1
             continue
-        held[x + 1 : y] = 0
-        held[x] = 1
+        held[x + 1 : y] = Hold.KEEP
+        held[x] = Hold.START
         for user in range(x + 1, y + 1):
             beside[user] = pairs.get((x, user), 0.0) + (skips.get((x, user), 0.0) if with_skips else 0.0)
         if with_skips:
-            held[x + 1 + int(np.argmin(satellite[x + 1 :]))] = 2
+            held[x + 1 + int(np.argmin(satellite[x + 1 :]))] = Hold.KEEP_IF_SAME
         y = x
     return beside, held
 

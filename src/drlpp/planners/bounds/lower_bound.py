@@ -14,8 +14,8 @@ Valid for unequal devices, replicated stages and devices with several stages. Fo
   then comes the optimizer step. The same holds for the busiest replica of every single op.
 - *sets* (steady state): the ops of the heaviest path, in groups, take sets of devices one after another; the devices
   of neighbouring sets that differ move activations, and replicas exchange gradients. Whether any sets keep all loads
-  below a value is decided by a relaxed search (`device_sets`; what is in a group, and why, in `set_rows`). Ops beside
-  the path count in the sum of all loads.
+  below a value is decided by a relaxed search (`decision_diagram`; `group_row` says what is in a group, and why). Ops
+  beside the path count in the sum of all loads.
 - *memory*: parameters, gradients and optimizer state that do not fit all devices together, or one op that fits none:
   no plan exists, and the bound is infinite.
 

@@ -1,8 +1,8 @@
-"""Steady-state plans from the sets of devices that the decision diagram finds (`device_sets`).
+"""Steady-state plans from the sets of devices that the decision diagram finds (`decision_diagram`).
 
 The diagram, with states dropped where they are too many, answers "can all loads be at most T?" with the devices of the
 groups of ops along the heaviest path; T is bisected. Ops beside the row join a neighbour, and replicas exchange their
-places where that helps. Then `exact_search` moves ops between the stages. A device may take part in any number of
+places where that helps. Then `load_annealing` moves ops between the stages. A device may take part in any number of
 stages, with any partners in each: plans that the dynamic program over consecutive stages cannot make.
 """
 
@@ -135,7 +135,7 @@ def _filled(graph: OpGraph, sets: Sets) -> Sets:
 
 def reordered(problem: PlanningProblem, plan: Assignment, tries: int) -> Assignment:
     """The plan with its replicas in the order that exchanges of two of one stage lead to, as long as they make the
-    loads smaller (the p-norm of `exact_search`), after `tries` at most."""
+    loads smaller (the p-norm of `load_annealing`), after `tries` at most."""
     evaluator = Evaluator(problem)
     best = float(np.linalg.norm(evaluator.loads_s(plan), POWER))
     pairs = [
