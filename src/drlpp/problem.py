@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 from drlpp.cost import OpTimeTable, StageCosts, op_times, stage_costs
+from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 from drlpp.graph.stages import stage_graph
 from drlpp.plan import Objective
 from drlpp.training import TrainingSetup
 
+USUAL_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
 
 def default_num_microbatches(num_devices: int) -> int:
     """Micro-batches per step when the user names none: two per device, at least eight."""
     return max(8, 2 * num_devices)
+
+
+def usual_sizes(global_batch: int) -> tuple[int, ...]:
+    """Micro-batch sizes to choose from when the user names none: powers of two that divide the samples of a step."""
+    return tuple(size for size in USUAL_SIZES if global_batch % size == 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpace:
+    """What a planner may choose besides partition, placement and schedule.
+
+    Attributes:
+        replication: stages may run on several devices.
+        micro_batch_sizes: samples per micro-batch to choose from, ascending; empty: those of the graph.
+    """
+
+    replication: bool = True
+    micro_batch_sizes: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,20 +52,28 @@ class PlanningProblem:
         cluster: the devices and links.
         training: micro-batches per step and optimizer.
         objective: what planners minimise.
-        replication: stages may run on several devices.
+        space: what planners may use.
 
     Raises:
-        InputError: the objective is not known.
+        InputError: the objective is not known, or a micro-batch size does not divide the samples of a step.
     """
 
     graph: OpGraph
     cluster: Cluster
     training: TrainingSetup
     objective: Objective = Objective.ITERATION_TIME
-    replication: bool = True
+    space: SearchSpace = SearchSpace()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objective", Objective(self.objective))
+        sizes = self.space.micro_batch_sizes
+        if sizes and self.objective.of_one_microbatch:
+            raise InputError(
+                f"micro-batch sizes are {', '.join(map(str, sizes))}: objective {self.objective.value!r} judges one "
+                "micro-batch, so give one size"
+            )
+        for size in sizes:
+            _check_divides(size, self.global_batch)
 
     @classmethod
     def build(
@@ -52,12 +82,66 @@ class PlanningProblem:
         cluster: Cluster,
         *,
         num_microbatches: int | None = None,
+        global_batch: int | None = None,
+        micro_batch_sizes: Sequence[int] = (),
         optimizer: str = "momentum",
         objective: Objective | str = Objective.ITERATION_TIME,
     ) -> PlanningProblem:
-        """A problem with defaults filled in (`default_num_microbatches`)."""
-        number = default_num_microbatches(cluster.num_devices) if num_microbatches is None else num_microbatches
-        return cls(graph, cluster, TrainingSetup(num_microbatches=number, optimizer=optimizer), Objective(objective))
+        """A problem with defaults filled in.
+
+        Args:
+            num_microbatches: per step; None for `default_num_microbatches`, or what `global_batch` leads to.
+            global_batch: samples per step; None for micro-batch size times number.
+            micro_batch_sizes: samples per micro-batch to choose from; empty for those of the graph, or for
+                `usual_sizes` where only `global_batch` is given and the graph can be had at other sizes.
+
+        Raises:
+            InputError: the numbers do not go together, or a size is below 1.
+        """
+        default = default_num_microbatches(cluster.num_devices) if num_microbatches is None else num_microbatches
+        sizes = tuple(sorted(set(micro_batch_sizes))) or (graph.samples_per_microbatch,)
+        if sizes[0] < 1:
+            raise InputError(f"micro-batch size is {sizes[0]}: it must be at least 1")
+        if global_batch is None:
+            if len(sizes) > 1:
+                text = ", ".join(map(str, sizes))
+                raise InputError(f"micro-batch sizes are {text}: to choose among them, give the global batch too")
+            global_batch = sizes[0] * default
+        elif global_batch < 1:
+            raise InputError(f"global batch is {global_batch}: it must be at least 1")
+        elif num_microbatches is not None:
+            sizes = _the_size(global_batch, num_microbatches, micro_batch_sizes)
+        elif not micro_batch_sizes and graph.batch_axis != "none" and not Objective(objective).of_one_microbatch:
+            sizes = usual_sizes(global_batch)
+        _check_divides(sizes[0], global_batch)
+        training = TrainingSetup(num_microbatches=global_batch // sizes[0], optimizer=optimizer)
+        space = SearchSpace(micro_batch_sizes=sizes if len(sizes) > 1 else ())
+        return cls(graph.with_samples(sizes[0]), cluster, training, Objective(objective), space)
+
+    @property
+    def global_batch(self) -> int:
+        """Samples per step."""
+        return self.graph.samples_per_microbatch * self.training.num_microbatches
+
+    @property
+    def variants(self) -> tuple[PlanningProblem, ...]:
+        """The problem at every micro-batch size that is left open; itself if none is."""
+        sizes = self.space.micro_batch_sizes
+        return tuple(map(self.with_micro_batch_size, sizes)) if sizes else (self,)
+
+    def with_micro_batch_size(self, samples: int) -> PlanningProblem:
+        """The same step in micro-batches of another size.
+
+        Raises:
+            InputError: the size does not divide the samples of a step.
+        """
+        _check_divides(samples, self.global_batch)
+        return dataclasses.replace(
+            self,
+            graph=self.graph.with_samples(samples),
+            training=dataclasses.replace(self.training, num_microbatches=self.global_batch // samples),
+            space=dataclasses.replace(self.space, micro_batch_sizes=()),
+        )
 
     @functools.cached_property
     def times(self) -> OpTimeTable:
@@ -66,14 +150,37 @@ class PlanningProblem:
 
     @property
     def may_replicate(self) -> bool:
-        """Stages may run on several devices: `replication`, but never where edges carry transfer times.
+        """Stages may run on several devices: `SearchSpace.replication`, but never where edges carry transfer times.
 
         Such files (dnn-partitioning) say nothing of parameters, so the gradient exchange would look free, and their
         objective gives each op one device.
         """
-        return self.replication and not self.graph.has_transfer_times
+        return self.space.replication and not self.graph.has_transfer_times
 
     def stage_costs(self, stage_of_op: NDArray[np.int64], num_stages: int) -> StageCosts:
         """Costs of the stages of a partition. Raises PlanError if it is not legal."""
         stages = stage_graph(self.graph, stage_of_op, num_stages)
         return stage_costs(stage_of_op, stages, self.times, self.cluster, self.training)
+
+
+def _check_divides(size: int, global_batch: int) -> None:
+    if size < 1 or global_batch % size:
+        raise InputError(
+            f"micro-batch size {size} does not divide the global batch of {global_batch} samples: use one that does"
+        )
+
+
+def _the_size(global_batch: int, num_microbatches: int, wanted: Sequence[int]) -> tuple[int, ...]:
+    """The one micro-batch size that a global batch and a number of micro-batches lead to. Raises InputError."""
+    size, rest = divmod(global_batch, num_microbatches)
+    if rest or not size:
+        raise InputError(
+            f"a global batch of {global_batch} samples does not divide into {num_microbatches} micro-batches: change "
+            "one of them"
+        )
+    if wanted and set(wanted) != {size}:
+        raise InputError(
+            f"{num_microbatches} micro-batches of {global_batch} samples have {size} samples each, and not "
+            f"{', '.join(map(str, wanted))}: give two of the three"
+        )
+    return (size,)

@@ -8,6 +8,7 @@ from drlpp.cluster import Cluster
 from drlpp.errors import InfeasibleError
 from drlpp.plan import Plan
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
+from drlpp.planners.micro_batch_sizes import solve_over_sizes
 from drlpp.planners.registry import PLANNERS, get_planner
 from drlpp.problem import PlanningProblem
 
@@ -53,7 +54,7 @@ def solve(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> PlanResult:
-    """Searches for the best plan of a problem.
+    """Searches for the best plan of a problem, over all micro-batch sizes that it leaves open.
 
     Args:
         planner: a name (see `planner_names`) or a planner.
@@ -68,6 +69,8 @@ def solve(
     """
     chosen = make_planner(planner) if isinstance(planner, str) else planner
     clock = budget if isinstance(budget, Budget) else Budget(budget)
+    if problem.space.micro_batch_sizes:
+        return solve_over_sizes(chosen, problem, clock, seed, progress)
     return chosen.solve(problem, clock, seed, progress)
 
 

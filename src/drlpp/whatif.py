@@ -17,9 +17,10 @@ from typing import Any, Literal
 from drlpp import units
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.plan import Assignment, Plan
-from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
+from drlpp.planners.base import Planner, PlanResult, Progress, no_progress
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
+from drlpp.solve import solve
 from drlpp.training import TrainingSetup
 
 Kind = Literal["device", "network", "link", "memory", "replace", "remove", "micro-batches"]
@@ -98,7 +99,7 @@ def what_if(
         if k and stop():
             break
         progress(change.name, k / len(all_changes), None)
-        planned.append((change, planner.solve(change.problem, Budget(budget_s), seed, no_progress)))
+        planned.append((change, solve(change.problem, planner, budget=budget_s, seed=seed)))
 
     results = [result for _, result in planned]
     for change, result in planned[1:]:
@@ -207,7 +208,7 @@ def _more_memory(problem: PlanningProblem) -> Iterator[Change]:
 def _other_microbatches(problem: PlanningProblem) -> Iterator[Change]:
     now, samples = problem.training.num_microbatches, problem.graph.samples_per_microbatch
     for number, words in ((2 * now, "twice"), (now // 2, "half")):
-        if number < 1 or problem.objective.of_one_microbatch:
+        if number < 1 or problem.objective.of_one_microbatch or problem.space.micro_batch_sizes:
             continue
         training = TrainingSetup(num_microbatches=number, optimizer=problem.training.optimizer)
         yield Change(
@@ -280,6 +281,8 @@ def _carried(plan: Plan | None, device: Mapping[int, int], problem: PlanningProb
         tuple(tuple(device[d] for d in s.devices) for s in plan.stages),
         tuple(s.recompute for s in plan.stages),
     )
+    if problem.space.micro_batch_sizes:
+        problem = problem.with_micro_batch_size(plan.graph.samples_per_microbatch)
     evaluator = Evaluator(problem)
     if not evaluator.evaluate(assignment).feasible:
         return None

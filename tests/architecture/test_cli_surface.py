@@ -5,6 +5,7 @@ import typer
 from drlpp.cli.main import app
 
 COMMON = {"--budget", "--cluster", "--num-microbatches", "--objective", "--optimizer", "--seed"}
+COMMON |= {"--global-batch", "--micro-batch-size"}
 SURFACE = {
     "plan": COMMON | {"--for", "--json", "--log-dir", "--output", "--planner", "--policy-only", "--weights"},
     "compare": COMMON | {"--html", "--json", "--planners", "--plans-dir"},

@@ -36,9 +36,9 @@ LEVEL = {
     "planners": 5,
     "agent": 6,
     "solve": 7,
-    "whatif": 7,
     "report": 7,
     "export": 7,
+    "whatif": 8,
     "bench": 8,
     "cli": 9,
 }

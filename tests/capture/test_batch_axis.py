@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from drlpp.capture import capture, capture_graph, load_model
-from drlpp.capture.batch_axis import num_samples, with_fixed_parts, with_samples
+from drlpp.capture.batch_axis import num_samples, with_batch_axis, with_samples
 from drlpp.capture.sources.model_source import Example
-from drlpp.errors import CaptureError
+from drlpp.errors import GraphError
 from drlpp.graph.generate.synthetic import chain_graph
 
 MODELS = [
@@ -23,6 +23,7 @@ MODELS = [
 def test_a_third_size_is_predicted_from_two(spec):
     graph = capture_graph(spec, batch_axis=True)
     samples = 3 * graph.samples_per_microbatch
+    assert graph.batch_axis == "linear"
     captured = capture(load_model(spec), samples=samples).graph
     scaled = graph.with_samples(samples)
     assert scaled.tensor_bytes == pytest.approx(captured.tensor_bytes)
@@ -48,7 +49,23 @@ def test_tensors_with_a_batch_axis_are_repeated_and_others_are_left_alone():
     assert num_samples(example(torch.tensor(1.0))) == 1
 
 
-def test_other_operators_at_another_size_are_refused():
-    graph = chain_graph(3)
-    with pytest.raises(CaptureError, match="other operators with 2 samples than with 1"):
-        with_fixed_parts(graph, dataclasses.replace(chain_graph(4), samples_per_microbatch=2))
+def test_other_operators_at_another_size_leave_one_size():
+    graph = with_batch_axis(chain_graph(3), dataclasses.replace(chain_graph(4), samples_per_microbatch=2))
+    assert graph.batch_axis == "none"
+    with pytest.raises(GraphError, match="has micro-batches of 1 samples only"):
+        graph.with_samples(2)
+
+
+CONTRASTIVE = """
+import torch
+
+def build():
+    return torch.nn.Linear(6, 6), [torch.ones(4, 6)], lambda out: (out @ out.T).log_softmax(0).diagonal().mean()
+"""
+
+
+def test_costs_that_grow_faster_than_the_samples_leave_one_size(tmp_path):
+    """Where samples are compared with one another, the micro-batch size is part of the loss."""
+    file = tmp_path / "model.py"
+    file.write_text(CONTRASTIVE)
+    assert capture_graph(f"{file}:build", batch_axis=True).batch_axis == "none"

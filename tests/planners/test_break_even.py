@@ -13,6 +13,7 @@ from drlpp.planners.break_even import (
     describe,
     steps_to_repay,
 )
+from drlpp.problem import SearchSpace
 from planner_cases import small_problem
 
 UNEQUAL = [["fast", "mid"], ["slow", "mid"]]
@@ -47,7 +48,7 @@ def test_data_parallelism_is_what_its_planner_finds():
     problem = step_problem(1)
     plan = DataParallel().solve(problem, Budget(1), 0).plan
     assert data_parallel_value_s(problem) == pytest.approx(plan.prediction.iteration_time_s)
-    assert data_parallel_value_s(dataclasses.replace(problem, replication=False)) == math.inf
+    assert data_parallel_value_s(dataclasses.replace(problem, space=SearchSpace(replication=False))) == math.inf
 
 
 def test_words():

@@ -15,7 +15,7 @@ from drlpp.planners.baselines.random_plans import RandomPlans, random_assignment
 from drlpp.planners.baselines.uniform import Uniform, grids, uniform_assignment, uniform_split
 from drlpp.planners.registry import PLANNERS, get_planner
 from drlpp.planners.space.op_arrays import op_arrays
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluator
 from planner_cases import chain_problem, data_file, small_problem, with_split
 
@@ -74,7 +74,7 @@ def test_data_parallel_needs_parameter_sizes():
 
 
 def test_uniform_cuts_equal_ops_evenly_in_host_order():
-    problem = dataclasses.replace(chain_problem(8, [["mid"] * 2, ["mid"] * 2]), replication=False)
+    problem = dataclasses.replace(chain_problem(8, [["mid"] * 2, ["mid"] * 2]), space=SearchSpace(replication=False))
     result = Uniform().solve(problem, Budget(1), 0)
     assert [len(s.ops) for s in result.plan.stages] == [2, 2, 2, 2]
     assert [s.devices for s in result.plan.stages] == [(0,), (1,), (2,), (3,)]

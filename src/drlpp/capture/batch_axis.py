@@ -3,7 +3,7 @@
 The model is captured twice, the second time with twice the samples. An amount that is ``a`` for n samples and ``b``
 for 2 n has the fixed part ``2 a - b``.
 
-Left out: models whose operators change with the number of samples; `CaptureError` says so.
+Left out: amounts that grow otherwise than in proportion; such a model keeps the size at which it was captured.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from drlpp.capture.sources.model_source import Example
-from drlpp.errors import CaptureError
 from drlpp.graph import Op, OpGraph, Work
+
+TOLERANCE = 1e-6
+"""Part of an amount by which it may more than double."""
 
 
 def num_samples(example: Example) -> int:
@@ -31,6 +33,8 @@ def with_samples(example: Example, samples: int) -> Example:
     Every tensor whose first dimension is the number of samples is taken to have a batch axis.
     """
     before = num_samples(example)
+    if samples == before:
+        return example
 
     def resized(value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or not value.dim() or value.shape[0] != before:
@@ -42,27 +46,27 @@ def with_samples(example: Example, samples: int) -> Example:
     )
 
 
-def with_fixed_parts(graph: OpGraph, doubled: OpGraph) -> OpGraph:
+def with_batch_axis(graph: OpGraph, doubled: OpGraph) -> OpGraph:
     """The graph with the fixed part of every amount, from the graph of twice the samples.
 
-    Raises:
-        CaptureError: the two graphs do not have the same operators.
+    A model with other operators at the other size, or with an amount that more than doubles, has no batch axis.
     """
-    if _structure(graph) != _structure(doubled):
-        names = {op.name for op in graph.ops}
-        other = next((op.name for op in doubled.ops if op.name not in names), "the edges between its operators")
-        raise CaptureError(
-            f"{graph.source or graph.name!r} has other operators with {doubled.samples_per_microbatch} samples than "
-            f"with {graph.samples_per_microbatch} (first: {other}), so a planner cannot choose its micro-batch "
-            "size: capture it at the size that you train with"
-        )
-    fixed = {
-        name: _fixed(size, doubled.tensor_bytes[name])
-        for name, size in graph.tensor_bytes.items()
-        if _fixed(size, doubled.tensor_bytes[name]) > 0
-    }
-    ops = tuple(_op(a, b) for a, b in zip(graph.ops, doubled.ops, strict=True))
-    return dataclasses.replace(graph, ops=ops, tensor_fixed_bytes=fixed)
+    if _structure(graph) != _structure(doubled) or _grows_faster(graph, doubled):
+        return dataclasses.replace(graph, batch_axis="none")
+    fixed = {name: _fixed(size, doubled.tensor_bytes[name]) for name, size in graph.tensor_bytes.items()}
+    return dataclasses.replace(
+        graph,
+        ops=tuple(_op(a, b) for a, b in zip(graph.ops, doubled.ops, strict=True)),
+        tensor_fixed_bytes={name: size for name, size in fixed.items() if size > 0},
+        batch_axis="linear",
+    )
+
+
+def _grows_faster(graph: OpGraph, doubled: OpGraph) -> bool:
+    pairs = [(size, doubled.tensor_bytes[name]) for name, size in graph.tensor_bytes.items()]
+    for a, b in zip(graph.ops, doubled.ops, strict=True):
+        pairs += [(getattr(a, part).flop, getattr(b, part).flop) for part in ("forward", "input_grad", "weight_grad")]
+    return any(after > 2 * before * (1 + TOLERANCE) for before, after in pairs)
 
 
 def _structure(graph: OpGraph) -> tuple[Any, ...]:

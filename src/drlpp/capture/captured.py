@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
-from drlpp.capture.batch_axis import with_fixed_parts, with_samples
+from drlpp.capture.batch_axis import with_batch_axis, with_samples
 from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.graph_builder import build_graph
 from drlpp.capture.loss import LossFunction
@@ -114,7 +114,7 @@ def capture_graph(spec: str, kernels: Kernels = "gpu", *, batch_axis: bool = Fal
     graph = capture(source, kernels=kernels).graph
     if not batch_axis:
         return graph
-    return with_fixed_parts(graph, capture(source, kernels=kernels, samples=2 * graph.samples_per_microbatch).graph)
+    return with_batch_axis(graph, capture(source, kernels=kernels, samples=2 * graph.samples_per_microbatch).graph)
 
 
 def capture_module(

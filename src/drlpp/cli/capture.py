@@ -24,7 +24,7 @@ def capture(model: inputs.Model, output: GraphOutput) -> None:
     check_writable(output)
     from drlpp.graph import save_graph
 
-    graph = inputs.load_graph(model)
+    graph = inputs.load_graph(model, batch_axis=True)
     save_graph(graph, output)
     flop = sum(op.forward.flop + op.input_grad.flop + op.weight_grad.flop for op in graph.ops)
     say(

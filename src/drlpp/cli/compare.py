@@ -27,6 +27,8 @@ def compare(
     seed: inputs.Seed = 0,
     objective: inputs.ObjectiveOption = "iteration-time",
     num_microbatches: inputs.NumMicrobatches = None,
+    global_batch: inputs.GlobalBatch = None,
+    micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows, with their plans, here.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a report of the best plan here.")] = None,
@@ -47,14 +49,17 @@ def compare(
     from drlpp.solve import make_planner
 
     chosen = [make_planner(n) for n in inputs.planner_list(planners)]
-    problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
+    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
+    problem = inputs.load_problem(model, cluster, objective, step)
     results = []
     for planner in chosen:
         results.append(solve_visibly(planner, problem, budget, seed))
         say(f"{planner.name}: {results[-1].status}, {results[-1].planning_time_s:.1f} s")
     if planners == "all":
         results = [r for r in results if r.status != "not-applicable"]
-    comparison = compare_results(problem, results, lower_bound(problem))
+    comparison = compare_results(
+        problem, results, min((lower_bound(variant) for variant in problem.variants), key=lambda b: b.value_s)
+    )
     out().print(comparison_table(comparison))
     if json_file:
         write_atomically(json_file, json_text(comparison.to_dict()) + "\n")

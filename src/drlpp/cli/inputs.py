@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -33,6 +33,22 @@ NumMicrobatches = Annotated[
     int | None,
     typer.Option("--num-microbatches", help="Micro-batches per step [default: two per device, at least 8].", min=1),
 ]
+GlobalBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--global-batch", help="Samples per step [default: micro-batch size x number of micro-batches].", min=1
+    ),
+]
+MicroBatchSizes = Annotated[
+    str,
+    typer.Option(
+        "--micro-batch-size",
+        metavar="N[,N...]",
+        help="Samples per micro-batch; of several, and of all that are usual if only --global-batch is given, the "
+        "planner chooses [default: those of MODEL].",
+        show_default=False,
+    ),
+]
 OptimizerName = Literal["sgd", "momentum", "adamw"]
 Optimizer = Annotated[OptimizerName, typer.Option("--optimizer", help="Decides the memory of its state.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
@@ -52,7 +68,17 @@ def planner_list(names: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def load_graph(model: str, kernels: Literal["gpu", "cpu"] = "gpu") -> OpGraph:
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """``1,2,4`` -> micro-batch sizes; none for an empty text. Raises InputError."""
+    from drlpp.errors import InputError
+
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if wrong := [word for word in words if not (word.isascii() and word.isdigit() and int(word))]:
+        raise InputError(f"--micro-batch-size is {text!r}: {wrong[0]!r} is not a whole number of at least 1")
+    return tuple(map(int, words))
+
+
+def load_graph(model: str, kernels: Literal["gpu", "cpu"] = "gpu", *, batch_axis: bool = False) -> OpGraph:
     """The operator graph of MODEL: read from a file, generated, or captured for GPUs or CPUs.
 
     Raises:
@@ -68,7 +94,7 @@ def load_graph(model: str, kernels: Literal["gpu", "cpu"] = "gpu") -> OpGraph:
     from drlpp.capture import capture_graph
 
     with err().status(f"capturing {model}"):
-        graph = capture_graph(model, kernels)
+        graph = capture_graph(model, kernels, batch_axis=batch_axis)
     say(f"captured {model}: {graph.num_ops} ops, {len(graph.edges)} edges")
     return graph
 
@@ -81,9 +107,16 @@ def is_graph_file(model: str) -> bool:
     return path.is_file() or (path.suffix in (".txt", ".json", ".gz") and ":" not in path.name)
 
 
-def load_problem(
-    model: str, cluster: str, num_microbatches: int | None, objective: ObjectiveName, optimizer: OptimizerName
-) -> PlanningProblem:
+class Step(NamedTuple):
+    """What a training step consists of, as the options tell it."""
+
+    num_microbatches: int | None
+    optimizer: OptimizerName
+    global_batch: int | None = None
+    micro_batch_sizes: str = ""
+
+
+def load_problem(model: str, cluster: str, objective: ObjectiveName, step: Step) -> PlanningProblem:
     """The planning problem of MODEL on CLUSTER, with the simulator loaded, so that budgets begin after that.
 
     The cluster is read first, since a mistake there shows at once.
@@ -94,10 +127,20 @@ def load_problem(
 
     loaded = load_cluster(cluster)
     on_cpus = all(t.preset == CPU_PRESET for t in loaded.device_types)
-    graph = load_graph(model, "cpu" if on_cpus else "gpu")
+    sizes = parse_sizes(step.micro_batch_sizes)
+    other_sizes = bool(sizes) or step.global_batch is not None
+    graph = load_graph(model, "cpu" if on_cpus else "gpu", batch_axis=other_sizes)
     problem = PlanningProblem.build(
-        graph, loaded, num_microbatches=num_microbatches, objective=objective, optimizer=optimizer
+        graph,
+        loaded,
+        num_microbatches=step.num_microbatches,
+        global_batch=step.global_batch,
+        micro_batch_sizes=sizes,
+        objective=objective,
+        optimizer=step.optimizer,
     )
+    if other_sizes and graph.batch_axis == "unknown":
+        say(f"costs of {model} are known for {graph.samples_per_microbatch} samples: taken to grow in proportion")
     _load_simulator(problem)
     return problem
 

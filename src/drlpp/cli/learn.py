@@ -150,7 +150,7 @@ def _on_problem(
 
     if emulate and reward != "measured":
         raise InputError("--emulate is a way of measuring: give --reward measured too")
-    problem = inputs.load_problem(model, cluster, num_microbatches, "iteration-time", optimizer)
+    problem = inputs.load_problem(model, cluster, "iteration-time", inputs.Step(num_microbatches, optimizer))
     config = TrainConfig(episodes=episodes, repeats=2, iterations=iterations)
     budget = Budget(float("inf") if stop_after_s is None else stop_after_s)
     with contextlib.ExitStack() as stack:

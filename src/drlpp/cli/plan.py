@@ -39,6 +39,8 @@ def plan(
     seed: inputs.Seed = 0,
     objective: inputs.ObjectiveOption = "iteration-time",
     num_microbatches: inputs.NumMicrobatches = None,
+    global_batch: inputs.GlobalBatch = None,
+    micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
     engine: Annotated[
         str | None,
@@ -69,10 +71,11 @@ def plan(
 
     chosen = make_planner(planner, log_dir=log_dir, policy_only=policy_only, weights=weights)
     restricted = Restricted(chosen, get_engine(engine)) if engine else None
-    problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
+    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
+    problem = inputs.load_problem(model, cluster, objective, step)
     result = solve_visibly(restricted or chosen, problem, budget, seed)
-    bound = lower_bound(problem)
-    data_parallel_s = data_parallel_value_s(problem)
+    bound = min((lower_bound(variant) for variant in problem.variants), key=lambda b: b.value_s)
+    data_parallel_s = min(data_parallel_value_s(variant) for variant in problem.variants)
     row = comparison_row(result, problem, bound.value_s, data_parallel_s if math.isfinite(data_parallel_s) else None)
     answer: dict[str, Any] = {
         **row.to_dict(),
@@ -80,7 +83,9 @@ def plan(
         "lower_bound_kind": bound.kind,
         "throughput_samples_per_s": None,
         "num_stages": None,
-        "num_microbatches": problem.training.num_microbatches,
+        "num_microbatches": None,
+        "micro_batch_size": None,
+        "global_batch": problem.global_batch,
         "objective": objective,
         "seed": seed,
         "break_even_steps": None,
@@ -90,6 +95,8 @@ def plan(
         prediction = result.plan.prediction
         answer["throughput_samples_per_s"] = prediction.throughput_samples_per_s if prediction else None
         answer["num_stages"] = result.plan.num_stages
+        answer["num_microbatches"] = result.plan.num_microbatches
+        answer["micro_batch_size"] = result.plan.graph.samples_per_microbatch
         value = problem.objective.value_s(prediction) if prediction else 0.0
         others = {DATA_PARALLEL: data_parallel_s}
         if "baseline_best_s" in result.breakdown:

@@ -26,6 +26,8 @@ def whatif(
     seed: inputs.Seed = 0,
     objective: inputs.ObjectiveOption = "iteration-time",
     num_microbatches: inputs.NumMicrobatches = None,
+    global_batch: inputs.GlobalBatch = None,
+    micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
     as_json: inputs.AsJson = False,
 ) -> None:
@@ -40,7 +42,9 @@ def whatif(
     from drlpp.whatif import changes, what_if
 
     chosen = make_planner(planner)
-    problem = inputs.load_problem(model, cluster, num_microbatches, objective, optimizer)
+    problem = inputs.load_problem(
+        model, cluster, objective, inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
+    )
     number = len(changes(problem)) + 1
     say(f"planning {number} variants, up to {budget:g} s each (Ctrl-C ends with those done so far)")
     limit = Budget(float("inf"))

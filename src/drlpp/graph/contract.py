@@ -48,6 +48,7 @@ def contract(graph: OpGraph, group: NDArray[np.int64], times: Mapping[str, NDArr
         source=graph.source,
         samples_per_microbatch=graph.samples_per_microbatch,
         dtype=graph.dtype,
+        batch_axis=graph.batch_axis,
     )
 
 

@@ -39,11 +39,11 @@ class Work:
     fixed_flop: float = 0.0
     fixed_bytes: float = 0.0
 
-    def scaled(self, ratio: float) -> Work:
-        """The work on `ratio` times as many samples."""
+    def scaled(self, samples: int, before: int) -> Work:
+        """The work on `samples` samples, where this is that on `before`."""
         return Work(
-            grown(self.flop, self.fixed_flop, ratio),
-            grown(self.bytes, self.fixed_bytes, ratio),
+            grown(self.flop, self.fixed_flop, samples, before),
+            grown(self.bytes, self.fixed_bytes, samples, before),
             self.fixed_flop,
             self.fixed_bytes,
         )
@@ -63,9 +63,9 @@ def total_work(works: Iterable[Work]) -> Work:
     return Work(flop, num_bytes, fixed_flop, fixed_bytes)
 
 
-def grown(amount: float, fixed: float, ratio: float) -> float:
-    """An amount for `ratio` times as many samples, where a part of it is fixed."""
-    return fixed + (amount - fixed) * ratio
+def grown(amount: float, fixed: float, samples: int, before: int) -> float:
+    """An amount for `samples` samples, where `amount` is that for `before` and a part of it is fixed."""
+    return fixed + (amount - fixed) * samples / before
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,9 +76,10 @@ class OpTimes:
     input_grad_s: float
     weight_grad_s: float = 0.0
 
-    def scaled(self, ratio: float) -> OpTimes:
-        """The times on `ratio` times as many samples. A measurement of one size does not tell which part is fixed."""
-        return OpTimes(self.forward_s * ratio, self.input_grad_s * ratio, self.weight_grad_s * ratio)
+    def scaled(self, samples: int, before: int) -> OpTimes:
+        """The times on `samples` samples, in proportion: one measurement does not tell which part is fixed."""
+        parts = (self.forward_s, self.input_grad_s, self.weight_grad_s)
+        return OpTimes(*(part * samples / before for part in parts))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +110,15 @@ class Op:
     output_bytes: float = 0.0
     times: Mapping[str, OpTimes] = dataclasses.field(default_factory=dict)
 
-    def scaled(self, ratio: float) -> Op:
-        """The op on `ratio` times as many samples."""
+    def scaled(self, samples: int, before: int) -> Op:
+        """The op on `samples` samples, where this is that on `before`."""
         return dataclasses.replace(
             self,
-            forward=self.forward.scaled(ratio),
-            input_grad=self.input_grad.scaled(ratio),
-            weight_grad=self.weight_grad.scaled(ratio),
-            output_bytes=self.output_bytes * ratio,
-            times={kind: times.scaled(ratio) for kind, times in self.times.items()},
+            forward=self.forward.scaled(samples, before),
+            input_grad=self.input_grad.scaled(samples, before),
+            weight_grad=self.weight_grad.scaled(samples, before),
+            output_bytes=self.output_bytes * samples / before,
+            times={kind: times.scaled(samples, before) for kind, times in self.times.items()},
         )
 
     def __post_init__(self) -> None:
@@ -164,6 +165,10 @@ class Edge:
         return self.dst if self.phase == "forward" else self.src
 
 
+BatchAxis = Literal["unknown", "linear", "none"]
+"""What is known of how the amounts of a graph grow with the samples of a micro-batch."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReaderTable:
     """Which ops use which items (parameters, or tensors kept for backward), as arrays.
@@ -195,6 +200,9 @@ class OpGraph:
         samples_per_microbatch: samples in the micro-batch that the costs are for.
         dtype: element type that decides the peak rate of devices.
         measured_on: device type of the database that `REFERENCE` times were taken on; empty if unknown.
+        batch_axis: ``linear``: amounts were seen at two micro-batch sizes, so their fixed parts are known; ``none``:
+            they do not grow in proportion, so the model has this one size; ``unknown``: all but the fixed parts is
+            taken to.
         given_stages: op -> stage of the split that the source carries; empty if it carries none.
 
     Raises:
@@ -211,6 +219,7 @@ class OpGraph:
     samples_per_microbatch: int = 1
     dtype: str = "float32"
     measured_on: str = ""
+    batch_axis: BatchAxis = "unknown"
     given_stages: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -267,16 +276,21 @@ class OpGraph:
         """The graph of a micro-batch of another size: amounts are ``fixed + per sample x samples``.
 
         Raises:
-            GraphError: `samples` is below 1.
+            GraphError: `samples` is below 1, or the model has one size only.
         """
         if samples == self.samples_per_microbatch:
             return self
-        ratio = samples / self.samples_per_microbatch
-        fixed = self.tensor_fixed_bytes
+        if self.batch_axis == "none":
+            raise GraphError(
+                f"graph {self.name!r} has micro-batches of {self.samples_per_microbatch} samples only: its costs do "
+                f"not grow in proportion to the samples (are samples compared with one another?): capture it with "
+                f"example inputs of {samples} samples"
+            )
+        before, fixed = self.samples_per_microbatch, self.tensor_fixed_bytes
         return dataclasses.replace(
             self,
-            ops=tuple(op.scaled(ratio) for op in self.ops),
-            tensor_bytes={t: grown(size, fixed.get(t, 0.0), ratio) for t, size in self.tensor_bytes.items()},
+            ops=tuple(op.scaled(samples, before) for op in self.ops),
+            tensor_bytes={t: grown(size, fixed.get(t, 0.0), samples, before) for t, size in self.tensor_bytes.items()},
             samples_per_microbatch=samples,
         )
 

@@ -10,6 +10,7 @@ from agent_problems import small_problem
 from drlpp.agent.decisions.device_groups import Slot
 from drlpp.agent.training.slot_moves import changed_slots
 from drlpp.agent.view.features import problem_view
+from drlpp.problem import SearchSpace
 
 START = (Slot(((0, 2),)), Slot(((1, 1),)), Slot(((2, 1),)))
 
@@ -41,7 +42,7 @@ def test_many_slots_are_reached():
 
 def test_without_replication_every_slot_keeps_one_device():
     rng = np.random.default_rng(0)
-    t = problem_view(dataclasses.replace(small_problem(), replication=False)).tables
+    t = problem_view(dataclasses.replace(small_problem(), space=SearchSpace(replication=False))).tables
     slots = (Slot(((0, 1),)), Slot(((1, 1),)))
     for _ in range(200):
         slots = changed_slots(slots, t, rng)

@@ -11,6 +11,7 @@ from drlpp.graph.readers.pipedream import read_pipedream
 from drlpp.graph.serialize import graph_from_dict, graph_to_dict
 from drlpp.planners.base import Budget
 from drlpp.planners.baselines.expert import Expert, expert_places
+from drlpp.problem import SearchSpace
 from planner_cases import chain_problem, small_problem, with_split
 
 COSTS = "forward_compute_time=1.0, backward_compute_time=2.0, activation_size=8.0, parameter_size=4.0"
@@ -60,7 +61,7 @@ def test_places():
     assert expert_places(four, 2) == [((0,), (1,)), ((0, 1), (2, 3)), ((0, 2), (1, 3))]
     assert expert_places(four, 3) == [((0,), (1,), (2,))]
     assert expert_places(four, 8) == [((0,), (0,), (1,), (1,), (2,), (2,), (3,), (3,))]
-    assert expert_places(dataclasses.replace(four, replication=False), 2) == [((0,), (1,))]
+    assert expert_places(dataclasses.replace(four, space=SearchSpace(replication=False)), 2) == [((0,), (1,))]
 
 
 def test_a_graph_without_a_split_is_told_so():

@@ -13,7 +13,7 @@ from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.planners.local_search.annealing import Annealing
 from drlpp.planners.local_search.load_annealing import anneal_exactly
 from drlpp.planners.space.op_arrays import op_arrays
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluator
 from planner_cases import all_chain_splits, chain_problem, levels_cluster, profile, small_cluster, small_problem
 
@@ -204,7 +204,7 @@ def test_bound_is_below_exhaustive_search(seed, replicate):
     problem = small_problem(
         seed, HOSTS[seed % 3 if seed % 3 != 1 else 0], num_ops=5, chain=seed % 2 == 0, link="500MB/s"
     )
-    problem = dataclasses.replace(problem, replication=replicate)
+    problem = dataclasses.replace(problem, space=SearchSpace(replication=replicate))
     evaluator = Evaluator(problem)
     best = min(evaluator.bottleneck_s(plan) for plan in all_chain_splits(problem, replicate=replicate))
     assert lower_bound(problem).value_s <= best * (1 + 1e-9)

@@ -21,7 +21,7 @@ from drlpp.planners.local_search.moves import (
 )
 from drlpp.planners.local_search.stage_annealing import anneal_labels, arc_arrays, make_slots
 from drlpp.planners.space.op_arrays import op_arrays
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluator
 from planner_cases import data_file, levels_cluster, profile, small_cluster, small_problem
 
@@ -95,7 +95,7 @@ def test_a_device_may_join_any_stage():
     found = {plan.devices for _ in range(200) if (plan := change_replica(problem, start, rng)) is not None}
     assert ((0,), (1, 0)) in found  # joins, though it runs the other stage
     assert ((1,), (1,)) in found  # takes the place of another
-    alone = dataclasses.replace(problem, replication=False)
+    alone = dataclasses.replace(problem, space=SearchSpace(replication=False))
     for _ in range(50):
         assert {len(group) for group in change_replica(alone, start, rng).devices} == {1}
 

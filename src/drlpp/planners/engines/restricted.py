@@ -30,7 +30,7 @@ from drlpp.plan import Assignment, Provenance
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
 from drlpp.planners.engines.cut_points import block_graph, block_of_op
 from drlpp.planners.engines.engine import Engine
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluation, Evaluator
 from drlpp.training import TrainingSetup
 
@@ -204,7 +204,7 @@ def _one_copy(problem: PlanningProblem, blocks: OpGraph, ranks: Ranks) -> Planni
         num_microbatches=problem.training.num_microbatches // len(ranks[0]), optimizer=problem.training.optimizer
     )
     cluster = problem.cluster.subset([_slowest(problem, group) for group in ranks])
-    return PlanningProblem(blocks, cluster, training, problem.objective, replication=False)
+    return PlanningProblem(blocks, cluster, training, problem.objective, SearchSpace(replication=False))
 
 
 def _rank_groups(problem: PlanningProblem, engine: Engine) -> Iterator[Ranks]:

@@ -96,7 +96,7 @@ def model_of(plan: Plan, seed: int) -> tuple[CapturedModel, Callable[[], nn.Modu
             "(--emulate), or plan for timm:NAME, transformers:CLASS or FILE.py:callable"
         )
     model = load_model(source)
-    captured = capture(model, seed=seed)
+    captured = capture(model, seed=seed, samples=plan.graph.samples_per_microbatch)
     _check_same(plan.graph, captured.graph)
     return captured, lambda: model.make().module
 
