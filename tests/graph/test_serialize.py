@@ -1,12 +1,13 @@
 """Graphs as JSON."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from drlpp.errors import GraphError
-from drlpp.graph import Edge, Op, OpGraph, graph_from_dict, graph_hash, graph_to_dict, save_graph
+from drlpp.graph import Edge, Op, OpGraph, Work, graph_from_dict, graph_hash, graph_to_dict, save_graph
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.graph.readers import read_graph
 
@@ -58,3 +59,18 @@ def test_a_missing_key_is_named():
     del good["tensor_bytes"]
     with pytest.raises(GraphError, match="'tensor_bytes' is missing"):
         graph_from_dict(good)
+
+
+def test_fixed_parts_and_the_batch_axis_are_kept():
+    graph = OpGraph(
+        name="g",
+        ops=(Op(name="a", kind="k", forward=Work(4.0, 6.0, 0.0, 2.0), weight_grad=Work(1.0), saved=("x",)),),
+        edges=(),
+        tensor_bytes={"x": 4.0},
+        tensor_fixed_bytes={"x": 1.0},
+        batch_axis="linear",
+    )
+    entry = graph_to_dict(graph)
+    assert entry["ops"][0]["fixed"] == {"forward": [0.0, 2.0]}
+    assert graph_from_dict(json.loads(json.dumps(entry))) == graph
+    assert graph_hash(graph) != graph_hash(dataclasses.replace(graph, batch_axis="none"))

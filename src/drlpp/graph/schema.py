@@ -27,7 +27,7 @@ TimesTriple = Annotated[tuple[Amount, Amount, Amount], Strict(False)]
 
 @with_config(_STRICT)
 class OpEntry(TypedDict):
-    """An op; what is left out has the default of `drlpp.graph.Op`."""
+    """An op; what is left out has the default of `drlpp.graph.Op`. `fixed` is the fixed part of the work of a pass."""
 
     name: str
     kind: str
@@ -36,6 +36,7 @@ class OpEntry(TypedDict):
     forward: NotRequired[WorkPair]
     input_grad: NotRequired[WorkPair]
     weight_grad: NotRequired[WorkPair]
+    fixed: NotRequired[dict[Literal["forward", "input_grad", "weight_grad"], WorkPair]]
     params: NotRequired[list[str]]
     saved: NotRequired[list[str]]
     output_bytes: NotRequired[Amount]
@@ -69,6 +70,8 @@ class GraphFile(TypedDict):
     edges: list[EdgeEntry]
     tensor_bytes: dict[str, Amount]
     param_bytes: NotRequired[dict[str, Amount]]
+    tensor_fixed_bytes: NotRequired[dict[str, Amount]]
+    batch_axis: NotRequired[Literal["unknown", "linear", "none"]]
     given_stages: NotRequired[dict[str, int]]
 
 

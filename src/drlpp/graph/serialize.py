@@ -29,6 +29,8 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
             work: Work = getattr(op, part)
             if work.flop or work.bytes:
                 entry[part] = [work.flop, work.bytes]
+        if fixed := {part: [w.fixed_flop, w.fixed_bytes] for part, w in _fixed_work(op)}:
+            entry["fixed"] = fixed
         if op.params:
             entry["params"] = list(op.params)
         if op.saved:
@@ -48,7 +50,11 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
         if e.transfer_s is not None:
             entry["transfer_s"] = e.transfer_s
         edges.append(entry)
-    given = {"given_stages": dict(graph.given_stages)} if graph.given_stages else {}
+    given: dict[str, Any] = {"given_stages": dict(graph.given_stages)} if graph.given_stages else {}
+    if graph.tensor_fixed_bytes:
+        given["tensor_fixed_bytes"] = dict(graph.tensor_fixed_bytes)
+    if graph.batch_axis != "unknown":
+        given["batch_axis"] = graph.batch_axis
     return given | {
         "schema_version": SCHEMA_VERSION,
         "format": "drlpp-graph",
@@ -62,6 +68,11 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
         "tensor_bytes": dict(graph.tensor_bytes),
         "param_bytes": dict(graph.param_bytes),
     }
+
+
+def _fixed_work(op: Op) -> list[tuple[str, Work]]:
+    works = [(part, getattr(op, part)) for part in _WORK]
+    return [(part, work) for part, work in works if work.fixed_flop or work.fixed_bytes]
 
 
 def graph_hash(graph: OpGraph) -> str:
@@ -86,9 +97,10 @@ def graph_from_dict(data: object, where: str = "graph") -> OpGraph:
 
 def _op_from_dict(entry: Mapping[str, Any]) -> Op:
     values = dict(entry)
+    fixed = values.pop("fixed", {})
     for part in _WORK:
         if part in values:
-            values[part] = Work(*values[part])
+            values[part] = Work(*values[part], *fixed.get(part, ()))
     for key in ("members", "params", "saved"):
         if key in values:
             values[key] = tuple(values[key])
