@@ -45,6 +45,7 @@ class IncrementalLoads {
   double cost_of_move(Int op, Int stage);
   // Sums everything anew from the labels; after many moves, so that rounding errors do not grow.
   void refresh();
+  Int moves_since_refresh() const { return moves_; }
   void refresh_when_due() {
     if (moves_ >= REFRESH_AFTER) refresh();
   }
