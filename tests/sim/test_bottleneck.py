@@ -37,7 +37,7 @@ def literal_loads(problem: PlanningProblem, assignment: Assignment) -> dict[int,
             for q in others:
                 seconds = message.transfer_s
                 if seconds is None:
-                    seconds = transfer_s(cluster, src, q, message.bytes)
+                    seconds = transfer_s(cluster.path(src, q), message.bytes)
                 times = 2 if message.requires_grad and message.phase == "forward" else 1
                 load[q] += times * seconds / period
                 if message.transfer_s is None:

@@ -76,6 +76,10 @@ class Link:
             raise ClusterError(f"a link's latency is {self.latency_s} s: it must not be negative")
 
 
+NO_LINK = Link(bandwidth=1e30)
+"""What joins devices that need no channel: a device with itself, and the devices of a host or cluster of one."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """A machine: names of the types of its devices, the link between them, and its network port.
@@ -165,7 +169,7 @@ class Cluster:
         """The channel from one device to another: the host's link, or the smaller port and both latencies."""
         a, b = self.hosts[self.devices[src].host], self.hosts[self.devices[dst].host]
         if a is b:
-            return a.link if src != dst and a.link else Link(bandwidth=1e30)
+            return a.link if src != dst and a.link else NO_LINK
         if a.network is None or b.network is None:  # excluded at construction
             raise ClusterError(f"hosts {a.name!r} and {b.name!r} are not connected")
         return Link(
@@ -189,8 +193,8 @@ class Cluster:
 
     @functools.cached_property
     def bandwidth(self) -> NDArray[np.float64]:
-        """``[num_devices, num_devices]`` bytes per second of `path` (1e30 on the diagonal)."""
-        return self._device_table(self.host_bandwidth, 1e30)
+        """``[num_devices, num_devices]`` bytes per second of `path` (that of `NO_LINK` on the diagonal)."""
+        return self._device_table(self.host_bandwidth, NO_LINK.bandwidth)
 
     @functools.cached_property
     def latency_s(self) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from drlpp.cost import StageCosts, all_reduce_s
+from drlpp.cost import StageCosts, all_reduce_s, wire_s
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan, TraceEvent, validate
 from drlpp.problem import PlanningProblem
@@ -99,8 +99,8 @@ class PacedNetwork:
         channel = [("channel", src * self._cluster.num_devices + dst)]
         if message.transfer_s is not None:
             return self._occupy(channel, message.transfer_s, 0.0)
-        seconds = message.bytes / path.bandwidth
-        return self._occupy(channel if a == b else [("out", a), ("in", b)], seconds, path.latency_s)
+        ports = [("out", a), ("in", b)]
+        return self._occupy(channel if a == b else ports, wire_s(path, message.bytes), path.latency_s)
 
     def backward_done(self, stage: int) -> None:
         """A backward pass of a stage has ended on this rank; the last one of a group starts its all-reduce."""

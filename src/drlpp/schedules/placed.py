@@ -14,14 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cluster import Cluster, Link
+from drlpp.cluster import NO_LINK, Cluster
 from drlpp.cost import StageCosts, all_reduce_s
 from drlpp.errors import ScheduleError
 from drlpp.schedules.gradients import Devices, gradient_groups, resident_and_optimizer, share_of_parameters
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
-_NO_LINK = Link(bandwidth=1e30)
 
 
 class PlacedStages(NamedTuple):
@@ -153,8 +152,8 @@ def place_stages(
 
     host_of, host = np.unique(cluster.host_index[used], return_inverse=True)
     hosts = [cluster.hosts[h] for h in host_of]
-    links = [h.link or _NO_LINK for h in hosts]
-    ports = [h.network or _NO_LINK for h in hosts]
+    links = [h.link or NO_LINK for h in hosts]
+    ports = [h.network or NO_LINK for h in hosts]
     num_used = len(used)
     if (seconds >= 0).any():
         local, width = np.arange(num_used), num_used

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cluster import Link
+from drlpp.cluster import NO_LINK
 from drlpp.cost.stage_costs import OPTIMIZER_PASSES
 from drlpp.errors import ScheduleError
 from drlpp.graph.stages import check_partition
@@ -83,8 +83,8 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
             readers[p].append(i)
     passes = OPTIMIZER_PASSES[problem.training.optimizer]
     bandwidth = [d.type.memory_bandwidth for d in cluster.devices]
-    links = [host.link or Link(bandwidth=1e30) for host in cluster.hosts]
-    ports = [host.network or Link(bandwidth=1e30) for host in cluster.hosts]
+    links = [host.link or NO_LINK for host in cluster.hosts]
+    ports = [host.network or NO_LINK for host in cluster.hosts]
     saver_off, saver = offset_rows(savers)
     reader_off, reader = offset_rows(list(readers.values()))
     return ProblemArrays(

@@ -7,15 +7,15 @@ from collections import defaultdict
 
 import numpy as np
 
-from drlpp.cost import StageCosts, all_reduce_s, op_times, stage_costs
+from drlpp.cost import StageCosts, all_reduce_s, op_times, stage_costs, wire_s
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.plan.trace import TraceKind
-from drlpp.schedules import gradient_groups, place_stages, resident_and_optimizer, share_of_parameters
+from drlpp.schedules import gradient_groups, resident_and_optimizer, share_of_parameters
 from drlpp.schedules.memory import RETURNS_KEPT
-from drlpp.sim.bottleneck import device_loads
 from drlpp.sim.simulation import Simulation, Transfer
+from drlpp.sim.steady_loads import steady_loads_s
 
 _END_OF_ACTION, _ALL_REDUCE = 0, 1  # priorities
 
@@ -255,13 +255,11 @@ class _Iteration:
         latency = 0.0
         if message.transfer_s is not None:
             seconds = message.transfer_s
-        elif a is b:
-            path = self.cluster.path(src, dst)
-            seconds, latency = message.bytes / path.bandwidth, path.latency_s
         else:
             path = self.cluster.path(src, dst)
-            seconds, latency = message.bytes / path.bandwidth, path.latency_s
-            resources = (f"host {a.name} out", f"host {b.name} in")
+            seconds, latency = wire_s(path, message.bytes), path.latency_s
+            if a is not b:
+                resources = (f"host {a.name} out", f"host {b.name} in")
         start = max(time, *(self.resource_free_s[r] for r in resources))
         end = start + seconds
         self._occupy(resources, start, end)
@@ -316,18 +314,11 @@ class _Iteration:
         peak = [max(size for _, size in line) for line in self.memory]
         excess = np.array(peak) - self.cluster.memory_bytes
         samples = plan.graph.samples_per_microbatch * plan.num_microbatches
-        placed = place_stages(
-            self.costs,
-            self.cluster,
-            [stage.devices for stage in plan.stages],
-            plan.num_microbatches,
-            [stage.recompute for stage in plan.stages],
-        )
         return Simulation(
             plan=plan,
             prediction=Prediction(
                 iteration_time_s=iteration,
-                bottleneck_s=float(device_loads(placed).max()),
+                bottleneck_s=float(steady_loads_s(plan, self.costs).max()),
                 throughput_samples_per_s=samples / iteration if iteration else float("inf"),
                 peak_memory_bytes=tuple(peak),
                 bubble_fraction=tuple(

@@ -29,9 +29,7 @@ double all_reduce_s(const Links& links, const Counts& devices_on, double num_byt
     latency_s = std::max(latency_s, links.port_latency_s[h]);
     if (n > 1) inside = std::max(inside, ring_s(n, num_bytes, links.link_bandwidth[h], links.link_latency_s[h]));
   }
-  if (hosts < 2) return inside;
-  return inside + 2 * (hosts - 1) / static_cast<double>(hosts) * num_bytes / bandwidth +
-         static_cast<double>(2 * (hosts - 1)) * (2 * latency_s);
+  return hosts < 2 ? inside : inside + ring_s(hosts, num_bytes, bandwidth, 2 * latency_s);
 }
 
 }  // namespace drlpp

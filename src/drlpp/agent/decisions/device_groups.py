@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from drlpp.agent.view.device_classes import Floats, Ints, Tables
 from drlpp.agent.view.features import Profile, log_ratio
+from drlpp.cluster import NO_LINK
 
 Bools = NDArray[np.bool_]
 
@@ -238,7 +239,7 @@ class SlotState:
         source = np.where(c.joins, self._before_class[:, None], self._open_class[:, None])
         has_source = source >= 0
         live_in = np.interp(start, p.work, p.narrow) * has_source
-        bandwidth = np.where(has_source, t.bandwidth[np.maximum(source, 0), k], 1e30)
+        bandwidth = np.where(has_source, t.bandwidth[np.maximum(source, 0), k], NO_LINK.bandwidth)
         same_host = ~self._spans & has_source & (t.host[np.maximum(source, 0)] == t.host[k])
         window_params = p.at(p.params, end) - p.at(p.params, start)
         window_resident = p.at(p.resident, end) - p.at(p.resident, start)

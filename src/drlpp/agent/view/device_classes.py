@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cluster import NO_LINK
 from drlpp.problem import PlanningProblem
 
 Floats = NDArray[np.float64]
@@ -43,8 +44,8 @@ class Tables:
         twins_before: ``[H, H]`` for each host, the ones before it that are like it.
         memory: ``[C]`` bytes of one device.
         bandwidth, latency_s: ``[C, C]`` between devices of two classes (on the diagonal: two devices of the class).
-        port_bandwidth: ``[C]`` bytes per second of the host's network port (1e30 if there is none).
-        link_bandwidth: ``[C]`` bytes per second of the host's internal link (1e30 if there is none).
+        port_bandwidth: ``[C]`` bytes per second of the host's network port (that of `NO_LINK` if there is none).
+        link_bandwidth: ``[C]`` bytes per second of the host's internal link (that of `NO_LINK` if there is none).
         microbatches: per step.
         may_replicate: stages may run on several devices.
         ideal_s: seconds per micro-batch if all devices shared the work perfectly.
@@ -160,8 +161,8 @@ def build_tables(problem: PlanningProblem) -> Tables:
         memory=cluster.memory_bytes[first],
         bandwidth=bandwidth,
         latency_s=latency,
-        port_bandwidth=np.array([h.network.bandwidth if h.network else 1e30 for h in hosts]),
-        link_bandwidth=np.array([h.link.bandwidth if h.link else 1e30 for h in hosts]),
+        port_bandwidth=np.array([(h.network or NO_LINK).bandwidth for h in hosts]),
+        link_bandwidth=np.array([(h.link or NO_LINK).bandwidth for h in hosts]),
         microbatches=problem.training.num_microbatches,
         may_replicate=problem.may_replicate,
         ideal_s=float(1.0 / (speed * size).sum()),

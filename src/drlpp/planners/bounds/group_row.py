@@ -38,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
+from drlpp.cost.collectives import ring_s
 from drlpp.graph import OpGraph
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.decision_diagram import TOLERANCE, Hold, Row, find_sets, overlap
@@ -344,7 +345,7 @@ def exchange_s_per_byte(cluster: Cluster) -> NDArray[np.float64]:
         for n in range(1, min(r, largest) + 1):
             h = -(-r // n)
             if h <= hosts:
-                choices.append(2 * (n - 1) / n / link + 2 * (h - 1) / h / port)
+                choices.append(ring_s(n, 1.0, link, 0.0) + ring_s(h, 1.0, port, 0.0))
         out[r] = min(choices, default=0.0)
     return np.minimum.accumulate(out[::-1])[::-1]
 

@@ -32,7 +32,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from drlpp.cluster import Cluster
+from drlpp.cluster import NO_LINK, Cluster
 from drlpp.graph import OpGraph
 from drlpp.graph.coarsen import coarsen
 from drlpp.plan.assignment import Assignment
@@ -66,7 +66,7 @@ def cluster_levels(cluster: Cluster) -> tuple[Level, ...]:
     links = [h.link.bandwidth for h in cluster.hosts if h.link is not None and len(h.devices) > 1]
     ports = [h.network.bandwidth for h in cluster.hosts if h.network is not None and h.devices]
     if len(sizes) == 1:
-        return (Level(sizes[0], min(links, default=1e30)),)
+        return (Level(sizes[0], min(links, default=NO_LINK.bandwidth)),)
     inner = math.gcd(*sizes)
     outer = Level(cluster.num_devices // inner, min(ports))
     return (outer,) if inner == 1 else (Level(inner, min(links)), outer)

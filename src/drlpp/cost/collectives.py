@@ -1,0 +1,36 @@
+"""Seconds of gradient all-reduces: the only Python place of this price (compiled: src/native/cost/collectives.h).
+
+A ring inside a host: 2 (n - 1) steps, each of 1 / n of the bytes. Over hosts a hierarchical one: reduce-scatter inside
+each host, a ring between the hosts through the ports (which carry the whole gradient of the host), all-gather inside.
+Source: Thakur et al., IJHPCA 2005.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from drlpp.cluster import Cluster
+
+
+def ring_s(n: int, num_bytes: float, bandwidth: float, latency_s: float) -> float:
+    """Seconds of a ring all-reduce of `num_bytes` over n members."""
+    return 2 * (n - 1) / n * num_bytes / bandwidth + 2 * (n - 1) * latency_s
+
+
+def all_reduce_s(cluster: Cluster, devices: Sequence[int], num_bytes: float) -> float:
+    """Seconds of an all-reduce of `num_bytes` over `devices` on an idle network."""
+    if len(devices) < 2 or num_bytes == 0:
+        return 0.0
+    per_host = Counter(cluster.devices[d].host for d in devices)
+    inside = max(_inside_s(cluster, host, n, num_bytes) for host, n in per_host.items())
+    if len(per_host) == 1:
+        return inside
+    ports = [port for h in per_host if (port := cluster.hosts[h].network) is not None]
+    bandwidth, latency_s = min(port.bandwidth for port in ports), max(port.latency_s for port in ports)
+    return inside + ring_s(len(per_host), num_bytes, bandwidth, 2 * latency_s)
+
+
+def _inside_s(cluster: Cluster, host: int, n: int, num_bytes: float) -> float:
+    link = cluster.hosts[host].link
+    return ring_s(n, num_bytes, link.bandwidth, link.latency_s) if n > 1 and link is not None else 0.0

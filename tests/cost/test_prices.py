@@ -1,0 +1,88 @@
+"""Every price stands once in Python and once in C++: the two are equal, and nobody else has a formula of his own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cost import all_reduce_s, transfer_s
+from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.native import library
+from drlpp.problem import PlanningProblem
+from drlpp.schedules import place_stages
+
+SRC = Path(__file__).parents[2] / "src"
+BEING_PORTED = {"drlpp/sim/incremental.py"}
+LINKS = st.builds(Link, bandwidth=st.floats(1e6, 1e12), latency_s=st.floats(0.0, 1e-3))
+SIZES = st.floats(1.0, 1e11)
+
+
+@given(path=LINKS, num_bytes=SIZES)
+def test_a_transfer_costs_the_same_in_both_languages(path, num_bytes):
+    assert library.transfer_s(path.bandwidth, path.latency_s, num_bytes) == transfer_s(path, num_bytes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    hosts=st.lists(st.tuples(st.integers(1, 5), LINKS, LINKS), min_size=1, max_size=4),
+    num_bytes=SIZES,
+    data=st.data(),
+)
+def test_an_all_reduce_costs_the_same_in_both_languages(hosts, num_bytes, data):
+    device = DeviceType(name="d", memory_bytes=10**12)
+    cluster = Cluster(
+        "c",
+        (device,),
+        tuple(
+            Host(name=f"h{i}", devices=("d",) * n, link=link, network=port) for i, (n, link, port) in enumerate(hosts)
+        ),
+    )
+    everybody = tuple(range(cluster.num_devices))
+    placed = place_stages(
+        PlanningProblem.build(chain_graph(1), cluster).stage_costs(np.zeros(1, dtype=np.int64), 1),
+        cluster,
+        (everybody,),
+        1,
+    )
+    members = sorted(data.draw(st.sets(st.sampled_from(everybody), min_size=1)))
+    devices_on = np.bincount(cluster.host_index[members], minlength=len(hosts))
+    compiled = library.all_reduce_s(placed, devices_on, num_bytes)
+    assert compiled == pytest.approx(all_reduce_s(cluster, members, num_bytes), rel=1e-15)
+
+
+def test_other_numbers_of_hosts_are_refused():
+    cluster = Cluster("c", (DeviceType(name="d", memory_bytes=1),), (Host(name="h", devices=("d",)),))
+    costs = PlanningProblem.build(chain_graph(1), cluster).stage_costs(np.zeros(1, dtype=np.int64), 1)
+    placed = place_stages(costs, cluster, ((0,),), 1)
+    with pytest.raises(ValueError, match="devices_on has 2 elements: it needs 1"):
+        library.all_reduce_s(placed, np.ones(2, dtype=np.int64), 1.0)
+
+
+def written_in(pattern: str, suffixes: tuple[str, ...]) -> set[str]:
+    """Files whose code, without comments, has a pattern."""
+    found = set()
+    for path in SRC.rglob("*"):
+        if path.suffix in suffixes:
+            code = re.sub(r'"""(.|\n)*?"""|#[^\n]*|//[^\n]*', "", path.read_text())
+            if re.search(pattern, code):
+                found.add(path.relative_to(SRC).as_posix())
+    return found
+
+
+def test_the_ring_is_written_once_in_each_language():
+    ring = r"2(\.0)? \* \(\w+ - 1\) / "
+    assert written_in(ring, (".py",)) - BEING_PORTED == {"drlpp/cost/collectives.py"}
+    assert written_in(ring, (".h", ".cpp")) == {"native/cost/collectives.h"}
+
+
+def test_bytes_are_divided_by_a_bandwidth_once_in_each_language():
+    transfer = r"bytes(\[\w+\])? / [\w.\->]*bandwidth|size / [\w.\->]*bandwidth"
+    prices = {"drlpp/cost/collectives.py", "drlpp/cost/links.py", "drlpp/cost/op_times.py"}  # the last one: of memory
+    assert written_in(transfer, (".py",)) - BEING_PORTED == prices
+    assert written_in(transfer, (".h", ".cpp")) == {"native/cost/collectives.h", "native/cost/links.h"}
