@@ -13,6 +13,7 @@ from drlpp.capture.batch_axis import with_batch_axis, with_samples
 from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.graph_builder import build_graph
 from drlpp.capture.loss import LossFunction
+from drlpp.capture.module_call import ModuleCall
 from drlpp.capture.sources.fake_parameters import is_hollow
 from drlpp.capture.sources.load import load_model
 from drlpp.capture.sources.model_source import ModelSource, as_call
@@ -40,6 +41,7 @@ class CapturedModel:
         graph: the operator graph; `Op.members` are names of fx nodes, tensors are named by the fx node they come from.
         module: the computation, in training mode, with the parameters (hollow ones, if captured without values).
         op_of_node: fx node name -> op name, for every ``call_function``.
+        call: how the user's module was called.
         inputs: names of the placeholders, in order.
         example_inputs: placeholder -> tensor of the example micro-batch (first dimension = samples).
         loss: name of the fx node that gives the loss.
@@ -56,6 +58,7 @@ class CapturedModel:
     graph: OpGraph
     module: fx.GraphModule
     op_of_node: Mapping[str, str]
+    call: ModuleCall
     inputs: tuple[str, ...]
     example_inputs: Mapping[str, torch.Tensor]
     loss: str
@@ -93,7 +96,7 @@ def capture(
     example = source.build(device=device, seed=seed)
     if samples is not None:
         example = with_samples(example, samples)
-    exported = export_module(example.module, example.args, example.kwargs, example.loss_fn)
+    exported = export_module(example.module.train(), example.args, example.kwargs, example.loss_fn)
     return _captured(exported, source.name, source.spec, kernels, has_values=device == "cpu")
 
 
@@ -137,7 +140,7 @@ def capture_module(
         CaptureError: the module cannot be captured.
     """
     args, kwargs = as_call(example_inputs)
-    exported = export_module(module, args, kwargs, loss_fn)
+    exported = export_module(module.train(), args, kwargs, loss_fn)
     has_values = not any(is_hollow(p) for p in module.parameters())
     return _captured(exported, type(module).__name__, source, kernels, has_values=has_values)
 
@@ -149,6 +152,7 @@ def _captured(exported: ExportedModel, name: str, source: str, kernels: Kernels,
         graph=graph,
         module=module,
         op_of_node=op_of_node,
+        call=exported.call,
         inputs=tuple(n.name for n in module.graph.nodes if n.op == "placeholder"),
         example_inputs=exported.example_inputs,
         loss=exported.loss,

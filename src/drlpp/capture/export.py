@@ -28,6 +28,7 @@ from torch.distributions import Distribution
 
 from drlpp.capture.failures import capture_error
 from drlpp.capture.loss import LossFunction, ModelWithLoss, takes_target
+from drlpp.capture.module_call import ModuleCall, entries_of
 from drlpp.errors import CaptureError
 
 _MODEL = "model"
@@ -47,9 +48,10 @@ class ExportedModel:
 
     Attributes:
         module: its graph has placeholders (the tensors of the micro-batch), ``get_attr`` (one per parameter, buffer or
-            constant), ``call_function`` (ATen operators, ``operator.getitem``) and one output, the loss.
+            constant), ``call_function`` (ATen operators, ``operator.getitem``) and one output: the loss, or `results`.
+        call: how the module was called.
         example_inputs: placeholder name -> tensor of the example micro-batch.
-        loss: name of the fx node that gives the loss.
+        results: names of the fx nodes of all outputs; the loss comes first.
         no_grad: names of the fx nodes that run without gradient recording.
         no_autocast: names of the fx nodes that must not run under an autocast from outside.
         autocast: fx node name -> (device type, dtype, enabled, cache) of the autocast region that it runs in.
@@ -57,12 +59,18 @@ class ExportedModel:
     """
 
     module: fx.GraphModule
+    call: ModuleCall
     example_inputs: Mapping[str, torch.Tensor]
-    loss: str
+    results: tuple[str, ...]
     no_grad: frozenset[str]
     no_autocast: frozenset[str]
     autocast: Mapping[str, tuple[Any, ...]]
     aliases: Mapping[str, str]
+
+    @property
+    def loss(self) -> str:
+        """Name of the fx node that gives the loss."""
+        return self.results[0]
 
 
 def export_module(
@@ -70,13 +78,20 @@ def export_module(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     loss_fn: LossFunction | None = None,
+    wrapper: ModelWithLoss | None = None,
 ) -> ExportedModel:
-    """Exports `model` with its loss on one micro-batch. The module is left in training mode.
+    """Exports `model` with its loss on one micro-batch, in the modes that it is in.
+
+    Args:
+        model: the user's module.
+        args, kwargs: of the call; the target of the loss is the last one.
+        loss_fn: see `drlpp.capture.loss`.
+        wrapper: what is exported: the model and its loss; None makes it. It may return several tensors.
 
     Raises:
         CaptureError: the module cannot be exported; the message names the construct and the module.
     """
-    wrapped = ModelWithLoss(model.train(), loss_fn)
+    wrapped = ModelWithLoss(model, loss_fn) if wrapper is None else wrapper
     given, named = _by_name(model, _cloned(tuple(args)), _cloned(dict(kwargs)), loss_fn)
     try:
         with _exporting():
@@ -96,10 +111,17 @@ def export_module(
             "example, as tensors, tuples, lists and dicts"
         )
     inputs = {tidy.copy_of[n].name: leaf for n, leaf in zip(placeholders, leaves, strict=True) if n in tidy.copy_of}
+    names = [tidy.copy_of[n].name if n in tidy.copy_of else n.name for n in placeholders]
     return ExportedModel(
         module=tidy.module,
+        call=ModuleCall(
+            module=model,
+            loss_fn=loss_fn,
+            entries=entries_of(given, named, names),
+            modes={name: part.training for name, part in model.named_modules()},
+        ),
         example_inputs=inputs,
-        loss=tidy.loss,
+        results=tidy.results,
         no_grad=frozenset(tidy.no_grad),
         no_autocast=frozenset(tidy.no_autocast),
         autocast=tidy.autocast,
@@ -190,8 +212,9 @@ class _Tidied:
         self._attributes: dict[str, fx.Node] = {}
         self._outputs_of: dict[Any, list[fx.Node]] = {}
         result = self._walk(raw, raw.graph, _Mode(grad=True, autocast=None))
-        self.loss = result[0].name
-        self._graph.output(result[0])
+        values = [self._computed(node) for node in result]
+        self.results = tuple(node.name for node in values)
+        self._graph.output(values[0] if len(values) == 1 else tuple(values))
         self._graph.eliminate_dead_code()
         kept = {n.name for n in self._graph.nodes}
         self.no_grad &= kept
@@ -239,6 +262,14 @@ class _Tidied:
         for placeholder, given in zip(inputs, arguments[num_settings + 1 :], strict=True):
             self.copy_of[placeholder] = self._of(given)
         self._outputs_of[node] = self._walk(inner, inner.graph, mode)
+
+    def _computed(self, node: fx.Node) -> fx.Node:
+        """A result as the value of an op: a module may return an input or a parameter as it is."""
+        if node.op == "call_function":
+            return node
+        alias = self._graph.call_function(torch.ops.aten.alias.default, (node,))
+        alias.meta = dict(node.meta)
+        return alias
 
     def _of(self, node: Any) -> fx.Node:
         if isinstance(node, fx.Node):

@@ -12,6 +12,8 @@ from drlpp.errors import CaptureError
 
 LossFunction = Callable[..., torch.Tensor]
 """``loss_fn(output)`` or ``loss_fn(output, target)``; see `takes_target`."""
+LOSS = "criterion"
+"""Names of the loss function's parameters and buffers begin with it."""
 
 
 class ModelWithLoss(torch.nn.Module):
@@ -20,10 +22,15 @@ class ModelWithLoss(torch.nn.Module):
     def __init__(self, model: torch.nn.Module, loss_fn: LossFunction | None) -> None:
         super().__init__()
         self.model = model
-        self.criterion = loss_fn
+        self.criterion = loss_fn  # under the name LOSS
         self._takes_target = loss_fn is not None and takes_target(loss_fn)
 
-    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output, targets = self.call_model(args, kwargs)
+        return self.loss_of(output, targets)
+
+    def call_model(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[Any]]:
+        """The output of the model, and the target of the loss, if it takes one."""
         targets = []
         if self._takes_target:
             if kwargs:
@@ -32,18 +39,27 @@ class ModelWithLoss(torch.nn.Module):
             else:
                 *args, target = args  # type: ignore[assignment]
                 targets = [target]
-        output = self.model(*args, **kwargs)
+        return self.model(*args, **kwargs), targets
+
+    def loss_of(self, output: Any, targets: list[Any]) -> torch.Tensor:
+        """The scalar loss. Raises CaptureError if there is none."""
         if self.criterion is not None:
             return _scalar(self.criterion(output, *targets), "the loss function")
         if isinstance(output, torch.Tensor):
             return _scalar(output, "the module")
-        loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-        if not isinstance(loss, torch.Tensor):
+        loss = loss_in(output)
+        if loss is None:
             raise CaptureError(
                 f"the module returns {type(output).__name__} without a loss: return the scalar loss, an object with "
                 "`.loss`, or give a loss_fn(output)"
             )
         return _scalar(loss, "the module")
+
+
+def loss_in(output: Any) -> torch.Tensor | None:
+    """The loss that an output of a module carries: ``output["loss"]`` or ``output.loss``."""
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    return loss if isinstance(loss, torch.Tensor) else None
 
 
 def takes_target(loss_fn: LossFunction) -> bool:

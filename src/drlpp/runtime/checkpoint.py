@@ -123,7 +123,7 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 def _model_content(pipeline: Pipeline) -> dict[str, torch.Tensor]:
     """What is stored of the model: tensors that are loaded in place, and the steps done."""
-    own: Mapping[str, torch.Tensor] = pipeline.state_dict()
+    own: Mapping[str, torch.Tensor] = pipeline.tensors()
     return {f"model/{name}": tensor for name, tensor in own.items()} | {"step": torch.tensor(pipeline.steps_done)}
 
 

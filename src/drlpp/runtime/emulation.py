@@ -170,7 +170,9 @@ class PacedChannel(Channel):
         specs = {
             t.slot: (TensorSpec((_payload_bytes(self._messages[t.slot.message]),), torch.uint8),) for t in transfers
         }
-        super().__init__(device, transfers, specs, rank_of, torch.device("cpu"), one_queue_per_pair=False)
+        super().__init__(
+            device, transfers, [specs] * plan.num_microbatches, rank_of, torch.device("cpu"), one_queue_per_pair=False
+        )
         self._network = network
         self._recorder = recorder
 

@@ -8,6 +8,8 @@ It fits a training loop that a person has already::
         loss = pipeline.step(batch)
         optimizer.step()
         optimizer.zero_grad()
+    pipeline.eval()
+    logits = pipeline(x)
 
 Every rank runs the same lines; it holds the parameters of its own stages only, under the names that they have in the
 model. Rank r runs the r-th of the devices that the plan uses.
@@ -15,38 +17,30 @@ model. Rank r runs the r-th of the devices that the plan uses.
 
 from __future__ import annotations
 
-import functools
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
 from drlpp.capture import CapturedModel, initial_values
-from drlpp.errors import InputError, PlanError
-from drlpp.graph.stages import Message
+from drlpp.errors import InputError
 from drlpp.plan import Plan, validate
-from drlpp.runtime.executor import Executor, StageCompute
+from drlpp.runtime.agreement import Council, Request
+from drlpp.runtime.copies import Copies
+from drlpp.runtime.evaluation import EvaluationResult, merged_outputs
+from drlpp.runtime.held_tensors import HeldTensors, spread
 from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Recorder
-from drlpp.runtime.stage.batches import Microbatch, draw, split_batch
-from drlpp.runtime.stage.compute import TorchStage
+from drlpp.runtime.program_cache import ProgramCache
+from drlpp.runtime.programs import EvaluationProgram, Ground, StepInput, TrainingProgram
+from drlpp.runtime.stage.batches import Batch, BatchLayout, Cut, Microbatch, Weights, draw, fractions
 from drlpp.runtime.stage.precision import under_autocast
 from drlpp.runtime.stage.randomness import RandomContext
-from drlpp.runtime.stage.stage_module import (
-    StageModule,
-    cut_stage,
-    find_tensor,
-    parameter_readers,
-    stage_of_node,
-    tensors_read,
-    value_messages,
-    value_spec,
-)
-from drlpp.runtime.transfers.channel import Channel, TensorSpec
-from drlpp.runtime.transfers.planned import Slot, logical_times, plan_transfers, stage_slots
-from drlpp.runtime.transfers.reduction import CombinedBuffers, GradientReducer, holders, new_groups, shared_parameters
+from drlpp.runtime.stage.stage_module import stage_of_node, tensor_readers
+from drlpp.runtime.transfers.reduction import holders
 from drlpp.runtime.transfers.waiting import FIRST_TIMEOUT_S, wait_for_all
 
 
@@ -56,7 +50,14 @@ def used_devices(plan: Plan) -> tuple[int, ...]:
 
 
 class Pipeline:
-    """The stages of a plan that this rank runs. Made by `build`."""
+    """The stages of a plan that this rank runs. Made by `build`.
+
+    Attributes:
+        plan: that it runs.
+        device: of this rank in the plan's cluster; None if it runs nothing.
+        torch_device: where this rank computes.
+        training: False in eval mode.
+    """
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Pipeline:
         state_dict: Mapping[str, torch.Tensor] | None,
         make_model: Callable[[], nn.Module] | None,
         torch_device: torch.device,
+        autocast: torch.dtype | None,
         one_queue_per_pair: bool,
         timeout_s: float,
     ) -> None:
@@ -76,116 +78,161 @@ class Pipeline:
             raise InputError(
                 f"the plan uses {len(devices)} devices, there are {dist.get_world_size()} processes: start one each"
             )
-        rank_of = {d: r for r, d in enumerate(devices)}
         rank = dist.get_rank()
         self.device = devices[rank] if rank < len(devices) else None
         self.torch_device = torch_device
+        self.training = True
         self._context = RandomContext(seed)
-        self._aliases = captured.aliases
-        self._losses: dict[int, torch.Tensor] = {}
+        self._layout = BatchLayout(captured.call, plan.num_microbatches)
+        self._autocast = autocast
+        self._model = captured if autocast is None else under_autocast(captured, autocast, torch_device)
 
-        stage_of = stage_of_node(captured, plan)
-        messages = value_messages(captured, plan, stage_of)
-        transfers = plan_transfers(plan, messages)
-        here = [s.index for s in plan.stages if self.device in s.devices]
-        foreign = state_dict is not None
-        if state_dict is None and make_model is not None:
-            read = tensors_read(captured, stage_of, here)
-            state_dict = initial_values(make_model, read.intersection(captured.parameters), seed)
-        source = _Tensors(captured, state_dict, torch_device, copy=foreign)
-        self._stages = {s: cut_stage(captured, stage_of, s, source, self._context, torch_device) for s in here}
-        self._tensors = source.taken
-        needed = {name for stage in self._stages.values() for name in stage.inputs}
-        self._example = captured.example_inputs
-        self._microbatches = _Microbatches(
-            {n: t for n, t in self._example.items() if n in needed}, self._context, torch_device
+        readers = tensor_readers(self._model, stage_of_node(self._model, plan))
+        self._held = self._take_tensors(readers, devices[0], state_dict, make_model)
+        self._ground = Ground(
+            plan=plan,
+            device=self.device,
+            rank_of={d: r for r, d in enumerate(devices)},
+            torch_device=torch_device,
+            context=self._context,
+            held=self._held,
+            readers=readers,
+            council=Council(_host_group()),
+            one_queue_per_pair=one_queue_per_pair,
         )
-
-        sharing = parameter_readers(captured, stage_of)
-        times = logical_times(plan, transfers)
-        self._owner = {name: holders(plan, stages)[0] for name, stages in sharing.items()}
-        sets = {holders(plan, stages) for stages in (*sharing.values(), *([s.index] for s in plan.stages))}
-        groups = new_groups(sorted(h for h in sets if len(h) > 1), rank_of)
-        for name, stages in sharing.items():
-            h = holders(plan, stages)
-            if len(h) > 1 and self.device in h:  # copies begin equal, whatever each rank was given
-                dist.broadcast(self._tensors[name].detach(), rank_of[h[0]], group=groups[h])
-        self._combined_buffers = {
-            s: CombinedBuffers(stage.module, _decays(stage), plan.num_microbatches, groups.get(holders(plan, [s])))
-            for s, stage in self._stages.items()
-            if stage.changed and not _in_order(plan, s)
-        }
-        self._reducer = GradientReducer(shared_parameters(plan, self.device, sharing, times, self._tensors), groups)
-        slots = stage_slots(messages, plan.num_stages)
-        self._executor: Executor | None = None
-        if self.device is not None:
-            computes: dict[int, StageCompute] = {
-                s: TorchStage(
-                    stage,
-                    slots[s],
-                    messages,
-                    loss=captured.loss,
-                    num_microbatches=plan.num_microbatches,
-                    recompute=plan.stages[s].recompute,
-                    context=self._context,
-                    microbatch=functools.partial(self._microbatches.take, stage.inputs),
-                    report_loss=self._losses.__setitem__,
-                    combined_buffers=self._combined_buffers.get(s),
-                )
-                for s, stage in self._stages.items()
-            }
-            channel = Channel(
-                self.device, transfers, _specs(captured, messages), rank_of, torch_device, one_queue_per_pair
-            )
-            channel.connect()
-            self._executor = Executor(
-                plan, self.device, messages, transfers, channel, computes, self._reducer.after_action
-            )
+        self._equalise()
+        self._programs = ProgramCache(self._ground, self._model, autocast)
+        self._trained = {n: self._held.taken.get(n, self._held.like(n)).requires_grad for n in self._model.parameters}
+        self._planned = self._program = self._programs.planned(self._all_trained())
+        self._copies = Copies(self._shared_parameters(), self._ground)
+        self._observer: Recorder | None = None
         self.limit_waits(timeout_s)
 
-    def step(self, batch: Microbatch | Sequence[Microbatch] | None = None) -> torch.Tensor:
+    def step(
+        self,
+        batch: Batch | None = None,
+        *,
+        weights: Weights | None = None,
+        count: float | None = None,
+        scaler: ShardedGradScaler | None = None,
+    ) -> torch.Tensor:
         """Runs the forward and backward passes of all micro-batches; gradients are added to `.grad` of the parameters.
 
+        In eval mode it goes forward only, and nothing changes.
+
         Args:
-            batch: tensors by input name, holding all micro-batches along the first dimension, or a list of
-                micro-batches; None draws one from the example inputs (`drlpp.runtime.stage.batches`).
+            batch: of the whole step: a dict of tensors by input name, a tuple or list of tensors in the order of the
+                inputs, or a list of micro-batches. It may be smaller than the plan's (the last batch of an epoch), and
+                micro-batches may be unequal. None draws one from the example inputs (`drlpp.runtime.stage.batches`).
+            weights: per micro-batch, or what tells the weight of a micro-batch from its tensors (for example, its
+                number of labels); the loss is the weighted mean. None: the number of samples.
+            count: the loss is the plain sum over the micro-batches, divided by this number (for a loss that sums).
+            scaler: its scale multiplies the gradients, against underflow of float16. The sharded one finds infinities
+                on all ranks together, so that all skip a step or none does.
 
         Returns:
-            The mean loss over the micro-batches, on every rank.
+            The loss, on every rank: the mean over the micro-batches, by weight.
 
         Raises:
-            InputError: the batch does not fit the plan.
+            InputError: on every rank: the batch does not fit the plan or the ranks do not agree.
             ExecutionError: another rank hangs or has died.
         """
-        m = self.plan.num_microbatches
-        needed = self._microbatches.example
-        self._microbatches.given = None if batch is None else split_batch(batch, self._example, m, needed)
-        self._losses.clear()
-        self._reducer.begin()
-        if self._executor is not None:
-            self._executor.run()
-        self._reducer.finish()
-        for shared in self._combined_buffers.values():
-            shared.finish(self._timeout_s)
-        if self._executor is not None:
-            self._executor.finish()
-        self._microbatches.given = None
+        if not self.training:
+            result = self.evaluate(batch, weights=weights, count=count, to=())
+            if result.loss is None:
+                raise InputError("the batch has no target, so there is no loss: give it, or call pipeline(x)")
+            return result.loss
+        agreed, cut, ordinary = self._agree(batch, weights, count, scaler)
+        if agreed.compare_copies:
+            self._copies.compare(self._timeout_s)
+        program = self._program if ordinary else self._program_of(agreed)
+        if program is not self._program:
+            observer = self._observer
+            self.observe(None)
+            self._program = program
+            self.observe(observer)
+        parts = fractions(self._samples(agreed, cut), agreed.weights, agreed.count)
+        one = torch.ones((), device=self.torch_device)
+        step = StepInput(self._taker(cut), parts, 1.0 if scaler is None else float(scaler.scale(one)))
+        program.limit_waits(self._timeout_s)
+        program.run(step, self._timeout_s)
         self._context.step += 1
-        total = torch.zeros((), dtype=torch.float64, device=self.torch_device)
-        for loss in self._losses.values():
-            total += loss
+        total = step.total(self.torch_device)
         self._sum(total, "the sum of losses")
-        return (total / m).float()
+        return total.float()
+
+    def evaluate(
+        self,
+        batch: Batch | None = None,
+        *,
+        weights: Weights | None = None,
+        count: float | None = None,
+        to: Sequence[int] | None = None,
+    ) -> EvaluationResult:
+        """Loss and outputs of the model in eval mode; nothing changes, and no gradients are recorded.
+
+        Called on every rank, in either mode.
+
+        Args:
+            batch, weights, count: as in `step`. The model is called with the inputs that are given; without the target
+                (or labels) there is no loss.
+            to: ranks that get the outputs; None: all.
+
+        Raises:
+            InputError, CaptureError: on every rank: the batch does not fit the plan or the model.
+            ExecutionError: another rank hangs or has died.
+        """
+        agreed, cut, _ = self._agree(batch, weights, count, None, evaluate=True)
+        samples = self._samples(agreed, cut)
+        parts = fractions(samples, agreed.weights, agreed.count)
+        step = StepInput(self._taker(cut), parts)
+        outputs: list[Any] = []
+        has_loss = False
+        for first, program in self._evaluation_programs(agreed, cut):
+            program.run(step, first, self._timeout_s)
+            has_loss = bool(program.evaluation.captured.loss)
+            outputs += [(program.evaluation, leaves) for leaves in program.outputs(to)]
+        loss = None
+        if has_loss:
+            total = step.total(self.torch_device)
+            self._sum(total, "the sum of losses")
+            loss = total.float()
+        mine = to is None or dist.get_rank() in to
+        return EvaluationResult(loss, merged_outputs(outputs, samples, parts) if mine else None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs of the model in eval mode on a batch of any number of samples up to the plan's, on every rank.
+
+        Args:
+            args, kwargs: as the model takes them; or one batch, as `step` takes it.
+
+        Raises:
+            InputError: the pipeline is in training mode, or the batch does not fit the plan.
+        """
+        if self.training:
+            raise InputError("a call gives outputs in eval mode only: call pipeline.eval() first (step trains)")
+        if not kwargs:
+            return self.evaluate(args[0] if len(args) == 1 else args).outputs
+        by_position = self._layout.by_name(args, "the batch") if args else {}
+        return self.evaluate({**by_position, **kwargs}).outputs
+
+    def train(self, mode: bool = True) -> Pipeline:
+        """Puts the pipeline into training mode: every sub-module in the mode in which it was captured."""
+        self.training = mode
+        return self
+
+    def eval(self) -> Pipeline:
+        """Puts the pipeline into eval mode: steps and calls go forward only, and change nothing."""
+        return self.train(False)
 
     def draw(self) -> list[Microbatch]:
         """The micro-batches that `step` draws where it is given none, as far as this rank reads them."""
-        return [self._microbatches.draw(m) for m in range(self.plan.num_microbatches)]
+        return [self._drawn(sorted(self._program.inputs), m) for m in range(self.plan.num_microbatches)]
 
     def limit_waits(self, timeout_s: float) -> None:
         """From now on other ranks may be waited for so long within a step, before they are taken for dead."""
-        self._timeout_s = self._reducer.timeout_s = timeout_s
-        if self._executor is not None:
-            self._executor.limit_waits(timeout_s)
+        self._timeout_s = timeout_s
+        self._program.limit_waits(timeout_s)
 
     def wait_for_all(self) -> None:
         """Waits until every rank is here. Raises ExecutionError as `step` does."""
@@ -194,13 +241,11 @@ class Pipeline:
 
     def where(self) -> Where:
         """Where this rank is; another thread may ask."""
-        action = None if self._executor is None else self._executor.current
-        if self._executor is None or action is None:
+        executor = self._program.executor
+        action = None if executor is None else executor.current
+        if executor is None or action is None:
             return Where(what=f"the end of step {self.steps_done}", waits=True)
-        return Where(what=f"action {action} of step {self.steps_done + 1}", waits=self._executor.waits)
-
-    def _sum(self, total: torch.Tensor, what: str) -> None:
-        wait_for_all(dist.all_reduce(total, async_op=True), what, self._timeout_s, self.torch_device)
+        return Where(what=f"action {action} of step {self.steps_done + 1}", waits=executor.waits)
 
     @property
     def steps_done(self) -> int:
@@ -218,26 +263,29 @@ class Pipeline:
         """
         total = torch.zeros((), dtype=torch.float64, device=self.torch_device)
         for name, parameter in self.named_parameters():
-            if parameter.grad is not None and self._owner[name] == self.device:
-                total += parameter.grad.detach().double().square().sum()
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.coalesce()
+            if parameter.grad is not None and self._ground.owner(name) == self.device:
+                total += _elements(parameter.grad).abs().double().square().sum()
         self._sum(total, "the norm of gradients")
         norm = total.sqrt()
         factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
         for parameter in self.parameters():
             if parameter.grad is not None:
-                parameter.grad.mul_(factor.to(parameter.grad.dtype))
+                _elements(parameter.grad).mul_(factor.to(parameter.grad.dtype))
         return norm.float()
 
     def observe(self, recorder: Recorder | None) -> None:
         """Has the actions, messages and all-reduces of the next steps recorded."""
-        self._reducer.observer = recorder
-        if self._executor is not None:
-            self._executor.observer = recorder
-            self._executor.channel.observe(recorder)
+        self._observer = recorder
+        self._program.reducer.observer = recorder
+        if self._program.executor is not None:
+            self._program.executor.observer = recorder
+            self._program.executor.channel.observe(recorder)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters of this rank under the model's names; a tied one under one of them."""
-        for name, tensor in self._tensors.items():
+        for name, tensor in self._held.taken.items():
             if isinstance(tensor, nn.Parameter):
                 yield name, tensor
 
@@ -246,23 +294,195 @@ class Pipeline:
         for _, parameter in self.named_parameters():
             yield parameter
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Parameters and buffers of this rank under all names that they have in the model."""
-        own = {name: tensor.detach() for name, tensor in self._tensors.items()}
-        return own | {alias: own[name] for alias, name in self._aliases.items() if name in own}
+    def state_dict(self, *, gather: bool = False, rank: int | None = None) -> dict[str, torch.Tensor]:
+        """The state dict of the user's module: parameters and persistent buffers under all names that they have.
+
+        Args:
+            gather: False: what this rank holds. True: the whole, on the CPU, which the module's own
+                ``load_state_dict`` takes; called on every rank.
+            rank: with `gather`, the only rank that gets it (the others get an empty one); None: all do.
+        """
+        return self._held.gathered(self._ground.owner_rank, rank) if gather else self._held.state_dict()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that this rank holds, by name: parameters of the loss and buffers that are not persistent too."""
+        return {name: tensor.detach() for name, tensor in self._held.taken.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Copies the values of this rank's parameters and buffers from the model's state dict.
 
         Raises:
-            InputError: a parameter is missing or has another shape.
+            InputError: a parameter or persistent buffer is missing or has another shape, or the model lacks a name.
         """
+        self._held.load(state_dict)
+
+    def _take_tensors(
+        self,
+        readers: Mapping[str, tuple[int, ...]],
+        home: int,
+        state_dict: Mapping[str, torch.Tensor] | None,
+        make_model: Callable[[], nn.Module] | None,
+    ) -> HeldTensors:
+        """Takes what this rank holds: what its stages read, and on device `home` what nothing reads."""
+        here = {s.index for s in self.plan.stages if self.device in s.devices}
+        wanted = [name for name, stages in readers.items() if here.intersection(stages)]
+        foreign = state_dict is not None
+        probe = HeldTensors(self._model, None, self.torch_device, copy=False, complete=False)
+        if self.device == home:
+            wanted += probe.unread(readers)
+        if state_dict is None and make_model is not None:
+            state_dict = initial_values(make_model, [n for n in wanted if n in probe.parameters], self._context.seed)
+        held = HeldTensors(self._model, state_dict, self.torch_device, copy=foreign, complete=foreign)
+        for name in wanted:
+            held.take(name)
+        held.release_values()
+        return held
+
+    def _equalise(self) -> None:
+        """Copies begin equal, whatever each rank was given."""
+        here = dist.get_rank()
         with torch.no_grad():
-            for name, tensor in self._tensors.items():
-                if name in state_dict:
-                    tensor.copy_(_fitting(name, state_dict[name], tensor))
-                elif isinstance(tensor, nn.Parameter):
-                    raise InputError(f"the state dict has no {name!r}: give the state dict of the whole model")
+            for name, stages in self._ground.readers.items():
+                ranks = [self._ground.rank_of[d] for d in holders(self.plan, stages)]
+                mine = self._held.taken.get(name)
+                if len(ranks) > 1 and mine is not None:
+                    got = spread(mine if ranks[0] == here else None, mine, ranks[0], ranks, self.torch_device)
+                    if got is not None and got is not mine:
+                        mine.copy_(got)
+
+    def _shared_parameters(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names of the parameters that several devices hold, with these devices."""
+        pairs = ((n, holders(self.plan, s)) for n, s in self._ground.readers.items() if n in self._trained)
+        return [(n, devices) for n, devices in pairs if len(devices) > 1]
+
+    def _all_trained(self) -> frozenset[str]:
+        return frozenset(n for n, trained in self._trained.items() if trained)
+
+    def _agree(
+        self,
+        batch: Batch | None,
+        weights: Weights | None,
+        count: float | None,
+        scaler: ShardedGradScaler | None,
+        *,
+        evaluate: bool = False,
+    ) -> tuple[Request, Cut | None, bool]:
+        """What all ranks know of the step, this rank's micro-batches, and whether it is an ordinary one."""
+        cut: Cut | None = None
+        mine = {n: p.requires_grad for n, p in self.named_parameters() if n in self._trained}
+        try:
+            if not evaluate:
+                self._check_can_train(scaler)
+            cut = None if batch is None else self._layout.cut(batch)
+            request = self._request(cut, weights, count, mine, evaluate)
+        except InputError as error:
+            request = Request(mode="evaluate" if evaluate else "train", problem=str(error))
+        changed = any(self._trained[n] != flag for n, flag in mine.items())
+        special = evaluate or bool(request.problem) or changed or request.weights is not None or count is not None
+        ordinary = not special and self._is_planned(request)
+        agreed, ordinary = self._ground.council.vote(request, ordinary=ordinary, timeout_s=self._timeout_s)
+        return agreed, cut, ordinary
+
+    def _request(
+        self,
+        cut: Cut | None,
+        weights: Weights | None,
+        count: float | None,
+        trained: Mapping[str, bool],
+        evaluate: bool,
+    ) -> Request:
+        for part in () if cut is None or evaluate else cut.parts:
+            if missing := sorted(self._program.inputs - set(part)):
+                raise InputError(
+                    f"the batch has inputs {sorted(part)}: {missing[0]!r} is missing, which this rank reads"
+                )
+        return Request(
+            mode="evaluate" if evaluate else "train",
+            given=None if cut is None and not self._program.inputs else cut is not None,
+            shapes=() if cut is None else tuple({n: tuple(t.shape) for n, t in p.items()} for p in cut.parts),
+            samples=None if cut is None else cut.samples,
+            weights=_weights(weights, cut),
+            count=count,
+            trained=trained,
+            compare_copies=not evaluate and self._copies.due(),
+        )
+
+    def _check_can_train(self, scaler: ShardedGradScaler | None) -> None:
+        if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+            raise InputError(
+                "step trains, and gradients are switched off here (no_grad or inference_mode): call it outside of "
+                "that, or call pipeline.eval() first to go forward only"
+            )
+        if scaler is not None and not isinstance(scaler, ShardedGradScaler):
+            raise InputError(
+                f"scaler is a {type(scaler).__module__}.{type(scaler).__name__}, which lets each rank decide: "
+                "use torch.distributed.fsdp.sharded_grad_scaler.ShardedGradScaler, which decides once for all"
+            )
+
+    def _is_planned(self, request: Request) -> bool:
+        """Whether a request is for the step that the plan describes, as far as this rank knows."""
+        if self._program is not self._planned:
+            return False
+        if not request.shapes:
+            return True
+        example = self._layout.example
+        return len(request.shapes) == self.plan.num_microbatches and all(
+            shape == example[name].shape for shapes in request.shapes for name, shape in shapes.items()
+        )
+
+    def _program_of(self, agreed: Request) -> TrainingProgram:
+        if any(self._trained[n] != flag for n, flag in agreed.trained.items()):
+            trained = {**self._trained, **agreed.trained}
+            planned = self._programs.planned(frozenset(n for n, flag in trained.items() if flag))
+            self._trained, self._planned = trained, planned
+        return self._programs.training(self._known_shapes(agreed), self._all_trained())
+
+    def _evaluation_programs(self, agreed: Request, cut: Cut | None) -> list[tuple[int, EvaluationProgram]]:
+        programs = self._programs.evaluations(self._known_shapes(agreed))
+        missing = (
+            ""
+            if cut is None
+            else next(
+                (
+                    f"the batch has inputs {sorted(cut.parts[first])}: {name!r} is missing, which this rank reads"
+                    for first, program in programs
+                    for name in sorted(program.inputs - set(cut.parts[first]))
+                ),
+                "",
+            )
+        )
+        self._ground.council.check(missing)
+        return programs
+
+    def _known_shapes(self, agreed: Request) -> list[Mapping[str, tuple[int, ...]]]:
+        """Per micro-batch, the shapes of its inputs."""
+        if agreed.shapes:
+            return list(agreed.shapes)
+        whole = {n: tuple(t.shape) for n, t in self._layout.example.items()}
+        return [whole] * self.plan.num_microbatches
+
+    def _samples(self, agreed: Request, cut: Cut | None) -> tuple[int, ...]:
+        samples = agreed.samples if agreed.samples is not None else None if cut is None else cut.samples
+        number = len(agreed.shapes) or self.plan.num_microbatches
+        return (self._layout.samples,) * number if samples is None else samples
+
+    def _taker(self, cut: Cut | None) -> Callable[[Sequence[str], int], Microbatch]:
+        def take(names: Sequence[str], microbatch: int) -> Microbatch:
+            wanted = [n for n in names if n in self._layout.example]
+            part = self._drawn(wanted, microbatch) if cut is None else cut.parts[microbatch]
+            return {n: part[n].to(self.torch_device, non_blocking=True) for n in wanted}
+
+        return take
+
+    def _drawn(self, names: Sequence[str], microbatch: int) -> Microbatch:
+        """A drawn micro-batch, in memory from which a GPU copies while it computes."""
+        example = {n: self._layout.example[n] for n in names}
+        context = self._context
+        drawn = draw(example, context.seed, context.step, microbatch, self._layout.samples)
+        return {n: t.pin_memory() for n, t in drawn.items()} if self.torch_device.type == "cuda" else drawn
+
+    def _sum(self, total: torch.Tensor, what: str) -> None:
+        wait_for_all(dist.all_reduce(total, async_op=True), what, self._timeout_s, self.torch_device)
 
 
 def build(
@@ -304,125 +524,42 @@ def build(
     if torch_device is None:
         torch_device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
     return Pipeline(
-        captured if autocast is None else under_autocast(captured, autocast, torch_device),
+        captured,
         plan,
         seed=seed,
         state_dict=state_dict,
         make_model=make_model,
         torch_device=torch_device,
+        autocast=autocast,
         one_queue_per_pair=nccl or one_queue_per_pair,
         timeout_s=timeout_s,
     )
 
 
-class _Microbatches:
-    """The micro-batches of a step; each comes to the device of this rank when it is read.
-
-    Args:
-        context: says which step it is.
-        device: of this rank.
-
-    Attributes:
-        example: the inputs that this rank reads.
-        given: those of this step; None: they are drawn.
-    """
-
-    def __init__(self, example: Microbatch, context: RandomContext, device: torch.device) -> None:
-        self.given: Sequence[Microbatch] | None = None
-        self.example = example
-        self._context = context
-        self._device = device
-
-    def draw(self, microbatch: int) -> Microbatch:
-        """A micro-batch, in memory from which a GPU copies while it computes."""
-        drawn = draw(self.example, self._context.seed, self._context.step, microbatch)
-        return {n: t.pin_memory() for n, t in drawn.items()} if self._device.type == "cuda" else drawn
-
-    def take(self, names: Sequence[str], microbatch: int) -> Microbatch:
-        """The tensors of a micro-batch that have one of the given names."""
-        wanted = {n: self.example[n] for n in names if n in self.example}
-        if self.given is None:
-            part = draw(wanted, self._context.seed, self._context.step, microbatch)
-        else:
-            part = self.given[microbatch]
-        return {n: part[n].to(self._device, non_blocking=True) for n in wanted}
+def _host_group() -> dist.ProcessGroup | None:
+    """The group in which ranks agree: one whose messages do not wait for GPUs."""
+    if "nccl" not in dist.get_backend():
+        return None
+    group = dist.new_group(backend="gloo")
+    return group if isinstance(group, dist.ProcessGroup) else None
 
 
-class _Tensors:
-    """A `TensorSource`: gives each parameter, buffer or constant once, on the device of this rank.
-
-    Args:
-        copy: the tensors of `state_dict` are someone else's; else they were made for this rank and taken as they are.
-    """
-
-    def __init__(
-        self,
-        captured: CapturedModel,
-        state_dict: Mapping[str, torch.Tensor] | None,
-        device: torch.device,
-        *,
-        copy: bool,
-    ) -> None:
-        self.taken: dict[str, torch.Tensor] = {}
-        self._module = captured.module
-        self._has_values = captured.has_values
-        self._state_dict = {} if state_dict is None else state_dict
-        self._names: dict[str, list[str]] = defaultdict(list)
-        for alias, name in captured.aliases.items():
-            self._names[name].append(alias)
-        self._device = device
-        self._copy = copy
-
-    def __call__(self, name: str) -> torch.Tensor:
-        if name in self.taken:
-            return self.taken[name]
-        own = find_tensor(self._module, name)
-        given = next((self._state_dict[n] for n in (name, *self._names[name]) if n in self._state_dict), None)
-        parameter = isinstance(own, nn.Parameter)
-        if given is not None:
-            tensor = _fitting(name, given, own).detach().to(self._device, own.dtype, copy=self._copy)
-        elif parameter and not self._has_values:
-            raise InputError(
-                f"parameter {name!r} has no values: capture the model with values, or give make_model or a state_dict"
-            )
-        else:
-            tensor = own.detach().to(self._device)
-        if parameter:
-            same = given is None and tensor.data_ptr() == own.data_ptr()
-            tensor = own if same else nn.Parameter(tensor, requires_grad=own.requires_grad)
-        self.taken[name] = tensor
-        return tensor
+def _elements(gradient: torch.Tensor) -> torch.Tensor:
+    """The elements of a gradient that are stored; changing them changes it."""
+    if not gradient.is_sparse:
+        return gradient
+    if not gradient.is_coalesced():
+        raise RuntimeError("a sparse gradient is to be coalesced first")
+    return gradient._values()
 
 
-def _fitting(name: str, given: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    if given.shape != own.shape:
-        raise InputError(f"{name!r} of the state dict has shape {list(given.shape)}: the model's is {list(own.shape)}")
-    return given
-
-
-def _in_order(plan: Plan, stage: int) -> bool:
-    """Whether one device runs the forward passes of a stage in the order of the micro-batches."""
-    devices = plan.stages[stage].devices
-    order = [a.microbatch for a in plan.schedule.get(devices[0], ()) if a.stage == stage and a.kind == "F"]
-    return len(devices) == 1 and order == sorted(order)
-
-
-def _decays(stage: StageModule) -> Mapping[str, float]:
-    out = {}
-    for name, decay in stage.changed.items():
-        if decay is None:
-            raise PlanError(
-                f"stage {stage.index} has replicas or runs micro-batches out of order, and changes buffer {name!r} in "
-                "a way that cannot be combined (batch norm and counters can): give the stage one device, in order"
-            )
-        out[name] = decay
-    return out
-
-
-def _specs(captured: CapturedModel, messages: Sequence[Message]) -> Mapping[Slot, tuple[TensorSpec, ...]]:
-    spec = value_spec(captured)
-    return {
-        Slot(i, content): tuple(spec[name] for name in message.tensors)
-        for i, message in enumerate(messages)
-        for content in ("value", "gradient")
-    }
+def _weights(weights: Weights | None, cut: Cut | None) -> tuple[float, ...] | None:
+    """Weights as numbers; None where this rank cannot tell them."""
+    if weights is None:
+        return None
+    if not callable(weights):
+        return tuple(float(w) for w in weights)
+    try:
+        return None if cut is None else tuple(float(weights(part)) for part in cut.parts)
+    except KeyError:  # an input that this rank was not given
+        return None

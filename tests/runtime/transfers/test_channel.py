@@ -58,7 +58,7 @@ def test_receives_wait_for_nothing_that_is_needed_later(one_queue_per_pair: bool
         for k, needed in enumerate([9, 2, 4])
     ]
     specs = {slot: (TensorSpec((1,), torch.float32),) for slot in slots}
-    channel = Channel(0, transfers, specs, {0: 0, 1: 1}, CPU, one_queue_per_pair)
+    channel = Channel(0, transfers, [specs] * 8, {0: 0, 1: 1}, CPU, one_queue_per_pair)
     (queue,) = channel._queues.values()
     assert [t.order for t in queue.transfers] == order
     assert queue.deadline == ([2, 4, 9] if not one_queue_per_pair else [2, 2, 4])

@@ -112,7 +112,7 @@ def train_captured(
         if last:
             pipeline.observe(recorder)
         if last and tracker is not None:
-            tracker.add(pipeline.state_dict().values())
+            tracker.add(pipeline.tensors().values())
             tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
             tracker.start()
         batch = pipeline.draw() if tracker is None else None  # else the tracker is to see them come and go
@@ -141,7 +141,8 @@ def train_captured(
             save_checkpoint(store, pipeline, optimizer)
     state = None
     if options.verify:
-        held = {n: t.detach().clone().cpu() for n, t in pipeline.state_dict().items() if n not in captured.aliases}
+        read = {*captured.parameters, *captured.buffers}
+        held = {n: t.clone().cpu() for n, t in pipeline.tensors().items() if n in read}
         state = TrainingState(tuple(losses), {n: g.cpu() for n, g in gradients.items()}, held)
     peak = float(tracker.peak_bytes) if tracker is not None else 0.0
     if pipeline.torch_device.type == "cuda":

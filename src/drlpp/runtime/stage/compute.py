@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import nn
 
 from drlpp.graph.stages import Message
 from drlpp.runtime.executor import Tensors
@@ -41,10 +42,12 @@ class TorchStage:
     """A `StageCompute` that runs the real module.
 
     Args:
-        stage: the module.
+        forms: the stage for each micro-batch of a step: one module for each form (shapes) of the micro-batches; they
+            have the same parameters, inputs and outputs.
         slots, messages: what it exchanges with other stages.
-        loss: name of the loss value; its gradient is ``1 / num_microbatches``.
-        num_microbatches: of a step.
+        loss: name of the loss value.
+        loss_gradient: micro-batch -> the gradient of its loss. Where it is 0, the micro-batch adds nothing to any
+            gradient, even if its loss is not finite.
         recompute: keep only the inputs and run the forward pass again before the backward pass.
         context: of the random ops of this rank.
         microbatch: micro-batch -> its tensors by name.
@@ -54,21 +57,22 @@ class TorchStage:
 
     def __init__(
         self,
-        stage: StageModule,
+        forms: Sequence[StageModule],
         slots: StageSlots,
         messages: Sequence[Message],
         *,
         loss: str,
-        num_microbatches: int,
+        loss_gradient: Callable[[int], float],
         recompute: bool,
         context: RandomContext,
         microbatch: Callable[[int], Mapping[str, torch.Tensor]],
         report_loss: Callable[[int, torch.Tensor], None],
         combined_buffers: CombinedBuffers | None = None,
     ) -> None:
-        self.stage = stage
+        stage = forms[0]
+        self._forms = forms
         self._loss = stage.outputs.index(loss) if loss in stage.outputs else None
-        self._num_microbatches = num_microbatches
+        self._loss_gradient = loss_gradient
         self._recompute = recompute
         self._context = context
         self._microbatch = microbatch
@@ -100,8 +104,9 @@ class TorchStage:
         kept = _Pass(inputs, (), {})
         contribution = self._combined_buffers.zeros() if self._combined_buffers else {}
         if self._recompute:
-            module = self.stage.module
-            kept.buffers = {n: (contribution.get(n, module.get_buffer(n))).clone() for n in self.stage.changed}
+            form = self._forms[microbatch]
+            kept.inputs = [x.clone() if i in form.changed_inputs else x for i, x in enumerate(inputs)]
+            kept.buffers = {n: (contribution.get(n, form.module.get_buffer(n))).clone() for n in form.changed}
         with torch.set_grad_enabled(not self._recompute):
             outputs = self._run(microbatch, inputs, contribution)
         if not self._recompute:
@@ -116,6 +121,12 @@ class TorchStage:
     def backward(self, microbatch: int, inputs: Sequence[Tensors], *, weights: bool) -> Sequence[Tensors]:
         """B, or I. See `StageCompute`."""
         kept = self._kept.pop(microbatch)
+        loss_gradient = self._loss_gradient(microbatch)
+        if not loss_gradient:
+            if not weights:
+                self._later[microbatch] = Later([])
+            zeros = [torch.zeros_like(kept.inputs[i]) for i in self._leaves]
+            return [[zeros[i] for i in places] for places in self._gradients]
         if self._recompute:
             kept.outputs = self._run(microbatch, kept.inputs, kept.buffers)
         gradient_of = {
@@ -124,14 +135,14 @@ class TorchStage:
             for k, g in zip(place, tensors, strict=True)
         }
         if self._loss is not None:
-            own = torch.full_like(kept.outputs[self._loss], 1.0 / self._num_microbatches)
+            own = torch.full_like(kept.outputs[self._loss], loss_gradient)
             gradient_of[self._loss] = gradient_of[self._loss] + own if self._loss in gradient_of else own
         reached = [k for k in gradient_of if kept.outputs[k].requires_grad]
         outputs, gradients = [kept.outputs[k] for k in reached], [gradient_of[k] for k in reached]
         leaves = [kept.inputs[i] for i in self._leaves]
         if weights and outputs:
             torch.autograd.backward(outputs, gradients)
-        if not weights:
+        elif not weights:
             self._later[microbatch] = input_gradients(outputs, gradients, leaves, self._parameters)
         found = [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves]
         return [[found[i] for i in places] for places in self._gradients]
@@ -145,19 +156,21 @@ class TorchStage:
     ) -> Sequence[torch.Tensor]:
         """Runs the module with other tensors in the place of some of its buffers."""
         self._context.microbatch = microbatch
+        module = self._forms[microbatch].module
         if not buffers:
-            return self.stage.module.forward(*inputs)  # type: ignore[no-any-return]
-        own = {name: self.stage.module.get_buffer(name) for name in buffers}
+            return module.forward(*inputs)  # type: ignore[no-any-return]
+        own = {name: module.get_buffer(name) for name in buffers}
         try:
-            self._set_buffers(buffers)
-            return self.stage.module.forward(*inputs)  # type: ignore[no-any-return]
+            _set_buffers(module, buffers)
+            return module.forward(*inputs)  # type: ignore[no-any-return]
         finally:
-            self._set_buffers(own)
+            _set_buffers(module, own)
 
-    def _set_buffers(self, buffers: Mapping[str, torch.Tensor]) -> None:
-        for name, tensor in buffers.items():
-            owner, _, last = name.rpartition(".")
-            setattr(self.stage.module.get_submodule(owner), last, tensor)
+
+def _set_buffers(module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in buffers.items():
+        owner, _, last = name.rpartition(".")
+        setattr(module.get_submodule(owner), last, tensor)
 
 
 def _index(names: Sequence[str]) -> Mapping[str, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,7 +40,8 @@ class StageModule:
         outputs: names of the values that other stages read, and the loss where it is computed here.
         changed: buffers that its ops write -> the factor by which the pass of one micro-batch shrinks what was there
             before it adds something that does not depend on it (batch norm: 1 - momentum, counters: 1); None if the
-            ops do something else.
+            ops do something else. A parameter that its ops write is among them.
+        changed_inputs: positions of inputs that its ops write.
     """
 
     index: int
@@ -48,6 +49,7 @@ class StageModule:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     changed: Mapping[str, float | None]
+    changed_inputs: frozenset[int] = frozenset()
 
 
 def stage_of_node(captured: CapturedModel, plan: Plan) -> Mapping[str, int]:
@@ -75,9 +77,14 @@ def stage_of_node(captured: CapturedModel, plan: Plan) -> Mapping[str, int]:
     return out
 
 
-def value_messages(captured: CapturedModel, plan: Plan, stage_of: Mapping[str, int]) -> tuple[Message, ...]:
-    """The messages between the stages of a captured model; their tensors are names of fx nodes."""
-    needs_gradient = values_with_gradient(captured)
+def value_messages(
+    captured: CapturedModel, stage_of: Mapping[str, int], trained: Collection[str] | None = None
+) -> tuple[Message, ...]:
+    """The messages between the stages of a captured model; their tensors are names of fx nodes.
+
+    `trained` is as in `values_with_gradient`.
+    """
+    needs_gradient = values_with_gradient(captured, trained)
     bundles: dict[tuple[int, tuple[int, ...], bool], list[fx.Node]] = defaultdict(list)
     for node in captured.module.graph.nodes:
         if _computes(node):
@@ -99,8 +106,12 @@ def value_messages(captured: CapturedModel, plan: Plan, stage_of: Mapping[str, i
     )
 
 
-def values_with_gradient(captured: CapturedModel) -> frozenset[str]:
+def values_with_gradient(captured: CapturedModel, trained: Collection[str] | None = None) -> frozenset[str]:
     """Names of the fx nodes whose value gets a gradient: those between a trained parameter and the loss.
+
+    Args:
+        captured: the model.
+        trained: names of the trained parameters; None: those that were trained when the model was captured.
 
     Where a derivative is known only in the middle of an operator, there may be one more than needed.
     """
@@ -108,7 +119,8 @@ def values_with_gradient(captured: CapturedModel) -> frozenset[str]:
     depends: set[fx.Node] = set()
     for node in nodes:
         if node.op == "get_attr":
-            if find_tensor(captured.module, str(node.target)).requires_grad:
+            name = str(node.target)
+            if find_tensor(captured.module, name).requires_grad if trained is None else name in trained:
                 depends.add(node)
         elif _computes(node) and _is_differentiable(node, captured):
             depends.update([node] if any(p in depends for p in node.all_input_nodes) else [])
@@ -125,14 +137,73 @@ def _is_differentiable(node: fx.Node, captured: CapturedModel) -> bool:
     return number and node.name not in captured.no_grad and node.target is not torch.ops.aten.detach.default
 
 
-def parameter_readers(captured: CapturedModel, stage_of: Mapping[str, int]) -> Mapping[str, tuple[int, ...]]:
-    """Name of every parameter that gets a gradient -> stages that read it, sorted."""
-    trained = values_with_gradient(captured)
-    return {
-        str(node.target): tuple(sorted({stage_of[u.name] for u in node.users if _computes(u)}))
+def parameter_readers(
+    captured: CapturedModel, stage_of: Mapping[str, int], trained: Collection[str] | None = None
+) -> Mapping[str, tuple[int, ...]]:
+    """Name of every parameter that gets a gradient -> stages that read it, sorted.
+
+    `trained` is as in `values_with_gradient`.
+    """
+    reached = values_with_gradient(captured, trained)
+    return {str(node.target): stages for node, stages in _readers(captured, stage_of) if node.name in reached}
+
+
+def tensor_readers(captured: CapturedModel, stage_of: Mapping[str, int]) -> Mapping[str, tuple[int, ...]]:
+    """Name of every parameter, buffer and constant -> stages that read it, sorted."""
+    return {str(node.target): stages for node, stages in _readers(captured, stage_of)}
+
+
+def _readers(captured: CapturedModel, stage_of: Mapping[str, int]) -> Iterator[tuple[fx.Node, tuple[int, ...]]]:
+    for node in captured.module.graph.nodes:
+        if node.op == "get_attr":
+            yield node, tuple(sorted({stage_of[u.name] for u in node.users if _computes(u)}))
+
+
+def sparse_parameters(captured: CapturedModel) -> frozenset[str]:
+    """Names of the parameters whose gradients are sparse: all that read them are sparse embeddings."""
+    return frozenset(
+        str(node.target)
         for node in captured.module.graph.nodes
-        if node.op == "get_attr" and node.name in trained
-    }
+        if node.op == "get_attr" and node.users and all(_is_sparse_lookup(u) for u in node.users)
+    )
+
+
+def _is_sparse_lookup(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or "embedding" not in schema.name:
+        return False
+    place = next((i for i, a in enumerate(schema.arguments) if a.name == "sparse"), None)
+    if place is None:
+        return False
+    return bool(node.args[place] if place < len(node.args) else node.kwargs.get("sparse", False))
+
+
+def later_stages(captured: CapturedModel, stages_of: Mapping[str, tuple[int, ...]]) -> Mapping[str, int]:
+    """Stages for the ops of another form of a model (in eval mode), near to what they read.
+
+    Every op gets the first stage that is not before those of its inputs and, where there is one, holds the parameters
+    and buffers that it reads.
+
+    Args:
+        captured: the other form.
+        stages_of: name of a parameter or buffer -> stages that hold it, sorted.
+
+    Returns:
+        Name of every computing fx node -> its stage.
+    """
+    out: dict[str, int] = {}
+    for node in captured.module.graph.nodes:
+        if _computes(node):
+            first = max((out[p.name] for p in node.all_input_nodes if p.name in out), default=0)
+            held = [
+                stages_of[str(p.target)]
+                for p in node.all_input_nodes
+                if p.op == "get_attr" and str(p.target) in stages_of
+            ]
+            there = sorted({s for stages in held for s in stages if s >= first and all(s in h for h in held)})
+            some = sorted({s for stages in held for s in stages if s >= first})
+            out[node.name] = there[0] if there else some[0] if some else first
+    return out
 
 
 def tensors_read(captured: CapturedModel, stage_of: Mapping[str, int], stages: Collection[int]) -> frozenset[str]:
@@ -167,6 +238,7 @@ def cut_stage(
     tensors: TensorSource,
     context: RandomContext,
     device: torch.device,
+    results: Collection[str] = (),
 ) -> StageModule:
     """The module of one stage.
 
@@ -177,6 +249,7 @@ def cut_stage(
         tensors: where parameters, buffers and constants come from.
         context: of the random ops of this rank.
         device: that the stage runs on; ops that make tensors make them there.
+        results: names of values that are wanted besides the loss and what other stages read.
     """
     mine = [n for n in captured.module.graph.nodes if _computes(n) and stage_of[n.name] == index]
     builder = _Builder(captured, tensors, context, device)
@@ -185,13 +258,17 @@ def cut_stage(
         builder.declare_inputs(node, inside)
     for node in mine:
         builder.add(node)
-    outputs = tuple(n for n in mine if n.name == captured.loss or any(u not in inside for u in n.users if _computes(u)))
+    wanted = {captured.loss, *results}
+    outputs = tuple(n for n in mine if n.name in wanted or any(u not in inside for u in n.users if _computes(u)))
+    changed = _changed_memory(mine)
+    inputs = tuple(builder.inputs)
     return StageModule(
         index=index,
         module=builder.finish(outputs, f"Stage{index}"),
-        inputs=tuple(builder.inputs),
+        inputs=inputs,
         outputs=tuple(n.name for n in outputs),
-        changed=_changed_buffers(mine),
+        changed={str(n.target): decay for n, decay in changed.items() if n.op == "get_attr"},
+        changed_inputs=frozenset(inputs.index(n.name) for n in changed if n.op == "placeholder"),
     )
 
 
@@ -296,21 +373,35 @@ def _set_tensor(root: nn.Module, path: str, tensor: torch.Tensor) -> None:
         root.register_buffer(last, tensor)
 
 
-def _changed_buffers(nodes: list[fx.Node]) -> Mapping[str, float | None]:
-    """See `StageModule.changed`: batch norm's statistics, and targets of in-place ops."""
-    changed: dict[str, float | None] = {}
+def _changed_memory(nodes: list[fx.Node]) -> Mapping[fx.Node, float | None]:
+    """What the ops of a stage write and did not make: batch norm's statistics, and targets of in-place ops.
+
+    The number is that of `StageModule.changed`.
+    """
+    changed: dict[fx.Node, float | None] = {}
     for node in nodes:
         schema = getattr(node.target, "_schema", None)
         for i, argument in enumerate(schema.arguments if schema is not None else ()):
             value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
-            if not isinstance(value, fx.Node) or (memory := _memory(value)).op != "get_attr":
+            if not isinstance(value, fx.Node) or _computes(memory := _memory(value)):
                 continue
-            statistics = argument.name in ("running_mean", "running_var")
+            statistics = argument.name in ("running_mean", "running_var") and _updates_statistics(node)
             if statistics or (argument.alias_info is not None and argument.alias_info.is_write):
-                before = changed.get(str(memory.target), 1.0)
+                before = changed.get(memory, 1.0)
                 factor = _decay(node) if value is memory else None
-                changed[str(memory.target)] = None if before is None or factor is None else before * factor
+                changed[memory] = None if before is None or factor is None else before * factor
     return changed
+
+
+def _updates_statistics(node: fx.Node) -> bool:
+    """Whether a norm changes its running statistics; in eval mode it reads them only."""
+    flags = ("training", "train", "use_input_stats")
+    schema = node.target._schema  # type: ignore[union-attr]
+    return any(
+        bool(node.args[i] if i < len(node.args) else node.kwargs.get(argument.name, argument.default_value))
+        for i, argument in enumerate(schema.arguments)
+        if argument.name in flags
+    )
 
 
 def _decay(node: fx.Node) -> float | None:

@@ -64,6 +64,7 @@ class TensorSpec:
 
     def in_order(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor as a contiguous one with the dimensions in `order`; a view if that is its layout."""
+        tensor = tensor.resolve_conj().resolve_neg()
         return (tensor.permute(self.order) if self.order else tensor).contiguous()
 
     def empty(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,7 +114,7 @@ class _Layout:
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    flat = tensor.detach().reshape(-1)
+    flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)
     if flat.stride(0) != 1:  # every element is the same one in memory: an expanded tensor
         flat = flat.clone(memory_format=torch.contiguous_format)
     return flat.view(torch.uint8)
@@ -180,7 +181,7 @@ class Channel:
     Args:
         device: id in the cluster.
         transfers: of the whole plan (`plan_transfers`).
-        specs: slot -> its tensors.
+        specs: per micro-batch, slot -> its tensors; micro-batches of one form share a mapping.
         rank_of: device id -> rank in the process group.
         torch_device: where tensors are received.
         one_queue_per_pair: both directions of a pair of ranks share one order; needed by NCCL.
@@ -193,7 +194,7 @@ class Channel:
         self,
         device: int,
         transfers: Sequence[Transfer],
-        specs: Mapping[Slot, tuple[TensorSpec, ...]],
+        specs: Sequence[Mapping[Slot, tuple[TensorSpec, ...]]],
         rank_of: Mapping[int, int],
         torch_device: torch.device,
         one_queue_per_pair: bool,
@@ -203,7 +204,11 @@ class Channel:
         self._rank_of = rank_of
         self._torch_device = torch_device
         self._one_queue = one_queue_per_pair
-        self._layouts = {slot: _Layout(spec, torch_device) for slot, spec in specs.items()}
+        forms = {
+            id(form): {slot: _Layout(spec, torch_device) for slot, spec in form.items()}
+            for form in {id(form): form for form in specs}.values()
+        }
+        self._layouts = [forms[id(form)] for form in specs]
         grouped: dict[tuple[int, bool], list[Transfer]] = defaultdict(list)
         for t in transfers:
             if device in (t.src, t.dst):
@@ -258,7 +263,7 @@ class Channel:
     def send(self, transfer: Transfer, tensors: Sequence[torch.Tensor]) -> None:
         """Sends the tensors of a transfer when the planned order allows it. The caller may drop them."""
         queue = self._queues[transfer.dst, not self._one_queue]
-        queue.ready[transfer.order] = self._layouts[transfer.slot].pack(tensors)
+        queue.ready[transfer.order] = self._layouts[transfer.microbatch][transfer.slot].pack(tensors)
         self._advance(queue, transfer.produced_by + LOOKAHEAD)
 
     def receive(self, transfer: Transfer) -> Sequence[torch.Tensor]:
@@ -269,7 +274,7 @@ class Channel:
         """
         received = self._received.pop(transfer.order)
         what = f"the {transfer.slot.content} of micro-batch {transfer.microbatch}"
-        num_bytes = self._layouts[transfer.slot].num_bytes
+        num_bytes = self._layouts[transfer.microbatch][transfer.slot].num_bytes
         came_s = self._wait(received.works, what, transfer.src, received.seen)
         if self._observer is not None:
             at = self._observer.now() if received.seen is None else came_s
@@ -315,7 +320,7 @@ class Channel:
     def _advance(self, queue: _Queue, horizon: int) -> None:
         while queue.next < len(queue.transfers):
             transfer = queue.transfers[queue.next]
-            layout = self._layouts[transfer.slot]
+            layout = self._layouts[transfer.microbatch][transfer.slot]
             if transfer.src == self._device:
                 parts = queue.ready.pop(transfer.order, None)
                 if parts is None:

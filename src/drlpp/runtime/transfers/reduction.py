@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -56,12 +56,14 @@ class SharedParameter:
         holders: the devices that hold it.
         last_action: index of the last action of this rank that adds to its gradient; -1 if there is none.
         at_once: that action adds to it in one piece (B does, W may not), so that it is complete then.
+        sparse: its gradient is sparse on every rank.
     """
 
     parameter: nn.Parameter
     holders: Holders
     last_action: int
     at_once: bool
+    sparse: bool = False
 
 
 def shared_parameters(
@@ -70,6 +72,7 @@ def shared_parameters(
     sharing: Mapping[str, Sequence[int]],
     times: Mapping[tuple[int, int], tuple[int, int]],
     tensors: Mapping[str, torch.Tensor],
+    sparse: Collection[str] = (),
 ) -> list[SharedParameter]:
     """The parameters that a device shares with others, in the order in which the plan completes their gradients.
 
@@ -79,6 +82,7 @@ def shared_parameters(
         sharing: parameter -> stages that read it, in the order of their first use in the model.
         times: see `logical_times`.
         tensors: parameters of this rank.
+        sparse: names of the parameters whose gradients are sparse.
     """
     last: dict[tuple[int, int], tuple[int, bool]] = {}
     for d, actions in plan.schedule.items():
@@ -92,7 +96,8 @@ def shared_parameters(
         if device in devices and len(devices) > 1 and isinstance(parameter, nn.Parameter):
             ends = {d: max((last.get((d, s), (-1, False)) for s in stages), default=(-1, False)) for d in devices}
             completed = max(times.get((d, i), (0, 0)) for d, (i, _) in ends.items())
-            out.append((completed, -position, SharedParameter(parameter, devices, *ends[device])))
+            shared = SharedParameter(parameter, devices, *ends[device], sparse=name in sparse)
+            out.append((completed, -position, shared))
     return [s for _, _, s in sorted(out, key=lambda item: item[:2])]
 
 
@@ -170,12 +175,17 @@ class GradientReducer:
         for (work, flat, span), bucket in zip(self._started, self._buckets, strict=True):
             wait_for_all(work, "the sum of gradients", self.timeout_s, flat.device)
             if self.observer is not None and span is not None:
-                self.observer.all_reduced(flat.nbytes, span.begin, span.end())
-            pieces = flat.split([s.parameter.numel() for s in bucket.parameters])
-            for s, piece in zip(bucket.parameters, pieces, strict=True):
+                self.observer.all_reduced(_bytes_of(flat), span.begin, span.end())
+            if flat.is_sparse:
+                totals = [flat]
+            else:
+                pieces = flat.split([s.parameter.numel() for s in bucket.parameters])
+                totals = [p.view(s.parameter.shape) for p, s in zip(pieces, bucket.parameters, strict=True)]
+            for s, total in zip(bucket.parameters, totals, strict=True):
                 before = self._before.pop(id(s.parameter), None)
-                total = piece.view(s.parameter.shape)
-                s.parameter.grad = total if before is None else before.add_(total)
+                s.parameter.grad = (
+                    total if before is None else before + total if total.is_sparse else before.add_(total)
+                )
 
     def _complete(self, parameter: torch.Tensor) -> None:
         self._bucket_of[id(parameter)].missing.discard(id(parameter))
@@ -186,9 +196,10 @@ class GradientReducer:
         while len(self._started) < len(self._buckets) and not self._buckets[len(self._started)].missing:
             parameters = [s.parameter for s in self._buckets[len(self._started)].parameters]
             holders = self._buckets[len(self._started)].parameters[0].holders
-            flat = torch.cat(
-                [(torch.zeros_like(p) if p.grad is None else p.grad).detach().reshape(-1) for p in parameters]
-            )
+            if self._buckets[len(self._started)].parameters[0].sparse:
+                flat = _sparse_gradient(parameters[0])
+            else:
+                flat = torch.cat([_dense_gradient(p).reshape(-1) for p in parameters])
             for parameter in parameters:
                 parameter.grad = None
             span = None if self.observer is None else _Span(self.observer)
@@ -230,6 +241,9 @@ def _buckets(shared: Sequence[SharedParameter]) -> list[_Bucket]:
     kept: list[tuple[int, _Bucket]] = []
     filling: dict[tuple[Holders, torch.dtype], tuple[int, _Bucket]] = {}
     for position, s in enumerate(shared):
+        if s.sparse:
+            kept.append((position, _Bucket([s], set())))
+            continue
         key = s.holders, s.parameter.dtype
         _, bucket = filling.get(key, (0, _Bucket([], set())))
         bucket.parameters.append(s)
@@ -237,6 +251,24 @@ def _buckets(shared: Sequence[SharedParameter]) -> list[_Bucket]:
         if sum(other.parameter.nbytes for other in bucket.parameters) >= BUCKET_BYTES:
             kept.append(filling.pop(key))
     return [bucket for _, bucket in sorted([*kept, *filling.values()], key=lambda item: item[0])]
+
+
+def _dense_gradient(parameter: torch.Tensor) -> torch.Tensor:
+    if parameter.grad is None:
+        return torch.zeros_like(parameter).detach()
+    gradient = parameter.grad.detach()
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
+def _sparse_gradient(parameter: torch.Tensor) -> torch.Tensor:
+    if parameter.grad is not None:
+        return parameter.grad.detach().coalesce()
+    rows = torch.zeros(1, 0, dtype=torch.long, device=parameter.device)
+    return torch.sparse_coo_tensor(rows, parameter.detach()[:0], parameter.shape).coalesce()
+
+
+def _bytes_of(tensor: torch.Tensor) -> int:
+    return tensor._values().nbytes if tensor.is_sparse else tensor.nbytes
 
 
 class CombinedBuffers:
