@@ -7,6 +7,7 @@ several ops keep for the backward pass is counted once. Parameters and buffers a
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from drlpp.capture.work import CallWork, Kernels, count_work
 from drlpp.errors import CaptureError
 from drlpp.graph import Edge, Op, OpGraph
 from drlpp.graph.op_graph import total_work
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -171,8 +174,26 @@ def build_graph(exported: ExportedModel, *, name: str, source: str, kernels: Ker
         CaptureError: an operator cannot be analysed.
     """
     costs = node_costs(exported.module, exported.no_grad, kernels)
+    _name_unpriced(name, costs)
     groups = group_nodes(exported.module, exported.autocast, costs.views)
     return _Builder(exported, costs, groups).build(name, source)
+
+
+def _name_unpriced(name: str, costs: NodeCosts) -> None:
+    """One warning that names the kernels without a FLOP formula, with their share of the bytes."""
+    unpriced: Counter[str] = Counter()
+    total = 0.0
+    for work in costs.work.values():
+        unpriced.update(work.unpriced)
+        total += work.forward.bytes + work.input_grad.bytes + work.weight_grad.bytes
+    if unpriced:
+        log.warning(
+            "%s: no FLOP formula for %s, with %.1f %% of the bytes: counted as one FLOP per element; register one with "
+            "torch.utils.flop_counter.register_flop_formula",
+            name,
+            ", ".join(operator for operator, _ in unpriced.most_common()),
+            100 * unpriced.total() / total,
+        )
 
 
 class _Builder:

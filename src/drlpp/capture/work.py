@@ -1,8 +1,8 @@
 """Work and memory of a single call: FLOP and bytes of forward, input gradient and weight gradient; what it keeps.
 
-The call is run with its backward pass on fake tensors, and the kernels that PyTorch would start are counted: FLOP by
-the formulas of `torch.utils.flop_counter` and the few it lacks (one FLOP per element of the result for element-wise
-kernels), bytes as the tensors that each kernel reads and writes. What autograd keeps is asked of autograd.
+The call is run with its backward pass on fake tensors, and the kernels that PyTorch would start are counted: FLOP as
+`drlpp.capture.flop` knows them, bytes as the tensors that each kernel reads and writes. What autograd keeps is asked of
+autograd.
 
 The weight gradient includes adding it to the accumulated gradient.
 
@@ -18,18 +18,18 @@ Left out: the sum of the gradients of a tensor with several consumers (one addit
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from drlpp.capture.calls import Call, TensorSpec, distinct_bytes
+from drlpp.capture.flop import kernel_flop
 from drlpp.graph import Work
 from drlpp.graph.op_graph import NO_WORK
 
@@ -62,13 +62,14 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CallWork:
-    """What a call costs and keeps."""
+    """What a call costs and keeps; `unpriced` has the bytes of kernels without a FLOP formula, by operator."""
 
     forward: Work
     input_grad: Work
     weight_grad: Work
     results: tuple[Result, ...]
     saved: tuple[Saved, ...]
+    unpriced: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def count_work(call: Call, kernels: Kernels = "gpu") -> CallWork:
@@ -118,11 +119,12 @@ def _count(call: Call) -> CallWork:
     if forward.reserve_bytes:
         saved += (Saved("own", len(saved), forward.reserve_bytes),)
     described = tuple(_result(r, values) for r in results)
+    unpriced = Counter(forward.unpriced)
     try:
-        input_grad, weight_grad = _backward(call.tensors, leaves, results)
+        input_grad, weight_grad = _backward(call.tensors, leaves, results, unpriced)
     except DynamicOutputShapeException:  # the size of the gradient depends on values (a Boolean mask as an index)
         input_grad, weight_grad = forward.work, NO_WORK
-    return CallWork(forward.work, input_grad, weight_grad, described, saved)
+    return CallWork(forward.work, input_grad, weight_grad, described, saved, unpriced)
 
 
 def _fake(spec: TensorSpec) -> torch.Tensor:
@@ -162,8 +164,12 @@ def _saved(
 
 
 def _backward(
-    specs: Sequence[TensorSpec], leaves: Sequence[torch.Tensor], results: Sequence[torch.Tensor]
+    specs: Sequence[TensorSpec],
+    leaves: Sequence[torch.Tensor],
+    results: Sequence[torch.Tensor],
+    unpriced: Counter[str],
 ) -> tuple[Work, Work]:
+    """Work of the gradients of the inputs, and of those of the parameters; adds to `unpriced`."""
     outputs = [r for r in results if r.requires_grad]
     inputs = [t for t, s in zip(leaves, specs, strict=True) if s.requires_grad and not s.is_param]
     params = [t for t, s in zip(leaves, specs, strict=True) if s.requires_grad and s.is_param]
@@ -171,18 +177,20 @@ def _backward(
         return NO_WORK, NO_WORK
     gradients = [torch.empty_like(r) for r in outputs]
 
-    def count(wanted: Sequence[torch.Tensor]) -> Work:
+    def count(wanted: Sequence[torch.Tensor]) -> _KernelCounter:
         counter = _KernelCounter()
         with counter:
             torch.autograd.backward(outputs, gradients, inputs=wanted, retain_graph=True)
         for t in inputs:
             t.grad = None
-        return counter.work
+        return counter
 
-    input_grad = count(inputs) if inputs else NO_WORK
+    first = count(inputs) if inputs else _KernelCounter()
+    last = count([*inputs, *params]) if params else first
+    unpriced.update(last.unpriced)
+    input_grad, both = first.work, last.work
     if not params:
         return input_grad, NO_WORK
-    both = count([*inputs, *params])
     return input_grad, Work(max(0.0, both.flop - input_grad.flop), max(0.0, both.bytes - input_grad.bytes))
 
 
@@ -194,6 +202,7 @@ class _KernelCounter(TorchDispatchMode):
         self.flop = 0.0
         self.bytes = 0.0
         self.reserve_bytes = 0.0
+        self.unpriced: Counter[str] = Counter()
 
     @property
     def work(self) -> Work:
@@ -213,11 +222,10 @@ class _KernelCounter(TorchDispatchMode):
         self.bytes += read + written
         if func.overloadpacket is aten.mkldnn_rnn_layer:
             self.reserve_bytes += LSTM_RESERVE * distinct_bytes(results[0])
-        formula = _FORMULAS.get(func.overloadpacket)
-        if formula is not None:
-            self.flop += formula(*args, **(kwargs or {}), out_val=out)
-        elif any(t.is_floating_point() for t in results) and func.overloadpacket not in _COPIES:
-            self.flop += max(math.prod(t.shape) for t in (*results, *operands.values()))
+        flop = kernel_flop(func, args, kwargs or {}, out)
+        self.flop += flop.amount
+        if not flop.known:
+            self.unpriced[str(func.overloadpacket)] += read + written
         return out
 
 
@@ -237,65 +245,4 @@ _PARTIAL_READERS = {
     aten.index,
     aten.slice_backward,
     aten.select_backward,
-}
-_COPIES = {
-    aten.clone,
-    aten.copy_,
-    aten._to_copy,
-    aten.zeros,
-    aten.ones,
-    aten.full,
-    aten.fill_,
-    aten.zero_,
-    aten.cat,
-    aten.stack,
-    aten.embedding,
-    aten.index_select,
-    aten.gather,
-    aten.index,
-    aten.constant_pad_nd,
-    aten.zeros_like,
-    aten.ones_like,
-    aten.full_like,
-    aten.slice_backward,
-    aten.select_backward,
-    aten._unsafe_view,
-    aten.arange,
-    aten.new_zeros,
-    aten.new_full,
-    aten.new_ones,
-    aten.expand_copy,
-    aten.repeat,
-    aten.roll,
-    aten.flip,
-}
-
-
-def _attention_flop(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> float:
-    """Scores and weighted sum: ``2 B H Sq Sk (Dk + Dv)`` (key and value heads may be fewer than query heads)."""
-    *batch_and_heads, num_queries, key_size = query.shape
-    return float(2 * math.prod(batch_and_heads) * num_queries * key.shape[-2] * (key_size + value.shape[-1]))
-
-
-def _attention_backward_flop(gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> float:
-    """The scores once more and four products: 2.5 times the forward pass."""
-    return 2.5 * _attention_flop(query, key, value)
-
-
-def _rnn_layer_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> float:
-    """Two products per time step: ``[T, N, input] x w_input`` and ``[T, N, hidden] x w_hidden``."""
-    steps_and_samples = x.shape[0] * x.shape[1]
-    return float(2 * steps_and_samples * (math.prod(w_input.shape) + math.prod(w_hidden.shape)))
-
-
-def _rnn_layer_backward_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, **kwargs: Any) -> float:
-    return 2.0 * _rnn_layer_flop(x, w_input, w_hidden)
-
-
-_FORMULAS: dict[Any, Any] = {
-    **flop_registry,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flop,
-    aten.mkldnn_rnn_layer: _rnn_layer_flop,
-    aten.mkldnn_rnn_layer_backward: _rnn_layer_backward_flop,
 }

@@ -86,6 +86,15 @@ def test_tensors_that_the_backward_pass_only_reads_are_no_parameters():
     assert trace.graph().ops[0].params == ()
 
 
+def test_operators_without_a_formula_are_named_with_their_share(caplog):
+    trace = Trace()
+    pooled = trace.layer([("float", [100, 16], 2), INDICES], lookup="mine::lookup", sequence=0)
+    engine = trace.add(f"{ENGINE}LookupBackward0", thread=2)
+    trace.add("LookupBackward0", engine, [pooled], sequence=0, thread=2)
+    trace.graph()
+    assert "file: no FLOP formula for mine.lookup, with 89.0 % of the bytes: counted by their bytes" in caplog.text
+
+
 def test_a_step_of_nothing_but_a_wrapper_is_refused():
     trace = Trace()
     x = ("float", [8, 4], 1)

@@ -156,7 +156,8 @@ def _is_config(value: Any) -> bool:
 
 def _is_field(config: Any, name: str) -> bool:
     newer = _RENAMED.get(name, name)
-    return hasattr(config, newer) or newer in config.attribute_map or newer in _parameters(config)
+    known = hasattr(config, newer) or hasattr(config, f"_{newer}")  # _attn_implementation
+    return known or newer in config.attribute_map or newer in _parameters(config)
 
 
 def _parameters(config: Any) -> list[str]:

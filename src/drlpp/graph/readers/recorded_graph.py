@@ -12,6 +12,7 @@ planned, simulated and exported, but not run: the trace has no code.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ from drlpp.graph.readers.recorded import DTYPES, RecordedCall
 from drlpp.graph.readers.recorded_flow import Flow, chain, dataflow
 from drlpp.graph.readers.recorded_step import RecordedStep
 from drlpp.graph.readers.updated_tables import updated_tables
+
+log = logging.getLogger(__name__)
 
 _DATA_POSITION = {"aten::embedding": 1, "aten::addmm": 1, "aten::baddbmm": 1}
 """Which input of an operator holds samples, where it is not the first."""
@@ -44,9 +47,25 @@ def graph_of_calls(
     if not flow.kept:
         raise GraphError(f"{where}: the last step has no operator with a backward pass: record one with a loss")
     graph = _Builder(step, flow).graph(name, measured_on)
+    _name_unpriced(graph, where)
     if all(op.times for op in graph.ops):
         _check_times(graph, where)
     return graph
+
+
+def _name_unpriced(graph: OpGraph, where: str) -> None:
+    """One warning that names operators of other libraries without a FLOP formula, with their share of the bytes."""
+    unpriced: dict[str, float] = defaultdict(float)
+    for op in graph.ops:
+        if not op.kind.startswith("aten.") and not op.forward.flop:
+            unpriced[op.kind] += op.forward.bytes
+    if unpriced and not all(op.times for op in graph.ops):
+        log.warning(
+            "%s: no FLOP formula for %s, with %.1f %% of the bytes: counted by their bytes alone",
+            where,
+            ", ".join(sorted(unpriced, key=lambda kind: -unpriced[kind])),
+            100 * sum(unpriced.values()) / (sum(op.forward.bytes for op in graph.ops) or 1.0),
+        )
 
 
 def _check_times(graph: OpGraph, where: str) -> None:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from drlpp.errors import GraphError
+from drlpp.graph.flop_kinds import flop_of_kind
 from drlpp.graph.readers.recorded import RecordedCall, RecordedTensor
 from drlpp.graph.readers.recorded_flop import known_flop
 from drlpp.graph.readers.recorded_wrappers import wraps
@@ -64,11 +65,14 @@ class RecordedStep:
                 yield from self.nested(c)
 
     def flop(self, i: int, outputs: tuple[RecordedTensor, ...] | None = None) -> float:
-        """FLOP of a call, from the outermost calls of which they are known."""
+        """FLOP of a call, from the outermost calls of which they are known; else those of its kind."""
         call = self.calls[i]
         shapes = [t.shape for t in call.inputs], [t.shape for t in (call.outputs if outputs is None else outputs)]
         known = known_flop(call.name, *shapes)
-        return sum(self.flop(c) for c in self.children[i] if not self.wrapping[c]) if known is None else known
+        if known is not None:
+            return known
+        nested = sum(self.flop(c) for c in self.children[i] if not self.wrapping[c])
+        return nested or (flop_of_kind(call.name, *shapes) or 0.0 if call.is_operator else 0.0)
 
     def moved(self, i: int) -> float:
         """Bytes that the outermost operators in a call read and write; views move nothing."""
