@@ -1,9 +1,12 @@
 """The graph encoder."""
 
+import warnings
+
+import pytest
 import torch
 
 from agent_problems import small_problem
-from drlpp.agent.networks.encoder import GraphEncoder
+from drlpp.agent.networks.encoder import EdgeConvolution, GraphEncoder, mlp
 from drlpp.agent.view.features import problem_view
 
 
@@ -46,3 +49,16 @@ def test_the_same_weights_serve_any_size():
     encoder = GraphEncoder(8, 2)
     for n in (2, 5, 60):
         assert encoder(problem_view(small_problem(0, n))).ops.shape == (n, 8)
+
+
+@pytest.mark.parametrize(("num_ops", "num_edges"), [(1, 0), (5, 8), (60, 300)])
+def test_the_convolution_is_that_of_pytorch_geometric(num_ops, num_edges):
+    with warnings.catch_warnings():  # its import scripts classes, which torch calls deprecated
+        warnings.simplefilter("ignore")
+        from torch_geometric.nn import GINEConv
+    generator = torch.Generator().manual_seed(0)
+    own, theirs = EdgeConvolution(16), GINEConv(mlp(16, 16, 16), edge_dim=2, aggr="mean")
+    theirs.load_state_dict(own.state_dict())
+    x, edges = torch.randn(num_ops, 16, generator=generator), torch.randn(num_edges, 2, generator=generator)
+    arcs = torch.randint(num_ops, (2, num_edges), generator=generator)
+    assert torch.equal(own(x, arcs, edges), theirs(x, arcs, edges))
