@@ -14,13 +14,15 @@ import logging
 import math
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from drl_variants import Maker, arguments, drl, geometric, pairs
-from drlpp.bench import find_suite, run_suite
 from drlpp.bench.case import Suite
 from drlpp.bench.results import Row
-from drlpp.planners.registry import PLANNERS
+from drlpp.bench.runner import run_suite
+from drlpp.bench.suites import find_suite
+from drlpp.planners.registry import PLANNERS, get_planner
 from drlpp.threads import one_thread
 from tables import machine, markdown, write_section
 
@@ -82,14 +84,14 @@ def main() -> None:
         quick = run(
             suite,
             args.output / f"short-{args.suite}.jsonl",
-            ours | {"annealing": PLANNERS["annealing"]},
+            ours | {"annealing": partial(get_planner, "annealing")},
             args.short,
             args.short_seeds,
         )
         full = run(
             suite,
             args.output / f"long-{args.suite}.jsonl",
-            ours | {n: PLANNERS[n] for n in names},
+            ours | {n: partial(get_planner, n) for n in names},
             args.budget,
             args.seeds,
         )

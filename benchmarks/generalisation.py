@@ -10,12 +10,13 @@ Writes the table between the markers ``generalisation`` of docs/benchmarks.md.
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from drl_against_all import run
 from drl_variants import arguments, drl, geometric, over_best, policy
 from drlpp.agent.training.corpus import CLUSTER_SPLITS, GRAPH_SPLITS, Split
 from drlpp.bench.case import Case, Suite
-from drlpp.planners.registry import PLANNERS
+from drlpp.planners.registry import get_planner
 from drlpp.threads import one_thread
 from tables import machine, markdown, write_section
 
@@ -51,7 +52,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     args.output.mkdir(parents=True, exist_ok=True)
     makers = {"policy": policy(args.weights), "drl": drl(args.weights)}
-    makers |= {name: PLANNERS[name] for name in ("annealing", "dp")}
+    makers |= {name: partial(get_planner, name) for name in ("annealing", "dp")}
     with one_thread():
         rows = run(suite(args.problems), args.output / "rows.jsonl", makers, args.budget, args.seeds)
     lines = []

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from drl_variants import arguments, drl
-from drlpp.bench import find_suite
 from drlpp.bench.case import Case
 from drlpp.bench.results import append_row, read_rows
 from drlpp.bench.settings import settings
+from drlpp.bench.suites import find_suite
 from drlpp.files import write_atomically
 from drlpp.plan import Plan
 from drlpp.planners.base import Budget

@@ -48,7 +48,7 @@ def test_what_has_the_form_passes():
         ({"size": 1.5, "names": [1]}, "f: size = 1.5: must be a whole number (and 1 more)"),
         ({"size": 1, "names": ["a", 7]}, "f: names.1 = 7: must be text"),
         ({"size": 1, "names": "a" * 99}, f"f: names = '{'a' * 56}...: must be a list"),
-        ([], "f: the whole = []: must be a mapping of names to values"),
+        ([], "f: the file = []: must be a mapping of names to values"),
     ],
 )
 def test_what_has_not_is_refused_with_place_value_and_rule(data, message):

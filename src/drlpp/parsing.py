@@ -83,7 +83,7 @@ def check_form(
 def first_problem(error: ValidationError, keys: Iterable[str]) -> str:
     """The first problem that validation found, in one line: place, value, rule, and how many more there are."""
     problem = error.errors(include_url=False, include_context=True)[0]
-    place = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    place = ".".join(str(part) for part in problem["loc"]) or "the file"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     kind, context = problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":

@@ -9,7 +9,7 @@ from drlpp.errors import InfeasibleError
 from drlpp.plan import Plan
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
 from drlpp.planners.micro_batch_sizes import solve_over_sizes
-from drlpp.planners.registry import PLANNERS, get_planner
+from drlpp.planners.registry import PLANNERS, check_planner, get_planner
 from drlpp.problem import PlanningProblem
 
 DRL = "drl"
@@ -23,7 +23,7 @@ def planner_names() -> list[str]:
 
 def planner_summaries() -> dict[str, str]:
     """Name of each planner -> what it does, in one line."""
-    return {DRL: DRL_SUMMARY} | {name: make().summary for name, make in PLANNERS.items()}
+    return {DRL: DRL_SUMMARY} | {name: get_planner(name).summary for name in PLANNERS}
 
 
 def make_planner(
@@ -39,11 +39,12 @@ def make_planner(
     Raises:
         InputError: there is no planner of that name, or the weights cannot be read.
     """
+    check_planner(name, planner_names())
     if name == DRL:
         from drlpp.agent.planner.planner import DrlConfig, DrlPlanner
 
         return DrlPlanner(DrlConfig(log_dir=log_dir, policy_only=policy_only, weights=weights))
-    return get_planner(name, elsewhere=(DRL,))
+    return get_planner(name)
 
 
 def solve(

@@ -22,6 +22,7 @@ LEVEL = {
     "json_text": 0,
     "seeds": 0,
     "generator_spec": 0,
+    "model_spec": 0,
     "threads": 0,
     "training": 0,
     "graph": 1,
@@ -51,6 +52,7 @@ SAME_LEVEL_ALLOWED = {
     ("graph", "cluster"),
     ("training", "errors"),
     ("generator_spec", "errors"),
+    ("model_spec", "errors"),
 }
 FORBIDDEN = {("runtime", "sim"), ("report", "agent"), ("export", "agent")}
 TORCH_ALLOWED = {"capture", "runtime", "agent", "threads"}

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from drlpp.bench import run_suite, runner, summarize
+from drlpp.bench import runner
 from drlpp.bench.case import Case, Suite
 from drlpp.bench.results import read_rows
+from drlpp.bench.runner import run_suite
+from drlpp.bench.summary import summarize
 from drlpp.errors import InputError
 from drlpp.planners.base import no_progress
 from drlpp.planners.baselines.data_parallel import DataParallel

@@ -62,8 +62,8 @@ def test_a_suite_of_a_file(tmp_path):
     ("text", "message"),
     [
         ("name: [", "is not YAML"),
-        ("name: mine", "cases: Field required"),
-        ("name: mine\ncases: [{name: a, model: m, cluster: c, budget: 3}]", "cases.0.budget: Extra inputs"),
+        ("name: mine", "key 'cases' is missing"),
+        ("name: mine\ncases: [{name: a, model: m, cluster: c, budget: 3}]", "unknown key 'cases.0.budget'"),
         ("name: mine\ncases: [{name: a, model: m, cluster: c, num_microbatches: 0}]", "num_microbatches"),
         ("name: mine\ncases: []", "has no cases"),
         ("- 1", "the file"),

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from drlpp.capture.graph_cache import kept_graph
 from drlpp.cluster import load_cluster
 from drlpp.errors import InputError
 from drlpp.generator_spec import PREFIX
@@ -78,4 +77,6 @@ def load_model_graph(model: str) -> OpGraph:
     if model.startswith(PREFIX):
         return generated_graph(model)
     path = Path(model)
+    from drlpp.capture.graph_cache import kept_graph  # loads torch
+
     return read_graph(path) if path.is_file() else kept_graph(model)

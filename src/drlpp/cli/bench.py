@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drlpp.cli import inputs
+from drlpp.cli.checks import check_planners
 from drlpp.cli.terminal import check_writable, counter, out, print_json, say
 
 if TYPE_CHECKING:
@@ -55,11 +56,16 @@ def bench(
         return
     if not suite:
         raise InputError("no suite is named: write `drlpp bench SUITE`, or `drlpp bench --list` for their names")
-    from drlpp.bench import find_suite, run_suite, summarize
-    from drlpp.bench.document import write_section
-    from drlpp.bench.tables import markdown_section, planner_table
+    names = inputs.planner_list(planners)
+    check_planners(names)
+    from drlpp.bench.suites import find_suite
 
     chosen = find_suite(suite)
+    from drlpp.bench.document import write_section
+    from drlpp.bench.runner import run_suite
+    from drlpp.bench.summary import summarize
+    from drlpp.bench.tables import markdown_section, planner_table
+
     path = output if output is not None else Path(f"{chosen.name}.jsonl")
     check_writable(path)
     check_writable(markdown)
@@ -67,7 +73,7 @@ def bench(
         rows = run_suite(
             chosen,
             path,
-            planners=inputs.planner_list(planners),
+            planners=names,
             budget_s=budget,
             cpu_time=cpu_time,
             seeds=range(seeds),
@@ -91,7 +97,7 @@ def bench(
 def _list(as_json: bool) -> None:
     from rich.table import Table
 
-    from drlpp.bench import suites
+    from drlpp.bench.suites import suites
 
     if as_json:
         found = {s.name: {"summary": s.summary, "cases": [c.to_dict() for c in s.cases]} for s in suites().values()}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from drlpp.cli import inputs
+from drlpp.cli.checks import check_model, is_graph_file
 from drlpp.cli.terminal import check_writable, counter, err, say
 from drlpp.units import format_bytes, format_flop, format_time
 
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
 def capture(model: inputs.Model, output: GraphOutput) -> None:
     """Capture a model's operator graph (no weights are allocated)."""
     check_writable(output)
+    check_model(model)
     from drlpp.graph import save_graph
 
     graph = inputs.load_graph(model, batch_axis=True)
@@ -53,14 +55,16 @@ def profile(
     """Measure the time of every op on this machine's device, and write the graph with these times."""
     check_writable(output)
     check_writable(cache)
-    from drlpp import capture as capturing
+    check_model(model)
     from drlpp.errors import InputError
-    from drlpp.graph import REFERENCE, save_graph
 
-    if inputs.is_graph_file(model):
+    if is_graph_file(model):
         raise InputError(
             f"{model} is a graph file: profile needs a model that can run (timm:, transformers:, FILE.py:)"
         )
+    from drlpp import capture as capturing
+    from drlpp.graph import REFERENCE, save_graph
+
     with err().status(f"capturing {model}"):
         captured = capturing.capture(
             capturing.load_model(model), device="cpu", kernels="cpu" if device == "cpu" else "gpu"

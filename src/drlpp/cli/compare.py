@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from drlpp.cli import inputs
+from drlpp.cli.checks import check_problem
 from drlpp.cli.terminal import check_writable, out, say
 
 _EPILOG = """Example:
@@ -37,6 +38,10 @@ def compare(
     """Compare planners on one problem: a row for each, failures included, with the gap to the lower bound."""
     check_writable(json_file)
     check_writable(html_file)
+    names = inputs.planner_list(planners)
+    check_problem(model, cluster, names)
+    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
+    problem = inputs.load_problem(model, cluster, objective, step)
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import InfeasibleError
     from drlpp.files import write_atomically
@@ -48,9 +53,7 @@ def compare(
     from drlpp.report.tables import comparison_table
     from drlpp.solve import make_planner
 
-    chosen = [make_planner(n) for n in inputs.planner_list(planners)]
-    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
-    problem = inputs.load_problem(model, cluster, objective, step)
+    chosen = [make_planner(name) for name in names]
     results = []
     for planner in chosen:
         results.append(solve_visibly(planner, problem, budget, seed))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
+from drlpp.cli.checks import is_graph_file
 from drlpp.cli.terminal import err, say
 from drlpp.generator_spec import PREFIX
 
@@ -99,14 +100,6 @@ def load_graph(model: str, kernels: Literal["gpu", "cpu"] = "gpu", *, batch_axis
     return graph
 
 
-def is_graph_file(model: str) -> bool:
-    """MODEL names a file of a graph and not a callable in a Python file or a model of a library."""
-    path = Path(model)
-    if path.suffix == ".py":
-        return False
-    return path.is_file() or (path.suffix in (".txt", ".json", ".gz") and ":" not in path.name)
-
-
 class Step(NamedTuple):
     """What a training step consists of, as the options tell it."""
 
@@ -117,10 +110,7 @@ class Step(NamedTuple):
 
 
 def load_problem(model: str, cluster: str, objective: ObjectiveName, step: Step) -> PlanningProblem:
-    """The planning problem of MODEL on CLUSTER, with the simulator loaded, so that budgets begin after that.
-
-    The cluster is read first, since a mistake there shows at once.
-    """
+    """The planning problem of MODEL on CLUSTER."""
     from drlpp.cluster import load_cluster
     from drlpp.cluster.devices import CPU_PRESET
     from drlpp.problem import PlanningProblem
@@ -141,18 +131,4 @@ def load_problem(model: str, cluster: str, objective: ObjectiveName, step: Step)
     )
     if other_sizes and graph.batch_axis == "unknown":
         say(f"costs of {model} are known for {graph.samples_per_microbatch} samples: taken to grow in proportion")
-    _load_simulator(problem)
     return problem
-
-
-def _load_simulator(problem: PlanningProblem) -> None:
-    """Loads the compiled simulator; the first time on a machine, this compiles it."""
-    import numpy as np
-
-    from drlpp.plan import Assignment
-    from drlpp.sim import Evaluator
-
-    with err().status("loading the simulator (compiled on first use: about 20 s)"):
-        num_ops = problem.graph.num_ops
-        halves = np.minimum(np.arange(num_ops) * 2 // num_ops, 1)
-        Evaluator(problem).evaluate(Assignment.compact(halves, {0: (0,), 1: (problem.cluster.num_devices - 1,)}))

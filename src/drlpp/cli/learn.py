@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from drlpp.cli import inputs
+from drlpp.cli.checks import check_problem
 from drlpp.cli.terminal import counter, err, print_json, say
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def train_policy(
     logging.basicConfig(
         level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err(), show_path=False)]
     )
+    if model and cluster is not None:
+        check_problem(model, cluster)
     stop_after_s = None if hours is None else hours * 3600
     if model:
         if cluster is None:

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import typer
 
 from drlpp.cli import bench, capture, compare, export, learn, lists, plan, run, simulate, whatif
-from drlpp.cli.terminal import complain, stdout_failure
+from drlpp.cli.stdout import stdout_failure
+from drlpp.cli.terminal import complain
 from drlpp.errors import DrlppError, InfeasibleError, InputError
 
 # click's UsageError, wherever this release of typer keeps click

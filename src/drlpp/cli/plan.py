@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drlpp.cli import inputs
+from drlpp.cli.checks import check_engine, check_problem, check_weights
 from drlpp.cli.terminal import check_writable, out, print_json, say
 
 if TYPE_CHECKING:
@@ -58,21 +59,23 @@ def plan(
     With --for, the search is run a second time without the engine's limits, to say what they cost.
     """
     check_writable(output)
+    check_problem(model, cluster, [planner])
+    check_weights(weights)
+    limits = check_engine(engine)
+    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
+    problem = inputs.load_problem(model, cluster, objective, step)
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import ExecutionError, InfeasibleError, InputError
     from drlpp.plan import plan_to_dict, save_plan
     from drlpp.planners.bounds.lower_bound import lower_bound
     from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s
-    from drlpp.planners.engines.engine import get_engine
     from drlpp.planners.engines.restricted import Restricted
     from drlpp.report.comparison import comparison_row
     from drlpp.report.tables import plan_tables
     from drlpp.solve import make_planner
 
     chosen = make_planner(planner, log_dir=log_dir, policy_only=policy_only, weights=weights)
-    restricted = Restricted(chosen, get_engine(engine)) if engine else None
-    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
-    problem = inputs.load_problem(model, cluster, objective, step)
+    restricted = Restricted(chosen, limits) if limits else None
     result = solve_visibly(restricted or chosen, problem, budget, seed)
     bound = min((lower_bound(variant) for variant in problem.variants), key=lambda b: b.value_s)
     data_parallel_s = min(data_parallel_value_s(variant) for variant in problem.variants)

@@ -66,17 +66,18 @@ def run(
     """Train a model under a plan on torch.distributed: one process per device, or the ranks of torchrun."""
     check_writable(trace)
     from drlpp.errors import ExecutionError, InputError
+    from drlpp.plan import load_plan
+
+    if not elastic and restart_in_place:
+        raise InputError("--restart-in-place says how an elastic run restarts: give --elastic too")
+    loaded = load_plan(plan)
     from drlpp.export.chrome_trace import chrome_trace
     from drlpp.files import write_atomically
-    from drlpp.plan import load_plan
     from drlpp.report.tables import run_tables
     from drlpp.runtime import Elastic
     from drlpp.runtime import run as execute
     from drlpp.solve import replan
 
-    if not elastic and restart_in_place:
-        raise InputError("--restart-in-place says how an elastic run restarts: give --elastic too")
-    loaded = load_plan(plan)
     report = execute(
         loaded,
         steps=steps,

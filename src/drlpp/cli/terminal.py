@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-from drlpp.errors import ExecutionError, InputError
+from drlpp.cli.stdout import stdout_failure
+from drlpp.errors import InputError
 from drlpp.json_text import json_text
-from drlpp.planners.base import Budget
-from drlpp.planners.base import Progress as PlannerProgress
 from drlpp.units import format_time
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
-class _Results(Console):
-    """A console whose reader may leave: that is an error like others, and no silent exit."""
-
-    def on_broken_pipe(self) -> None:
-        raise stdout_failure(os.strerror(errno.EPIPE))
+    from drlpp.planners.base import Budget
+    from drlpp.planners.base import Progress as PlannerProgress
 
 
 def out() -> Console:
     """The console for results (stdout). It raises ExecutionError where the reader is gone."""
-    return _Results(highlight=False)
+    from drlpp.cli.results_console import ResultsConsole
+
+    return ResultsConsole(highlight=False)
 
 
 def err() -> Console:
     """The console for everything else (stderr)."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 
 def say(message: str) -> None:
     """One line on stderr."""
-    err().print(message, markup=False, soft_wrap=True)
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
 
 
 def complain(message: str) -> None:
@@ -57,20 +56,10 @@ def print_json(data: Mapping[str, Any]) -> None:
         raise stdout_failure(error.strerror or "no reason given") from error
 
 
-def stdout_failure(reason: str) -> ExecutionError:
-    """The error for results that cannot be written; what is left of them goes nowhere, so that leaving is silent."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-    return ExecutionError(f"cannot write to the standard output: {reason}: the answer is not complete")
-
-
 @contextmanager
 def planner_progress(label: str) -> Iterator[PlannerProgress]:
     """A progress bar for a planner, on stderr; silent when stderr is not a terminal."""
-    console = err()
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with _bar() as bar:
         task = bar.add_task(label, total=1.0)
 
         def update(message: str, fraction: float, best: float | None) -> None:
@@ -83,11 +72,17 @@ def planner_progress(label: str) -> Iterator[PlannerProgress]:
 @contextmanager
 def counter(label: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar for (done, total, what) on stderr; silent when stderr is not a terminal."""
-    console = err()
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with _bar() as bar:
         task = bar.add_task(label)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=f"{label}: {what}")
+
+
+def _bar() -> Progress:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = err()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from drlpp.cli import inputs
+from drlpp.cli.checks import check_problem
 from drlpp.cli.terminal import interrupt_ends, out, planner_progress, print_json, say
 
 _EPILOG = """Example:
@@ -32,6 +33,9 @@ def whatif(
     as_json: inputs.AsJson = False,
 ) -> None:
     """Rank changes (devices, links, memory, micro-batches) by the gain in throughput that they would bring."""
+    check_problem(model, cluster, [planner])
+    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
+    problem = inputs.load_problem(model, cluster, objective, step)
     from rich.table import Table
 
     from drlpp.errors import InfeasibleError
@@ -42,9 +46,6 @@ def whatif(
     from drlpp.whatif import changes, what_if
 
     chosen = make_planner(planner)
-    problem = inputs.load_problem(
-        model, cluster, objective, inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
-    )
     number = len(changes(problem)) + 1
     say(f"planning {number} variants, up to {budget:g} s each (Ctrl-C ends with those done so far)")
     limit = Budget(float("inf"))

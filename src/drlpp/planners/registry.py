@@ -1,46 +1,48 @@
-"""All planners by name. The learned planner is a level above and is added by the command line."""
+"""All planners by name. The learned planner is a level above and is added by `drlpp.solve`.
+
+A planner's file is loaded when the planner is first asked for, so that knowing the names costs nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 from drlpp.errors import InputError, did_you_mean
-from drlpp.planners.base import Planner
-from drlpp.planners.baselines.data_parallel import DataParallel
-from drlpp.planners.baselines.expert import Expert
-from drlpp.planners.baselines.greedy import Greedy
-from drlpp.planners.baselines.random_plans import RandomPlans
-from drlpp.planners.baselines.uniform import Uniform
-from drlpp.planners.consecutive.dapple import Dapple
-from drlpp.planners.consecutive.dynamic_program import DynamicProgram
-from drlpp.planners.consecutive.metis import Metis
-from drlpp.planners.consecutive.milp import Milp
-from drlpp.planners.consecutive.pipedream_contracted import PipeDreamContracted
-from drlpp.planners.consecutive.piper import Piper
-from drlpp.planners.local_search.annealing import Annealing
-from drlpp.planners.pipedream.planner import PipeDream
 
-PLANNERS: dict[str, Callable[[], Planner]] = {
-    DataParallel.name: DataParallel,
-    Expert.name: Expert,
-    Uniform.name: Uniform,
-    RandomPlans.name: RandomPlans,
-    Greedy.name: Greedy,
-    PipeDream.name: PipeDream,
-    PipeDreamContracted.name: PipeDreamContracted,
-    DynamicProgram.name: DynamicProgram,
-    Annealing.name: Annealing,
-    Milp.name: Milp,
-    Dapple.name: Dapple,
-    Piper.name: Piper,
-    Metis.name: Metis,
+if TYPE_CHECKING:
+    from drlpp.planners.base import Planner
+
+_HOMES = {
+    "data-parallel": "baselines.data_parallel:DataParallel",
+    "expert": "baselines.expert:Expert",
+    "uniform": "baselines.uniform:Uniform",
+    "random": "baselines.random_plans:RandomPlans",
+    "greedy": "baselines.greedy:Greedy",
+    "pipedream": "pipedream.planner:PipeDream",
+    "pipedream-contracted": "consecutive.pipedream_contracted:PipeDreamContracted",
+    "dp": "consecutive.dynamic_program:DynamicProgram",
+    "annealing": "local_search.annealing:Annealing",
+    "milp": "consecutive.milp:Milp",
+    "dapple": "consecutive.dapple:Dapple",
+    "piper": "consecutive.piper:Piper",
+    "metis": "consecutive.metis:Metis",
 }
-"""Name -> maker of the planner."""
+"""Name -> file below `drlpp.planners`, and class."""
+PLANNERS = tuple(_HOMES)
+"""Names of all planners, in the order in which they are shown."""
 
 
-def get_planner(name: str, elsewhere: tuple[str, ...] = ()) -> Planner:
-    """The planner of a name. Raises InputError with the nearest known name, of those `elsewhere` too."""
-    if name not in PLANNERS:
-        known = [*elsewhere, *PLANNERS]
+def check_planner(name: str, known: Iterable[str] = PLANNERS) -> None:
+    """Raises InputError with the nearest name if `name` is not among the known ones."""
+    if name not in known:
         raise InputError(f"planner {name!r} is not known: {did_you_mean(name, known)}use one of {', '.join(known)}")
-    return PLANNERS[name]()
+
+
+def get_planner(name: str) -> Planner:
+    """The planner of a name. Raises InputError with the nearest known name."""
+    check_planner(name)
+    file, _, kind = _HOMES[name].partition(":")
+    make = cast("Callable[[], Planner]", getattr(import_module(f"drlpp.planners.{file}"), kind))
+    return make()

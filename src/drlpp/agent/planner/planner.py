@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from drlpp.agent.networks.policy import Policy
 from drlpp.agent.networks.weights_file import initial_policy, load_checkpoint
@@ -336,7 +335,11 @@ class _Run:
         if self.config.iterations == 0 or budget.left_s < iteration_s:
             return
         best = self.found["policy_best_s"]
-        writer = SummaryWriter(log_dir=str(self.config.log_dir)) if self.config.log_dir else None
+        writer = None
+        if self.config.log_dir:
+            from torch.utils.tensorboard import SummaryWriter
+
+            writer = SummaryWriter(log_dir=str(self.config.log_dir))
 
         def on_iteration(row: Iteration) -> bool:
             nonlocal best

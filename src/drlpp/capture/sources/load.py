@@ -6,7 +6,7 @@ from drlpp.capture.sources.model_source import ModelSource, parse_options
 from drlpp.capture.sources.python_file import file_source
 from drlpp.capture.sources.timm import timm_source
 from drlpp.capture.sources.transformers import transformers_source
-from drlpp.errors import CaptureError
+from drlpp.model_spec import parse_model_spec
 
 
 def load_model(spec: str) -> ModelSource:
@@ -16,17 +16,9 @@ def load_model(spec: str) -> ModelSource:
     Raises:
         CaptureError: there is no such model, or an option is wrong; the message suggests a near match.
     """
-
-    scheme, colon, rest = spec.partition(":")
-    name, _, query = rest.partition("?")
-    if scheme == "timm" and name:
-        return timm_source(spec, name, parse_options(spec, query))
-    if scheme == "transformers" and name:
-        return transformers_source(spec, name, parse_options(spec, query))
-    path, colon, function = spec.rpartition(":")
-    if colon and path.endswith(".py") and function.isidentifier():
-        return file_source(spec, path, function)
-    raise CaptureError(
-        f"{spec!r} does not name a model: write timm:NAME, transformers:CLASS (both may end in ?key=value&...) or "
-        "path/to/file.py:callable"
-    )
+    scheme, name, rest = parse_model_spec(spec)
+    if scheme == "timm":
+        return timm_source(spec, name, parse_options(spec, rest))
+    if scheme == "transformers":
+        return transformers_source(spec, name, parse_options(spec, rest))
+    return file_source(spec, name, rest)

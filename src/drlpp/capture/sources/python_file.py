@@ -17,13 +17,8 @@ def file_source(spec: str, path: str, function: str) -> ModelSource:
     """The model that a function of a file makes. The file is executed when the model is built.
 
     The function takes no arguments and returns ``(module, example_inputs)`` or ``(module, example_inputs, loss_fn)``.
-
-    Raises:
-        CaptureError: there is no such file.
     """
     file = Path(path)
-    if not file.is_file():
-        raise CaptureError(f"{spec!r}: there is no file {path}: check the path before the last colon")
 
     def make() -> Example:
         return _example(spec, _function(spec, file, function))
