@@ -95,6 +95,7 @@ class EdgeConvolution(nn.Module):
         super().__init__()
         self.nn = mlp(width, width, width)
         self.lin = nn.Linear(NUM_EDGE_FEATURES, width)
+        self.eps: Tensor
         self.register_buffer("eps", torch.zeros(1))
 
     def forward(self, x: Tensor, arcs: Tensor, edge_features: Tensor) -> Tensor:
