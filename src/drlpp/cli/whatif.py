@@ -34,8 +34,8 @@ def whatif(
 ) -> None:
     """Rank changes (devices, links, memory, micro-batches) by the gain in throughput that they would bring."""
     check_problem(model, cluster, [planner])
-    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
-    problem = inputs.load_problem(model, cluster, objective, step)
+    asked = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
+    problem = inputs.load_problem(model, cluster, objective, asked)
     from rich.table import Table
 
     from drlpp.errors import InfeasibleError
