@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
+from drlpp.cost import PlacedStages, place_stages
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.native import library
 from drlpp.plan import Assignment, Provenance
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import FlatSchedule, PlacedStages, generate, place_stages
+from drlpp.schedules import FlatSchedule, generate
 from drlpp.schedules.replay import replay
 from drlpp.sim import Evaluator, IncrementalBottleneck, simulate
 from tables import machine, markdown, write_section

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from drlpp.cluster import load_cluster
+from drlpp.cost import PlacedStages, place_stages
 from drlpp.errors import InstallationError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.native import SOURCES, check_sources, library, source_hash
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import PlacedStages, place_stages
 
 SRC = Path(__file__).parents[1] / "src" / "drlpp"
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.placed_stages import PlacedStages
+from drlpp.cost.problem_arrays import PackedAssignments, ProblemArrays
 from drlpp.planners.bounds.decision_diagram import Overlap, Question, Row
 from drlpp.planners.bounds.min_cuts import Hypergraph
 from drlpp.schedules.orders import FlatSchedule
-from drlpp.schedules.placed import PlacedStages
-from drlpp.sim.problem_arrays import PackedAssignments, ProblemArrays
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
-from drlpp.cost import all_reduce_s, transfer_s
+from drlpp.cost import all_reduce_s, place_stages, transfer_s
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.native import library
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import place_stages
 
 SRC = Path(__file__).parents[2] / "src"
 BEING_PORTED = {"drlpp/sim/incremental.py"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cost import PlacedStages, place_stages
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import PlacedStages, generate, place_stages, to_schedule
+from drlpp.schedules import generate, to_schedule
 from drlpp.schedules.orders import BACKWARD, WEIGHT_GRAD
 
 

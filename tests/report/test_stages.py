@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
+from drlpp.cost.schedule_memory import RETURNS_KEPT
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.problem import PlanningProblem
 from drlpp.report.stages import stage_rows
-from drlpp.schedules.memory import RETURNS_KEPT
 from drlpp.sim import simulate
 from hand_plans import make_plan
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chains import looped, placed_chain, random_stages, rows
-from drlpp.schedules import FlatSchedule, PlacedStages
+from drlpp.cost import PlacedStages
+from drlpp.schedules import FlatSchedule
 from drlpp.schedules.list_scheduler import SLACKS, list_order
 from drlpp.schedules.orders import BACKWARD, FORWARD, WEIGHT_GRAD
 

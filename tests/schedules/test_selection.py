@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chains import looped, placed_chain, random_stages
-from drlpp.schedules import SCHEDULES, PlacedStages, generate, schedules_for
+from drlpp.cost import PlacedStages
+from drlpp.schedules import SCHEDULES, generate, schedules_for
 from drlpp.schedules.registry import schedule_flags
 from drlpp.schedules.replay import replay
 from drlpp.schedules.selection import SPLIT_BACKWARD_COST, select, work_bound

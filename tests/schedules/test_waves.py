@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from chains import cluster_of, looped, placed_chain, random_stages, rows
+from drlpp.cost import place_stages
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import place_stages
 from drlpp.schedules.waves import depths
 
 

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drlpp.cost import place_stages
 from drlpp.errors import ScheduleError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Provenance, parse_action, validate
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import from_schedule, place_stages, schedules_for
+from drlpp.schedules import from_schedule, schedules_for
 from drlpp.schedules.replay import replay
 from drlpp.sim import Evaluator, simulate
 from random_problems import random_problem

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from drlpp.cost import StageCosts, all_reduce_s, wire_s
+from drlpp.cost import GradientGroup, StageCosts, all_reduce_s, gradient_groups, resident_and_optimizer, wire_s
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan, TraceEvent, validate
 from drlpp.problem import PlanningProblem
@@ -37,7 +37,6 @@ from drlpp.runtime.pipeline import used_devices
 from drlpp.runtime.transfers.channel import Channel, TensorSpec
 from drlpp.runtime.transfers.planned import Slot, StageSlots, Transfer, plan_transfers, stage_slots
 from drlpp.runtime.transfers.waiting import time_limit_s
-from drlpp.schedules import GradientGroup, gradient_groups, resident_and_optimizer
 
 PAYLOAD_BYTES = 1 << 16
 ACTION_S = 0.02

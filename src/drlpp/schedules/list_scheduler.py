@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from drlpp.cost.placed_stages import PlacedStages
 from drlpp.native import library
 from drlpp.schedules.orders import FlatSchedule
-from drlpp.schedules.placed import PlacedStages
 
 SLACKS: tuple[float, ...] = library.SLACKS
 """Values of `slack` that are tried, until one changes nothing."""

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 from drlpp.cost import StageCosts
+from drlpp.cost.gradients import Devices
+from drlpp.cost.placed_stages import PlacedStages, place_stages
 from drlpp.errors import ScheduleError
 from drlpp.native import library
 from drlpp.plan import Schedule
-from drlpp.schedules.gradients import Devices
 from drlpp.schedules.orders import FlatSchedule, to_schedule
-from drlpp.schedules.placed import PlacedStages, place_stages
 from drlpp.schedules.selection import SPLITS_BACKWARD
 
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.placed_stages import PlacedStages
 from drlpp.errors import ScheduleError
 from drlpp.native import library
 from drlpp.schedules.orders import FlatSchedule
-from drlpp.schedules.placed import PlacedStages
 
 
 class Replay(NamedTuple):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.placed_stages import PlacedStages
 from drlpp.native import library
-from drlpp.schedules.placed import PlacedStages
 
 SPLIT_BACKWARD_COST: float = library.SPLIT_BACKWARD_COST
 """A schedule with split backward passes has to save this part of the iteration to be chosen over one without.

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.placed_stages import PlacedStages
 from drlpp.native import library
-from drlpp.schedules.placed import PlacedStages
 
 
 class Depths(NamedTuple):

@@ -29,7 +29,7 @@ Semantics (two implementations agree on them: `sim.simulator` is the readable on
    stage's activations, from the start of F to the end of B, or of W: I frees nothing. A stage that recomputes holds
    only what it received, and all of its activations during B (or from the start of I to the end of W). What a stage
    receives from one on the same device counts once, up to B or I, since the other keeps it for longer, unless that one
-   recomputes. Buffers of messages (`schedules.memory`): what the two actions after the current one read from other
+   recomputes. Buffers of messages (`cost.schedule_memory`): what the two actions after the current one read from other
    devices is there already; gradients that B or I reads are there until it ends; and of the gradients that a stage
    returns to other devices, the last two are kept. Memory depends on the order of a device's actions only.
 
@@ -40,9 +40,9 @@ with the backward passes of its own stage (buckets); input loading. Ports are se
 flows share them.
 """
 
+from drlpp.cost.incremental_loads import IncrementalBottleneck
 from drlpp.sim.evaluator import Evaluation, Evaluator
 from drlpp.sim.explain import Change, CriticalStep, Explanation, explain
-from drlpp.sim.incremental_loads import IncrementalBottleneck
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.simulator import simulate
 

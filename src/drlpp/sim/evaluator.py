@@ -11,6 +11,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.problem_arrays import PackedAssignments, pack, problem_arrays
 from drlpp.errors import InputError, ScheduleError
 from drlpp.graph.stages import check_partition
 from drlpp.native import library
@@ -18,7 +19,6 @@ from drlpp.plan import Assignment, Objective, Plan, Prediction, Provenance, Stag
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import SCHEDULES, FlatSchedule, to_schedule
 from drlpp.schedules.registry import schedule_flags
-from drlpp.sim.problem_arrays import PackedAssignments, pack, problem_arrays
 
 _INFEASIBLE_FACTOR, _EXCESS_FACTOR = 10.0, 100.0
 """Score of an infeasible assignment: value x (10 + 100 x excess / memory in use)."""

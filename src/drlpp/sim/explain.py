@@ -17,12 +17,13 @@ from typing import Literal
 
 import numpy as np
 
+from drlpp.cost import PlacedStages
+from drlpp.cost.placement import place_assignment
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.plan import Plan, TraceEvent
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import SCHEDULES, FlatSchedule, PlacedStages, from_schedule, generate, schedules_for
+from drlpp.schedules import SCHEDULES, FlatSchedule, from_schedule, generate, schedules_for
 from drlpp.schedules.replay import replay
-from drlpp.sim.placing import place_assignment
-from drlpp.sim.problem_arrays import problem_arrays
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.simulator import simulate
 from drlpp.units import format_bytes, format_time

@@ -1,6 +1,6 @@
 """The steady-state objective, incrementally: what moving one op to another stage does to the most loaded device.
 
-The numbers are those of `bottleneck.device_loads`. A move changes the compute load of two stages, the values that the
+The numbers are those of `cost.device_loads`. A move changes the compute load of two stages, the values that the
 op produces and consumes, and the gradients to be reduced; everything else stays. The part of a transfer that goes with
 its bytes adds up value by value; its latency is paid once per message (a bundle of values for the same stages), so
 messages are counted in a hash table.
@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.device_loads import LONGEST_PERIOD
+from drlpp.cost.placement import place_assignment
+from drlpp.cost.problem_arrays import offset_rows, problem_arrays
 from drlpp.errors import InputError
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.schedules.arena import entry, kernel
-from drlpp.sim.bottleneck import LONGEST_PERIOD
-from drlpp.sim.placing import place_assignment
-from drlpp.sim.problem_arrays import offset_rows, problem_arrays
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]

@@ -7,13 +7,21 @@ from collections import defaultdict
 
 import numpy as np
 
-from drlpp.cost import StageCosts, all_reduce_s, op_times, stage_costs, wire_s
+from drlpp.cost import (
+    StageCosts,
+    all_reduce_s,
+    gradient_groups,
+    op_times,
+    resident_and_optimizer,
+    share_of_parameters,
+    stage_costs,
+    wire_s,
+)
+from drlpp.cost.schedule_memory import RETURNS_KEPT
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.plan.trace import TraceKind
-from drlpp.schedules import gradient_groups, resident_and_optimizer, share_of_parameters
-from drlpp.schedules.memory import RETURNS_KEPT
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.steady_loads import steady_loads_s
 

@@ -10,11 +10,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost import StageCosts, all_reduce_s, transfer_s
+from drlpp.cost import StageCosts, all_reduce_s, gradient_groups, transfer_s
+from drlpp.cost.device_loads import LONGEST_PERIOD
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan
-from drlpp.schedules import gradient_groups
-from drlpp.sim.bottleneck import LONGEST_PERIOD
 
 
 def steady_loads_s(plan: Plan, costs: StageCosts) -> NDArray[np.float64]:

@@ -1,4 +1,5 @@
-// What parameters cost: the only compiled place of this price. `cost/memory.py` is its definition in Python.
+// What parameters cost: the only compiled place of this price. `cost/stage_costs.py` and `cost/gradients.py` have it in
+// Python.
 #pragma once
 
 namespace drlpp {

@@ -52,8 +52,8 @@ _OVERFLOW = 20.0
 _STEADY_WEIGHT = 1000.0
 _LONGEST_PERIOD = 64
 _RETURNED, _AHEAD = 2.0, 2.0
-"""Messages that a stage has buffers for (see `schedules.memory`): gradients that it returned, and those received for
-its next actions. These are gradients; or, before the pipeline drains, a value in the place of one of three."""
+"""Messages that a stage has buffers for (see `cost.schedule_memory`): gradients that it returned, and those received
+for its next actions. These are gradients; or, before the pipeline drains, a value in the place of one of three."""
 _BACKWARD = 2.0 / 3.0
 # columns of `SlotArrays.numbers`
 _ROUNDS, _CAPACITY, _ALPHA, _BETA, _IN_FLIGHT, _IN, _PORT_IN, _MEAN_IN, _LATENCY, _OUT, _PORT_OUT = range(11)

@@ -35,9 +35,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.device_loads import LONGEST_PERIOD
 from drlpp.native import library
 from drlpp.planners.base import Budget
-from drlpp.sim.bottleneck import LONGEST_PERIOD
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -6,15 +6,14 @@ the same to the last bit.
 
 from __future__ import annotations
 
+from drlpp.cost.placed_stages import PlacedStages
+from drlpp.cost.problem_arrays import CostedProblem, ProblemArrays, pack
 from drlpp.graph.stages import check_partition
 from drlpp.native import library
 from drlpp.plan import Assignment
-from drlpp.problem import PlanningProblem
-from drlpp.schedules import PlacedStages
-from drlpp.sim.problem_arrays import ProblemArrays, pack
 
 
-def place_assignment(problem: PlanningProblem, arrays: ProblemArrays, assignment: Assignment) -> PlacedStages:
+def place_assignment(problem: CostedProblem, arrays: ProblemArrays, assignment: Assignment) -> PlacedStages:
     """Puts an assignment's stages on its devices.
 
     Raises:

@@ -1,6 +1,6 @@
 """The steady-state objective, incrementally: what moving one op to another stage does to the most loaded device.
 
-The numbers are those of `bottleneck.device_loads`; compiled (src/native/cost/incremental_loads.h has the formula).
+The numbers are those of `cost.device_loads`; compiled (src/native/cost/incremental_loads.h has the formula).
 
 Left out: memory. The placement and the recomputation flags are fixed; a stage may become empty.
 """
@@ -10,12 +10,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.problem_arrays import CostedProblem, ProblemArrays, pack, problem_arrays
 from drlpp.errors import InputError
 from drlpp.graph.stages import check_partition
 from drlpp.native import library
 from drlpp.plan import Assignment
-from drlpp.problem import PlanningProblem
-from drlpp.sim.problem_arrays import ProblemArrays, pack, problem_arrays
 
 
 class IncrementalBottleneck:
@@ -29,7 +28,7 @@ class IncrementalBottleneck:
         PlanError, ScheduleError: as `Evaluator.evaluate`.
     """
 
-    def __init__(self, problem: PlanningProblem, assignment: Assignment) -> None:
+    def __init__(self, problem: CostedProblem, assignment: Assignment) -> None:
         self._problem, self._num_stages = problem, assignment.num_stages
         packed, arrays = pack(problem, (assignment,)), problem_arrays(problem)
         check_partition(problem.graph, packed.labels[0], assignment.num_stages)
@@ -62,7 +61,7 @@ class IncrementalBottleneck:
         return self.state.labels
 
 
-def _check_values(problem: PlanningProblem, arrays: ProblemArrays) -> None:
+def _check_values(problem: CostedProblem, arrays: ProblemArrays) -> None:
     """Checks that every value has one producer and one transfer time."""
     first: dict[int, tuple[int, float]] = {}
     made = zip(arrays.edge_value.tolist(), arrays.edge_src.tolist(), arrays.edge_s.tolist(), strict=True)

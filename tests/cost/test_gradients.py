@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from chains import cluster_of
+from drlpp.cost import GradientGroup, gradient_groups, resident_and_optimizer, share_of_parameters
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import GradientGroup, gradient_groups, resident_and_optimizer, share_of_parameters
 
 
 def tied_costs():

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost import StageCosts
+from drlpp.cost.stage_costs import StageCosts
 from drlpp.graph.stages import StageGraph
 
 Devices = Sequence[Sequence[int]]

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
-from drlpp.cost import all_reduce_s, transfer_s
+from drlpp.cost import all_reduce_s, gradient_groups, transfer_s
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import gradient_groups
 from drlpp.sim import Evaluator
 from random_problems import random_problem
 

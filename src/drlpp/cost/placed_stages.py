@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK, Cluster
-from drlpp.cost import StageCosts, all_reduce_s
+from drlpp.cost.collectives import all_reduce_s
+from drlpp.cost.gradients import Devices, gradient_groups, resident_and_optimizer, share_of_parameters
+from drlpp.cost.stage_costs import StageCosts
 from drlpp.errors import ScheduleError
-from drlpp.schedules.gradients import Devices, gradient_groups, resident_and_optimizer, share_of_parameters
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]

@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.placed_stages import PlacedStages
 from drlpp.native import library
-from drlpp.schedules.placed import PlacedStages
 
 LONGEST_PERIOD: int = library.LONGEST_PERIOD
 """Transfers are averaged over at most this many micro-batches."""

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cluster import NO_LINK
+from drlpp.cluster import NO_LINK, Cluster
+from drlpp.cost.op_times import OpTimeTable
 from drlpp.cost.stage_costs import OPTIMIZER_PASSES
 from drlpp.errors import ScheduleError
+from drlpp.graph import OpGraph
 from drlpp.graph.stages import check_partition
 from drlpp.plan import Assignment
-from drlpp.problem import PlanningProblem
+from drlpp.training import TrainingSetup
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
+
+
+class CostedProblem(Protocol):
+    """What a price is asked of: a `PlanningProblem`, which stands above this room."""
+
+    @property
+    def graph(self) -> OpGraph: ...
+    @property
+    def cluster(self) -> Cluster: ...
+    @property
+    def training(self) -> TrainingSetup: ...
+    @property
+    def times(self) -> OpTimeTable: ...
 
 
 class ProblemArrays(NamedTuple):
@@ -66,7 +81,7 @@ class ProblemArrays(NamedTuple):
     port_latency_s: _Floats
 
 
-def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
+def problem_arrays(problem: CostedProblem) -> ProblemArrays:
     """The arrays of a problem."""
     graph, cluster, times = problem.graph, problem.cluster, problem.times
     index = graph.index
@@ -137,7 +152,7 @@ class PackedAssignments(NamedTuple):
     devices: _Ints
 
 
-def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedAssignments:
+def pack(problem: CostedProblem, assignments: Sequence[Assignment]) -> PackedAssignments:
     """Packs assignments.
 
     Raises:

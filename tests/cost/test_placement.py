@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drlpp.cost import place_stages
+from drlpp.cost.placement import place_assignment
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.errors import PlanError, ScheduleError
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import place_stages
-from drlpp.sim.placing import place_assignment
-from drlpp.sim.problem_arrays import problem_arrays
 from random_problems import random_cluster, random_problem, with_special_edges
 
 

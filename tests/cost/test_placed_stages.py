@@ -5,10 +5,10 @@ import pytest
 
 from chains import cluster_of
 from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cost import place_stages
 from drlpp.errors import ScheduleError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import place_stages
 
 
 def stage_costs(num_stages=2, num_devices=3, **kwargs):
