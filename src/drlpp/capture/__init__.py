@@ -1,6 +1,7 @@
 """PyTorch models as operator graphs."""
 
-from drlpp.capture.captured import CapturedModel, capture, capture_graph, capture_module
+from drlpp.capture.captured import CapturedModel
+from drlpp.capture.capturing import capture, capture_graph, capture_module
 from drlpp.capture.profile import Profile, database_name, profile
 from drlpp.capture.sources.fake_parameters import hollow_parameters
 from drlpp.capture.sources.initial_values import initial_values

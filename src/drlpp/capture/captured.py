@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import fx
 
-from drlpp.capture.batch_axis import with_batch_axis, with_samples
-from drlpp.capture.export import ExportedModel, export_module
-from drlpp.capture.graph_builder import build_graph
-from drlpp.capture.loss import LossFunction
 from drlpp.capture.module_call import ModuleCall
-from drlpp.capture.sources.fake_parameters import is_hollow
-from drlpp.capture.sources.load import load_model
-from drlpp.capture.sources.model_source import ModelSource, as_call
-from drlpp.capture.work import Kernels
+from drlpp.capture.user_call import UserCall
 from drlpp.graph import OpGraph
-
-Device = Literal["meta", "cpu"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +30,8 @@ class CapturedModel:
 
     Attributes:
         graph: the operator graph; `Op.members` are names of fx nodes, tensors are named by the fx node they come from.
-        module: the computation, in training mode, with the parameters (hollow ones, if captured without values).
+        module: the computation, in the modes in which the user left his modules, with the parameters (hollow ones, if
+            captured without values).
         op_of_node: fx node name -> op name, for every ``call_function``.
         call: how the user's module was called.
         inputs: names of the placeholders, in order.
@@ -53,6 +45,7 @@ class CapturedModel:
         autocast: fx node name -> arguments of the `torch.autocast` region it runs in (device type, dtype, enabled,
             cache).
         has_values: parameters have values (captured on ``cpu``), so that the model can be run.
+        unchecked: why the computation was not compared with the user's module (`drlpp.capture.check`); empty if it was.
     """
 
     graph: OpGraph
@@ -69,98 +62,9 @@ class CapturedModel:
     no_autocast: frozenset[str]
     autocast: Mapping[str, tuple[Any, ...]]
     has_values: bool
+    unchecked: str = ""
 
-
-def capture(
-    source: ModelSource,
-    *,
-    device: Device = "meta",
-    seed: int = 0,
-    kernels: Kernels = "gpu",
-    samples: int | None = None,
-) -> CapturedModel:
-    """Captures a model from where it comes.
-
-    Args:
-        source: see `drlpp.capture.load_model`.
-        device: ``meta``: parameters take no memory (for planning); ``cpu``: they have values (for profile and run).
-            Both give the same operator graph.
-        seed: of the initial parameters and the example inputs.
-        kernels: ``gpu`` or ``cpu``: where the model is to be trained. CPUs keep more for the backward pass of dropout
-            and attention.
-        samples: of the micro-batch; None for those of the source's example.
-
-    Raises:
-        CaptureError: the model cannot be built or captured.
-    """
-    example = source.build(device=device, seed=seed)
-    if samples is not None:
-        example = with_samples(example, samples)
-    exported = export_module(example.module.train(), example.args, example.kwargs, example.loss_fn)
-    return _captured(exported, source.name, source.spec, kernels, has_values=device == "cpu")
-
-
-def capture_graph(spec: str, kernels: Kernels = "gpu", *, batch_axis: bool = False) -> OpGraph:
-    """The operator graph of a model by its specification (``timm:NAME``, ``transformers:CLASS``, ``FILE.py:callable``).
-
-    No weights are allocated.
-
-    Args:
-        kernels: see `capture`.
-        batch_axis: find out which part of every amount grows with the samples (`drlpp.capture.batch_axis`), so that the
-            graph can be had at other micro-batch sizes. It takes twice as long.
-
-    Raises:
-        CaptureError: it names the construct that cannot be captured.
-    """
-    source = load_model(spec)
-    graph = capture(source, kernels=kernels).graph
-    if not batch_axis:
-        return graph
-    return with_batch_axis(graph, capture(source, kernels=kernels, samples=2 * graph.samples_per_microbatch).graph)
-
-
-def capture_module(
-    module: torch.nn.Module,
-    example_inputs: torch.Tensor | Sequence[Any] | Mapping[str, Any],
-    loss_fn: LossFunction | None = None,
-    source: str = "",
-    kernels: Kernels = "gpu",
-) -> CapturedModel:
-    """Captures a module at hand.
-
-    Args:
-        module: put into training mode.
-        example_inputs: one micro-batch: a tensor, a tuple or list of arguments, or a dict of keyword arguments.
-        loss_fn: output -> scalar loss; without it the module returns the loss, or an object with `.loss`.
-        source: for people: where the module comes from.
-        kernels: see `capture`.
-
-    Raises:
-        CaptureError: the module cannot be captured.
-    """
-    args, kwargs = as_call(example_inputs)
-    exported = export_module(module.train(), args, kwargs, loss_fn)
-    has_values = not any(is_hollow(p) for p in module.parameters())
-    return _captured(exported, type(module).__name__, source, kernels, has_values=has_values)
-
-
-def _captured(exported: ExportedModel, name: str, source: str, kernels: Kernels, *, has_values: bool) -> CapturedModel:
-    graph, op_of_node = build_graph(exported, name=name, source=source, kernels=kernels)
-    module = exported.module
-    return CapturedModel(
-        graph=graph,
-        module=module,
-        op_of_node=op_of_node,
-        call=exported.call,
-        inputs=tuple(n.name for n in module.graph.nodes if n.op == "placeholder"),
-        example_inputs=exported.example_inputs,
-        loss=exported.loss,
-        parameters=tuple(n for n, _ in module.named_parameters()),
-        buffers=tuple(n for n, _ in module.named_buffers()),
-        aliases=exported.aliases,
-        no_grad=exported.no_grad,
-        no_autocast=exported.no_autocast,
-        autocast=exported.autocast,
-        has_values=has_values,
-    )
+    @property
+    def user_calls(self) -> tuple[UserCall, ...]:
+        """The operators that run the user's own Python."""
+        return tuple(n.target for n in self.module.graph.nodes if isinstance(n.target, UserCall))

@@ -1,6 +1,7 @@
 """PyTorch module + loss -> a flat torch.fx graph of ATen operators whose output is the scalar loss.
 
-`torch.export` in non-strict mode, with the module in training mode. The graph is not functionalised (that would break
+`torch.export` in non-strict mode, with every module in the mode (training or eval) that it is in, and with the backward
+passes that the user wrote (`drlpp.capture.tracing`). The graph is not functionalised (that would break
 the training of models with in-place operators and batch norm) and its shapes are those of the example inputs. It is
 tidied: parameters keep the names that they have in the module, a tensor with two names is read under one of them, nodes
 that switch the gradient mode are removed and noted per node, checks and dead nodes are dropped.
@@ -29,6 +30,9 @@ from torch.distributions import Distribution
 from drlpp.capture.failures import capture_error
 from drlpp.capture.loss import LossFunction, ModelWithLoss, takes_target
 from drlpp.capture.module_call import ModuleCall, entries_of
+from drlpp.capture.python_state import StateKept
+from drlpp.capture.tracing import USER_CALL, Assigned, Calls, keeping_gradients
+from drlpp.capture.user_call import UserCall
 from drlpp.errors import CaptureError
 
 _MODEL = "model"
@@ -80,7 +84,7 @@ def export_module(
     loss_fn: LossFunction | None = None,
     wrapper: ModelWithLoss | None = None,
 ) -> ExportedModel:
-    """Exports `model` with its loss on one micro-batch, in the modes that it is in.
+    """Exports `model` with its loss on one micro-batch, in the modes that it is in. It is left as it was.
 
     Args:
         model: the user's module.
@@ -92,17 +96,23 @@ def export_module(
         CaptureError: the module cannot be exported; the message names the construct and the module.
     """
     wrapped = ModelWithLoss(model, loss_fn) if wrapper is None else wrapper
+    state = StateKept(wrapped)
     given, named = _by_name(model, _cloned(tuple(args)), _cloned(dict(kwargs)), loss_fn)
     try:
         with _exporting():
-            program = torch.export.export(wrapped, given, named, strict=False)
-            raw = program.module(check_guards=False)
+            calls, program = _export(wrapped, given, named)
+            if calls.assigned:
+                state.restore()
+                calls, program = _export(wrapped, given, named, calls.assigned)
+        raw = program.module(check_guards=False)
     except CaptureError:
         raise
     except Exception as error:
         raise capture_error(error, model) from error
+    finally:
+        state.restore()
     canonical = _canonical_names(wrapped)
-    tidy = _Tidied(raw, canonical)
+    tidy = _Tidied(raw, canonical, calls)
     leaves = torch.utils._pytree.tree_leaves((given, named))
     placeholders = [n for n in raw.graph.nodes if n.op == "placeholder"]
     if len(leaves) != len(placeholders):
@@ -131,6 +141,13 @@ def export_module(
             if name != first
         },
     )
+
+
+def _export(
+    wrapped: ModelWithLoss, args: tuple[Any, ...], kwargs: dict[str, Any], assigned: Assigned = frozenset()
+) -> tuple[Calls, torch.export.ExportedProgram]:
+    with keeping_gradients(wrapped, assigned) as calls:
+        return calls, torch.export.export(wrapped, args, kwargs, strict=False)
 
 
 def _by_name(
@@ -200,12 +217,13 @@ class _Mode:
 class _Tidied:
     """Copies an exported graph into a plain one (see the module's docstring)."""
 
-    def __init__(self, raw: fx.GraphModule, canonical: Mapping[str, str]) -> None:
+    def __init__(self, raw: fx.GraphModule, canonical: Mapping[str, str], calls: Calls) -> None:
         self.copy_of: dict[fx.Node, fx.Node] = {}
         self.no_grad: set[str] = set()
         self.no_autocast: set[str] = set()
         self.autocast: dict[str, tuple[Any, ...]] = {}
         self._canonical = canonical
+        self._calls = calls
         self._raw = raw
         self._root = torch.nn.Module()
         self._graph = fx.Graph()
@@ -215,6 +233,7 @@ class _Tidied:
         values = [self._computed(node) for node in result]
         self.results = tuple(node.name for node in values)
         self._graph.output(values[0] if len(values) == 1 else tuple(values))
+        self._move_hooks()
         self._graph.eliminate_dead_code()
         kept = {n.name for n in self._graph.nodes}
         self.no_grad &= kept
@@ -250,6 +269,8 @@ class _Tidied:
                 self._region(owner, node, dataclasses.replace(mode, autocast=tuple(node.args[:4])), num_settings=4)
             elif node.target is operator.getitem and node.args[0] in self._outputs_of:
                 self.copy_of[node] = self._outputs_of[node.args[0]][node.args[1]]
+            elif node.target is USER_CALL:
+                self._user_call(node, mode)
             elif target not in _DROPPED:
                 self._copy(node, mode)
         raise CaptureError("the exported graph has no output: this is an error of torch.export")
@@ -285,6 +306,35 @@ class _Tidied:
         copied = self._graph.node_copy(node, lambda n: self.copy_of[n])
         if node.op == "placeholder":
             copied.args = ()
+        self._note(node, copied, mode)
+
+    def _user_call(self, node: fx.Node, mode: _Mode) -> None:
+        """Puts the user's call itself in the place of the recorded one."""
+        inputs, number = node.args
+        call = self._calls.of(int(number))  # type: ignore[arg-type]
+        copied = self._graph.create_node(
+            "call_function",
+            call,
+            tuple(self.copy_of[n] for n in inputs),  # type: ignore[union-attr, index]
+            name=call.__name__,
+        )
+        copied.meta = dict(node.meta)
+        if call.num_outputs == 1:
+            copied.meta["val"] = node.meta["val"][0]
+            self._outputs_of[node] = [copied]
+        self._note(node, copied, mode)
+
+    def _move_hooks(self) -> None:
+        """Puts hooks on gradients in front of all readers of their tensor: those from before the hook count, too."""
+        for node in list(self._graph.nodes):
+            if isinstance(node.target, UserCall) and node.target.is_hook:
+                (source,) = node.all_input_nodes
+                source.append(node)
+                for reader in [u for u in source.users if u is not node]:
+                    reader.replace_input_with(source, node)
+
+    def _note(self, node: fx.Node, copied: fx.Node, mode: _Mode) -> None:
+        """Notes the copy of a node and the modes that it runs in."""
         if not mode.grad:
             self.no_grad.add(copied.name)
         if mode.autocast is not None and mode.autocast[2]:

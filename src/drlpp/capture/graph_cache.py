@@ -15,7 +15,7 @@ import os
 from importlib import metadata
 from pathlib import Path
 
-from drlpp.capture.captured import capture_graph
+from drlpp.capture.capturing import capture_graph
 from drlpp.errors import DrlppError
 from drlpp.files import read_text, write_atomically
 from drlpp.graph import OpGraph, graph_from_dict, graph_to_dict

@@ -6,7 +6,7 @@ This is the check that a partition of the ops trains exactly as the whole: no pr
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -26,7 +26,10 @@ def attribute(module: torch.nn.Module, path: str) -> Any:
 
 
 def run_stages(
-    captured: CapturedModel, stage_of_op: Sequence[int], inputs: Mapping[str, torch.Tensor] | None = None
+    captured: CapturedModel,
+    stage_of_op: Sequence[int],
+    inputs: Mapping[str, torch.Tensor] | None = None,
+    watch: Callable[[fx.Node, Any], None] | None = None,
 ) -> torch.Tensor:
     """Runs forward and backward of one micro-batch; gradients are added to the parameters of `captured.module`.
 
@@ -34,6 +37,7 @@ def run_stages(
         captured: a model with values (captured on ``cpu``).
         stage_of_op: ``[num_ops]`` stage of each op of `captured.graph`, a legal partition.
         inputs: placeholder name -> tensor; the example micro-batch if not given.
+        watch: called with every fx node that computes and its value.
 
     Returns:
         The loss (a scalar).
@@ -47,6 +51,7 @@ def run_stages(
             f"{captured.graph.name!r} was captured without values: capture it with device='cpu' to run it"
         )
     run = _Run(captured, stage_of_op, captured.example_inputs if inputs is None else inputs)
+    run.watch = watch
     for stage in sorted(set(stage_of_op)):
         run.forward(stage)
     return run.backward()
@@ -62,6 +67,7 @@ def run_forward(captured: CapturedModel) -> None:
 class _Run:
     def __init__(self, captured: CapturedModel, stage_of_op: Sequence[int], inputs: Mapping[str, torch.Tensor]) -> None:
         self.records = True
+        self.watch: Callable[[fx.Node, Any], None] | None = None
         self._captured = captured
         self._inputs = inputs
         self._nodes = [n for n in captured.module.graph.nodes if n.op == "call_function"]
@@ -84,6 +90,8 @@ class _Run:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), load)
             with torch.set_grad_enabled(self.records and node.name not in self._captured.no_grad), self._autocast(node):
                 values[node] = node.target(*args, **kwargs)
+            if self.watch is not None:
+                self.watch(node, values[node])
         outputs = {n: values[n] for n in mine if any(self._stage.get(u) != stage for u in n.users)}
         self._sent |= outputs
         self._tape.append((outputs, received))

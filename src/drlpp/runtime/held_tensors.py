@@ -16,6 +16,7 @@ from torch import nn
 from drlpp.capture import CapturedModel
 from drlpp.capture.loss import LOSS
 from drlpp.capture.model_state import module_tensors, state_keys
+from drlpp.capture.parameter_hooks import copy_hooks
 from drlpp.errors import InputError, did_you_mean
 from drlpp.runtime.stage.stage_module import TensorSource, find_tensor
 
@@ -82,6 +83,7 @@ class HeldTensors:
         if parameter:
             same = given is None and tensor.data_ptr() == own.data_ptr()
             tensor = own if same else nn.Parameter(tensor, requires_grad=own.requires_grad)
+            copy_hooks(own, tensor)
         self.taken[name] = tensor
         return tensor
 

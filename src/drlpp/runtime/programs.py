@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import nn
 
 from drlpp.capture import CapturedModel
+from drlpp.capture.parameter_hooks import has_hooks
 from drlpp.capture.variants import Evaluation
 from drlpp.errors import InputError, PlanError, ScheduleError
 from drlpp.graph.stages import Message
@@ -214,6 +215,7 @@ class TrainingProgram:
         sets = {holders(plan, stages) for stages in (*sharing.values(), *([s.index] for s in plan.stages))}
         combined = {s: stage for s, stage in stages.items() if stage.changed and not _in_order(plan, s)}
         problems = [_changed_state(plan, stage) for stage in stages.values()]
+        problems += [_cut_hook(name, stages) for name, stages in sharing.items() if has_hooks(ground.held.like(name))]
         ground.council.check(next(filter(None, problems), ""), PlanError)
         groups = ground.make_groups(sorted(h for h in sets if len(h) > 1))
         self._combined = {
@@ -471,6 +473,16 @@ def _in_order(plan: Plan, stage: int) -> bool:
     devices = plan.stages[stage].devices
     order = [a.microbatch for a in plan.schedule.get(devices[0], ()) if a.stage == stage and a.kind == "F"]
     return len(devices) == 1 and order == sorted(order)
+
+
+def _cut_hook(name: str, stages: Sequence[int]) -> str:
+    """What is wrong with a parameter that has a gradient hook; empty if nothing is."""
+    if len(stages) < 2:
+        return ""
+    return (
+        f"parameter {name!r} has a gradient hook, and stages {stages[0]} and {stages[1]} read it: the hook would see "
+        "parts of the gradient; put its readers into one stage, or do without the hook"
+    )
 
 
 def _changed_state(plan: Plan, stage: StageModule) -> str:

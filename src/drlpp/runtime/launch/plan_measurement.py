@@ -27,9 +27,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from drlpp.capture import CapturedModel
+from drlpp.capture import CapturedModel, Example
 from drlpp.errors import ExecutionError, InputError
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
 from drlpp.runtime.launch.job import RunOptions
@@ -163,7 +162,7 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to the log
     torch.set_num_threads(1)
-    model: tuple[CapturedModel, Callable[[], nn.Module]] | None = None
+    model: tuple[CapturedModel, Callable[[], Example]] | None = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -182,7 +181,7 @@ def main() -> int:
 
 def _trial(
     plan: Plan,
-    model: tuple[CapturedModel, Callable[[], nn.Module]] | None,
+    model: tuple[CapturedModel, Callable[[], Example]] | None,
     options: RunOptions,
     request: dict[str, Any],
 ) -> float:
@@ -191,8 +190,8 @@ def _trial(
     try:
         if model is None:
             return train_emulated(plan, options, _silent).iteration_time_s
-        captured, make_model = model
-        return train_captured(captured, plan, options, _silent, make_model=make_model).iteration_time_s
+        captured, make_example = model
+        return train_captured(captured, plan, options, _silent, make_example=make_example).iteration_time_s
     finally:
         dist.destroy_process_group()
 

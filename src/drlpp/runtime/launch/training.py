@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from drlpp.capture import CapturedModel, initial_values
+from drlpp.capture import CapturedModel, Example
+from drlpp.capture.module_call import ModuleCall
+from drlpp.capture.own_model import OwnModel
+from drlpp.capture.sources.initial_values import seeded_construction
 from drlpp.errors import InputError
 from drlpp.plan import Plan
 from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoint
@@ -54,7 +56,7 @@ def train_captured(
     options: RunOptions,
     say: Say,
     *,
-    make_model: Callable[[], nn.Module] | None = None,
+    make_example: Callable[[], Example] | None = None,
     one_queue_per_pair: bool = False,
     follow: Follow | None = None,
     record_loss: RecordLoss | None = None,
@@ -66,24 +68,24 @@ def train_captured(
         plan: made for this model.
         options: see there (an emulated run does not come here).
         say: called on rank 0.
-        make_model, one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
+        make_example: makes the user's model anew, with values from the current random state (`ModelSource.make`);
+            without it the values of `captured` are trained.
+        one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
         follow, record_loss: see there.
 
     Raises:
         PlanError, ScheduleError, InputError: see `drlpp.runtime.pipeline.build`.
     """
-    initial = None
-    if options.verify and dist.get_rank() == 0:
-        initial = {n: t.detach().clone() for n, t in captured.module.named_buffers()}
-        if make_model is None:
-            initial |= {n: t.detach().clone() for n, t in captured.module.named_parameters()}
+    initial: dict[str, torch.Tensor] = {}
+    if options.verify and dist.get_rank() == 0 and make_example is None:
+        initial = {n: t.detach().clone() for n, t in OwnModel(captured.call).tensors().items()}
     offset_s = clock_offset_s()
     tracker = StorageTracker() if options.track_memory else None
     pipeline = build(
         captured,
         plan,
         seed=options.seed,
-        make_model=make_model,
+        make_model=None if make_example is None else lambda: make_example().module,
         autocast=AUTOCAST[options.precision],
         one_queue_per_pair=one_queue_per_pair,
     )
@@ -154,11 +156,12 @@ def train_captured(
     dist.gather_object(result, results)
     report: list[RunReport | None] = [None]
     if results is not None:
-        if initial is not None:
-            if make_model is not None:
-                initial |= initial_values(make_model, captured.parameters, options.seed)
-            say("training the same model on one process for the comparison")
-        report[0] = _report(captured, plan, options, results, initial, pipeline.torch_device)
+        reference = None
+        if options.verify:
+            say("training the model's own module in plain PyTorch for the comparison")
+            own = OwnModel(captured.call if make_example is None else _made(captured.call, make_example, options.seed))
+            reference = _reference(captured, plan, options, own, initial, pipeline.torch_device)
+        report[0] = _report(captured, plan, options, results, reference)
     dist.broadcast_object_list(report)
     if report[0] is None:
         raise RuntimeError("rank 0 sent no report")
@@ -199,26 +202,43 @@ def _measured(results: list[_RankResult]) -> list[float]:
     return times[1:] if len(times) > 1 else times
 
 
+def _made(call: ModuleCall, make_example: Callable[[], Example], seed: int) -> ModuleCall:
+    """The user's module with the values that the ranks began with."""
+    with seeded_construction(seed):
+        example = make_example()
+    return dataclasses.replace(call, module=example.module, loss_fn=example.loss_fn)
+
+
+def _reference(
+    captured: CapturedModel,
+    plan: Plan,
+    options: RunOptions,
+    own: OwnModel,
+    initial: dict[str, torch.Tensor],
+    torch_device: torch.device,
+) -> TrainingState:
+    return reference_run(
+        captured,
+        seed=options.seed,
+        num_microbatches=plan.num_microbatches,
+        steps=options.steps,
+        make_optimizer=optimizer_factory(plan.training.optimizer, options.learning_rate),
+        autocast=AUTOCAST[options.precision],
+        state_dict=initial,
+        torch_device=torch_device,
+        own=own,
+    )
+
+
 def _report(
     captured: CapturedModel,
     plan: Plan,
     options: RunOptions,
     results: list[_RankResult],
-    initial: dict[str, torch.Tensor] | None,
-    torch_device: torch.device,
+    reference: TrainingState | None,
 ) -> RunReport:
     verification = None
-    if initial is not None:
-        reference = reference_run(
-            captured,
-            seed=options.seed,
-            num_microbatches=plan.num_microbatches,
-            steps=options.steps,
-            make_optimizer=optimizer_factory(plan.training.optimizer, options.learning_rate),
-            autocast=AUTOCAST[options.precision],
-            state_dict=initial,
-            torch_device=torch_device,
-        )
+    if reference is not None:
         verification = compare(
             [r.state for r in results if r.state is not None],
             reference,

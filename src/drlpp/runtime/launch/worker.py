@@ -18,11 +18,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from drlpp.capture import CapturedModel, capture, load_model
+from drlpp.capture import CapturedModel, Example, capture, load_model
 from drlpp.errors import DrlppError, PlanError
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph
@@ -81,7 +80,7 @@ def _append(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def model_of(plan: Plan, seed: int) -> tuple[CapturedModel, Callable[[], nn.Module]]:
+def model_of(plan: Plan, seed: int) -> tuple[CapturedModel, Callable[[], Example]]:
     """Captures the model that a plan was made for, without values; and what makes it with values.
 
     Raises:
@@ -98,7 +97,7 @@ def model_of(plan: Plan, seed: int) -> tuple[CapturedModel, Callable[[], nn.Modu
     model = load_model(source)
     captured = capture(model, seed=seed, samples=plan.graph.samples_per_microbatch)
     _check_same(plan.graph, captured.graph)
-    return captured, lambda: model.make().module
+    return captured, model.make
 
 
 def _check_same(planned: OpGraph, captured: OpGraph) -> None:
@@ -166,8 +165,10 @@ def train(
         return train_emulated(plan, options, say, follow=follow)
     if dist.get_rank() == 0:
         say(f"building {plan.graph.source} on {dist.get_world_size()} ranks")
-    captured, make_model = model_of(plan, options.seed)
-    return train_captured(captured, plan, options, say, make_model=make_model, follow=follow, record_loss=record_loss)
+    captured, make_example = model_of(plan, options.seed)
+    return train_captured(
+        captured, plan, options, say, make_example=make_example, follow=follow, record_loss=record_loss
+    )
 
 
 def main(folder: Path) -> int:

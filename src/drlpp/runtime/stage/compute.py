@@ -71,6 +71,7 @@ class TorchStage:
     ) -> None:
         stage = forms[0]
         self._forms = forms
+        self._runs_user_code = any(form.runs_user_code for form in forms)
         self._loss = stage.outputs.index(loss) if loss in stage.outputs else None
         self._loss_gradient = loss_gradient
         self._recompute = recompute
@@ -105,7 +106,6 @@ class TorchStage:
         contribution = self._combined_buffers.zeros() if self._combined_buffers else {}
         if self._recompute:
             form = self._forms[microbatch]
-            kept.inputs = [x.clone() if i in form.changed_inputs else x for i, x in enumerate(inputs)]
             kept.buffers = {n: (contribution.get(n, form.module.get_buffer(n))).clone() for n in form.changed}
         with torch.set_grad_enabled(not self._recompute):
             outputs = self._run(microbatch, inputs, contribution)
@@ -121,6 +121,7 @@ class TorchStage:
     def backward(self, microbatch: int, inputs: Sequence[Tensors], *, weights: bool) -> Sequence[Tensors]:
         """B, or I. See `StageCompute`."""
         kept = self._kept.pop(microbatch)
+        weights = weights or self._runs_user_code  # hooks must see whole gradients, once
         loss_gradient = self._loss_gradient(microbatch)
         if not loss_gradient:
             if not weights:
@@ -149,14 +150,17 @@ class TorchStage:
 
     def weight_gradients(self, microbatch: int) -> None:
         """W. See `StageCompute`."""
-        weight_gradients(self._later.pop(microbatch))
+        if not self._runs_user_code:
+            weight_gradients(self._later.pop(microbatch))
 
     def _run(
         self, microbatch: int, inputs: Sequence[torch.Tensor], buffers: Mapping[str, torch.Tensor]
     ) -> Sequence[torch.Tensor]:
         """Runs the module with other tensors in the place of some of its buffers."""
         self._context.microbatch = microbatch
-        module = self._forms[microbatch].module
+        module, changed = self._forms[microbatch].module, self._forms[microbatch].changed_inputs
+        if changed:  # the batch is the user's, and the pass may run again
+            inputs = [x.clone() if i in changed else x for i, x in enumerate(inputs)]
         if not buffers:
             return module.forward(*inputs)  # type: ignore[no-any-return]
         own = {name: module.get_buffer(name) for name in buffers}

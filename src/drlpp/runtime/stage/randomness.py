@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from drlpp.capture.user_call import UserCall
 from drlpp.seeds import derived_seed
 
 
@@ -23,12 +24,18 @@ class RandomContext:
         seed: of the run.
         step: optimizer steps done.
         microbatch: the one that is computed now.
+        drawing: name of the op that draws, or drew last.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.step = 0
         self.microbatch = 0
+        self.drawing = ""
+
+    def seed_of(self, op: str) -> int:
+        """What an op is seeded with, in this step and micro-batch."""
+        return derived_seed(self.seed, self.step, self.microbatch, op)
 
 
 class SeededOp(nn.Module):
@@ -48,8 +55,8 @@ class SeededOp(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the operator."""
-        c = self.context
-        seed = derived_seed(c.seed, c.step, c.microbatch, self.op_name)
+        self.context.drawing = self.op_name
+        seed = self.context.seed_of(self.op_name)
         generators = (torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ()))
         before = [generator.get_state() for generator in generators]
         try:
@@ -62,7 +69,9 @@ class SeededOp(nn.Module):
 
 
 def is_random(node: torch.fx.Node) -> bool:
-    """Whether an op of a captured graph draws random numbers."""
+    """Whether an op of a captured graph draws random numbers. Code of the user may."""
+    if isinstance(node.target, UserCall):
+        return True
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return False
     return torch.Tag.nondeterministic_seeded in node.target.tags

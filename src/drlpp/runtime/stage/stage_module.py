@@ -18,6 +18,8 @@ from torch import fx, nn
 
 from drlpp.capture import CapturedModel
 from drlpp.capture.calls import on_device
+from drlpp.capture.parameter_hooks import has_hooks
+from drlpp.capture.user_call import UserCall
 from drlpp.errors import PlanError
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan
@@ -42,6 +44,7 @@ class StageModule:
             before it adds something that does not depend on it (batch norm: 1 - momentum, counters: 1); None if the
             ops do something else. A parameter that its ops write is among them.
         changed_inputs: positions of inputs that its ops write.
+        runs_user_code: operators of the user or hooks on parameters run in its backward pass, which then is not split.
     """
 
     index: int
@@ -50,6 +53,7 @@ class StageModule:
     outputs: tuple[str, ...]
     changed: Mapping[str, float | None]
     changed_inputs: frozenset[int] = frozenset()
+    runs_user_code: bool = False
 
 
 def stage_of_node(captured: CapturedModel, plan: Plan) -> Mapping[str, int]:
@@ -262,13 +266,15 @@ def cut_stage(
     outputs = tuple(n for n in mine if n.name in wanted or any(u not in inside for u in n.users if _computes(u)))
     changed = _changed_memory(mine)
     inputs = tuple(builder.inputs)
+    module = builder.finish(outputs, f"Stage{index}")
     return StageModule(
         index=index,
-        module=builder.finish(outputs, f"Stage{index}"),
+        module=module,
         inputs=inputs,
         outputs=tuple(n.name for n in outputs),
         changed={str(n.target): decay for n, decay in changed.items() if n.op == "get_attr"},
         changed_inputs=frozenset(inputs.index(n.name) for n in changed if n.op == "placeholder"),
+        runs_user_code=any(isinstance(n.target, UserCall) for n in mine) or any(map(has_hooks, module.parameters())),
     )
 
 
@@ -379,6 +385,7 @@ def _changed_memory(nodes: list[fx.Node]) -> Mapping[fx.Node, float | None]:
     The number is that of `StageModule.changed`.
     """
     changed: dict[fx.Node, float | None] = {}
+    updates: dict[fx.Node, set[fx.Node]] = defaultdict(set)
     for node in nodes:
         schema = getattr(node.target, "_schema", None)
         for i, argument in enumerate(schema.arguments if schema is not None else ()):
@@ -390,7 +397,24 @@ def _changed_memory(nodes: list[fx.Node]) -> Mapping[fx.Node, float | None]:
                 before = changed.get(memory, 1.0)
                 factor = _decay(node) if value is memory else None
                 changed[memory] = None if before is None or factor is None else before * factor
+                updates[memory].add(node)
+    for memory, writers in updates.items():
+        if _is_read(memory, writers):  # what was there before decides over more than what is there after
+            changed[memory] = None
     return changed
+
+
+def _is_read(memory: fx.Node, updates: set[fx.Node]) -> bool:
+    """Whether anything but updates reads a buffer, or what updates made of it."""
+    shown = [memory]
+    while shown:
+        for user in shown.pop().users:
+            if user.target is torch.ops.aten.batch_norm.default and user in updates:
+                continue
+            if not _computes(user) or _memory(user) is not memory:
+                return True
+            shown.append(user)
+    return False
 
 
 def _updates_statistics(node: fx.Node) -> bool:

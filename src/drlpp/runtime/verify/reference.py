@@ -1,23 +1,25 @@
 """The single-process run that a pipeline is compared with: the same model, seed and micro-batches, one after the other.
 
-It runs the whole captured graph as one module, without executor, messages or schedule, and differentiates each loss
-by autograd in the ordinary way.
+It is the user's own module in plain PyTorch, in the modes in which it was made; the captured graph says only which
+random numbers the pipeline draws (`same_draws`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from drlpp.capture import CapturedModel
+from drlpp.capture.own_model import OwnModel, left_alone
 from drlpp.runtime.optimizers import Optimizer
 from drlpp.runtime.stage.batches import Microbatch, draw
-from drlpp.runtime.stage.precision import under_autocast
-from drlpp.runtime.stage.randomness import RandomContext
+from drlpp.runtime.stage.randomness import RandomContext, is_random
 from drlpp.runtime.stage.stage_module import cut_stage, find_tensor
+from drlpp.runtime.verify.same_draws import SameDraws, drawing_ops
 
 _CPU = torch.device("cpu")
 
@@ -49,62 +51,89 @@ def reference_run(
     autocast: torch.dtype | None = None,
     state_dict: Mapping[str, torch.Tensor] | None = None,
     torch_device: torch.device = _CPU,
+    own: OwnModel | None = None,
 ) -> TrainingState:
-    """Trains the model of `captured` in this process.
+    """Trains the user's module in this process, and leaves it as it was.
 
     Args:
-        captured: the model; without `state_dict` its own parameters and buffers are trained.
+        captured: the model; without `state_dict` it starts from the values that its module has.
         seed: of dropout and of the drawn micro-batches.
         num_microbatches: per step; the loss of a step is their mean.
         steps: optimizer steps.
         make_optimizer: parameters -> optimizer.
         batches: per step and micro-batch; None draws them as the pipeline does.
         autocast: element type of mixed precision.
-        state_dict: values to begin with, of all parameters and buffers; they are left as they are.
+        state_dict: values to begin with, by the names that parameters and buffers have in the graph.
         torch_device: that computes. Dropout draws other numbers on another kind of device.
+        own: the module; that of `captured` if not given. It must have values.
 
     Returns:
-        What the training left, on the CPU.
+        What the training left, on the CPU, of all that the graph reads or the module changed.
+
+    Raises:
+        ExecutionError: the module draws other random numbers than its graph.
     """
-    if autocast is not None:
-        captured = under_autocast(captured, autocast, torch_device)
-    context = RandomContext(seed)
-    computing = [n.name for n in captured.module.graph.nodes if n.op == "call_function"]
-    taken: dict[str, torch.Tensor] = {}
+    own = OwnModel(captured.call) if own is None else own
+    with left_alone(own), _on(torch_device, own.module):
+        with torch.no_grad():
+            for name, tensor in own.tensors().items():
+                if state_dict is not None and name in state_dict:
+                    tensor.copy_(state_dict[name])
+        context = RandomContext(seed)
+        draws = SameDraws(_drawing_ops(captured, own, context, torch_device), context, torch_device)
+        before = {n: t.detach().clone() for n, t in own.tensors().items()}
+        parameters = {n: p for n, p in own.parameters().items() if p.requires_grad}
+        for parameter in parameters.values():
+            parameter.grad = None
+        optimizer = make_optimizer(list(parameters.values()))
+        region = torch.autocast(torch_device.type, dtype=autocast, enabled=autocast is not None, cache_enabled=False)
+        losses: list[float] = []
+        gradients: dict[str, torch.Tensor] = {}
+        for step in range(steps):
+            context.step, total = step, 0.0
+            for m in range(num_microbatches):
+                context.microbatch = m
+                given = draw(captured.example_inputs, seed, step, m) if batches is None else batches[step][m]
+                with draws:
+                    with region:
+                        loss = own.loss({n: t.to(torch_device) for n, t in given.items()})
+                    (loss / num_microbatches).backward()
+                total += loss.item()
+            losses.append(total / num_microbatches)
+            if step == 0:
+                gradients = {n: p.grad.to("cpu", copy=True) for n, p in parameters.items() if p.grad is not None}
+            optimizer.step()
+            optimizer.zero_grad()
+        read = {*captured.parameters, *captured.buffers}
+        after = own.tensors()
+        kept = [n for n, t in after.items() if n in read or n not in before or not torch.equal(t, before[n])]
+        return TrainingState(tuple(losses), gradients, {n: after[n].detach().to("cpu", copy=True) for n in kept})
+
+
+@contextmanager
+def _on(device: torch.device, module: nn.Module) -> Iterator[None]:
+    """Moves a module to a device and back."""
+    before = next((p.device for p in module.parameters()), device)
+    module.to(device)
+    try:
+        yield
+    finally:
+        module.to(before)
+
+
+def _drawing_ops(
+    captured: CapturedModel, own: OwnModel, context: RandomContext, device: torch.device
+) -> tuple[str, ...]:
+    """See `same_draws.drawing_ops`: runs the forward pass of the graph once, on copies of buffers."""
+    nodes = [n for n in captured.module.graph.nodes if n.op == "call_function"]
+    if not any(map(is_random, nodes)):
+        return ()
+    held = own.tensors()
 
     def tensor(name: str) -> torch.Tensor:
-        if name not in taken:
-            own = find_tensor(captured.module, name)
-            value = own if state_dict is None else state_dict[name].detach().clone()
-            value = value if value.device == torch_device else value.detach().to(torch_device)
-            fresh = isinstance(own, nn.Parameter) and value is not own
-            taken[name] = nn.Parameter(value, requires_grad=own.requires_grad) if fresh else value
-        return taken[name]
+        found = held[name] if name in held else find_tensor(captured.module, name).to(device)
+        return found if isinstance(found, nn.Parameter) else found.detach().clone()
 
-    whole = cut_stage(
-        captured,
-        dict.fromkeys(computing, 0),
-        0,
-        tensor,
-        context,
-        torch_device,
-    )
-    example = {name: tensor.to(torch_device) for name, tensor in captured.example_inputs.items()}
-    parameters = {name: p for name, p in taken.items() if isinstance(p, nn.Parameter) and p.requires_grad}
-    optimizer = make_optimizer(list(parameters.values()))
-    losses, gradients = [], {}
-    for step in range(steps):
-        context.step = step
-        total = 0.0
-        for m in range(num_microbatches):
-            context.microbatch = m
-            given = draw(example, seed, step, m) if batches is None else batches[step][m]
-            loss = dict(zip(whole.outputs, whole.module(*(given[n] for n in whole.inputs)), strict=True))[captured.loss]
-            (loss / num_microbatches).backward()
-            total += loss.item()
-        losses.append(total / num_microbatches)
-        if step == 0:
-            gradients = {n: p.grad.to("cpu", copy=True) for n, p in parameters.items() if p.grad is not None}
-        optimizer.step()
-        optimizer.zero_grad()
-    return TrainingState(tuple(losses), gradients, {n: t.detach().to("cpu", copy=True) for n, t in taken.items()})
+    whole = cut_stage(captured, dict.fromkeys((n.name for n in nodes), 0), 0, tensor, context, device)
+    inputs = {name: value.to(device) for name, value in captured.example_inputs.items()}
+    return drawing_ops(lambda: whole.module(*(inputs[n].clone() for n in whole.inputs)), context)

@@ -1,0 +1,428 @@
+"""What torch.export leaves out of a module's gradients, recorded while it traces: `keeping_gradients`.
+
+- A custom `autograd.Function` is one operator that calls the Function, with its own forward, context and backward.
+- `Tensor.register_hook` is an identity operator whose result has the hook.
+- A module with backward hooks is one operator that calls the whole module, with its parameters as arguments.
+- A reentrant checkpoint is the function that it wraps, without gradients where no argument has one (as in PyTorch):
+  what is computed again is the plan's choice.
+- A buffer that is assigned anew is changed in place when ``forward`` ends.
+- `inference_mode` is a region without gradients; `Tensor.data` is the tensor, detached; a parameter is read detached
+  between ``requires_grad_(False)`` and ``requires_grad_(True)``.
+
+Each such operator is recorded as a call of ``drlpp::user_call`` with the number of its `UserCall`; the caller of
+torch.export puts the `UserCall` itself in its place (`Calls.of`). Nothing is left behind when the context ends.
+
+Left out, and refused: Functions that change an argument in place, and hooks on parameters that are set in ``forward``.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import CheckpointFunction
+
+from drlpp.capture.user_call import Tensors, UserCall, identifier, place_of, run_body, source_digest
+from drlpp.errors import CaptureError
+
+_LIBRARY = torch.library.Library("drlpp", "FRAGMENT")
+_LIBRARY.define("user_call(Tensor[] inputs, int number) -> Tensor[]")
+_NUMBERS = itertools.count()
+_BODIES: dict[int, Callable[[Tensors], list[torch.Tensor]]] = {}
+
+
+def _run(inputs: list[torch.Tensor], number: int) -> list[torch.Tensor]:
+    return run_body(_BODIES[number], inputs)
+
+
+_LIBRARY.impl("user_call", _run, "Autograd")
+_LIBRARY.impl("user_call", _run, "CompositeExplicitAutograd")
+torch.library.register_fake("drlpp::user_call", _run, lib=_LIBRARY)
+USER_CALL = torch.ops.drlpp.user_call.default
+_OF_TORCH = ("torch.nn.", "torch.utils.", "torch._", "torch.autograd.", "torch.distributed.")
+"""Packages whose Functions are traced through: their backward pass is that of what they call."""
+
+
+Assigned = frozenset[tuple[str, str]]
+"""Buffers: path of the module, and name."""
+
+
+class Calls:
+    """The user's calls that one trace met.
+
+    Attributes:
+        assigned: buffers that ``forward`` assigned anew.
+    """
+
+    def __init__(self) -> None:
+        self.assigned: Assigned = frozenset()
+        self._calls: dict[int, UserCall] = {}
+        self._inside = False
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def of(self, number: int) -> UserCall:
+        """The call that a recorded number stands for."""
+        return self._calls[number]
+
+    def traces(self, tensors: Tensors) -> bool:
+        """Whether these are tensors of a trace that goes on, outside of all user's calls."""
+        going_on = get_proxy_mode() is not None and not self._inside
+        return going_on and any(isinstance(t, FakeTensor) for t in tensors)
+
+    def record(self, tensors: Tensors, body: Any, **described: Any) -> list[torch.Tensor]:
+        """Calls `body` on tensors that are traced, as one operator."""
+        number = next(_NUMBERS)
+        versions = [t._version for t in tensors]
+        _BODIES[number] = body
+        self._inside = True
+        try:
+            results: list[torch.Tensor] = USER_CALL(list(tensors), number)
+        finally:
+            self._inside = False
+        if changed := [i for i, t in enumerate(tensors) if t._version != versions[i]]:
+            raise CaptureError(
+                f"{described['where']} changes its argument {changed[0]} in place: have it return a new tensor instead"
+            )
+        memory = {t.untyped_storage()._cdata: i for i, t in enumerate(tensors)}
+        shared = {k: memory.get(r.untyped_storage()._cdata) for k, r in enumerate(results)}
+        self._calls[number] = UserCall(
+            body=body,
+            num_inputs=len(tensors),
+            num_outputs=len(results),
+            views={k: i for k, i in shared.items() if i is not None},
+            **described,
+        )
+        return results
+
+    def forget(self) -> None:
+        """Lets go of what only the trace needed."""
+        for number in self._calls:
+            _BODIES.pop(number, None)
+
+
+@contextmanager
+def keeping_gradients(model: nn.Module, assigned: Assigned = frozenset()) -> Iterator[Calls]:
+    """Around ``torch.export.export(model, ..., strict=False)``.
+
+    Args:
+        assigned: buffers that an earlier trace found assigned. Copies of them are read, so that what autograd keeps is
+            not changed in place.
+    """
+    calls = Calls()
+    with ExitStack() as stack:
+        stack.callback(calls.forget)
+        stack.enter_context(_buffers_in_place(calls, model, assigned))
+        stack.enter_context(_functions(calls))
+        stack.enter_context(_tensor_hooks(calls))
+        stack.enter_context(_inference_mode_without_gradients())
+        stack.enter_context(_data_is_detached(calls))
+        stack.enter_context(_frozen_for_a_while(calls))
+        for name, module in model.named_modules():
+            if module._backward_hooks or module._backward_pre_hooks:
+                stack.enter_context(_whole_module(calls, name, module))
+        yield calls
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Sets an attribute of a class or module, and puts back what was there."""
+    absent = object()
+    before = vars(owner).get(name, absent)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is absent:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+# ---- custom Functions and checkpoints
+
+
+@contextmanager
+def _functions(calls: Calls) -> Iterator[None]:
+    """Replaces `apply` where it is looked up, and every `forward`: user code may have bound ``apply = Mine.apply``."""
+    function = torch.autograd.Function
+    own = vars(function)["apply"]
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        original = functools.partial(own.__get__(None, cls), **kwargs)
+        tensors = [t for t in pytree.tree_leaves(args) if isinstance(t, torch.Tensor)]
+        if not calls.traces(tensors):
+            return original(*args)
+        if cls is CheckpointFunction:
+            return _checkpointed(*args)
+        return original(*args) if _is_of_torch(cls) else _function_call(calls, cls, original, args)
+
+    def forward_of(cls: Any) -> Callable[..., Any]:
+        forward, apply_own = cls.forward, own.__get__(None, cls)
+        takes_context = cls.setup_context is function.setup_context
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = args[1:] if takes_context else args
+            tensors = [t for t in pytree.tree_leaves(given) if isinstance(t, torch.Tensor)]
+            if not calls.traces(tensors):
+                return forward(*args, **kwargs)
+            return _function_call(calls, cls, functools.partial(apply_own, **kwargs), given)
+
+        return call
+
+    with ExitStack() as stack:
+        for cls in _all_subclasses(function):
+            if not _is_of_torch(cls):
+                stack.enter_context(_replaced(cls, "forward", staticmethod(forward_of(cls))))
+        stack.enter_context(_replaced(function, "apply", classmethod(apply)))
+        yield
+
+
+def _is_of_torch(cls: type) -> bool:
+    return cls.__module__.startswith(_OF_TORCH)
+
+
+def _all_subclasses(cls: type) -> set[type]:
+    found: set[type] = set(type.__subclasses__(cls))
+    return found.union(*map(_all_subclasses, found)) if found else found
+
+
+def _checkpointed(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+    if any(isinstance(a, torch.Tensor) and a.requires_grad for a in args):
+        return function(*args)
+    with torch.no_grad():
+        return function(*args)
+
+
+def _function_call(calls: Calls, cls: Any, original: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    leaves, spec = pytree.tree_flatten(args)
+    where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+    others = [repr(leaf) for i, leaf in enumerate(leaves) if i not in where]
+    form: list[tuple[Any, list[Any]]] = []
+
+    def body(tensors: Tensors) -> list[torch.Tensor]:
+        filled = list(leaves)
+        for i, t in zip(where, tensors, strict=True):
+            filled[i] = t
+        out, out_spec = pytree.tree_flatten(original(*pytree.tree_unflatten(filled, spec)))
+        form[:] = [(out_spec, [None if isinstance(o, torch.Tensor) else o for o in out])]
+        return [o for o in out if isinstance(o, torch.Tensor)]
+
+    described = f"autograd Function {cls.__name__} ({place_of(cls)})"
+    results = iter(
+        calls.record(
+            [leaves[i] for i in where],
+            body,
+            name=identifier(cls.__name__),
+            where=described,
+            identity=f"{cls.__module__}.{cls.__qualname__}:{source_digest(cls)}({', '.join(others)})",
+        )
+    )
+    out_spec, constants = form[0]
+    return pytree.tree_unflatten([next(results) if c is None else c for c in constants], out_spec)
+
+
+# ---- hooks
+
+
+class _NoHandle:
+    """What `register_hook` returns in a trace."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def remove(self) -> None:
+        """Refuses: what was recorded stays."""
+        raise CaptureError(f"{self._where} is removed in forward: leave it in place, or set it around the step")
+
+
+@contextmanager
+def _tensor_hooks(calls: Calls) -> Iterator[None]:
+    original = torch.Tensor.register_hook
+
+    def register_hook(tensor: torch.Tensor, hook: Callable[[torch.Tensor], Any]) -> Any:
+        if not calls.traces([tensor]):
+            return original(tensor, hook)
+        where = f"gradient hook {getattr(hook, '__name__', type(hook).__name__)} ({place_of(hook)})"
+        if tensor.is_leaf:
+            raise CaptureError(
+                f"{where} is set on a parameter or input in forward: set it once, where the model is made"
+            )
+        mode = get_proxy_mode()
+        tracked = mode.tracer.tensor_tracker  # type: ignore[union-attr]
+
+        def body(tensors: Tensors) -> list[torch.Tensor]:
+            shown = tensors[0].view_as(tensors[0])
+            if shown.requires_grad and not isinstance(shown, FakeTensor):
+                original(shown, hook)
+            return [shown]
+
+        (result,) = calls.record(
+            [tensor],
+            body,
+            is_hook=True,
+            name="gradient_hook",
+            where=where,
+            identity=f"gradient hook:{source_digest(hook)}",
+        )
+        tracked[tensor] = tracked[result]
+        return _NoHandle(where)
+
+    with _replaced(torch.Tensor, "register_hook", register_hook):
+        yield
+
+
+@contextmanager
+def _whole_module(calls: Calls, name: str, module: nn.Module) -> Iterator[None]:
+    """A module with backward hooks, as one operator."""
+    hooks = module._backward_hooks, module._backward_pre_hooks
+    forward = module.forward
+    where = f"module {name!r} ({type(module).__name__}) with backward hooks"
+
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        owned = dict(itertools.chain(module.named_parameters(), module.named_buffers()))
+        form: list[tuple[Any, list[Any]]] = []
+
+        def body(tensors: Tensors) -> list[torch.Tensor]:
+            filled = list(leaves)
+            for i, t in zip(places, tensors, strict=False):
+                filled[i] = t
+            given, named = pytree.tree_unflatten(filled, spec)
+            own = dict(zip(owned, tensors[len(places) :], strict=True))
+            with (
+                _replaced(module, "_backward_hooks", hooks[0]),
+                _replaced(module, "_backward_pre_hooks", hooks[1]),
+                _replaced(module, "forward", forward),
+            ):
+                result = torch.func.functional_call(module, own, given, named)
+            out, out_spec = pytree.tree_flatten(result)
+            form[:] = [(out_spec, [None if isinstance(o, torch.Tensor) else o for o in out])]
+            return [o for o in out if isinstance(o, torch.Tensor)]
+
+        results = iter(
+            calls.record(
+                [*(leaves[i] for i in places), *owned.values()],
+                body,
+                name=identifier(type(module).__name__),
+                where=where,
+                identity=f"module:{type(module).__qualname__}:{source_digest(type(module))}({module!r})",
+            )
+        )
+        out_spec, constants = form[0]
+        return pytree.tree_unflatten([next(results) if c is None else c for c in constants], out_spec)
+
+    empty: Any = type(hooks[0])()
+    with (
+        _replaced(module, "_backward_hooks", empty),
+        _replaced(module, "_backward_pre_hooks", type(hooks[1])()),
+        _replaced(module, "forward", traced),
+    ):
+        yield
+
+
+# ---- modes, buffers and data
+
+
+@contextmanager
+def _buffers_in_place(calls: Calls, model: nn.Module, copied: Assigned) -> Iterator[None]:
+    forward = model.forward
+
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        before = {
+            (owner, name): (module._buffers, tensor)
+            for owner, module in model.named_modules()
+            for name, tensor in module._buffers.items()
+            if tensor is not None
+        }
+        for key in copied:
+            table, tensor = before[key]
+            table[key[1]] = tensor.clone()
+        result = forward(*args, **kwargs)
+        for key, (table, tensor) in before.items():
+            now = table.get(key[1])
+            if now is not None and now is not tensor:
+                calls.assigned |= {key}
+                with torch.no_grad():
+                    tensor.copy_(now)
+                table[key[1]] = tensor
+        return result
+
+    with _replaced(model, "forward", traced):
+        yield
+
+
+@contextmanager
+def _inference_mode_without_gradients() -> Iterator[None]:
+    mode = torch.autograd.grad_mode.inference_mode
+
+    def enter(self: Any) -> None:
+        self._drlpp_before = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(not self.mode)
+
+    def leave(self: Any, *unused: Any) -> None:
+        torch._C._set_grad_enabled(self._drlpp_before)
+
+    with _replaced(mode, "__enter__", enter), _replaced(mode, "__exit__", leave):
+        yield
+
+
+@contextmanager
+def _data_is_detached(calls: Calls) -> Iterator[None]:
+    base = torch._C.TensorBase.data
+
+    def read(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach() if calls.traces([tensor]) else base.__get__(tensor)  # type: ignore[attr-defined]
+
+    def write(tensor: torch.Tensor, value: torch.Tensor) -> None:
+        if calls.traces([tensor]):
+            raise CaptureError("forward assigns to .data of a tensor: use copy_() under torch.no_grad()")
+        base.__set__(tensor, value)  # type: ignore[attr-defined]
+
+    with _replaced(torch.Tensor, "data", property(read, write)):
+        yield
+
+
+@contextmanager
+def _frozen_for_a_while(calls: Calls) -> Iterator[None]:
+    """Parameters whose `requires_grad` is switched in forward."""
+    flag, method = torch._C.TensorBase.requires_grad, torch.Tensor.requires_grad_
+    trained: dict[int, Any] = {}
+
+    def switch(tensor: torch.Tensor, on: bool) -> None:
+        mode = get_proxy_mode()
+        if calls.traces([tensor]) and tensor.is_leaf and mode is not None and tensor in mode.tracer.tensor_tracker:
+            tracked = mode.tracer.tensor_tracker
+            if not on and tensor.requires_grad:
+                trained[id(tensor)] = tracked[tensor]
+                detached = tracked[tensor.detach()]
+                flag.__set__(tensor, False)  # type: ignore[attr-defined]
+                tracked[tensor] = detached
+            elif on and id(tensor) in trained:
+                tracked[tensor] = trained.pop(id(tensor))
+        flag.__set__(tensor, on)  # type: ignore[attr-defined]
+
+    def requires_grad_(tensor: torch.Tensor, requires_grad: bool = True) -> torch.Tensor:
+        if not calls.traces([tensor]):
+            return method(tensor, requires_grad)
+        switch(tensor, requires_grad)
+        return tensor
+
+    def read(tensor: torch.Tensor) -> bool:
+        return flag.__get__(tensor)  # type: ignore[attr-defined, no-any-return]
+
+    with (
+        _replaced(torch.Tensor, "requires_grad", property(read, switch)),
+        _replaced(torch.Tensor, "requires_grad_", requires_grad_),
+    ):
+        yield

@@ -1,0 +1,472 @@
+"""Small models with habits that change what a step trains: each is a class without arguments and one micro-batch."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
+
+
+class Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, strength: float) -> torch.Tensor:
+        ctx.strength = strength
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        return -ctx.strength * gradient, None
+
+
+class Quantise(torch.autograd.Function):
+    """New style, two outputs of which one is not differentiable."""
+
+    @staticmethod
+    def forward(x: torch.Tensor, scale: torch.Tensor) -> Any:
+        code = torch.round(x / scale)
+        return code * scale, code
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor, _: Any) -> Any:
+        x, scale = ctx.saved_tensors
+        return gradient * (x.abs() < 2), (gradient * torch.round(x / scale)).sum()
+
+
+class InNumpy(torch.autograd.Function):
+    """Computes outside of PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return torch.from_numpy(np.sin(x.detach().numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.from_numpy(gradient.numpy() * np.cos(x.numpy()))
+
+
+class Doubled(torch.autograd.Function):
+    """Changes its argument in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.mark_dirty(x)
+        return x.mul_(2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * 5
+
+
+bound_early = Reverse.apply
+
+
+class Net(nn.Module):
+    """Linear, the habit (`middle`), linear, cross-entropy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Sets up the habit."""
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.inner(h)  # type: ignore[no-any-return]
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(self.last(torch.tanh(self.middle(torch.tanh(self.first(x))))), y)
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(6, 8), torch.randint(0, 4, (6,))
+
+
+SUPPORTED: dict[str, type[Net]] = {}
+REFUSED: dict[str, tuple[type[Net], str]] = {}
+
+
+def supported(cls: type[Net]) -> type[Net]:
+    SUPPORTED[cls.__name__] = cls
+    return cls
+
+
+def refused(message: str) -> Callable[[type[Net]], type[Net]]:
+    def add(cls: type[Net]) -> type[Net]:
+        REFUSED[cls.__name__] = cls, message
+        return cls
+
+    return add
+
+
+# ---- custom Functions
+
+
+@supported
+class ReversedGradient(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.inner(Reverse.apply(h, 0.5)) + h  # type: ignore[no-any-return]
+
+
+@supported
+class ReversedByAnEarlyName(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.inner(bound_early(h, 0.5)) + h  # type: ignore[no-any-return]
+
+
+@supported
+class Quantised(Net):
+    def prepare(self) -> None:
+        self.scale = nn.Parameter(torch.tensor(0.3))
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        value, code = Quantise.apply(self.inner(h), self.scale)
+        return value + 0.1 * code.detach().abs()  # type: ignore[no-any-return]
+
+
+@supported
+class NumpyFunction(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return InNumpy.apply(self.inner(h))  # type: ignore[no-any-return]
+
+
+@supported
+class FunctionBesideNoGrad(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            kept = Reverse.apply(h, 2.0)
+        return kept + Reverse.apply(self.inner(h), 3.0)  # type: ignore[no-any-return]
+
+
+@refused("Doubled .*in place")
+class InPlaceFunction(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        h = self.inner(h)
+        Doubled.apply(h)
+        return h
+
+
+class ReadsModule(torch.autograd.Function):
+    """Reads a parameter behind the graph's back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        return gradient @ ctx.layer.weight, None
+
+
+@refused("readsmodule|ReadsModule .*argument")
+class FunctionOnAModule(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.inner(h) + ReadsModule.apply(h, self.inner)  # type: ignore[no-any-return]
+
+
+# ---- checkpoints
+
+
+@supported
+class ReentrantCheckpoint(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(checkpoint(self.inner, h, use_reentrant=True))
+
+
+@supported
+class Checkpoint(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(checkpoint(self.inner, h, use_reentrant=False))
+
+
+@supported
+class CheckpointWithDropout(Net):
+    def prepare(self) -> None:
+        self.drop = nn.Dropout(0.5)
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.drop(checkpoint(lambda x: self.drop(self.inner(x)), h, use_reentrant=False))  # type: ignore[no-any-return]
+
+
+@supported
+class ReentrantCheckpointOfTheInput(Net):
+    """No argument has a gradient, so PyTorch gives the parameters none."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        h = checkpoint(self.first, x, use_reentrant=True) + self.inner(x)
+        return F.cross_entropy(self.last(torch.tanh(h)), y)
+
+
+# ---- hooks
+
+
+@supported
+class TensorHook(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        h = self.inner(h)
+        h.register_hook(lambda g: g * 0.1)
+        return h
+
+
+@supported
+class LateTensorHook(Net):
+    """The hook sees the gradients of what read the tensor before, too."""
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        y = self.inner(h)
+        h.register_hook(lambda g: g * 0.1)
+        return y + h
+
+
+@supported
+class ForwardHook(Net):
+    def prepare(self) -> None:
+        self.inner.register_forward_hook(lambda module, args, output: output * 2)
+        self.inner.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+
+
+@supported
+class ModuleBackwardHook(Net):
+    def prepare(self) -> None:
+        self.inner.register_full_backward_hook(lambda module, into, out: (into[0] * 0.1,))
+
+
+@supported
+class ModuleBackwardPreHook(Net):
+    def prepare(self) -> None:
+        self.inner.register_full_backward_pre_hook(lambda module, out: (out[0].clamp(-0.01, 0.01),))
+
+
+@supported
+class ParameterHook(Net):
+    def prepare(self) -> None:
+        mask = torch.rand(8, 8) > 0.5
+        self.inner.weight.register_hook(lambda g: g * mask)
+
+
+@supported
+class ClippingParameterHook(Net):
+    def prepare(self) -> None:
+        for p in self.parameters():
+            p.register_hook(lambda g: g.clamp(-0.01, 0.01))
+
+
+@refused("argument|NaN|gradient of parameter")
+class DecayingParameterHook(Net):
+    """A hook that reads a trained parameter: the copies of the stages would not be seen."""
+
+    def prepare(self) -> None:
+        self.inner.weight.register_hook(functools.partial(lambda p, g: g + 0.1 * p, self.inner.weight))
+
+
+@refused("post-accumulate-grad hook")
+class OptimizerInBackward(Net):
+    def prepare(self) -> None:
+        self.inner.weight.register_post_accumulate_grad_hook(lambda p: None)
+
+
+@refused("set on a parameter")
+class HookSetInForward(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        self.inner.weight.register_hook(lambda g: g * 0.5)
+        return self.inner(h)  # type: ignore[no-any-return]
+
+
+# ---- modes
+
+
+@supported
+class InferenceMode(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            teacher = self.inner(h)
+        return h + teacher.clone()
+
+
+@supported
+class EvalPart(Net):
+    def prepare(self) -> None:
+        self.norm, self.drop = nn.BatchNorm1d(8), nn.Dropout(0.5)
+        self.norm.running_mean.copy_(torch.randn(8))  # type: ignore[union-attr]
+        self.norm.eval()
+        self.drop.eval()
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.drop(self.norm(self.inner(h)))  # type: ignore[no-any-return]
+
+
+@supported
+class StaysInEval(EvalPart):
+    """An overridden `train` that keeps a part in eval mode."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.norm.train()
+        self.train()
+
+    def train(self, mode: bool = True) -> StaysInEval:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+@supported
+class EvalRoot(EvalPart):
+    """Left in eval mode as a whole, as `from_pretrained` leaves models."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.eval()
+
+
+@refused("leaves the recording of gradients off")
+class LeakedNoGrad(Net):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        loss = super().forward(x, y)
+        torch.set_grad_enabled(False)
+        return loss
+
+
+@supported
+class FrozenForAWhile(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        self.inner.requires_grad_(False)
+        y = self.inner(h)
+        self.inner.requires_grad_(True)
+        return y + 0.1 * self.inner(h)  # type: ignore[no-any-return]
+
+
+@refused("switches requires_grad of parameter 'inner.weight'")
+class Unfreezing(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        self.inner.weight.requires_grad = False
+        return self.inner(h)  # type: ignore[no-any-return]
+
+
+# ---- state
+
+
+@supported
+class AssignedBuffer(Net):
+    def prepare(self) -> None:
+        self.register_buffer("average", torch.zeros(8))
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        before = self.average
+        self.average = 0.9 * before + 0.1 * h.detach().mean(0)
+        return self.inner(h * before + self.average)  # type: ignore[no-any-return]
+
+
+@supported
+class AuxiliaryLoss(Net):
+    """Leaves a tensor in an attribute and reads it in the same pass."""
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        self.auxiliary = h.square().mean()
+        return self.inner(h)  # type: ignore[no-any-return]
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return super().forward(x, y) + self.auxiliary
+
+
+@supported
+class HarmlessCounter(Net):
+    """Counts for a log; nothing depends on it."""
+
+    def prepare(self) -> None:
+        self.calls = 0
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.inner(h)  # type: ignore[no-any-return]
+
+
+@refused("'calls' changes in the forward pass")
+class Annealed(HarmlessCounter):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return super().middle(h) * (1 + self.calls)
+
+
+@refused("'calls' counts the passes")
+class WarmedUp(HarmlessCounter):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        h = super().middle(h)
+        return h if self.calls < 500 else h.detach()
+
+
+@refused("Python's random")
+class PythonRandom(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return h if random.random() < 0.01 else self.inner(h)
+
+
+@refused("numpy.random")
+class NumpyRandom(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.inner(h) * float(np.random.rand())  # type: ignore[no-any-return]
+
+
+@refused("'generator' changes")
+class OwnGenerator(Net):
+    def prepare(self) -> None:
+        self.generator = random.Random(3)
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.inner(h) + (1.0 if self.generator.random() > 2 else 0.0)  # type: ignore[no-any-return]
+
+
+@refused("changes parameter 'inner.weight' in place")
+class ClampedWeight(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.inner.weight.clamp_(-0.1, 0.1)
+        return self.inner(h)  # type: ignore[no-any-return]
+
+
+@refused("share memory")
+class TiedByStorage(Net):
+    def prepare(self) -> None:
+        self.inner.weight.data = self.first.weight.data
+
+
+@supported
+class FrozenPart(Net):
+    def prepare(self) -> None:
+        self.inner.requires_grad_(False)
+
+
+@supported
+class Data(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.inner(h.data) + h  # type: ignore[no-any-return]
+
+
+@supported
+class NormalisedInPlace(Net):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x.sub_(0.5).div_(2.0)
+        return super().forward(x, y)
+
+
+def made(name: str) -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
+    """A model of either kind, and its micro-batch, always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        cls = SUPPORTED[name] if name in SUPPORTED else REFUSED[name][0]
+        model = cls()
+        return model, inputs()
