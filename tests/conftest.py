@@ -20,6 +20,7 @@ ALLOWED_SKIPS = (
     "accelerate is not installed",
     "mkdocs is not installed",
     "no C++ compiler",
+    "the engine is not installed",  # `make test-engines` installs Megatron-LM, DeepSpeed, torchtitan
 )
 """Beginnings of the reasons that a test may be skipped for."""
 

@@ -7,7 +7,18 @@ from drlpp.cli.main import app
 COMMON = {"--budget", "--cluster", "--num-microbatches", "--objective", "--optimizer", "--seed"}
 COMMON |= {"--global-batch", "--micro-batch-size"}
 SURFACE = {
-    "plan": COMMON | {"--for", "--json", "--log-dir", "--output", "--planner", "--policy-only", "--weights"},
+    "plan": COMMON
+    | {
+        "--for",
+        "--json",
+        "--layers",
+        "--log-dir",
+        "--num-stages",
+        "--output",
+        "--planner",
+        "--policy-only",
+        "--weights",
+    },
     "compare": COMMON | {"--html", "--json", "--planners", "--plans-dir"},
     "bench": {"--budget", "--cpu-time", "--json", "--list", "--markdown", "--output", "--planners", "--seeds"},
     "whatif": COMMON | {"--json", "--planner"},

@@ -23,7 +23,7 @@ def megatron_arguments(text: str) -> dict[str, str]:
 @pytest.mark.filterwarnings("ignore")
 def test_megatron_reads_the_layout(layered_plan, language_model):
     reader = pytest.importorskip(
-        "megatron.core.transformer.pipeline_parallel_layer_layout", reason="megatron-core is not installed"
+        "megatron.core.transformer.pipeline_parallel_layer_layout", reason="the engine is not installed: megatron-core"
     )
     looped = plan_by_modules(language_model, ["layers.1", "layers.2", "layers.4"], [(0,), (1,), (0,), (1,)])
     for plan in (layered_plan, looped):
@@ -35,7 +35,7 @@ def test_megatron_reads_the_layout(layered_plan, language_model):
 
 @pytest.mark.filterwarnings("ignore")
 def test_megatron_numbers_ranks_as_the_file_says(language_model):
-    state = pytest.importorskip("megatron.core.parallel_state", reason="megatron-core is not installed")
+    state = pytest.importorskip("megatron.core.parallel_state", reason="the engine is not installed: megatron-core")
     text = megatron(plan_by_modules(language_model, ["layers.3"], [(0, 2), (1, 3)]))
     devices = [int(d) for d in re.search(r"copy: (.*)", text).group(1).split(", ")]
     generator = state.RankGenerator(tp=1, ep=1, dp=2, pp=2, cp=1, order="tp-cp-ep-dp-pp")
@@ -45,7 +45,7 @@ def test_megatron_numbers_ranks_as_the_file_says(language_model):
 
 @pytest.mark.filterwarnings("ignore")
 def test_torchtitan_reads_the_tables(layered_plan):
-    config = pytest.importorskip("torchtitan.config", reason="torchtitan is not installed")
+    config = pytest.importorskip("torchtitan.config", reason="the engine is not installed: torchtitan")
     tables = tomllib.loads(torchtitan(layered_plan))
     parallelism = config.ParallelismConfig(**tables["parallelism"])
     assert len(parallelism.module_fqns_per_model_part) == 3
@@ -54,7 +54,7 @@ def test_torchtitan_reads_the_tables(layered_plan):
 
 @pytest.mark.filterwarnings("ignore")
 def test_deepspeed_reads_hostfile_and_topology(language_model):
-    topology = pytest.importorskip("deepspeed.runtime.pipe.topology", reason="deepspeed is not installed")
+    topology = pytest.importorskip("deepspeed.runtime.pipe.topology", reason="the engine is not installed: deepspeed")
     from deepspeed.launcher.runner import _parse_hostfile, parse_inclusion_exclusion
 
     names: dict[str, object] = {}
@@ -69,7 +69,7 @@ def test_deepspeed_reads_hostfile_and_topology(language_model):
 
 
 def test_vllm_reads_the_partition(layered_plan, monkeypatch):
-    utils = pytest.importorskip("vllm.distributed.utils", reason="vllm is not installed")
+    utils = pytest.importorskip("vllm.distributed.utils", reason="the engine is not installed: vllm")
     counts = re.search(r"VLLM_PP_LAYER_PARTITION=(\S+)", vllm(layered_plan)).group(1)
     monkeypatch.setenv("VLLM_PP_LAYER_PARTITION", counts)
     assert [utils.get_pp_indices(6, rank, 3) for rank in range(3)] == [(0, 1), (1, 3), (3, 6)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -77,6 +78,30 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     if wrong := [word for word in words if not (word.isascii() and word.isdigit() and int(word))]:
         raise InputError(f"--micro-batch-size is {text!r}: {wrong[0]!r} is not a whole number of at least 1")
     return tuple(map(int, words))
+
+
+def given_layers(text: str | None, planner: str | None, num_stages: int | None) -> tuple[int, ...]:
+    """The layers of each stage that ``--layers`` gives: ``5,6x10,5`` is 5, ten times 6, and 5; empty without it.
+
+    Raises:
+        InputError: it is not a list of that form, or a planner or another number of stages is asked for as well.
+    """
+    from drlpp.errors import InputError
+
+    if text is None:
+        return ()
+    counts: list[int] = []
+    for item in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", item.strip())
+        if match is None or match[2] == "0":
+            raise InputError(
+                f"--layers {text!r}: {item.strip()!r} is no number of layers: write the layers of each stage, "
+                "'5,6x10,5' for 5, ten times 6, and 5"
+            )
+        counts += [int(match[1])] * int(match[2] or 1)
+    if planner is not None or num_stages not in (None, len(counts)):
+        raise InputError("--layers gives the split itself: leave --planner and --num-stages out")
+    return tuple(counts)
 
 
 def load_graph(model: str, kernels: Literal["gpu", "cpu"] = "gpu", *, batch_axis: bool = False) -> OpGraph:

@@ -14,6 +14,7 @@ from drlpp.cli.terminal import check_writable, out, print_json, say
 
 if TYPE_CHECKING:
     from drlpp.plan import Objective, Plan
+    from drlpp.planners.base import Planner
     from drlpp.planners.engines.engine import Engine
 
 _EPILOG = """Examples:
@@ -35,7 +36,7 @@ def plan(
     model: inputs.Model,
     cluster: inputs.ClusterOption,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan file here.")] = None,
-    planner: Annotated[str, typer.Option("--planner", help="See `drlpp planners`.")] = "drl",
+    planner: Annotated[str | None, typer.Option("--planner", help="See `drlpp planners` [default: drl].")] = None,
     budget: inputs.Budget = 30.0,
     seed: inputs.Seed = 0,
     objective: inputs.ObjectiveOption = "iteration-time",
@@ -47,6 +48,13 @@ def plan(
         str | None,
         typer.Option("--for", metavar="ENGINE", help="Only plans that this engine can express (see docs/exports.md)."),
     ] = None,
+    num_stages: Annotated[
+        int | None, typer.Option("--num-stages", help="So many stages in a row, with equal replicas.", min=1)
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option("--layers", help="One's own split: layers of each stage, `5,6x10,5` for 5, ten times 6, 5."),
+    ] = None,
     log_dir: Annotated[Path | None, typer.Option("--log-dir", help="Write tensorboard curves of `drl` here.")] = None,
     policy_only: Annotated[bool, typer.Option("--policy-only", help="`drl`: the policy's own best sample.")] = False,
     weights: Annotated[
@@ -56,10 +64,12 @@ def plan(
 ) -> None:
     """Find a plan: which operators form a stage, where each stage runs, and in which order.
 
-    With --for, the search is run a second time without the engine's limits, to say what they cost.
+    With --for, the search is run a second time without the engine's limits, to say what they cost. With --layers, only
+    devices, recomputation and schedule are searched.
     """
     check_writable(output)
-    check_problem(model, cluster, [planner])
+    given = inputs.given_layers(layers, planner, num_stages)
+    check_problem(model, cluster, [planner or "drl"])
     check_weights(weights)
     limits = check_engine(engine)
     step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
@@ -69,14 +79,20 @@ def plan(
     from drlpp.plan import plan_to_dict, save_plan
     from drlpp.planners.bounds.lower_bound import lower_bound
     from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s
+    from drlpp.planners.engines.engine import RUN
+    from drlpp.planners.engines.given_split import GivenSplit
     from drlpp.planners.engines.restricted import Restricted
     from drlpp.report.comparison import comparison_row
     from drlpp.report.tables import plan_tables
-    from drlpp.solve import make_planner
+    from drlpp.solve import DRL, make_planner
 
-    chosen = make_planner(planner, log_dir=log_dir, policy_only=policy_only, weights=weights)
-    restricted = Restricted(chosen, limits) if limits else None
-    result = solve_visibly(restricted or chosen, problem, budget, seed)
+    free = None if given else make_planner(planner or DRL, log_dir=log_dir, policy_only=policy_only, weights=weights)
+    chosen: Planner
+    if free is None:
+        chosen = GivenSplit(given, limits or RUN)
+    else:
+        chosen = Restricted(free, limits or RUN, num_stages) if limits or num_stages else free
+    result = solve_visibly(chosen, problem, budget, seed)
     bound = min((lower_bound(variant) for variant in problem.variants), key=lambda b: b.value_s)
     data_parallel_s = min(data_parallel_value_s(variant) for variant in problem.variants)
     row = comparison_row(result, problem, bound.value_s, data_parallel_s if math.isfinite(data_parallel_s) else None)
@@ -108,9 +124,9 @@ def plan(
         answer["plan"] = str(output) if output else plan_to_dict(result.plan)
         if output:
             save_plan(result.plan, output)
-    if restricted is not None and result.plan is not None:
-        free = solve_visibly(chosen, problem, budget, seed)
-        answer["restriction"] = restriction_cost(restricted.engine, result.plan, free.plan, problem.objective)
+    if limits and free is not None and result.plan is not None:
+        unlimited = solve_visibly(free, problem, budget, seed)
+        answer["restriction"] = restriction_cost(limits, result.plan, unlimited.plan, problem.objective)
     if as_json:
         print_json(answer)
     elif result.plan is not None:
@@ -124,7 +140,7 @@ def plan(
     if result.status == "infeasible":
         raise InfeasibleError(result.reason)
     if result.status == "failed":
-        raise ExecutionError(f"planner {planner} failed: {result.reason}")
+        raise ExecutionError(f"planner {chosen.name} failed: {result.reason}")
 
 
 def restriction_cost(engine: Engine, plan: Plan, free: Plan | None, objective: Objective) -> dict[str, Any]:

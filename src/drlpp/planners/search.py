@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from drlpp import units
 from drlpp._version import __version__
 from drlpp.plan import Provenance
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
+from drlpp.planners.misses import miss
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 
@@ -111,7 +109,7 @@ class Search:
                 status="infeasible",
                 plan=None,
                 planning_time_s=self.budget.elapsed_s,
-                reason=self._miss(),
+                reason=miss(self.problem, self.planner, self._nearest, self.budget),
                 breakdown=breakdown or {},
             )
         provenance = Provenance(
@@ -130,20 +128,6 @@ class Search:
             planning_time_s=self.budget.elapsed_s,
             history=tuple(self.history),
             breakdown=breakdown or {},
-        )
-
-    def _miss(self) -> str:
-        if self._nearest is None:
-            if self.budget.spent:
-                return "no plan was found within the budget: give it more seconds"
-            return "no plan of the kinds that this planner makes fits the memory: use another planner or larger devices"
-        memory = self.problem.cluster.memory_bytes
-        over = np.asarray(self._nearest.peak_memory_bytes) - memory
-        device = int(np.argmax(over))
-        return (
-            f"no plan that fits the memory was found: the nearest exceeds device {device} "
-            f"({units.format_bytes(float(memory[device]))}) by {units.format_bytes(float(over[device]))}: "
-            "use more or larger devices, a smaller micro-batch, or fewer micro-batches in flight"
         )
 
 

@@ -85,7 +85,7 @@ def test_the_objective_is_the_problems():
 def test_a_problem_without_feasible_plan_is_infeasible():
     result = DrlPlanner().solve(small_problem(0, memory_bytes=10**5), Budget(1.0), 0)
     assert result.status == "infeasible"
-    assert "exceeds device" in result.reason
+    assert "no plan can fit the memory" in result.reason
 
 
 def test_one_op_on_many_devices():

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
+from drlpp.errors import InputError
 from drlpp.export import EXPORTERS
 from drlpp.plan import Assignment, Provenance, validate
 from drlpp.planners.base import Budget, PlanResult, no_progress
 from drlpp.planners.engines.cut_points import block_of_op
-from drlpp.planners.engines.engine import ENGINES
+from drlpp.planners.engines.engine import ENGINES, RUN
 from drlpp.planners.engines.restricted import Restricted
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
@@ -123,10 +124,60 @@ def test_one_host_for_accelerate():
     assert len({cluster.devices[d].host for s in result.plan.stages for d in s.devices}) == 1
 
 
-def test_a_planner_that_finds_nothing_is_infeasible_with_its_reason():
+def test_a_planner_that_finds_nothing_gives_a_simple_chain():
     _, result = solved(Nothing(), "megatron", decoder_graph(3), two_kinds())
-    assert (result.status, result.plan) == ("infeasible", None)
-    assert "Megatron-LM can express was found: no luck" in result.reason
+    assert EXPORTERS["megatron"].export(result.plan)
+
+
+def test_no_planner_is_worse_than_the_uniform_split_where_memory_is_tight():
+    """A planner that finds nothing, against uniform; layers need recomputation and the last is five times as long."""
+    cluster = equal_devices(4, memory=450 * 10**6)
+    _, uniform = solved(get_planner("uniform"), "megatron", decoder_graph(8, heavy_layer=7), cluster, 5.0)
+    _, nothing = solved(Nothing(), "megatron", decoder_graph(8, heavy_layer=7), cluster, 5.0)
+    assert nothing.plan.prediction.iteration_time_s <= uniform.plan.prediction.iteration_time_s * (1 + 1e-9)
+
+
+def equal_devices(number, memory=10**10):
+    host = Host(name="a", devices=("t",) * number, link=Link(bandwidth=1e10))
+    return Cluster("equal", (DeviceType(name="t", memory_bytes=memory),), (host,))
+
+
+@pytest.mark.parametrize("planner", ["uniform", "dp", "greedy", "annealing"])
+@pytest.mark.parametrize("engine", [*ENGINES, "run"])
+def test_plans_have_the_number_of_stages_that_is_asked_for(planner, engine):
+    problem = PlanningProblem.build(decoder_graph(6), load_cluster("mixed-a100-v100-t4"), num_microbatches=8)
+    limits = RUN if engine == "run" else ENGINES[engine]
+    for number in (1, 2, 3):
+        result = Restricted(get_planner(planner), limits, number).solve(problem, Budget(0.6), 0)
+        assert result.plan.num_stages == number
+        assert result.plan.provenance.notes["num_stages"] == str(number)
+        validate(result.plan)
+        for name in FORMATS.get(engine, (engine,)) if engine != "run" else ():
+            assert EXPORTERS[name].export(result.plan)
+
+
+def test_more_stages_than_devices_loop_over_them():
+    problem = PlanningProblem.build(decoder_graph(8), equal_devices(2), num_microbatches=8)
+    result = Restricted(get_planner("uniform"), ENGINES["megatron"], 4).solve(problem, Budget(2.0), 0)
+    assert [s.devices[0] for s in result.plan.stages] in ([0, 1, 0, 1], [1, 0, 1, 0])
+    assert result.plan.schedule_name == "interleaved-1f1b"
+    assert "--pipeline-model-parallel-size 2" in EXPORTERS["megatron"].export(result.plan)
+
+
+def test_numbers_of_stages_that_cannot_be_had():
+    problem = PlanningProblem.build(decoder_graph(8), equal_devices(2))
+    with pytest.raises(InputError, match="--num-stages 4: DeepSpeed has one stage on each of the 2 devices, no more"):
+        Restricted(get_planner("uniform"), ENGINES["deepspeed"], 4).solve(problem, Budget(1.0), 0)
+    with pytest.raises(InputError, match="--num-stages 40: Megatron-LM can cut 'decoder' in at most 10 stages"):
+        Restricted(get_planner("uniform"), ENGINES["megatron"], 40).solve(problem, Budget(1.0), 0)
+    with pytest.raises(InputError, match="--num-stages 2: planner data-parallel makes one stage"):
+        Restricted(get_planner("data-parallel"), RUN, 2)
+
+
+def test_planners_that_do_not_apply_say_so():
+    problem = PlanningProblem.build(decoder_graph(4), equal_devices(2))
+    result = Restricted(get_planner("expert"), ENGINES["megatron"]).solve(problem, Budget(1.0), 0)
+    assert (result.status, result.plan) == ("not-applicable", None)
 
 
 def test_plans_that_exceed_the_memory_are_infeasible():

@@ -45,6 +45,7 @@ from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, 
 from drlpp.planners.local_search.annealing import anneal, offer_starts
 from drlpp.planners.registry import get_planner
 from drlpp.planners.search import Search
+from drlpp.planners.space.block_amounts import memory_splits
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from drlpp.threads import one_thread
@@ -230,11 +231,15 @@ class _Run:
         }
 
     def _fitting(self) -> list[Start]:
-        """What the thrifty baseline finds, where the uniform split does not fit the memory."""
+        """What splits made for the memory and the thrifty baseline give, where the uniform split does not fit."""
         before = self.budget.elapsed_s
         stages = min(self.problem.cluster.num_devices, self.problem.graph.num_ops)
         self.search.offer(uniform_assignment(self.problem, stages))
-        found = [] if self.search.best is not None else self._found_by(_THRIFTY, self.budget.part(_THRIFTY_SHARE))
+        found: list[Start] = []
+        if self.search.best is None:
+            splits = [Start(self.search.offer(split), split, "baselines") for split in memory_splits(self.problem)]
+            found = [start for start in splits if start.value_s <= self.search.best_value]
+            found += self._found_by(_THRIFTY, self.budget.part(_THRIFTY_SHARE))
         self.found["baselines_s"] = self.budget.elapsed_s - before
         return found
 

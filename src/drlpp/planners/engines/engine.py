@@ -1,8 +1,8 @@
 """What other training and serving engines can express of a plan, as rules that a search can keep.
 
 All of them run a chain of stages, each on one device or on equally many replicas; they differ in where a model may be
-cut. The search takes one stage per pipeline rank for all of them (some engines could also loop over the ranks). What
-an exporter accepts (`drlpp.export`) is the test of these rules.
+cut. The search takes one stage per pipeline rank for all of them, unless more stages are asked for. What an exporter
+accepts (`drlpp.export`) is the test of these rules.
 """
 
 from __future__ import annotations
@@ -22,32 +22,45 @@ class Engine:
         name: on the command line.
         title: for people.
         cuts: ``layers``: between entries of the model's list of layers, or modules beside it; ``top-level``: between
-            top-level modules, or entries of top-level lists; ``modules``: wherever a module begins.
+            top-level modules, or entries of top-level lists; ``modules``: wherever a module begins; ``ops``: anywhere.
         fixed_ends: what is before the list of layers stays with the first stage, what is after it with the last.
         layer_in_every_stage: no stage may hold only modules beside the list.
         ties: stages may share parameters.
         replicates: stages may have replicas.
         one_host: all devices are on one host.
         moves_tensors_everywhere: not only where a module is called.
+        loops: ranks may have several stages, stage i on rank i modulo their number.
         schedules: the orders of actions that it knows; empty if it takes any.
+        looped_schedules: those for several stages on a rank, if it knows `schedules` only.
     """
 
     name: str
     title: str
-    cuts: Literal["layers", "top-level", "modules"]
+    cuts: Literal["layers", "top-level", "modules", "ops"]
     fixed_ends: bool = False
     layer_in_every_stage: bool = False
     ties: bool = False
     replicates: bool = True
     one_host: bool = False
     moves_tensors_everywhere: bool = True
+    loops: bool = False
     schedules: tuple[str, ...] = ()
+    looped_schedules: tuple[str, ...] = ()
 
 
 _ENGINES = (
-    Engine(name="torch", title="torch.distributed.pipelining", cuts="modules"),
-    Engine(name="torchtitan", title="torchtitan", cuts="top-level"),
-    Engine(name="megatron", title="Megatron-LM", cuts="layers", fixed_ends=True, ties=True, schedules=("1f1b",)),
+    Engine(name="torch", title="torch.distributed.pipelining", cuts="modules", loops=True),
+    Engine(name="torchtitan", title="torchtitan", cuts="top-level", loops=True),
+    Engine(
+        name="megatron",
+        title="Megatron-LM",
+        cuts="layers",
+        fixed_ends=True,
+        ties=True,
+        loops=True,
+        schedules=("1f1b",),
+        looped_schedules=("interleaved-1f1b",),
+    ),
     Engine(name="deepspeed", title="DeepSpeed", cuts="layers", ties=True, schedules=("1f1b",)),
     Engine(name="vllm", title="vLLM", cuts="layers", fixed_ends=True, layer_in_every_stage=True, ties=True),
     Engine(name="sglang", title="SGLang", cuts="layers", fixed_ends=True, layer_in_every_stage=True, ties=True),
@@ -61,6 +74,9 @@ _ENGINES = (
         moves_tensors_everywhere=False,
     ),
 )
+
+RUN = Engine(name="run", title="drlpp run", cuts="ops", ties=True, loops=True)
+"""Our own runtime, for searches that are held to something else, such as a number of stages."""
 
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in _ENGINES}
 """Name -> engine."""

@@ -1,0 +1,71 @@
+"""What is said where a planner has no plan: what is proven, what is only not found, and what comes near."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from drlpp.planners.base import Budget
+from drlpp.planners.space.block_amounts import memory_splits
+from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluation, Evaluator
+from drlpp.units import format_bytes
+
+_HELP = "use more or larger devices, a smaller micro-batch, or fewer micro-batches in flight"
+
+
+def proof_that_none_fits(problem: PlanningProblem) -> str:
+    """Why no plan can fit, whoever looks for it; empty if that is not proven.
+
+    Proven is that what a step keeps of each parameter lies on some device.
+    """
+    sizes = problem.graph.param_table.bytes
+    needed = float(sizes.sum()) * problem.training.bytes_per_param_byte
+    there = float(problem.cluster.memory_bytes.sum())
+    if needed <= there:
+        return ""
+    return (
+        f"no plan can fit the memory: parameters, gradients and optimizer states take {format_bytes(needed)}, and the "
+        f"{problem.cluster.num_devices} devices together have {format_bytes(there)}: use more or larger devices, or "
+        "another optimizer"
+    )
+
+
+def miss(problem: PlanningProblem, planner: str, nearest: Evaluation | None, budget: Budget) -> str:
+    """Why a planner has no plan, after a look whether simple plans fit.
+
+    Args:
+        nearest: the plan that it found which exceeds the memory least.
+    """
+    proof = proof_that_none_fits(problem)
+    if proof:
+        return proof
+    simple = nearest_simple(problem)
+    if simple.feasible:
+        return (
+            f"{planner} found no plan that fits the memory, but there are some (consecutive stages, one on each "
+            "device): use --planner drl"
+        )
+    if nearest is None or simple.over_memory_bytes < nearest.over_memory_bytes:
+        nearest = simple
+    return not_found(problem, planner, nearest, budget)
+
+
+def not_found(problem: PlanningProblem, planner: str, nearest: Evaluation | None, budget: Budget) -> str:
+    """Says that nothing was found, how near the nearest came, and that this is no proof."""
+    more = "give it more seconds, or " if budget.spent else ""
+    if nearest is None:
+        return f"{planner} found no plan, and did not prove that there is none: {more}{_HELP}"
+    memory = problem.cluster.memory_bytes
+    over = np.asarray(nearest.peak_memory_bytes) - memory
+    device = int(np.argmax(over))
+    return (
+        f"{planner} found no plan that fits the memory, and did not prove that there is none: the nearest exceeds "
+        f"device {device} ({format_bytes(float(memory[device]))}) by {format_bytes(float(over[device]))}: {more}{_HELP}"
+    )
+
+
+def nearest_simple(problem: PlanningProblem) -> Evaluation:
+    """Of simple splits made for the memory, the one that fits, or exceeds it least."""
+    evaluator = Evaluator(problem)
+    found = [evaluator.evaluate(a, ("1f1b",)) for a in memory_splits(problem)]
+    return min(found, key=lambda e: (e.over_memory_bytes, e.score(problem.objective)))

@@ -1,0 +1,135 @@
+"""The split of a sequence into stages in order whose largest load is smallest, among those that fit the memory.
+
+A stage takes a run of the sequence; its load is the seconds of the run on the stage's device, and its memory is what
+is resident, what micro-batches in flight keep, and what they receive at its beginning. Under a bound on the load, the
+longest run that each stage in turn can take is the best; the bound is found by bisection. Sizes add up along the
+sequence, so what two items share counts once only where both are in one stage: an estimate, which a simulation judges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drlpp.errors import PlanError
+
+_HALVINGS = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class ChainLoads:
+    """What n items cost in S stages; sums run along the sequence and begin with 0.
+
+    Attributes:
+        seconds: ``[S, n + 1]`` sums of the load of the items on the device of each stage.
+        resident_bytes, activation_bytes: ``[n + 1]`` sums of what stays, and of what one micro-batch in flight keeps.
+        boundary_bytes: ``[n]`` what one micro-batch receives where a stage begins with the item.
+        capacity_bytes: ``[S]`` memory.
+        kept, received: ``[S]`` micro-batches that keep activations, and whose inputs are kept.
+    """
+
+    seconds: NDArray[np.float64]
+    resident_bytes: NDArray[np.float64]
+    activation_bytes: NDArray[np.float64]
+    boundary_bytes: NDArray[np.float64]
+    capacity_bytes: NDArray[np.float64]
+    kept: NDArray[np.float64]
+    received: NDArray[np.float64]
+
+    @property
+    def num_stages(self) -> int:
+        return len(self.capacity_bytes)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.boundary_bytes)
+
+    @property
+    def most_s(self) -> float:
+        """No stage takes longer than this, whatever the split."""
+        return float(self.seconds[:, -1].max())
+
+    @property
+    def most_bytes(self) -> float:
+        """No stage needs more memory than this, whatever the split."""
+        whole = self.resident_bytes[-1] + self.kept.max() * self.activation_bytes[-1]
+        return float(whole + self.received.max() * self.boundary_bytes.max())
+
+
+class ChainSplit(NamedTuple):
+    """The first item of each stage, and the largest excess over a stage's memory (0 if it fits)."""
+
+    starts: tuple[int, ...]
+    excess_bytes: float
+
+
+def split_chain(loads: ChainLoads) -> ChainSplit:
+    """The best split in which every stage has an item; if none fits the memory, the one that exceeds it least.
+
+    Raises:
+        PlanError: there are fewer items than stages.
+    """
+    if loads.num_items < loads.num_stages:
+        raise PlanError(f"{loads.num_items} items make no {loads.num_stages} stages: ask for fewer stages")
+    fitting = _fill(loads, math.inf, 0.0)
+    if fitting is not None:
+        return ChainSplit(_tightest(lambda bound_s: _fill(loads, bound_s, 0.0), loads.most_s, fitting)[1], 0.0)
+    one_each = tuple(range(loads.num_stages))
+    excess, nearest = _tightest(lambda excess: _fill(loads, math.inf, excess), loads.most_bytes, one_each)
+    return ChainSplit(nearest, excess)
+
+
+def _tightest(
+    fill: Callable[[float], tuple[int, ...] | None], loosest: float, split: tuple[int, ...]
+) -> tuple[float, tuple[int, ...]]:
+    """About the least value for which there is a split, and that split. Args: `split`: one for `loosest`."""
+    low, best = 0.0, (loosest, split)
+    for _ in range(_HALVINGS):
+        middle = (low + best[0]) / 2
+        found = fill(middle)
+        low, best = (middle, best) if found is None else (low, (middle, found))
+    return best
+
+
+def _fill(loads: ChainLoads, bound_s: float, excess: float) -> tuple[int, ...] | None:
+    """The first items of stages that each take as long a run as they can; None if one has no room or items are left."""
+    starts, begin, n = [], 0, loads.num_items
+    for s, stages_left in enumerate(range(loads.num_stages - 1, -1, -1)):
+        starts.append(begin)
+        seconds = loads.seconds[s]
+        held = loads.resident_bytes + loads.kept[s] * loads.activation_bytes
+        room = loads.capacity_bytes[s] + excess - loads.received[s] * loads.boundary_bytes[begin]
+        end = min(
+            int(np.searchsorted(seconds, seconds[begin] + bound_s, side="right")) - 1,
+            int(np.searchsorted(held, held[begin] + room, side="right")) - 1,
+            n - stages_left,
+        )
+        if end <= begin:
+            return None
+        begin = end
+    return tuple(starts) if begin == n else None
+
+
+def crossing_bytes(ends: NDArray[np.int64], sizes: NDArray[np.float64], num_items: int) -> NDArray[np.float64]:
+    """``[num_items]`` bytes that a stage receives which begins with the item.
+
+    Args:
+        ends: ``[V, 2]`` first item that has a tensor, and last item that reads it.
+        sizes: ``[V]`` bytes of each tensor.
+    """
+    change = np.zeros(num_items + 1)
+    np.add.at(change, ends[:, 0] + 1, sizes)
+    np.add.at(change, ends[:, 1] + 1, -sizes)
+    return np.asarray(np.maximum(np.cumsum(change)[:num_items], 0.0))
+
+
+def run_loads(loads: ChainLoads, starts: tuple[int, ...]) -> list[float]:
+    """Seconds of each stage of a split."""
+    ends = (*starts, loads.num_items)
+    return [float(row[b] - row[a]) for row, (a, b) in zip(loads.seconds, itertools.pairwise(ends), strict=True)]

@@ -1,0 +1,54 @@
+"""What is said where there is no plan: only what is known."""
+
+from __future__ import annotations
+
+from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.planners.base import Budget
+from drlpp.planners.misses import miss, nearest_simple, not_found, proof_that_none_fits
+from drlpp.planners.registry import get_planner
+from drlpp.planners.space.block_amounts import memory_splits
+from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluator
+from drlpp.solve import solve
+from layered_graphs import decoder_graph
+
+
+def problem_with(memory: int, devices: int = 4, layers: int = 8) -> PlanningProblem:
+    host = Host(name="a", devices=("t",) * devices, link=Link(bandwidth=1e10))
+    cluster = Cluster("equal", (DeviceType(name="t", memory_bytes=memory),), (host,))
+    return PlanningProblem.build(decoder_graph(layers), cluster, num_microbatches=8, optimizer="adamw")
+
+
+def test_what_cannot_fit_is_proven():
+    problem = problem_with(300 * 10**6)  # 19 parameters of 20 MB, four times with gradients and states of AdamW
+    assert "take 1.52 GB, and the 4 devices together have 1.2 GB" in proof_that_none_fits(problem)
+    assert miss(problem, "dp", None, Budget(1.0)) == proof_that_none_fits(problem)
+    assert proof_that_none_fits(problem_with(400 * 10**6)) == ""
+
+
+def test_a_planner_that_finds_none_where_there_is_one_says_so():
+    problem = problem_with(10**9)
+    assert nearest_simple(problem).feasible
+    assert "dp found no plan that fits the memory, but there are some" in miss(problem, "dp", None, Budget(1.0))
+
+
+def test_the_nearest_is_near_and_nothing_more_is_claimed():
+    problem = problem_with(385 * 10**6)
+    nearest = nearest_simple(problem)
+    assert not nearest.feasible
+    text = miss(problem, "dp", None, Budget(1.0))
+    assert text.startswith("dp found no plan that fits the memory, and did not prove that there is none: the nearest")
+    assert "give it more seconds" in miss(problem, "dp", None, Budget(0.0))
+    assert "found no plan, and did not prove" in not_found(problem, "dp", None, Budget(1.0))
+
+
+def test_splits_for_the_memory_fit_where_the_uniform_split_does_not():
+    problem = problem_with(510 * 10**6)
+    assert any(Evaluator(problem).evaluate(split, ("1f1b",)).feasible for split in memory_splits(problem))
+    assert solve(problem, "drl", budget=2.0).status == "ok"
+
+
+def test_planners_give_the_reason():
+    result = solve(problem_with(300 * 10**6), get_planner("uniform"), budget=1.0)
+    assert result.status == "infeasible"
+    assert result.reason.startswith("no plan can fit the memory")
