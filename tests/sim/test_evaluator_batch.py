@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -45,3 +47,13 @@ def test_bad_assignments_in_a_batch_are_errors():
         Evaluator(problem, 2).evaluate_many([good, Assignment(zeros, ((0,), (0,)))])
     with pytest.raises(ScheduleError, match="none of the schedules zbv applies to this placement: add 1f1b"):
         Evaluator(problem).evaluate_many([Assignment(zeros, ((0,),))], ("zbv",))
+
+
+def test_callers_on_several_threads_get_what_they_asked_for():
+    problem, first = random_problem(7)
+    rng = np.random.default_rng(7)
+    wanted = [first, *(random_assignment(rng, problem.graph, problem.cluster.num_devices) for _ in range(40))]
+    evaluator = Evaluator(problem, 2)
+    expected = [evaluator.evaluate(assignment).iteration_time_s for assignment in wanted]
+    with ThreadPoolExecutor(4) as pool:
+        assert [e.iteration_time_s for e in pool.map(evaluator.evaluate, wanted)] == expected

@@ -61,7 +61,6 @@ void ListScheduler::begin(const MessageMemory& messages, const Depths& depths) {
   empty_orders(p, split_ ? 3 : 2, *flat_, fill_);
   state_.begin(p);
   queue_.clear();
-  when_.clear();
   event_device_.clear();
   running_.assign(p.num_devices(), Running{});
   work_left_ = *options_->work_s;
@@ -70,9 +69,8 @@ void ListScheduler::begin(const MessageMemory& messages, const Depths& depths) {
 }
 
 void ListScheduler::add_event(double when, Int device) {
-  when_.push_back(when);
+  queue_.push(when, size_of(event_device_));
   event_device_.push_back(device);
-  queue_.push(when_, size_of(when_) - 1);
 }
 
 void ListScheduler::end_action(Int device, double now) {
@@ -179,7 +177,7 @@ void ListScheduler::start_action(Int device, const Choice& choice, double now) {
   flat_->set(fill_[device]++, slot.stage, action, m);
   const double seconds = p_->seconds(action, choice.slot);
   work_left_[device] -= seconds;
-  running_[device] = {size_of(when_), choice.slot, choice.phase, now + seconds};
+  running_[device] = {size_of(event_device_), choice.slot, choice.phase, now + seconds};
   add_event(now + seconds, device);
 }
 
@@ -194,8 +192,8 @@ double ListScheduler::run(const PlacedStages& p, const Depths& depths, const Mes
   double last = 0.0;
   while (!queue_.empty()) {
     const Int event = queue_.first(), d = event_device_[event];
-    const double now = when_[event];
-    queue_.pop(when_);
+    const double now = queue_.first_s();
+    queue_.pop();
     if (running_[d].event >= 0) {
       if (running_[d].event != event) continue;  // an arrival while the device computes
       last = std::max(last, now);

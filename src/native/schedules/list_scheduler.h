@@ -94,8 +94,7 @@ class ListScheduler {
   bool split_ = false, limited_ = false;
   EventState state_;
   EventQueue queue_;
-  Reals when_;          // [events] ends of actions, and arrivals that may let an idle device start one
-  Ints event_device_;
+  Ints event_device_;  // [events] of ends of actions, and of arrivals that may let an idle device start one
   std::vector<Slot> slots_;        // [L]
   Ints device_off_, device_slot_;  // slots of each device
   std::vector<Running> running_;   // [U]

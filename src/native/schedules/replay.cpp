@@ -69,10 +69,10 @@ void Replay::end_action(Int device) {
 // Where the order of requests does not matter nothing but all-reduces is left.
 void Replay::reduce_the_rest() {
   const Int devices = p_->num_devices();
-  for (Int g = 0; g < p_->num_groups(); ++g) queue_.push(when_, devices + g);
+  for (Int g = 0; g < p_->num_groups(); ++g) queue_.push(when_[devices + g], devices + g);
   while (!queue_.empty()) {
     const Int event = queue_.first();
-    queue_.pop(when_);
+    queue_.pop();
     state_.all_reduce(event - devices, when_[event], reduced_);
   }
 }
@@ -94,12 +94,12 @@ double Replay::run(const PlacedStages& p, const FlatSchedule& flat) {
     reduce_the_rest();
   } else {
     while (true) {
-      for (Int event : woken_) queue_.push(when_, event);
+      for (Int event : woken_) queue_.push(when_[event], event);
       woken_.clear();
       if (queue_.empty()) break;
       const Int event = queue_.first();
       if (event >= devices) {
-        queue_.pop(when_);
+        queue_.pop();
         state_.all_reduce(event - devices, when_[event], reduced_);
         continue;
       }
@@ -109,9 +109,9 @@ double Replay::run(const PlacedStages& p, const FlatSchedule& flat) {
       start(event);
       if (size_of(woken_) > before) {
         woken_.pop_back();
-        queue_.replace_first(when_, event);
+        queue_.replace_first(when_[event], event);
       } else {
-        queue_.pop(when_);
+        queue_.pop();
       }
     }
   }
