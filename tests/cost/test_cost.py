@@ -7,14 +7,7 @@ import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, device_preset, load_cluster
 from drlpp.cost import all_reduce_s, op_times, roofline_times, transfer_s
-from drlpp.cost.op_times import (
-    COMPUTE_EFFICIENCY,
-    CONVOLUTION_EFFICIENCY,
-    FAST_CONVOLUTION_EFFICIENCY,
-    LAUNCH_OVERHEAD_S,
-    MEMORY_EFFICIENCY,
-    TENSOR_CORE_EFFICIENCY,
-)
+from drlpp.cost.device_rates import rates
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes, Work
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
@@ -31,27 +24,84 @@ def one_op(**values) -> OpGraph:
     return OpGraph(name="g", ops=(Op(name="a", kind="k", **values),), edges=(), tensor_bytes={})
 
 
-def test_roofline_adds_compute_and_memory():
-    op = Op(name="a", kind="aten.linear", forward=Work(flop=15.7e12, bytes=900e9))
-    seconds = roofline_times(op, V100, "float32")
-    assert seconds[0] == pytest.approx(1 / COMPUTE_EFFICIENCY + 1 / MEMORY_EFFICIENCY + LAUNCH_OVERHEAD_S)
+def test_a_single_product_takes_the_larger_of_compute_and_memory():
+    rate = rates("v100-sxm2-16gb", "product", "float32")
+    compute_s, memory_s = 1 / rate.compute, 1 / rate.memory  # of a second's work at the nominal rates
+    only_compute = Op(name="a", kind="aten.linear", forward=Work(flop=15.7e12, bytes=1.0))
+    both = Op(name="a", kind="aten.linear", forward=Work(flop=15.7e12, bytes=900e9))
+    seconds = roofline_times(both, V100, "float32")
+    assert roofline_times(only_compute, V100, "float32")[0] == pytest.approx(compute_s, rel=1e-4)
+    assert max(compute_s, memory_s) < seconds[0] < compute_s + memory_s
     assert seconds[1:] == (0, 0)  # no work, no time
 
 
+def test_kernels_without_products_run_before_or_after_them():
+    rate = rates("v100-sxm2-16gb", "product", "float32")
+    alone = Op(name="a", kind="aten.linear", forward=Work(flop=15.7e12, bytes=900e9))
+    group = Op(name="a", kind="aten.linear", forward=Work(15.7e12, 2 * 900e9, 2, 0.0, 900e9))
+    extra_s = roofline_times(group, V100, "float32")[0] - roofline_times(alone, V100, "float32")[0]
+    assert extra_s == pytest.approx(1 / rate.memory + rate.launch_s)
+
+
+def test_products_of_few_outputs_or_short_sums_are_slower_than_their_flop_say():
+    large = Op(name="a", kind="aten.linear", forward=Work(flop=1e12, bytes=1e6, outputs=1e8))
+    few = Op(name="a", kind="aten.linear", forward=Work(flop=1e12, bytes=1e6, outputs=1e3))
+    short = Op(name="a", kind="aten.linear", forward=Work(flop=1e12, bytes=1e6, outputs=1e12 / 2 / 16))
+    seconds = [roofline_times(op, V100, "float32")[0] for op in (large, few, short)]
+    assert seconds[1] > 2 * seconds[0]
+    assert seconds[2] > 1.5 * seconds[0]
+
+
 @pytest.mark.parametrize(
-    ("kind", "dtype", "device", "flops"),
+    ("kind", "dtype", "device", "peak", "op_class", "element"),
     [
-        ("aten.conv2d", "float32", "v100-sxm2-16gb", 15.7e12 * CONVOLUTION_EFFICIENCY),
-        ("aten.conv2d.3x3", "float32", "v100-sxm2-16gb", 15.7e12 * FAST_CONVOLUTION_EFFICIENCY),
-        ("aten.conv2d.3x3", "float32", "a100-sxm4-80gb", 156e12 * TENSOR_CORE_EFFICIENCY),  # TF32
-        ("aten.linear", "float32", "a100-sxm4-80gb", 19.5e12 * COMPUTE_EFFICIENCY),  # no TF32 unless told to
-        ("aten.linear", "bfloat16", "a100-sxm4-80gb", 312e12 * TENSOR_CORE_EFFICIENCY),
-        ("aten.linear", "bfloat16", "gtx1080ti-11gb", 11.3e12 * COMPUTE_EFFICIENCY),  # which lacks it
+        ("aten.conv2d", "float32", "v100-sxm2-16gb", 15.7e12, "convolution", "float32"),
+        ("aten.conv2d.3x3", "float32", "v100-sxm2-16gb", 15.7e12, "fast-convolution", "float32"),
+        ("aten.conv2d.3x3", "float32", "a100-sxm4-80gb", 156e12, "fast-convolution", "tf32"),
+        ("aten.linear", "float32", "a100-sxm4-80gb", 19.5e12, "product", "float32"),  # no TF32 unless told to
+        ("aten.linear", "bfloat16", "a100-sxm4-80gb", 312e12, "product", "bfloat16"),
+        ("aten.linear", "bfloat16", "gtx1080ti-11gb", 11.3e12, "product", "bfloat16"),  # which lacks it
+        ("Sequential", "float32", "v100-sxm2-16gb", 15.7e12, "product", "float32"),  # by what it does
     ],
 )
-def test_rate_by_kind_and_precision(kind, dtype, device, flops):
+def test_rate_by_kind_and_precision(kind, dtype, device, peak, op_class, element):
     op = Op(name="a", kind=kind, forward=Work(flop=1e15))
+    flops = peak * rates(device, op_class, element).compute
     assert roofline_times(op, device_preset(device), dtype)[0] == pytest.approx(1e15 / flops, rel=1e-4)
+
+
+def small_ops(number: int, device: DeviceType) -> np.ndarray:
+    """Forward seconds of a chain of ops that the device does in next to no time."""
+    ops = tuple(Op(name=str(i), kind="aten.add", forward=Work(bytes=4.0, streamed_bytes=4.0)) for i in range(number))
+    graph = OpGraph(name="g", ops=ops, edges=(), tensor_bytes={})
+    return op_times(graph, cluster_of(device)).forward_s[0]
+
+
+def test_small_ops_take_the_time_of_the_host_unless_it_has_none():
+    compiled = dataclasses.replace(V100, host_op_s=0.0)
+    kernel_s = small_ops(1, compiled)[0]
+    assert small_ops(10, compiled).sum() == pytest.approx(10 * kernel_s)
+    assert small_ops(10, V100).sum() == pytest.approx(10 * V100.host_op_s + kernel_s)
+
+
+def test_the_host_runs_ahead_while_a_large_op_computes():
+    large = Op(name="large", kind="aten.linear", forward=Work(flop=15.7e9, bytes=1.0))  # more than a millisecond
+    small = tuple(Op(name=str(i), kind="aten.add", forward=Work(bytes=4.0, streamed_bytes=4.0)) for i in range(10))
+    graph = OpGraph(name="g", ops=(large, *small), edges=(), tensor_bytes={})
+    with_host = op_times(graph, cluster_of(V100)).forward_s[0]
+    without = op_times(graph, cluster_of(dataclasses.replace(V100, host_op_s=0.0))).forward_s[0]
+    assert with_host[0] == pytest.approx(without[0] + V100.host_op_s)  # the first has to be asked for
+    assert with_host[1:] == pytest.approx(without[1:])
+
+
+def test_the_host_is_a_bounded_number_of_kernels_ahead():
+    many = small_ops(1, V100)
+    large = Op(name="large", kind="aten.linear", forward=Work(flop=15.7e12, bytes=1.0))  # more than a second
+    small = tuple(Op(name=str(i), kind="aten.add", forward=Work(bytes=4.0, streamed_bytes=4.0)) for i in range(1000))
+    graph = OpGraph(name="g", ops=(large, *small), edges=(), tensor_bytes={})
+    after = op_times(graph, cluster_of(V100)).forward_s[0, 1:]
+    assert after[0] < V100.host_op_s / 2
+    assert after[-1] == pytest.approx(many[0], rel=0.2)
 
 
 def test_measured_times_scale_with_the_given_speed():
@@ -73,7 +123,8 @@ def test_measured_times_of_a_known_device_scale_by_roofline_where_the_work_is_kn
     g = dataclasses.replace(one_op(forward=work, times={REFERENCE: OpTimes(1.0, 0.0)}), measured_on="v100-sxm2-16gb")
     table = op_times(g, cluster_of(V100, device_preset("t4-16gb")))
     assert table.forward_s[0, 0] == 1.0
-    assert table.forward_s[1, 0] == pytest.approx(900 / 320, rel=0.02)
+    reached = [rates(d, "memory", "float32").memory for d in ("v100-sxm2-16gb", "t4-16gb")]
+    assert table.forward_s[1, 0] == pytest.approx(900 / 320 * reached[0] / reached[1], rel=0.02)
 
 
 def test_times_for_a_named_device_type_are_taken_as_they_are():
@@ -88,7 +139,8 @@ def test_speed_scales_the_roofline():
     double = dataclasses.replace(V100, name="double", speed=2.0, speed_is_given=True)
     only_speed = DeviceType(name="only", memory_bytes=1, speed=2.0)
     a, b, c = op_times(g, cluster_of(V100, double, only_speed)).forward_s[:, 0]
-    assert a / 2 == pytest.approx(b) == pytest.approx(c)
+    host_s = V100.host_op_s  # `only` stands for a device of which nothing else is known
+    assert (a - host_s) / 2 == pytest.approx(b - host_s) == pytest.approx(c)
 
 
 def test_transfer():

@@ -85,7 +85,13 @@ def _op(op: Op, doubled: Op) -> Op:
 
 
 def _work(work: Work, doubled: Work) -> Work:
-    return Work(work.flop, work.bytes, _fixed(work.flop, doubled.flop), _fixed(work.bytes, doubled.bytes))
+    return dataclasses.replace(
+        work,
+        fixed_flop=_fixed(work.flop, doubled.flop),
+        fixed_bytes=_fixed(work.bytes, doubled.bytes),
+        fixed_outputs=_fixed(work.outputs, doubled.outputs),
+        fixed_streamed_bytes=_fixed(work.streamed_bytes, doubled.streamed_bytes),
+    )
 
 
 def _fixed(amount: float, doubled: float) -> float:

@@ -23,10 +23,11 @@ aten = torch.ops.aten
 
 
 class Flop(NamedTuple):
-    """FLOP of a kernel, and whether a formula for it is known."""
+    """FLOP of a kernel, whether a formula for it is known, and whether they are sums of products."""
 
     amount: float
     known: bool = True
+    product: bool = False
 
 
 def kernel_flop(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Flop:
@@ -34,7 +35,7 @@ def kernel_flop(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: 
     packet = func.overloadpacket
     formula = _FORMULAS.get(packet) or flop_registry.get(packet)
     if formula is not None:
-        return Flop(float(formula(*args, **kwargs, out_val=out)))
+        return Flop(float(formula(*args, **kwargs, out_val=out)), product=True)
     results = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
     operands = list({id(t): t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}.values())
     if packet in _COPIES or not operands or not any(t.is_floating_point() or t.is_complex() for t in results):
@@ -43,7 +44,7 @@ def kernel_flop(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: 
     shapes = [tuple(t.shape) for t in operands], [tuple(t.shape) for t in results]
     by_kind = None if passes_once else flop_of_kind(str(packet), *shapes)
     if by_kind is not None:
-        return Flop(by_kind)
+        return Flop(by_kind, product=True)
     known = passes_once or (func.namespace == "aten" and packet.__name__.endswith("_backward"))
     return Flop(float(max(math.prod(t.shape) for t in (*results, *operands))), known)
 
@@ -103,15 +104,31 @@ _COPIES = {
 }
 
 
-def _attention_flop(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> float:
-    """Scores and weighted sum: ``2 B H Sq Sk (Dk + Dv)`` (key and value heads may be fewer than query heads)."""
+def _attention_flop(
+    query: Any, key: Any, value: Any, dropout_p: float = 0.0, is_causal: bool = False, **kwargs: Any
+) -> float:
+    """Scores and weighted sum: ``2 B H Sq Sk (Dk + Dv)`` (key and value heads may be fewer than query heads).
+
+    Kernels skip what a causal mask hides: about half.
+    """
     *batch_and_heads, num_queries, key_size = query.shape
-    return float(2 * math.prod(batch_and_heads) * num_queries * key.shape[-2] * (key_size + value.shape[-1]))
+    seen = 0.5 if is_causal else 1.0
+    return float(2 * seen * math.prod(batch_and_heads) * num_queries * key.shape[-2] * (key_size + value.shape[-1]))
 
 
-def _attention_backward_flop(gradient: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> float:
+def _attention_backward_flop(
+    gradient: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    out: Any,
+    logsumexp: Any,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **kwargs: Any,
+) -> float:
     """The scores once more and four products: 2.5 times the forward pass."""
-    return 2.5 * _attention_flop(query, key, value)
+    return 2.5 * _attention_flop(query, key, value, dropout_p, is_causal)
 
 
 def _rnn_layer_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> float:

@@ -191,7 +191,7 @@ def _backward(
     input_grad, both = first.work, last.work
     if not params:
         return input_grad, NO_WORK
-    return input_grad, Work(max(0.0, both.flop - input_grad.flop), max(0.0, both.bytes - input_grad.bytes))
+    return input_grad, both - input_grad
 
 
 class _KernelCounter(TorchDispatchMode):
@@ -199,14 +199,9 @@ class _KernelCounter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.flop = 0.0
-        self.bytes = 0.0
+        self.work = NO_WORK
         self.reserve_bytes = 0.0
         self.unpriced: Counter[str] = Counter()
-
-    @property
-    def work(self) -> Work:
-        return Work(self.flop, self.bytes)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -219,14 +214,23 @@ class _KernelCounter(TorchDispatchMode):
             read = min(written, sum(distinct_bytes(t) for t in operands.values()))
         else:
             read = sum(distinct_bytes(t) for t in operands.values())
-        self.bytes += read + written
+        if func.overloadpacket in _TWICE_READ:
+            read += sum(distinct_bytes(args[i]) for i in _TWICE_READ[func.overloadpacket])
         if func.overloadpacket is aten.mkldnn_rnn_layer:
             self.reserve_bytes += LSTM_RESERVE * distinct_bytes(results[0])
-        flop = kernel_flop(func, args, kwargs or {}, out)
-        self.flop += flop.amount
+        flop, moved = kernel_flop(func, args, kwargs or {}, out), float(read + written)
+        outputs = float(sum(math.prod(t.shape) for t in _products(func, results))) if flop.product else 0.0
+        self.work += Work.of(flop.amount, moved, 1.0, outputs, 0.0 if flop.product else moved)
         if not flop.known:
             self.unpriced[str(func.overloadpacket)] += read + written
         return out
+
+
+def _products(func: Any, results: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """The results that are sums of products: without the gradient of a bias, random states, sums of exponentials."""
+    if func.overloadpacket is aten.convolution_backward:
+        return [t for t in results if t.dim() > 1]
+    return results[:1]
 
 
 _FREE = {
@@ -238,6 +242,15 @@ _FREE = {
     aten.new_empty_strided,
     aten.alias,
 }
+_TWICE_READ = {
+    aten.native_batch_norm: (0,),
+    aten._native_batch_norm_legit: (0,),
+    aten._native_batch_norm_legit_functional: (0,),
+    aten.native_batch_norm_backward: (0, 1),
+    aten.native_group_norm: (0,),
+    aten.native_group_norm_backward: (0, 1),
+}
+"""Kernels that need statistics over more than fits a core: they read these arguments once for them and once more."""
 _PARTIAL_READERS = {
     aten.embedding,
     aten.index_select,

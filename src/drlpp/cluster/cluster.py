@@ -32,6 +32,7 @@ class DeviceType:
         preset: name in the device database; empty if there is none.
         speed_is_given: the user wrote `speed`, so it also scales what the database says.
         source: where the numbers come from.
+        host_op_s: seconds that the host needs to ask for one kernel of an eager program; 0 with CUDA graphs.
     """
 
     name: str
@@ -42,6 +43,7 @@ class DeviceType:
     preset: str = ""
     speed_is_given: bool = False
     source: str = ""
+    host_op_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.memory_bytes <= 0:
@@ -54,6 +56,11 @@ class DeviceType:
         if not (math.isfinite(self.memory_bandwidth) and self.memory_bandwidth >= 0):
             raise ClusterError(
                 f"device type {self.name!r}: memory_bandwidth is {self.memory_bandwidth}: it must be positive"
+            )
+
+        if not (math.isfinite(self.host_op_s) and self.host_op_s >= 0):
+            raise ClusterError(
+                f"device type {self.name!r}: host_op_time is {self.host_op_s} s: it must not be negative"
             )
 
     def peak(self, dtype: str) -> float:

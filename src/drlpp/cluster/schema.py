@@ -42,6 +42,7 @@ class _DeviceType(_Schema):
     speed: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     memory_bandwidth: Bandwidth | None = None
     peak_flops: dict[str, Flops] | None = None
+    host_op_time: Seconds | None = None
 
 
 class _Host(_Schema):
@@ -104,6 +105,7 @@ def _device_type(name: str, spec: _DeviceType) -> DeviceType:
         preset=spec.preset or "",
         speed_is_given=spec.speed is not None,
         source=base.source if base else "cluster file",
+        host_op_s=spec.host_op_time if spec.host_op_time is not None else (base.host_op_s if base else 0.0),
     )
 
 
@@ -137,6 +139,8 @@ def cluster_to_dict(cluster: Cluster) -> dict[str, Any]:
             entry["peak_flops"] = dict(t.peak_flops)
         if t.memory_bandwidth:
             entry["memory_bandwidth"] = t.memory_bandwidth
+        if t.host_op_s != (device_preset(t.preset).host_op_s if t.preset else 0.0):
+            entry["host_op_time"] = t.host_op_s
         types[t.name] = entry
     hosts = []
     for h in cluster.hosts:

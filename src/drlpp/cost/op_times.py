@@ -1,43 +1,43 @@
 """Seconds of every op on every device type: measured where the graph has a time, else an analytic roofline.
 
-Roofline (after Williams et al., CACM 2009): a part of an op takes FLOP / (peak x efficiency) plus bytes / (memory
-bandwidth x efficiency) plus a fixed launch overhead. The sum, not the larger of the two: an op may stand for several
-operators, a convolution and the activation behind it, which run one after another. The efficiencies come from
-PipeDream's published V100 profiles (`benchmarks/roofline_calibration.py`); where nothing was measured, they are marked.
+Roofline (after Williams et al., CACM 2009), with what kernels of each class reach on each device (`device_rates`):
+
+``launches + ((flop / compute)^q + (bytes / memory)^q)^(1/q) + streamed bytes / memory``
+
+A single product overlaps its loads with its sums, so the larger of the two decides (q about 3). Kernels that compute no
+product run before or after it and are added. A product of few outputs leaves a part of the device idle, and one with
+short sums spends its time around them: both stretch the time of compute.
+
+An eager program asks for one kernel after another, and its host needs `DeviceType.host_op_s` for each. The device waits
+where the host falls behind: ops that are small in a row take the host's time. Times are the differences of the moments
+at which the ops end, with the host at most `RUN_AHEAD` kernels ahead. A host time of 0 stands for CUDA graphs and
+compiled code.
 
 Measured times are taken as they are for the device type (or the preset) they name. Times on the graph's reference
 device are scaled: by `speed` where the cluster gives one, else by the roofline of the two devices where both and the
 op's work are known, else by the ratio of their `speed`. A device type that has only a `speed` is taken as a V100 of
 that speed for ops without measured times.
 
-Left out: the effect of shapes on the efficiency of kernels, caches, and ops that run at the same time on one device.
+Left out: caches beyond the operands of one product, and ops that run at the same time on one device.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster, DeviceType, device_presets
 from drlpp.cluster.devices import REFERENCE_PRESET, device_preset
-from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes, Work
+from drlpp.cost.device_rates import OpClass, Rates, op_class, rates
+from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes
 
-COMPUTE_EFFICIENCY = 0.7
-"""Reached part of the float32 peak in matrix products, attention and recurrent layers."""
-CONVOLUTION_EFFICIENCY = 0.75
-"""The same in convolutions."""
-FAST_CONVOLUTION_EFFICIENCY = 1.6
-"""The same in those that Winograd's algorithm serves (kind ``aten.conv2d.3x3``): it needs fewer FLOP than counted."""
-TENSOR_CORE_EFFICIENCY = 0.5
-"""Reached part of the peak of a lower precision (not measured here; 0.4 to 0.6 are usual in training)."""
-MEMORY_EFFICIENCY = 0.57
-"""Reached part of the memory bandwidth."""
-FAST_CONVOLUTIONS = (".3x3", ".5x5")
-"""Ends of the kinds of dense convolutions of stride 1 that have fast algorithms."""
-LAUNCH_OVERHEAD_S = 4e-6
-"""Seconds per operator that even an empty kernel takes."""
+RUN_AHEAD = 64
+"""Kernels that a host asks for before their turn. More are possible, but not across the border of a stage."""
+_PRODUCT_INTENSITY = 4.0
+"""FLOP per byte from which an op of unknown kind is taken as a product."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,24 +65,49 @@ class OpTimeTable:
 
 def op_times(graph: OpGraph, cluster: Cluster) -> OpTimeTable:
     """Times of all ops on all device types of the cluster."""
-    table = np.array([[_times(op, graph, t) for op in graph.ops] for t in cluster.device_types])
+    table = np.array([_device_times(graph, t) for t in cluster.device_types])  # [T, N, 3]
     return OpTimeTable(*(np.ascontiguousarray(table[:, :, i]) for i in range(3)))
 
 
-def _times(op: Op, graph: OpGraph, device: DeviceType) -> tuple[float, float, float]:
+def roofline_times(op: Op, device: DeviceType, dtype: str) -> tuple[float, float, float]:
+    """Analytic seconds of the kernels of one op: forward, input gradient, weight gradient; without the host's."""
+    forward, input_grad, weight_grad = _kernel_seconds([op], device, dtype)[0].tolist()
+    return forward, input_grad, weight_grad
+
+
+def _device_times(graph: OpGraph, device: DeviceType) -> NDArray[np.float64]:
+    """``[num_ops, 3]`` seconds of the parts of every op."""
+    seconds = _kernel_seconds(graph.ops, device, graph.dtype)
+    amounts = _amounts(graph.ops)
+    host = np.where(amounts[:, :, :2].any(axis=2), amounts[:, :, 2], 0.0) * device.host_op_s
+    for i, op in enumerate(graph.ops):
+        measured = _measured(op, graph, device, seconds[i])
+        if measured is not None:
+            seconds[i], host[i] = measured, 0.0
+    if host.any():
+        seconds[:, 0] = _paced(seconds[:, 0], host[:, 0], device.host_op_s)
+        back = np.ascontiguousarray(seconds[::-1, 1:]).ravel()  # the last op first, its inputs before its parameters
+        paced = _paced(back, np.ascontiguousarray(host[::-1, 1:]).ravel(), device.host_op_s)
+        seconds[:, 1:] = paced.reshape(-1, 2)[::-1]
+    return seconds
+
+
+def _measured(
+    op: Op, graph: OpGraph, device: DeviceType, analytic: NDArray[np.float64]
+) -> tuple[float, float, float] | None:
     for key in (device.name, device.preset):
         if key in op.times:
             return _as_tuple(op.times[key], 1.0)
     if REFERENCE in op.times:
-        return _as_tuple(op.times[REFERENCE], _scale(op, graph, device))
-    return roofline_times(op, device, graph.dtype)
+        return _as_tuple(op.times[REFERENCE], _scale(op, graph, device, float(analytic.sum())))
+    return None
 
 
 def _as_tuple(t: OpTimes, scale: float) -> tuple[float, float, float]:
     return t.forward_s * scale, t.input_grad_s * scale, t.weight_grad_s * scale
 
 
-def _scale(op: Op, graph: OpGraph, device: DeviceType) -> float:
+def _scale(op: Op, graph: OpGraph, device: DeviceType, analytic_s: float) -> float:
     """Factor from a time on the graph's reference device to one on `device`."""
     if device.speed_is_given or not device.peak_flops:
         return 1.0 / device.speed
@@ -90,33 +115,82 @@ def _scale(op: Op, graph: OpGraph, device: DeviceType) -> float:
         return 1.0
     reference = device_presets().get(graph.measured_on) or device_preset(REFERENCE_PRESET)
     if op.forward.flop or op.forward.bytes:
-        return sum(roofline_times(op, device, graph.dtype)) / sum(roofline_times(op, reference, graph.dtype))
+        return analytic_s / sum(roofline_times(op, reference, graph.dtype))
     return reference.speed / device.speed
 
 
-def roofline_times(op: Op, device: DeviceType, dtype: str) -> tuple[float, float, float]:
-    """Analytic seconds of one op: forward, input gradient, weight gradient."""
+def _amounts(ops: Sequence[Op]) -> NDArray[np.float64]:
+    """``[num_ops, 3, 5]`` flop, bytes, kernels, outputs and streamed bytes of the parts of every op."""
+    return np.array([[w.amounts for w in (op.forward, op.input_grad, op.weight_grad)] for op in ops])
+
+
+def class_of(op: Op) -> OpClass:
+    """The class that decides an op's rates: by its kind, else by what it does."""
+    named = op_class(op.kind)
+    if named is not None:
+        return named
+    work = op.forward
+    return "product" if work.outputs or work.flop > _PRODUCT_INTENSITY * work.bytes else "memory"
+
+
+def _kernel_seconds(ops: Sequence[Op], device: DeviceType, dtype: str) -> NDArray[np.float64]:
+    """``[num_ops, 3]`` seconds of the kernels of the parts of every op."""
     base, speed = device, 1.0
     if not device.peak_flops:
         base, speed = device_preset(REFERENCE_PRESET), device.speed
     elif device.speed_is_given:
         speed = device.speed
-    flops, bandwidth = _flop_per_second(op.kind, base, dtype), base.memory_bandwidth * MEMORY_EFFICIENCY
+    amounts, classes = _amounts(ops), [class_of(op) for op in ops]
+    seconds = np.zeros(amounts.shape[:2])
+    for kind in dict.fromkeys(classes):
+        chosen = np.array([c == kind for c in classes])
+        element = _element_type(kind, base, dtype)
+        rate = rates(base.preset, kind, element)
+        seconds[chosen] = kernel_seconds(amounts[chosen], base.memory_bandwidth, rate, base.peak(element))
+    return seconds / speed
 
-    def seconds(work: Work) -> float:
-        if not (work.flop or work.bytes):
-            return 0.0
-        return (work.flop / flops + work.bytes / bandwidth + LAUNCH_OVERHEAD_S) / speed
 
-    return seconds(op.forward), seconds(op.input_grad), seconds(op.weight_grad)
-
-
-def _flop_per_second(kind: str, device: DeviceType, dtype: str) -> float:
+def _element_type(kind: OpClass, device: DeviceType, dtype: str) -> str:
     """PyTorch runs convolutions of float32 in TF32 where the device has it, and other ops only when it is told to."""
-    peaks = dict(device.peak_flops)
-    if dtype != "float32" and dtype in peaks:
-        return peaks[dtype] * TENSOR_CORE_EFFICIENCY
-    if "conv" not in kind:
-        return device.peak(dtype) * COMPUTE_EFFICIENCY
-    efficiency = FAST_CONVOLUTION_EFFICIENCY if kind.endswith(FAST_CONVOLUTIONS) else CONVOLUTION_EFFICIENCY
-    return max(device.peak(dtype) * efficiency, peaks.get("tf32", 0.0) * TENSOR_CORE_EFFICIENCY)
+    fast = dtype == "float32" and "convolution" in kind and "tf32" in dict(device.peak_flops)
+    return "tf32" if fast else dtype
+
+
+def kernel_seconds(
+    amounts: NDArray[np.float64], memory_bandwidth: float, rate: Rates, peak: float
+) -> NDArray[np.float64]:
+    """Seconds of kernels of one class.
+
+    Args:
+        amounts: ``[..., 5]`` `Work.amounts`.
+        memory_bandwidth: nominal, bytes per second.
+        rate: what kernels of the class reach.
+        peak: nominal FLOP per second.
+
+    Returns:
+        ``[...]`` seconds.
+    """
+    flop, moved, kernels, outputs, streamed = np.moveaxis(amounts, -1, 0)
+    bandwidth = memory_bandwidth * rate.memory
+    compute = flop / (peak * rate.compute)
+    known = outputs > 0
+    depth = np.divide(flop, 2 * outputs, out=np.full_like(flop, np.inf), where=known)
+    idle = np.divide(rate.fill_outputs, outputs, out=np.zeros_like(flop), where=known)
+    compute *= (1 + idle) * (1 + rate.depth / np.maximum(depth, 1.0))
+    own = np.maximum(moved - streamed, 0.0)
+    if rate.cache_bytes:
+        own = own * (1 - rate.cache_gain / (1 + (own / rate.cache_bytes) ** 4))
+    blended = (compute**rate.blend + (own / bandwidth) ** rate.blend) ** (1 / rate.blend)
+    alone = (streamed > 0) & (moved <= streamed)
+    seconds = np.where(alone, 0.0, blended) + streamed / bandwidth + kernels * rate.launch_s
+    return np.where((flop > 0) | (moved > 0), seconds, 0.0)
+
+
+def _paced(seconds: NDArray[np.float64], host_s: NDArray[np.float64], per_kernel_s: float) -> NDArray[np.float64]:
+    """``[n]`` seconds from the end of one op to the end of the next, where the host asks for them in this order."""
+    most, ahead, out = RUN_AHEAD * per_kernel_s, 0.0, []
+    for device, host in zip(seconds.tolist(), host_s.tolist(), strict=True):
+        waits = max(host - ahead, 0.0)
+        ahead = min(max(ahead - host, 0.0) + device, most)
+        out.append(device + waits)
+    return np.array(out)

@@ -26,41 +26,77 @@ REFERENCE = "reference"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Work:
-    """An amount of work on a micro-batch.
+    """An amount of work on a micro-batch, of one kernel or of several that run one after another.
 
     Attributes:
         flop, bytes: floating-point operations, and bytes read plus written.
         fixed_flop, fixed_bytes: the part of each that does not grow with the number of samples, for example the bytes
             of weights that are read.
+        kernels: number of kernels that a device is asked to run.
+        outputs: elements of the results of products (of matrices, convolutions); 0 if there are none or it is not
+            known. With `flop` it gives the length of the sums: ``flop / (2 outputs)``.
+        streamed_bytes: the part of `bytes` that kernels move which compute no product.
+        fixed_outputs, fixed_streamed_bytes: the parts of these that do not grow with the number of samples.
     """
 
     flop: float = 0.0
     bytes: float = 0.0
     fixed_flop: float = 0.0
     fixed_bytes: float = 0.0
+    kernels: float = 1.0
+    outputs: float = 0.0
+    streamed_bytes: float = 0.0
+    fixed_outputs: float = 0.0
+    fixed_streamed_bytes: float = 0.0
+
+    @classmethod
+    def of(
+        cls, flop: float, moved: float, kernels: float = 1.0, outputs: float = 0.0, streamed_bytes: float = 0.0
+    ) -> Work:
+        """A work by its `amounts`; what is fixed of them is not known."""
+        return cls(flop, moved, kernels=kernels, outputs=outputs, streamed_bytes=streamed_bytes)
+
+    @property
+    def amounts(self) -> tuple[float, float, float, float, float]:
+        """FLOP, bytes, kernels, outputs of products and streamed bytes."""
+        return self.flop, self.bytes, self.kernels, self.outputs, self.streamed_bytes
+
+    @property
+    def fixed_amounts(self) -> tuple[float, float, float, float]:
+        """The fixed parts of FLOP, bytes, outputs of products and streamed bytes."""
+        return self.fixed_flop, self.fixed_bytes, self.fixed_outputs, self.fixed_streamed_bytes
+
+    def with_fixed(self, flop: float = 0.0, moved: float = 0.0, outputs: float = 0.0, streamed: float = 0.0) -> Work:
+        """The same work with these `fixed_amounts`."""
+        return dataclasses.replace(
+            self, fixed_flop=flop, fixed_bytes=moved, fixed_outputs=outputs, fixed_streamed_bytes=streamed
+        )
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+    def __sub__(self, other: Work) -> Work:
+        """What is left; nothing falls below 0."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Work(*(max(0.0, a - b) for a, b in pairs))
 
     def scaled(self, samples: int, before: int) -> Work:
         """The work on `samples` samples, where this is that on `before`."""
-        return Work(
-            grown(self.flop, self.fixed_flop, samples, before),
-            grown(self.bytes, self.fixed_bytes, samples, before),
-            self.fixed_flop,
-            self.fixed_bytes,
+        return dataclasses.replace(
+            self,
+            flop=grown(self.flop, self.fixed_flop, samples, before),
+            bytes=grown(self.bytes, self.fixed_bytes, samples, before),
+            outputs=grown(self.outputs, self.fixed_outputs, samples, before),
+            streamed_bytes=grown(self.streamed_bytes, self.fixed_streamed_bytes, samples, before),
         )
 
 
-NO_WORK = Work()
+NO_WORK = Work(kernels=0.0)
 
 
 def total_work(works: Iterable[Work]) -> Work:
     """The sum of amounts of work."""
-    flop = num_bytes = fixed_flop = fixed_bytes = 0.0
-    for work in works:
-        flop += work.flop
-        num_bytes += work.bytes
-        fixed_flop += work.fixed_flop
-        fixed_bytes += work.fixed_bytes
-    return Work(flop, num_bytes, fixed_flop, fixed_bytes)
+    return sum(works, NO_WORK)
 
 
 def grown(amount: float, fixed: float, samples: int, before: int) -> float:
@@ -126,7 +162,7 @@ class Op:
             object.__setattr__(self, "members", (self.name,))
         amounts = [self.output_bytes]
         works = (self.forward, self.input_grad, self.weight_grad)
-        amounts += [x for w in works for x in (w.flop, w.bytes, w.fixed_flop, w.fixed_bytes)]
+        amounts += [x for w in works for x in dataclasses.astuple(w)]
         amounts += [x for t in self.times.values() for x in (t.forward_s, t.input_grad_s, t.weight_grad_s)]
         for amount in amounts:
             if not (math.isfinite(amount) and amount >= 0):

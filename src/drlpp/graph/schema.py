@@ -19,10 +19,12 @@ SCHEMA_VERSION = 1
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-WorkPair = Annotated[tuple[Amount, Amount], Strict(False)]
-"""FLOP and bytes; JSON has lists only, which a strict tuple would refuse."""
+WorkAmounts = Annotated[list[Amount], Field(min_length=2, max_length=5)]
+"""FLOP, bytes, kernels, outputs of products, streamed bytes (`drlpp.graph.Work.amounts`); the last three may miss."""
+FixedAmounts = Annotated[list[Amount], Field(min_length=2, max_length=4)]
+"""The fixed parts of FLOP, bytes, outputs and streamed bytes; the last two may miss."""
 TimesTriple = Annotated[tuple[Amount, Amount, Amount], Strict(False)]
-"""Seconds of forward, input gradient and weight gradient."""
+"""Seconds of forward, input gradient and weight gradient; JSON has lists only, which a strict tuple would refuse."""
 
 
 @with_config(_STRICT)
@@ -33,10 +35,10 @@ class OpEntry(TypedDict):
     kind: str
     module: NotRequired[str]
     members: NotRequired[list[str]]
-    forward: NotRequired[WorkPair]
-    input_grad: NotRequired[WorkPair]
-    weight_grad: NotRequired[WorkPair]
-    fixed: NotRequired[dict[Literal["forward", "input_grad", "weight_grad"], WorkPair]]
+    forward: NotRequired[WorkAmounts]
+    input_grad: NotRequired[WorkAmounts]
+    weight_grad: NotRequired[WorkAmounts]
+    fixed: NotRequired[dict[Literal["forward", "input_grad", "weight_grad"], FixedAmounts]]
     params: NotRequired[list[str]]
     saved: NotRequired[list[str]]
     output_bytes: NotRequired[Amount]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from drlpp.errors import GraphError
 from drlpp.files import write_atomically
-from drlpp.graph.op_graph import Edge, Op, OpGraph, OpTimes, Work
+from drlpp.graph.op_graph import NO_WORK, Edge, Op, OpGraph, OpTimes, Work
 from drlpp.graph.schema import SCHEMA_VERSION, check_graph_file
 
 _WORK = ("forward", "input_grad", "weight_grad")
@@ -27,9 +27,10 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
             entry["members"] = list(op.members)
         for part in _WORK:
             work: Work = getattr(op, part)
-            if work.flop or work.bytes:
-                entry[part] = [work.flop, work.bytes]
-        if fixed := {part: [w.fixed_flop, w.fixed_bytes] for part, w in _fixed_work(op)}:
+            if work != NO_WORK:
+                entry[part] = _without_defaults(work.amounts, Work().amounts)
+        works = [(part, getattr(op, part).fixed_amounts) for part in _WORK]
+        if fixed := {part: _without_defaults(amounts, (0.0,) * 4) for part, amounts in works if any(amounts)}:
             entry["fixed"] = fixed
         if op.params:
             entry["params"] = list(op.params)
@@ -70,9 +71,10 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
     }
 
 
-def _fixed_work(op: Op) -> list[tuple[str, Work]]:
-    works = [(part, getattr(op, part)) for part in _WORK]
-    return [(part, work) for part, work in works if work.fixed_flop or work.fixed_bytes]
+def _without_defaults(amounts: Sequence[float], defaults: Sequence[float]) -> list[float]:
+    """The amounts up to the last that is not the default; the first two are always there."""
+    last = max([1, *(i for i, amount in enumerate(amounts) if amount != defaults[i])])
+    return list(amounts[: last + 1])
 
 
 def graph_hash(graph: OpGraph) -> str:
@@ -100,7 +102,7 @@ def _op_from_dict(entry: Mapping[str, Any]) -> Op:
     fixed = values.pop("fixed", {})
     for part in _WORK:
         if part in values:
-            values[part] = Work(*values[part], *fixed.get(part, ()))
+            values[part] = Work.of(*values[part]).with_fixed(*fixed.get(part, ()))
     for key in ("members", "params", "saved"):
         if key in values:
             values[key] = tuple(values[key])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from drlpp.graph.op_graph import REFERENCE, Edge, Op, OpGraph, OpTimes, Work
+from drlpp.graph.op_graph import NO_WORK, REFERENCE, Edge, Op, OpGraph, OpTimes, Work
 
 _MB, _GFLOP = 1e6, 1e9
 
@@ -65,7 +65,7 @@ def random_graph(
     ops = []
     for i in range(num_ops):
         moved = 3 * sizes[i]
-        work, nothing = Work(flop[i], moved), Work()
+        work, nothing = Work(flop[i], moved), NO_WORK
         f = flop[i] / 5e12 + moved / 6e11
         ops.append(
             Op(

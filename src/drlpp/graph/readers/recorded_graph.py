@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from drlpp.errors import GraphError
-from drlpp.graph.op_graph import REFERENCE, Edge, Op, OpGraph, OpTimes, Work
+from drlpp.graph.op_graph import NO_WORK, REFERENCE, Edge, Op, OpGraph, OpTimes, Work
 from drlpp.graph.readers.recorded import DTYPES, RecordedCall
 from drlpp.graph.readers.recorded_flow import Flow, chain, dataflow
 from drlpp.graph.readers.recorded_step import RecordedStep
@@ -139,7 +139,7 @@ class _Builder:
             module=call.module,
             forward=work,
             input_grad=backward,
-            weight_grad=backward if params else Work(),
+            weight_grad=backward if params else NO_WORK,
             params=params,
             saved=tuple(f"{name}:{k}" for k in range(len(outputs))) if back else (),
             output_bytes=sum(t.bytes for t in outputs),

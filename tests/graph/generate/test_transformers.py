@@ -1,0 +1,75 @@
+"""Generated transformers: their parameters and work by hand, and against a captured model of the same shape."""
+
+import dataclasses
+
+import pytest
+
+from drlpp.errors import GraphError
+from drlpp.graph.blocks import block_of_op
+from drlpp.graph.generate.transformers import Transformer, transformer_graph
+
+SMALL = Transformer(layers=2, hidden=8, heads=2, ffn=32, vocab=11, seq=6, batch=3, dtype="float32")
+
+
+def total_flop(shape: Transformer, kinds: str) -> float:
+    return sum(op.forward.flop for op in transformer_graph(shape).ops if kinds in op.kind)
+
+
+def test_parameters_of_gpt():
+    graph = transformer_graph(SMALL)
+    h, layer = 8, 12 * 8 * 8 + 13 * 8  # weights, biases and two norms of a layer
+    assert sum(graph.param_bytes.values()) == 4 * (2 * layer + 11 * h + 6 * h + 2 * h + 11 * h)
+    tied = transformer_graph(dataclasses.replace(SMALL, tied=True))
+    assert sum(graph.param_bytes.values()) - sum(tied.param_bytes.values()) == 4 * 11 * h
+
+
+def test_parameters_of_llama_with_fewer_heads_of_keys():
+    shape = dataclasses.replace(SMALL, gated=True, rotary=True, kv_heads=1)
+    h, kv, ffn = 8, 4, 32
+    layer = 2 * h * h + 2 * h * kv + 3 * h * ffn + 2 * h
+    assert sum(transformer_graph(shape).param_bytes.values()) == 4 * (2 * layer + 11 * h + h + 11 * h)
+
+
+def test_work_of_products_and_attention():
+    tokens, h = 18, 8
+    products = 2 * (2 * tokens * h * 3 * h + 2 * tokens * h * h + 2 * 2 * tokens * h * 32) + 2 * tokens * h * 11
+    assert total_flop(SMALL, "linear") == products
+    assert total_flop(SMALL, "attention") == 2 * 2 * tokens * 6 * h  # a causal mask hides half
+    assert total_flop(dataclasses.replace(SMALL, causal=False), "attention") == 2 * 4 * tokens * 6 * h
+    assert total_flop(dataclasses.replace(SMALL, attention="eager"), "bmm") == 2 * 4 * tokens * 6 * h
+
+
+def test_layers_are_repeated_blocks():
+    for attention in ("flash", "eager", "fused"):
+        shape = dataclasses.replace(SMALL, attention=attention, dropout=True)
+        blocks = set(block_of_op(transformer_graph(shape)))
+        assert blocks == {"", "layers.0", "layers.1"}
+
+
+def test_autocast_moves_more_and_a_second_pass_less():
+    low = dataclasses.replace(SMALL, dtype="bfloat16")
+    autocast = dataclasses.replace(low, autocast=True)
+    again = dataclasses.replace(autocast, cast_once=True)
+    moved = [sum(op.forward.bytes for op in transformer_graph(s).ops) for s in (low, autocast, again)]
+    assert moved[0] < moved[2] < moved[1]
+    assert sum(transformer_graph(autocast).param_bytes.values()) == sum(transformer_graph(SMALL).param_bytes.values())
+
+
+def test_without_a_vocabulary_it_is_layers_alone():
+    graph = transformer_graph(dataclasses.replace(SMALL, vocab=0))
+    assert graph.ops[0].kind == "input"
+    assert not any(op.kind.endswith("loss") for op in graph.ops)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": 0}, "must be at least 1"),
+        ({"heads": 3}, "must be a multiple"),
+        ({"heads": 2, "kv_heads": 4}, "must be a multiple"),
+        ({"dtype": "int8"}, "use one of float32, bfloat16, float16"),
+    ],
+)
+def test_shapes_that_do_not_exist(change, message):
+    with pytest.raises(GraphError, match=message):
+        dataclasses.replace(SMALL, **change)
