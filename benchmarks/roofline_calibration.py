@@ -14,6 +14,7 @@ import argparse
 import re
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from drlpp.capture import capture, load_model
 from drlpp.cluster import device_preset
 from drlpp.cost import roofline_times
-from drlpp.graph import OpGraph
+from drlpp.graph import Op, OpGraph
 from tables import machine, markdown, write_section
 
 PROFILER_S = 0.27e-3
@@ -62,33 +63,47 @@ def measured_segments(profile: Path) -> dict[float, list[tuple[float, float]]]:
     return found
 
 
-def predicted_segments(graph: OpGraph) -> list[tuple[list[float], float, float]]:
-    """Parameter bytes of the modules of an op, and forward and backward seconds from it to the next such op."""
-    v100 = device_preset("v100-sxm2-16gb")
-    segments: list[tuple[list[float], float, float]] = []
+def op_segments(graph: OpGraph) -> list[tuple[list[float], list[Op]]]:
+    """Parameter bytes of the modules of an op with parameters, and the ops from it to the next such op."""
+    segments: list[tuple[list[float], list[Op]]] = []
     for op in graph.ops:
-        forward_s, input_s, weight_s = roofline_times(op, v100, graph.dtype)
         modules: dict[str, float] = defaultdict(float)
         for name in op.params:
             modules[name.rpartition(".")[0]] += graph.param_bytes[name]
         if modules:
-            segments.append((list(modules.values()), forward_s, input_s + weight_s))
+            segments.append((list(modules.values()), [op]))
         elif segments:
-            sizes, before_s, after_s = segments[-1]
-            segments[-1] = (sizes, before_s + forward_s, after_s + input_s + weight_s)
+            segments[-1][1].append(op)
     return segments
+
+
+def matched_segments(graph: OpGraph, profile: Path) -> list[tuple[list[Op], float, float]]:
+    """Ops of each segment, and its measured forward and backward seconds; without the first."""
+    measured = measured_segments(profile)
+    rows = []
+    for sizes, ops in op_segments(graph):
+        found = [measured[size].pop(0) for size in sizes]
+        rows.append((ops, sum(f for f, _ in found), sum(b for _, b in found)))
+    if any(measured.values()):
+        raise SystemExit(f"{profile}: layers of the profile are not in the captured model")
+    return rows[1:]
 
 
 def compare(graph: OpGraph, profile: Path) -> NDArray[np.float64]:
     """``[num_segments, 4]`` predicted forward and backward, measured forward and backward seconds."""
-    measured = measured_segments(profile)
-    rows = []
-    for sizes, forward_s, backward_s in predicted_segments(graph):
-        found = [measured[size].pop(0) for size in sizes]
-        rows.append((forward_s, backward_s, sum(f for f, _ in found), sum(b for _, b in found)))
-    if any(measured.values()):
-        raise SystemExit(f"{profile}: layers of the profile are not in the captured model")
-    return np.array(rows[1:])
+    v100, rows = device_preset("v100-sxm2-16gb"), []
+    for ops, forward_s, backward_s in matched_segments(graph, profile):
+        times = np.array([roofline_times(op, v100, graph.dtype) for op in ops])
+        rows.append((times[:, 0].sum(), times[:, 1:].sum(), forward_s, backward_s))
+    return np.array(rows)
+
+
+def captured_graphs() -> Iterator[tuple[str, OpGraph]]:
+    """The models of the profiles, with the profiles' batches."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "alexnet.py").write_text(ALEXNET)
+        for name, source in MODELS.items():
+            yield name, capture(load_model(source.replace("alexnet.py", f"{scratch}/alexnet.py"))).graph
 
 
 def main() -> None:
@@ -96,27 +111,24 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     rows, totals = [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "alexnet.py").write_text(ALEXNET)
-        for name, source in MODELS.items():
-            graph = capture(load_model(source.replace("alexnet.py", f"{scratch}/alexnet.py"))).graph
-            table = compare(graph, folder / f"{name}.txt")
-            forward, backward = table[:, 0].sum() / table[:, 2].sum(), table[:, 1].sum() / table[:, 3].sum()
-            predicted, measured = table[:, :2].sum(axis=1), table[:, 2:].sum(axis=1)
-            long = measured > 1e-3
-            errors = np.abs(predicted[long] / measured[long] - 1)
-            totals.append(predicted.sum() / measured.sum())
-            rows.append(
-                [
-                    name,
-                    f"{measured.sum() * 1e3:.0f}",
-                    f"{predicted.sum() * 1e3:.0f}",
-                    f"{totals[-1] - 1:+.0%}",
-                    f"{forward - 1:+.0%}",
-                    f"{backward - 1:+.0%}",
-                    f"{np.median(errors):.0%} of {long.sum()}",
-                ]
-            )
+    for name, graph in captured_graphs():
+        table = compare(graph, folder / f"{name}.txt")
+        forward, backward = table[:, 0].sum() / table[:, 2].sum(), table[:, 1].sum() / table[:, 3].sum()
+        predicted, measured = table[:, :2].sum(axis=1), table[:, 2:].sum(axis=1)
+        long = measured > 1e-3
+        errors = np.abs(predicted[long] / measured[long] - 1)
+        totals.append(predicted.sum() / measured.sum())
+        rows.append(
+            [
+                name,
+                f"{measured.sum() * 1e3:.0f}",
+                f"{predicted.sum() * 1e3:.0f}",
+                f"{totals[-1] - 1:+.0%}",
+                f"{forward - 1:+.0%}",
+                f"{backward - 1:+.0%}",
+                f"{np.median(errors):.0%} of {long.sum()}",
+            ]
+        )
     header = ["model", "measured ms", "predicted ms", "total", "forward", "backward", "median op over 1 ms"]
     write_section(
         "roofline-calibration",

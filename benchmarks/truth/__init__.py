@@ -1,0 +1,1 @@
+"""Other people's measurements of GPUs, as cases that the planner's own cost model can predict."""

@@ -1,0 +1,45 @@
+"""Clusters of published runs: what their text says of devices, hosts, links and network cards."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+from drlpp.cluster import Cluster, Host, Link, device_preset
+
+DEVICES = {
+    "A100-80GB SXM": "a100-sxm4-80gb",
+    "A100-80": "a100-sxm4-80gb",
+    "A100-80GB": "a100-sxm4-80gb",
+    "A100-40GB": "a100-sxm4-40gb",
+    "A100-40": "a100-sxm4-40gb",
+    "H100": "h100-sxm5-80gb",
+    "H100-80GB": "h100-sxm5-80gb",
+    "H200": "h200-sxm-141gb",
+    "GB200": "gb200-186gb",
+    "B200": "b200-sxm-180gb",
+}
+"""Names in the tables -> rows of the device database."""
+_INSIDE = {"a100": 300e9, "h100": 450e9, "h200": 450e9, "gb200": 900e9, "b200": 900e9}
+"""Bytes per second of NVLink in one direction, by the start of a device's name."""
+_NETWORK = {"a100": 8 * 25e9, "h100": 8 * 50e9, "h200": 8 * 50e9, "gb200": 4 * 50e9, "b200": 8 * 50e9}
+"""Bytes per second of all network cards of a host."""
+
+MEGATRON_HOST_S = 6.5e-5
+"""Seconds of the host per kernel in Megatron's modules.
+
+Aceso timed them one by one: small layers of GPT (350M, one sample) take 0.9 ms forward and 1.5 ms backward whatever
+their size, and have 13 kernels forward and 24 backward in our graph.
+"""
+
+
+@functools.lru_cache(maxsize=256)
+def dgx_cluster(device: str, gpus: int, per_host: int, network: float = 0.0) -> Cluster:
+    """Hosts of `per_host` equal GPUs on NVLink; `network` is in bytes per second per host, 0 for what is usual."""
+    kind = dataclasses.replace(device_preset(device), host_op_s=MEGATRON_HOST_S)
+    family = device.split("-")[0]
+    link = Link(bandwidth=_INSIDE[family], latency_s=5e-6)
+    port = Link(bandwidth=network or _NETWORK[family], latency_s=5e-6)
+    sizes = [per_host] * (gpus // per_host) + ([gpus % per_host] if gpus % per_host else [])
+    hosts = tuple(Host(name=f"h{i}", devices=(kind.name,) * n, link=link, network=port) for i, n in enumerate(sizes))
+    return Cluster(f"{device}x{gpus}", (kind,), hosts)

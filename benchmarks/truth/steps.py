@@ -1,0 +1,209 @@
+"""Training steps of transformers on equal GPUs, pipeline and data parallel: vTrain's runs and Megatron's own tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from drlpp.graph import OpGraph
+from drlpp.graph.generate.transformers import Transformer
+from drlpp.plan import Assignment
+from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluation, Evaluator
+from truth.clusters import DEVICES, dgx_cluster
+from truth.layers import layer_graph
+from truth.rows import Findings, Pair, Row, number, read_rows, whole
+
+_VOCABULARY = {"GPT": 50304, "BERT": 30592}
+"""Of the tokenizers that Megatron's tests use, padded; for rows that state none."""
+_DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Run:
+    """A published run: the model's shape, the plan, what was measured."""
+
+    set: str
+    ref: str
+    device: str
+    per_host: int
+    shape: Transformer
+    num_microbatches: int
+    pipeline: int
+    chunks: int
+    replicas: int
+    sharded_optimizer: bool
+    recompute: bool
+    seconds: float
+    memory_bytes: float
+    out_of_memory: bool | None
+    network: float = 0.0
+
+    @property
+    def job(self) -> str:
+        """What the plans of one job share."""
+        s, samples = self.shape, self.shape.batch * self.num_microbatches
+        gpus = self.pipeline * self.replicas
+        return f"{self.set} {self.device} x{gpus} {s.layers}x{s.hidden} seq {s.seq} batch {samples}"
+
+
+def tp1_run(line: int, row: Row) -> Run | str:
+    """A row of ``truth_tp1.csv``, or why it cannot be expressed."""
+    device = DEVICES.get(row["gpu"])
+    if device is None:
+        return f"GPU {row['gpu'] or 'not stated'}"
+    replicas, micro_batch = whole(row, "dp"), whole(row, "micro_batch")
+    if not replicas and (gpus := whole(row, "gpus")):
+        replicas = gpus // whole(row, "pp", 1)
+    if not replicas or not micro_batch or not whole(row, "layers") or not whole(row, "hidden"):
+        return "number of GPUs, shape or micro-batch not stated"
+    per_step = whole(row, "global_batch") / micro_batch
+    if per_step != int(per_step) or per_step < replicas:
+        return "micro-batches do not divide"
+    layers, pipeline, chunks = whole(row, "layers"), whole(row, "pp", 1), whole(row, "virtual_stages", 1)
+    if layers % (pipeline * chunks):
+        return "layers do not divide by the stages, and their split is not stated"
+    vtrain = row["dataset"] == "vtrain"
+    shape = Transformer(
+        layers=layers,
+        hidden=whole(row, "hidden"),
+        heads=whole(row, "heads"),
+        kv_heads=whole(row, "kv_heads"),
+        ffn=whole(row, "ffn") or 4 * whole(row, "hidden"),
+        vocab=whole(row, "vocab") or _VOCABULARY.get(row["model"], 50304),
+        seq=whole(row, "seq"),
+        batch=micro_batch,
+        dtype=_DTYPES[row["precision"] or "bf16"],
+        attention="fused" if vtrain or row["model"] == "BERT" else "flash",
+        causal=row["model"] != "BERT",
+        dropout=True,
+        fused=True,
+        tied=True,
+    )
+    return Run(
+        set=row["dataset"],
+        ref=f"truth_tp1.csv:{line}",
+        device=device,
+        per_host=whole(row, "gpus_per_node", 8),
+        shape=shape,
+        num_microbatches=int(per_step),
+        pipeline=pipeline,
+        chunks=chunks,
+        replicas=replicas,
+        sharded_optimizer=row["zero"] == "1",
+        recompute="full" in row["recompute"],
+        seconds=number(row, "iter_s"),
+        memory_bytes=number(row, "mem_gb") * 1e9,
+        out_of_memory=row["oom"] == "1" if row["oom"] else None,
+    )
+
+
+def vtrain_run(table: str, line: int, row: Row) -> Run | str:
+    """A row of vTrain's own tables, or why it cannot be expressed."""
+    if whole(row, "tp") != 1:
+        return "tensor parallelism"
+    shape = Transformer(
+        layers=whole(row, "layers"),
+        hidden=whole(row, "hidden"),
+        heads=whole(row, "heads"),
+        ffn=4 * whole(row, "hidden"),
+        vocab=50257,
+        seq=whole(row, "seq"),
+        batch=whole(row, "micro_batch"),
+        dtype="float16",
+        attention="fused",
+        dropout=True,
+        fused=True,
+        tied=True,
+    )
+    return Run(
+        set="vtrain",
+        ref=f"vtrain/{table}:{line}",
+        device="a100-sxm4-80gb",
+        per_host=8,
+        shape=shape,
+        num_microbatches=whole(row, "global_batch") // whole(row, "micro_batch"),
+        pipeline=whole(row, "pp"),
+        chunks=1,
+        replicas=whole(row, "dp"),
+        sharded_optimizer=False,
+        recompute=True,
+        seconds=number(row, "iter_ms") / 1e3,
+        memory_bytes=0.0,
+        out_of_memory=None,
+        network=100e9,
+    )
+
+
+def read_runs(data: Path, findings: Findings) -> list[Run]:
+    """All runs that can be expressed; a run that stands in two tables once."""
+    found: dict[object, Run] = {}
+    tables = ("ground_truth_single_node.csv", "ground_truth_multi_node.csv")
+    read = [
+        (f"vtrain/{t}", vtrain_run(t, n, row), "vtrain") for t in tables for n, row in read_rows(data / "vtrain" / t)
+    ]
+    read += [("truth_tp1.csv", tp1_run(n, row), row["dataset"]) for n, row in read_rows(data / "truth_tp1.csv")]
+    for _, run, name in read:
+        if isinstance(run, str):
+            findings.leave_out(f"{name} steps", run)
+            continue
+        key = (run.shape, run.pipeline, run.replicas, run.num_microbatches, round(run.seconds, 5))
+        if run.set == "vtrain" and key in found:
+            continue
+        found[(*key, run.ref) if run.set != "vtrain" else key] = run
+    return list(found.values())
+
+
+def layer_stages(graph: OpGraph, layers_per_stage: list[int]) -> np.ndarray:
+    """``[num_ops]`` stage of each op: so many layers each, the embedding in the first and the head in the last."""
+    border = np.cumsum(layers_per_stage)
+    last = len(layers_per_stage) - 1
+    out, current = [], 0
+    for op in graph.ops:
+        if op.module.startswith("layers."):
+            current = int(np.searchsorted(border, int(op.module.split(".")[1]), side="right"))
+        elif op.name in ("norm", "head", "loss"):
+            current = last
+        out.append(current)
+    return np.array(out)
+
+
+@functools.lru_cache(maxsize=2048)
+def _evaluator(run_shape: Transformer, device: str, gpus: int, per_host: int, network: float, number: int) -> Evaluator:
+    cluster = dgx_cluster(device, gpus, per_host, network)
+    problem = PlanningProblem.build(layer_graph(run_shape), cluster, num_microbatches=number, optimizer="adamw")
+    return Evaluator(problem)
+
+
+def evaluate(run: Run) -> Evaluation:
+    """The run's plan, as the evaluator sees it."""
+    gpus = run.pipeline * run.replicas
+    evaluator = _evaluator(run.shape, run.device, gpus, run.per_host, run.network, run.num_microbatches)
+    stages = run.pipeline * run.chunks
+    assignment = Assignment(
+        layer_stages(evaluator.problem.graph, [run.shape.layers // stages] * stages),
+        tuple(
+            tuple(range((s % run.pipeline) * run.replicas, (s % run.pipeline + 1) * run.replicas))
+            for s in range(stages)
+        ),
+        recompute=(run.recompute,) * stages,
+    )
+    return evaluator.evaluate(assignment, ["interleaved-1f1b", "1f1b"] if run.chunks > 1 else ["1f1b"])
+
+
+def run(data: Path, findings: Findings) -> None:
+    """Adds time and memory of every run."""
+    for r in read_runs(data, findings):
+        evaluation = evaluate(r)
+        if r.seconds:
+            name = f"{r.set} steps" + (f", {r.device}" if r.set != "vtrain" else "")
+            findings.add(Pair(name, "time", evaluation.iteration_time_s, r.seconds, r.job, r.ref))
+        peak = float(evaluation.peak_memory_bytes.max())
+        if r.memory_bytes:
+            findings.add(Pair(f"{r.set} steps", "memory", peak, r.memory_bytes, r.job, r.ref))
+        if r.out_of_memory is not None:
+            over = float(not evaluation.feasible)
+            findings.add(Pair(f"{r.set} steps", "out of memory", over, float(r.out_of_memory), r.job, r.ref))

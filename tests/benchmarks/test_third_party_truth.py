@@ -1,0 +1,78 @@
+"""The truth benchmark on made-up rows in the layout of the published sets."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "third_party_truth.py"
+TP1 = (
+    "dataset,ref,gpu,gpus,gpus_per_node,model,layers,hidden,heads,kv_heads,ffn,seq,vocab,precision,micro_batch,"
+    "global_batch,pp,virtual_stages,dp,zero,recompute,iter_s,mem_gb,oom,notes"
+)
+TABLES = {
+    "aiconfigurator/gemm_bf16.csv": "m,n,k,a100_sxm_ms\n4096,4096,4096,0.6\n",
+    "neusight/elementwise_fp32.csv": "OPName,B,H,t4_ms,set\nadd,1024,4096,0.2,train\n",
+    "deepbench/gemm.csv": "gpu,precision,m,n,k,trans_a,trans_b,ms\nM40,fp32,1760,16,1760,N,N,0.1\n",
+    "zorse-cephalo/layer_times.csv": (
+        "model,gpu,seq,dtype,batch,forward_ms,backward_ms,source\n"
+        "deepspeedllama_7b,a100x40,512,float16,4,4.0,8.0,zorse\n"
+        "deepspeedllama_7b,t4,512,float16,4,30.0,60.0,zorse\n"
+        "no_such_model,t4,512,float16,4,30.0,60.0,zorse\n"
+    ),
+    "truth_tp1.csv": (
+        f"{TP1}\n"
+        "vtrain,r:1,A100-80GB SXM,4,8,GPT,4,1024,16,,4096,1024,50257,fp16,1,8,2,1,2,0,full,0.07,,,\n"
+        "vtrain,r:2,A100-80GB SXM,4,8,GPT,4,1024,16,,4096,1024,50257,fp16,1,8,4,1,1,0,full,0.11,,,\n"
+        "megatron-lm-ci,r:3,A100-80,8,8,GPT,8,512,8,,,1024,,bf16,4,32,2,2,4,0,,0.2,2.5,0,\n"
+        "megatron-lm-ci,r:4,,,,GPT,8,512,8,,,1024,,bf16,4,32,2,2,4,0,,0.2,2.5,,\n"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name, text in TABLES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    file = folder / "out.json"
+    command = [sys.executable, str(SCRIPT), str(folder), "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout, json.loads(file.read_text())
+
+
+def test_every_expressible_row_is_predicted_within_a_factor(result):
+    _, found = result
+    times = [p for p in found["pairs"] if p["what"] == "time"]
+    assert {p["ref"] for p in times} >= {"truth_tp1.csv:2", "truth_tp1.csv:4", "aiconfigurator/gemm_bf16.csv:2"}
+    assert all(0.1 < p["predicted"] / p["measured"] < 5 for p in times)
+
+
+def test_plans_of_one_job_are_ranked(result):
+    _, found = result
+    (score,) = [s for s in found["scores"] if s["set"] == "vtrain steps"]
+    assert (score["rows"], score["groups"], score["kendall"], score["regret"]) == (2, 1, 1.0, 0.0)
+    assert score["mean_error"] >= 0
+
+
+def test_memory_and_its_overflow_are_compared(result):
+    _, found = result
+    assert {s["what"] for s in found["scores"]} == {"time", "memory", "out of memory"}
+
+
+def test_rows_that_cannot_be_expressed_are_named_with_the_reason(result):
+    text, found = result
+    reasons = {(x["set"], x["reason"]) for x in found["left_out"]}
+    assert ("deepbench gemm", "GPU M40 is not in the database") in reasons
+    assert ("zorse-cephalo layers", "the shape of no_such_model is not known") in reasons
+    assert ("megatron-lm-ci steps", "GPU not stated") in reasons
+    assert "GPU M40 is not in the database" in text
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path / "none")], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "is not a folder" in done.stderr
