@@ -2,7 +2,7 @@
 
 ``python benchmarks/calibrate_devices.py DATA`` reads the calibration sets of DATA (AIConfigurator, NeuSight, DeepBench,
 Vidur, Aceso: single operators; Zorse and Cephalo: layers) and writes ``src/drlpp/cost/device_rates.csv``. With
-``--profiles FOLDER``, PipeDream's profiles set the convolutions of a V100. Sets that a table calls a test are never read.
+``--profiles FOLDER``, the profiles of PipeDream set the convolutions of a V100. Test sets are never read.
 """
 
 from __future__ import annotations

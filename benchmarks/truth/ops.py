@@ -42,12 +42,12 @@ class OpRow:
 
 def product_work(m: float, n: float, k: float, size: int, batch: float = 1.0) -> Work:
     """``batch`` products of ``[m, k]`` and ``[k, n]``."""
-    return Work(2 * batch * m * n * k, batch * size * (m * k + k * n + m * n), 1, batch * m * n)
+    return Work.of(2 * batch * m * n * k, batch * size * (m * k + k * n + m * n), 1, batch * m * n)
 
 
 def streamed(moved: float, kernels: float = 1.0, flop: float = 0.0) -> Work:
     """Kernels that move bytes and compute no product."""
-    return Work(flop, moved, kernels, 0.0, moved)
+    return Work.of(flop, moved, kernels, 0.0, moved)
 
 
 _AI_DEVICES = {
@@ -83,7 +83,7 @@ def aiconfigurator(data: Path) -> Iterator[OpRow]:
 def attention_work(batch: float, seq: float, heads: float, kv_heads: float, width: float) -> Work:
     """Causal attention in one kernel, bf16."""
     flop = 2 * batch * heads * seq * seq * width
-    return Work(flop, 2 * batch * seq * width * 2 * (heads + kv_heads), 1, batch * seq * heads * width)
+    return Work.of(flop, 2 * batch * seq * width * 2 * (heads + kv_heads), 1, batch * seq * heads * width)
 
 
 _NEUSIGHT_DEVICES = {
@@ -142,7 +142,7 @@ def conv_kind(width: int, height: int, stride: int) -> str:
 def conv_work(inputs: float, outputs: float, c_in: float, c_out: float, kernel: float, size: int) -> Work:
     """A dense convolution of `inputs` elements to `outputs` elements."""
     weights = c_in * c_out * kernel
-    return Work(2 * outputs * c_in * kernel, size * (inputs + outputs + weights), 1, outputs)
+    return Work.of(2 * outputs * c_in * kernel, size * (inputs + outputs + weights), 1, outputs)
 
 
 _DEEPBENCH_DEVICES = {"V100": "v100-sxm2-16gb", "T4": "t4-16gb", "P100": "p100-pcie-16gb", "1080Ti": "gtx1080ti-11gb"}
@@ -191,7 +191,7 @@ def _deepbench_recurrent(row: Row, size: int) -> Iterator[tuple[str, Work, float
     moved = size * (2 * gates * hidden * hidden + steps * batch * hidden * (2 + gates))
     for column in ("forward", "grad_input", "grad_weight"):
         if seconds := number(row, f"{column}_ms") / 1e3:
-            yield f"aten.{row['kind'].lower().replace('vanilla', 'rnn_relu')}", Work(flop, moved, 1, 0.0), seconds
+            yield f"aten.{row['kind'].lower().replace('vanilla', 'rnn_relu')}", Work.of(flop, moved, 1, 0.0), seconds
 
 
 _VIDUR_DEVICES = {"a100": "a100-sxm4-80gb", "h100": "h100-sxm5-80gb", "a40": "a40-48gb"}

@@ -38,7 +38,7 @@ def test_a_single_product_takes_the_larger_of_compute_and_memory():
 def test_kernels_without_products_run_before_or_after_them():
     rate = rates("v100-sxm2-16gb", "product", "float32")
     alone = Op(name="a", kind="aten.linear", forward=Work(flop=15.7e12, bytes=900e9))
-    group = Op(name="a", kind="aten.linear", forward=Work(15.7e12, 2 * 900e9, 2, 0.0, 900e9))
+    group = Op(name="a", kind="aten.linear", forward=Work.of(15.7e12, 2 * 900e9, 2, 0.0, 900e9))
     extra_s = roofline_times(group, V100, "float32")[0] - roofline_times(alone, V100, "float32")[0]
     assert extra_s == pytest.approx(1 / rate.memory + rate.launch_s)
 

@@ -33,7 +33,7 @@ def test_work_times_and_names_of_groups():
     small = contract(GRAPH, np.array([0, 1, 1, 2]), TIMES, "small")
     assert [op.name for op in small.ops] == ["group0", "group1", "group2"]
     middle = small.ops[1]
-    assert middle.forward == Work(9.0, 3.0)
+    assert middle.forward == Work(9.0, 3.0, kernels=2.0)
     assert middle.members == ("b", "c")
     assert middle.kind == "linear"
     assert (middle.params, middle.saved) == (("w",), ("x",))

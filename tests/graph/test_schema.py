@@ -38,7 +38,7 @@ def test_the_message_says_place_value_and_rule(change, message):
         ("tensor_parallel", 2, "unknown key 'ops.1.tensor_parallel'"),
         ("output_bytes", "much", "ops.1.output_bytes = 'much': must be a number"),
         ("output_bytes", -1, "ops.1.output_bytes = -1: must be at least 0"),
-        ("forward", [1], "key 'ops.1.forward.1' is missing"),
+        ("forward", [1], "ops.1.forward = [1]: must have at least 2 entries"),
         ("times", {"reference": [1, 2, "x"]}, "ops.1.times.reference.2 = 'x': must be a number"),
     ],
 )
