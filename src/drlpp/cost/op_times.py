@@ -171,7 +171,7 @@ def kernel_seconds(
         ``[...]`` seconds.
     """
     flop, moved, kernels, outputs, streamed = np.moveaxis(amounts, -1, 0)
-    bandwidth = memory_bandwidth * rate.memory
+    memory = memory_bandwidth * rate.memory  # bytes per second
     compute = flop / (peak * rate.compute)
     known = outputs > 0
     depth = np.divide(flop, 2 * outputs, out=np.full_like(flop, np.inf), where=known)
@@ -180,9 +180,9 @@ def kernel_seconds(
     own = np.maximum(moved - streamed, 0.0)
     if rate.cache_bytes:
         own = own * (1 - rate.cache_gain / (1 + (own / rate.cache_bytes) ** 4))
-    blended = (compute**rate.blend + (own / bandwidth) ** rate.blend) ** (1 / rate.blend)
+    blended = (compute**rate.blend + (own / memory) ** rate.blend) ** (1 / rate.blend)
     alone = (streamed > 0) & (moved <= streamed)
-    seconds = np.where(alone, 0.0, blended) + streamed / bandwidth + kernels * rate.launch_s
+    seconds = np.where(alone, 0.0, blended) + streamed / memory + kernels * rate.launch_s
     return np.where((flop > 0) | (moved > 0), seconds, 0.0)
 
 
