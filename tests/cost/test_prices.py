@@ -82,6 +82,6 @@ def test_the_ring_is_written_once_in_each_language():
 
 def test_bytes_are_divided_by_a_bandwidth_once_in_each_language():
     transfer = r"bytes(\[\w+\])? / [\w.\->]*bandwidth|size / [\w.\->]*bandwidth"
-    prices = {"drlpp/cost/collectives.py", "drlpp/cost/links.py", "drlpp/cost/op_times.py"}  # the last one: of memory
+    prices = {"drlpp/cost/collectives.py", "drlpp/cost/links.py"}
     assert written_in(transfer, (".py",)) - BEING_PORTED == prices
     assert written_in(transfer, (".h", ".cpp")) == {"native/cost/collectives.h", "native/cost/links.h"}

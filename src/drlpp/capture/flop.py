@@ -23,11 +23,14 @@ aten = torch.ops.aten
 
 
 class Flop(NamedTuple):
-    """FLOP of a kernel, whether a formula for it is known, and whether they are sums of products."""
+    """FLOP of a kernel, and whether a formula for it is known."""
 
     amount: float
     known: bool = True
-    product: bool = False
+
+
+class ProductFlop(Flop):
+    """FLOP of a kernel that sums products: of matrices, a convolution, attention."""
 
 
 def kernel_flop(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Flop:
@@ -35,7 +38,7 @@ def kernel_flop(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: 
     packet = func.overloadpacket
     formula = _FORMULAS.get(packet) or flop_registry.get(packet)
     if formula is not None:
-        return Flop(float(formula(*args, **kwargs, out_val=out)), product=True)
+        return ProductFlop(float(formula(*args, **kwargs, out_val=out)))
     results = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
     operands = list({id(t): t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}.values())
     if packet in _COPIES or not operands or not any(t.is_floating_point() or t.is_complex() for t in results):
@@ -44,7 +47,7 @@ def kernel_flop(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: 
     shapes = [tuple(t.shape) for t in operands], [tuple(t.shape) for t in results]
     by_kind = None if passes_once else flop_of_kind(str(packet), *shapes)
     if by_kind is not None:
-        return Flop(by_kind, product=True)
+        return ProductFlop(by_kind)
     known = passes_once or (func.namespace == "aten" and packet.__name__.endswith("_backward"))
     return Flop(float(max(math.prod(t.shape) for t in (*results, *operands))), known)
 

@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from drlpp.capture.calls import Call, TensorSpec, distinct_bytes
-from drlpp.capture.flop import kernel_flop
+from drlpp.capture.flop import ProductFlop, kernel_flop
 from drlpp.graph import Work
 from drlpp.graph.op_graph import NO_WORK
 
@@ -219,8 +219,10 @@ class _KernelCounter(TorchDispatchMode):
         if func.overloadpacket is aten.mkldnn_rnn_layer:
             self.reserve_bytes += LSTM_RESERVE * distinct_bytes(results[0])
         flop, moved = kernel_flop(func, args, kwargs or {}, out), float(read + written)
-        outputs = float(sum(math.prod(t.shape) for t in _products(func, results))) if flop.product else 0.0
-        self.work += Work.of(flop.amount, moved, 1.0, outputs, 0.0 if flop.product else moved)
+        if isinstance(flop, ProductFlop):
+            self.work += Work.of(flop.amount, moved, 1.0, float(sum(t.numel() for t in _products(func, results))))
+        else:
+            self.work += Work.of(flop.amount, moved, 1.0, 0.0, moved)
         if not flop.known:
             self.unpriced[str(func.overloadpacket)] += read + written
         return out
