@@ -204,7 +204,7 @@ class Pipeline:
         """The outputs of the model in eval mode on a batch of any number of samples up to the plan's, on every rank.
 
         Args:
-            args, kwargs: as the model takes them; or one batch, as `step` takes it.
+            args, kwargs: as the model takes them; or one batch, as `step` takes it; or nothing, to draw one.
 
         Raises:
             InputError: the pipeline is in training mode, or the batch does not fit the plan.
@@ -212,7 +212,7 @@ class Pipeline:
         if self.training:
             raise InputError("a call gives outputs in eval mode only: call pipeline.eval() first (step trains)")
         if not kwargs:
-            return self.evaluate(args[0] if len(args) == 1 else args).outputs
+            return self.evaluate(args[0] if len(args) == 1 else args or None).outputs
         by_position = self._layout.by_name(args, "the batch") if args else {}
         return self.evaluate({**by_position, **kwargs}).outputs
 
