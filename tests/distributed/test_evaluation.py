@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from plan_cases import make_plan, random_plan, staged
 from torch import nn
-from worker_pool import WorkerPool
 
 from drlpp.capture import capture_module
 from drlpp.errors import InputError
 from drlpp.plan import Plan
 from drlpp.runtime import build
+from plan_cases import make_plan, random_plan, staged
+from worker_pool import WorkerPool
 
 
 class Classifier(nn.Module):

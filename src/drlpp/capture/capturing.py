@@ -16,6 +16,7 @@ from drlpp.capture.check import check_module, why_unchecked
 from drlpp.capture.export import export_module
 from drlpp.capture.graph_builder import build_graph
 from drlpp.capture.loss import LossFunction
+from drlpp.capture.model_state import check_memory
 from drlpp.capture.own_model import OwnModel
 from drlpp.capture.sources.fake_parameters import is_hollow
 from drlpp.capture.sources.load import load_model
@@ -119,6 +120,7 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
             "its train() before the capture if that is not meant",
             name,
         )
+    check_memory(example.module, example.loss_fn)
     exported = export_module(example.module, example.args, example.kwargs, example.loss_fn)
     graph, op_of_node = build_graph(exported, name=name, source=source, kernels=kernels)
     module = exported.module

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
 from torch import nn
+
+from drlpp.capture.loss import LOSS
+from drlpp.errors import CaptureError
 
 
 def module_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -36,3 +40,46 @@ def _named(module: nn.Module) -> itertools.chain[tuple[str, torch.Tensor]]:
     return itertools.chain(
         module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
     )
+
+
+def check_memory(module: nn.Module, loss_fn: object) -> None:
+    """Checks that trained parameters have memory of their own, and that names are unique.
+
+    Two parameters (or a parameter and a buffer) that show the same memory change together on one device; on several
+    they would not. One parameter under several names is not meant: it is kept as one.
+
+    Raises:
+        CaptureError: it names the two.
+    """
+    tensors = module_tensors(module)
+    if isinstance(loss_fn, nn.Module):
+        of_loss = {f"{LOSS}.{name}": tensor for name, tensor in module_tensors(loss_fn).items()}
+        if both := sorted(set(of_loss) & set(tensors)):
+            raise CaptureError(
+                f"the module and its loss function both have a tensor {both[0]!r}: give the sub-module {LOSS!r} of the "
+                "module another name"
+            )
+        known = {id(t) for t in tensors.values()}
+        tensors |= {name: t for name, t in of_loss.items() if id(t) not in known}
+    by_storage: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
+    for name, tensor in tensors.items():
+        if tensor.layout is torch.strided and tensor.numel():
+            by_storage[tensor.untyped_storage()._cdata].append((*_extent(tensor), name))
+    for pieces in by_storage.values():
+        for (_, end, first), (begin, _, second) in itertools.pairwise(sorted(pieces)):
+            if begin < end and any(_is_trained(tensors[n]) for n in (first, second)):
+                raise CaptureError(
+                    f"{first!r} and {second!r} are two tensors with the same memory: tie them by one parameter "
+                    "(for example, b.weight = a.weight), or copy the values"
+                )
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """First byte of a tensor in its storage, and the one after its last."""
+    begin = tensor.storage_offset()
+    end = begin + 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    return begin * tensor.element_size(), end * tensor.element_size()
+
+
+def _is_trained(tensor: torch.Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) and tensor.requires_grad

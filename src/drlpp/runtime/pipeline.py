@@ -34,12 +34,14 @@ from drlpp.runtime.evaluation import EvaluationResult, merged_outputs
 from drlpp.runtime.held_tensors import HeldTensors, spread
 from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Recorder
+from drlpp.runtime.other_pipelines import Place, check_shared
 from drlpp.runtime.program_cache import ProgramCache
 from drlpp.runtime.programs import EvaluationProgram, Ground, StepInput, TrainingProgram
 from drlpp.runtime.stage.batches import Batch, BatchLayout, Cut, Microbatch, Weights, draw, fractions
 from drlpp.runtime.stage.precision import under_autocast
 from drlpp.runtime.stage.randomness import RandomContext
 from drlpp.runtime.stage.stage_module import stage_of_node, tensor_readers
+from drlpp.runtime.transfers.causes import explained
 from drlpp.runtime.transfers.reduction import holders
 from drlpp.runtime.transfers.waiting import FIRST_TIMEOUT_S, wait_for_all
 
@@ -100,6 +102,8 @@ class Pipeline:
             council=Council(_host_group()),
             one_queue_per_pair=one_queue_per_pair,
         )
+        if state_dict is None and make_model is None:
+            check_shared(self, self._places())
         self._equalise()
         self._programs = ProgramCache(self._ground, self._model, autocast)
         self._trained = {n: self._held.taken.get(n, self._held.like(n)).requires_grad for n in self._model.parameters}
@@ -155,10 +159,11 @@ class Pipeline:
         one = torch.ones((), device=self.torch_device)
         step = StepInput(self._taker(cut), parts, 1.0 if scaler is None else float(scaler.scale(one)))
         program.limit_waits(self._timeout_s)
-        program.run(step, self._timeout_s)
+        with explained():
+            program.run(step, self._timeout_s)
+            total = step.total(self.torch_device)
+            self._sum(total, "the sum of losses")
         self._context.step += 1
-        total = step.total(self.torch_device)
-        self._sum(total, "the sum of losses")
         return total.float()
 
     def evaluate(
@@ -189,9 +194,10 @@ class Pipeline:
         outputs: list[Any] = []
         has_loss = False
         for first, program in self._evaluation_programs(agreed, cut):
-            program.run(step, first, self._timeout_s)
+            with explained():
+                program.run(step, first, self._timeout_s)
+                outputs += [(program.evaluation, leaves) for leaves in program.outputs(to)]
             has_loss = bool(program.evaluation.captured.loss)
-            outputs += [(program.evaluation, leaves) for leaves in program.outputs(to)]
         loss = None
         if has_loss:
             total = step.total(self.torch_device)
@@ -337,6 +343,16 @@ class Pipeline:
             held.take(name)
         held.release_values()
         return held
+
+    def _places(self) -> dict[str, tuple[torch.Tensor, Place]]:
+        """Per parameter of the user's module that is read: the ranks that hold it, and whether they hold his own."""
+        out = {}
+        for name, stages in self._ground.readers.items():
+            if name in self._model.parameters:
+                own = self._held.like(name)
+                ranks = tuple(self._ground.rank_of[d] for d in holders(self.plan, stages))
+                out[name] = own, (ranks, own.device.type == self.torch_device.type)
+        return out
 
     def _equalise(self) -> None:
         """Copies begin equal, whatever each rank was given."""

@@ -182,7 +182,7 @@ class TrainingProgram:
         inputs: names of the inputs that it reads.
 
     Raises:
-        InputError: nothing is trained, or the plan's schedule has no place for a gradient that is needed.
+        InputError: nothing is trained.
         PlanError: a stage changes its state in a way that its replicas cannot combine.
     """
 
@@ -196,11 +196,9 @@ class TrainingProgram:
         messages = value_messages(base, stage_of, trained)
         try:
             transfers = plan_transfers(plan, messages)
-        except ScheduleError as error:
-            raise InputError(
-                "parameters are trained that were frozen when the plan was made, and its schedule has no place for "
-                "their gradients: plan again with them trained"
-            ) from error
+        except ScheduleError:  # parameters are trained that were frozen when the plan was made
+            plan = reordered(plan)
+            transfers = plan_transfers(plan, messages)
         here = ground.stages_here(plan)
         cut = {
             id(form): {
@@ -416,6 +414,35 @@ def cut_down(plan: Plan, num_microbatches: int) -> Plan:
         return plan
     schedule = {d: tuple(a for a in actions if a.microbatch < num_microbatches) for d, actions in plan.schedule.items()}
     return _with_schedule(plan, num_microbatches, schedule)
+
+
+def reordered(plan: Plan) -> Plan:
+    """The plan with a schedule for gradients between all stages, with no more micro-batches in flight than it has.
+
+    Micro-batch by micro-batch, forward passes by stage and backward passes by stage the other way: no action waits for
+    a later one in this order, whatever gradients the stages exchange.
+    """
+    flying = max(_in_flight(actions) for actions in plan.schedule.values())
+    order: dict[int, list[Action]] = {d: [] for d in sorted(plan.schedule)}
+    for t in range(plan.num_microbatches + flying):
+        if t >= flying:
+            for stage in reversed(plan.stages):
+                order[stage.device(t - flying)].append(Action(stage.index, "B", t - flying))
+        if t < plan.num_microbatches:
+            for stage in plan.stages:
+                order[stage.device(t)].append(Action(stage.index, "F", t))
+    return _with_schedule(plan, plan.num_microbatches, {d: tuple(actions) for d, actions in order.items()})
+
+
+def _in_flight(actions: Sequence[Action]) -> int:
+    """The most micro-batches that one stage of a device has begun and not ended at the same time."""
+    now: dict[int, int] = {}
+    most = 1
+    for action in actions:
+        if action.kind in "FBW":
+            now[action.stage] = now.get(action.stage, 0) + (1 if action.kind == "F" else -1)
+            most = max(most, now[action.stage])
+    return most
 
 
 def forward_only(plan: Plan, num_microbatches: int) -> Plan:
