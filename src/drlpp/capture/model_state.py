@@ -76,8 +76,8 @@ def check_memory(module: nn.Module, loss_fn: object) -> None:
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     """First byte of a tensor in its storage, and the one after its last."""
-    begin = tensor.storage_offset()
-    end = begin + 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = int(tensor.storage_offset())
+    end = begin + 1 + sum(int((n - 1) * s) for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     return begin * tensor.element_size(), end * tensor.element_size()
 
 
