@@ -19,7 +19,7 @@ MISTAKES = {
     "no plan to run": ["run", "missing.json"],
     "no suite": ["bench", "nothing"],
 }
-HEAVY = ("torch", "scipy.optimize", "numba", "timm", "transformers", "torch_geometric", "tensorboard")
+HEAVY = ("torch", "scipy.optimize", "timm", "transformers", "torch_geometric", "tensorboard")
 PROGRAM = """
 import sys
 from drlpp.cli.main import run_command_line

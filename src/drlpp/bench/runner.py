@@ -21,20 +21,14 @@ from drlpp.bench.results import Row, append_row, read_rows
 from drlpp.bench.settings import commit, difference, machine, settings
 from drlpp.errors import DrlppError
 from drlpp.graph import graph_hash
-from drlpp.plan import Objective
 from drlpp.planners.base import Budget, Planner, PlanResult, gap_to
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.problem import PlanningProblem
 from drlpp.solve import make_planner, solve
 
-WARM_UPS = (
-    Case("many downsets", "generated:dag?ops=60", "generated:half-and-half?devices=8"),
-    Case("few downsets", "generated:dag?ops=12", "mixed-desktops"),
-    Case("steady state", "generated:dag?ops=12", "mixed-desktops", objective=Objective.STEADY_STATE),
-)
-"""Small problems that between them need all of a planner's compiled code."""
+WARM_UP = Case("warm-up", "generated:dag?ops=12", "mixed-desktops")
+"""A small problem that every planner plans before the first budget starts."""
 WARM_UP_S = 0.5
-MAX_WARM_UPS = 4
 
 log = logging.getLogger(__name__)
 
@@ -224,26 +218,16 @@ def _known_rows(rows: Sequence[Row], now: dict[str, Any]) -> tuple[dict[_Key, Ro
 
 
 def _warm_up(planners: Mapping[str, Planner], needed: set[str], say: Callable[[str], None]) -> None:
-    """Loads compiled code and weights, so that budgets begin after that.
-
-    Compiling takes the budget of a warm-up, and what comes after is not reached, so it is done again until it is quick.
-    """
+    """Loads libraries and weights, so that budgets begin after that."""
     if not needed:
         return
-    say("loading planners (compiled on first use)")
-    for case in WARM_UPS:
-        problem = case.problem()
-        lower_bound(problem)
-        for name in needed:
-            for _ in range(MAX_WARM_UPS):
-                start = time.perf_counter()
-                try:
-                    solve(problem, planners[name], budget=WARM_UP_S)
-                except Exception:  # the cells of this planner will tell
-                    log.exception("%s fails on a small problem", name)
-                    break
-                if time.perf_counter() - start < 2 * WARM_UP_S:
-                    break
+    say("loading planners")
+    problem = WARM_UP.problem()
+    for name in needed:
+        try:
+            solve(problem, planners[name], budget=WARM_UP_S)
+        except Exception:  # the cells of this planner will tell
+            log.exception("%s fails on a small problem", name)
 
 
 class _Clock:

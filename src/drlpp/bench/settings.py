@@ -14,7 +14,7 @@ from typing import Any
 from drlpp._version import __version__
 
 PACKAGE = Path(__file__).parents[1]
-_LIBRARIES = ("torch", "numpy", "numba", "timm", "transformers", "highspy")
+_LIBRARIES = ("torch", "numpy", "timm", "transformers", "highspy")
 _CANNOT_MATTER = ("cli", "report", "export", "runtime", "bench")
 """Rooms that no plan depends on."""
 

@@ -71,7 +71,7 @@ def versions(as_json: AsJson = False) -> None:
     from drlpp._version import __version__
 
     found = {"drlpp": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in ("torch", "torchvision", "torch_geometric", "numpy", "numba", "timm", "transformers", "highspy"):
+    for package in ("torch", "torchvision", "torch_geometric", "numpy", "timm", "transformers", "highspy"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

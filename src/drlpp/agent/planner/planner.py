@@ -16,7 +16,6 @@ The breakdown of the result keeps apart what each part found. Left out: measurin
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.util
 import math
 from collections.abc import Mapping
@@ -34,9 +33,7 @@ from drlpp.agent.training.fine_tune import Clock, Iteration, TrainConfig, train_
 from drlpp.agent.training.ppo import PpoConfig
 from drlpp.agent.view.coarse import MAX_GROUPS, coarse_problem
 from drlpp.agent.view.features import problem_view
-from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.errors import InputError
-from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.uniform import uniform_assignment
@@ -122,8 +119,6 @@ class DrlPlanner:
     Args:
         config: settings.
 
-    Making one plans a tiny problem, so that kernels are compiled before a budget starts.
-
     Raises:
         InputError: the file of weights cannot be read.
     """
@@ -134,7 +129,6 @@ class DrlPlanner:
     def __init__(self, config: DrlConfig | None = None) -> None:
         self.config = config if config is not None else DrlConfig()
         self._weights = load_checkpoint(self.config.weights)[0] if self.config.weights else None
-        _warm_up()
 
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
@@ -146,15 +140,6 @@ class DrlPlanner:
             policy.load_state_dict(self._weights.state_dict())
         with one_thread():
             return _Run(self.config, problem, budget, seed, progress).solve(policy)
-
-
-@functools.cache
-def _warm_up() -> None:
-    kind = DeviceType(name="device", memory_bytes=10**9)
-    cluster = Cluster("two", (kind,), (Host(name="host", devices=(kind.name,) * 2, link=Link(bandwidth=1e9)),))
-    problem = PlanningProblem.build(chain_graph(4, tensor_bytes=1.0, param_bytes=1.0), cluster, num_microbatches=4)
-    config = DrlConfig(episodes=8, iterations=1)
-    _Run(config, problem, Budget(0.3), 0, no_progress).solve(initial_policy(0))
 
 
 class _Run:
