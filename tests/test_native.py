@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from setuptools import find_namespace_packages
 
 from drlpp.cluster import load_cluster
 from drlpp.cost import PlacedStages, place_stages
@@ -40,15 +42,26 @@ def test_setup_computes_the_same_hash():
 
 
 def test_a_library_of_other_sources_is_refused(tmp_path):
-    (tmp_path / "a.cpp").write_text("int a;")
+    (tmp_path / "module.cpp").write_text("int a;")
     built_from = source_hash(tmp_path)
     check_sources(built_from, tmp_path)
     (tmp_path / "notes.txt").write_text("no source")
     check_sources(built_from, tmp_path)
-    (tmp_path / "a.cpp").write_text("int b;")
+    (tmp_path / "module.cpp").write_text("int b;")
     with pytest.raises(InstallationError, match=r"was not built from the sources in .*: run `make native`"):
         check_sources(built_from, tmp_path)
     check_sources(built_from, tmp_path / "missing")  # an installed package has no sources
+
+
+def test_a_foreign_folder_of_that_name_is_no_source(tmp_path):
+    (tmp_path / "a.cpp").write_text("int a;")
+    check_sources("other", tmp_path)
+
+
+def test_the_package_holds_nothing_but_drlpp():
+    settings = tomllib.loads((SOURCES.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = find_namespace_packages(str(SOURCES.parent), include=settings["find"]["include"])
+    assert {name.partition(".")[0] for name in found} == {"drlpp"}
 
 
 def test_a_missing_library_is_one_clear_line():

@@ -14,7 +14,7 @@ from drlpp.errors import InstallationError
 __all__ = ["SOURCES", "check_sources", "library", "source_hash"]
 
 SOURCES = Path(__file__).parents[1] / "native"
-"""The C++ sources, in a checkout; an installed package has none."""
+"""The C++ sources, in a checkout; an installed package has none there."""
 _FIX = "run `make native` (it needs a C++17 compiler)"
 
 
@@ -29,7 +29,7 @@ def source_hash(folder: Path) -> str:
 
 def check_sources(built_from: str, folder: Path) -> None:
     """Checks that a library was built from the sources in a folder. Raises InstallationError if it was not."""
-    if folder.is_dir() and source_hash(folder) != built_from:
+    if (folder / "module.cpp").is_file() and source_hash(folder) != built_from:
         raise InstallationError(f"the compiled part of drlpp was not built from the sources in {folder}: {_FIX}")
 
 
