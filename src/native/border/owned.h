@@ -39,6 +39,11 @@ class OwnedCube {
 
   T* row(Int i, Int j) { return elements_.data() + (i * rows_ + j) * columns_; }
   const T* row(Int i, Int j) const { return elements_.data() + (i * rows_ + j) * columns_; }
+  Int planes() const { return planes_; }
+  Int rows() const { return rows_; }
+  Int columns() const { return columns_; }
+  // The elements; it is empty then.
+  std::vector<T> take() { return std::move(elements_); }
   Cube<T> cube() { return {elements_.data(), planes_, rows_, columns_}; }
   Cube<const T> cube() const { return {elements_.data(), planes_, rows_, columns_}; }
 

@@ -4,8 +4,15 @@
 #include <pybind11/stl.h>
 
 #include "border/fields.h"
+#include "border/owned_arrays.h"
+#include "planners/baselines/first_fit.h"
 #include "planners/bounds/decision_diagram.h"
 #include "planners/bounds/min_cuts.h"
+#include "planners/consecutive/split_program.h"
+#include "planners/consecutive/split_states.h"
+#include "planners/local_search/load_annealing.h"
+#include "planners/local_search/stage_annealing.h"
+#include "planners/pipedream/level_table.h"
 
 namespace drlpp {
 
@@ -40,8 +47,116 @@ void bind_bounds(py::module_& module) {
       py::arg("hypergraph"), py::arg("threshold"));
 }
 
+py::dict as_fields(BoundaryAmounts&& amounts) {
+  py::dict fields;
+  fields["received"] = as_table(std::move(amounts.received));
+  fields["sent"] = as_table(std::move(amounts.sent));
+  return fields;
+}
+
+py::array_t<Int> place_ops(py::handle seconds, py::handle order, py::handle arcs, double cap_s) {
+  Table<const double> at_place;
+  View<const Int> ops;
+  read("seconds", seconds, at_place);
+  read("order", order, ops);
+  const auto graph = from_python<Arcs>(arcs);
+  Ints place;
+  {
+    py::gil_scoped_release unlocked;
+    place = first_fit(at_place, ops, graph, cap_s);
+  }
+  return as_array(std::move(place));
+}
+
+py::dict along_order(py::handle arrays, py::handle order, py::handle ends) {
+  const auto problem = from_python<OpArrays>(arrays);
+  View<const Int> ops, block_ends;
+  read("order", order, ops);
+  read("ends", ends, block_ends);
+  BoundaryAmounts amounts;
+  {
+    py::gil_scoped_release unlocked;
+    amounts = amounts_along_order(problem, ops, block_ends);
+  }
+  return as_fields(std::move(amounts));
+}
+
+py::dict over_downsets(py::handle arrays, py::handle members) {
+  const auto problem = from_python<OpArrays>(arrays);
+  Table<const bool> ops;
+  read("members", members, ops);
+  BoundaryAmounts amounts;
+  {
+    py::gil_scoped_release unlocked;
+    amounts = amounts_over_downsets(problem, ops);
+  }
+  return as_fields(std::move(amounts));
+}
+
+void fill_split_rows(py::handle table, py::handle model, py::handle devices, py::handle limits, Int start, Int stop) {
+  const auto rows = from_python<SplitTable>(table);
+  const auto states = from_python<SplitModel>(model);
+  const auto steps = from_python<DeviceStates>(devices);
+  const auto kept = from_python<SplitLimits>(limits);
+  py::gil_scoped_release unlocked;
+  fill_rows(rows, states, steps, kept, start, stop);
+}
+
+py::dict fill_pipedream_level(py::handle level) {
+  const auto asked = from_python<PipeDreamLevel>(level);
+  LevelTable table;
+  {
+    py::gil_scoped_release unlocked;
+    table = fill_level(asked);
+  }
+  py::dict fields;
+  fields["best_s"] = as_cube(std::move(table.best_s));
+  fields["split"] = as_cube(std::move(table.split));
+  fields["replicas"] = as_cube(std::move(table.replicas));
+  return fields;
+}
+
+py::dict anneal_slots(py::handle arrays, py::handle arcs, py::handle slots, py::handle labels, py::handle cooling,
+                      py::handle rules) {
+  const auto problem = from_python<OpArrays>(arrays);
+  const auto graph = from_python<Arcs>(arcs);
+  const auto places = from_python<Slots>(slots);
+  const auto how = from_python<Cooling>(cooling);
+  const auto allowed = from_python<StageRules>(rules);
+  Ints start;
+  read("labels", labels, start);
+  AnnealedLabels found;
+  {
+    py::gil_scoped_release unlocked;
+    found = anneal_stages(problem, graph, places, std::move(start), how, allowed);
+  }
+  return to_python(std::move(found));
+}
+
+py::array_t<Int> anneal_exact_loads(IncrementalLoads& loads, py::handle arcs, py::handle cooling) {
+  const auto graph = from_python<Arcs>(arcs);
+  const auto how = from_python<Cooling>(cooling);
+  Ints labels;
+  {
+    py::gil_scoped_release unlocked;
+    labels = anneal_loads(loads, graph, how);
+  }
+  return as_array(std::move(labels));
+}
+
 }  // namespace
 
-void bind_planners(py::module_& module) { bind_bounds(module); }
+void bind_planners(py::module_& module) {
+  bind_bounds(module);
+  module.def("first_fit", &place_ops, py::arg("seconds"), py::arg("order"), py::arg("arcs"), py::arg("cap_s"));
+  module.def("amounts_along_order", &along_order, py::arg("arrays"), py::arg("order"), py::arg("ends"));
+  module.def("amounts_over_downsets", &over_downsets, py::arg("arrays"), py::arg("members"));
+  module.def("fill_split_rows", &fill_split_rows, py::arg("table"), py::arg("model"), py::arg("devices"),
+             py::arg("limits"), py::arg("start"), py::arg("stop"));
+  module.def("fill_pipedream_level", &fill_pipedream_level, py::arg("level"));
+  module.def("anneal_stages", &anneal_slots, py::arg("arrays"), py::arg("arcs"), py::arg("slots"), py::arg("labels"),
+             py::arg("cooling"), py::arg("rules"));
+  module.def("anneal_loads", &anneal_exact_loads, py::arg("loads"), py::arg("arcs"), py::arg("cooling"));
+}
 
 }  // namespace drlpp

@@ -19,8 +19,8 @@ from drlpp.planners.local_search.moves import (
     shift_boundary,
     toggle_recompute,
 )
-from drlpp.planners.local_search.stage_annealing import anneal_labels, arc_arrays, make_slots
-from drlpp.planners.space.op_arrays import op_arrays
+from drlpp.planners.local_search.stage_annealing import Cooling, Rules, anneal_labels, make_slots
+from drlpp.planners.space.op_arrays import graph_arcs, op_arrays
 from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluator
 from planner_cases import data_file, levels_cluster, profile, small_cluster, small_problem
@@ -56,15 +56,11 @@ def test_the_searched_load_is_the_evaluators(seed):
     slots = make_slots(problem, arrays, devices, AllReduceTable(problem.cluster))
     labels, load = anneal_labels(
         arrays,
-        arc_arrays(problem.graph.predecessors, problem.graph.successors),
+        graph_arcs(problem.graph),
         slots,
         np.repeat([0, 1, 2], 4),
-        moves=2000,
-        hot=0.1,
-        cold=1e-3,
-        free=False,
-        resident_per_param_byte=3.0,
-        seed=seed,
+        Cooling(moves=2000, hot=0.1, cold=1e-3, seed=seed),
+        Rules(free=False, resident_per_param_byte=3.0),
     )
     used = np.unique(labels)
     assignment = Assignment.compact(labels, dict(enumerate(devices)))

@@ -14,16 +14,16 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drlpp.native import library
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.uniform import USUAL_STAGES
 from drlpp.planners.consecutive.device_states import microbatch_share, replica_choices
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders
-from drlpp.planners.space.op_arrays import OpArrays, op_arrays
+from drlpp.planners.space.op_arrays import OpArrays, graph_arcs, op_arrays
 from drlpp.planners.space.op_orders import priority_order
 from drlpp.problem import PlanningProblem
 
@@ -60,35 +60,8 @@ def greedy_assignment(
             for place in places
         ]
     )
-    arcs = problem.graph.arcs
-    by_reader = arcs[np.argsort(arcs[:, 1], kind="stable")]
-    pointer = np.searchsorted(by_reader[:, 1], np.arange(problem.graph.num_ops + 1))
-    labels = _first_fit(times, order, pointer, np.ascontiguousarray(by_reader[:, 0]), cap_s)
+    labels = library.first_fit(times, order, graph_arcs(problem.graph), cap_s)
     return Assignment.compact(labels, places) if len(labels) else None
-
-
-@njit(cache=True)
-def _first_fit(
-    times: NDArray[np.float64],
-    order: NDArray[np.int64],
-    pointer: NDArray[np.int64],
-    predecessors: NDArray[np.int64],
-    cap_s: float,
-) -> NDArray[np.int64]:
-    """``[num_ops]`` place of each op; empty if one fits nowhere."""
-    load = np.zeros(len(times))
-    labels = np.zeros(len(order), dtype=np.int64)
-    for i in order:
-        place = 0
-        for k in range(pointer[i], pointer[i + 1]):
-            place = max(place, labels[predecessors[k]])
-        while place < len(times) and load[place] + times[place, i] > cap_s:
-            place += 1
-        if place == len(times):
-            return np.empty(0, dtype=np.int64)
-        labels[i] = place
-        load[place] += times[place, i]
-    return labels
 
 
 def group_places(problem: PlanningProblem, rng: np.random.Generator) -> Iterator[Places]:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from drlpp.native import library
 from drlpp.planners.space.op_arrays import OpArrays
 
 MAX_POSITIONS = 2048
@@ -71,15 +71,7 @@ class SplitModel:
 def along_order(arrays: OpArrays, order: NDArray[np.int64], max_positions: int = MAX_POSITIONS) -> SplitModel:
     """Prefixes of a topological order ``[N]``; of blocks of about equal work if there are more than `max_positions`."""
     ends = _block_ends(arrays.total_s.min(axis=0)[order], max_positions - 1)
-    received, sent = _order_costs(
-        order,
-        ends,
-        arrays.touch_ptr,
-        arrays.touch_value,
-        arrays.produces,
-        np.diff(arrays.consumer_ptr),
-        arrays.value_amount,
-    )
+    amounts = library.amounts_along_order(arrays, order, ends)
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
     bounds = np.concatenate(([0], ends))
@@ -95,8 +87,7 @@ def along_order(arrays: OpArrays, order: NDArray[np.int64], max_positions: int =
         forward_s=prefix(arrays.forward_s),
         param_bytes=prefix(arrays.param_bytes),
         saved_bytes=prefix(arrays.saved_bytes),
-        received=received,
-        sent=sent,
+        **amounts,
         members=position[None, :] < bounds[:, None],
     )
 
@@ -106,9 +97,7 @@ def over_downsets(arrays: OpArrays, masks: NDArray[np.bool_]) -> SplitModel:
     work = masks @ arrays.total_s.min(axis=0)
     tie_break = 1e-13 * work.max() + 1e-300  # a superset comes later, whatever the rounding of the sums
     members = masks[np.argsort(work + tie_break * masks.sum(axis=1), kind="stable")]
-    received, sent = _downset_costs(
-        members, arrays.value_src, arrays.consumer_ptr, arrays.consumer_op, arrays.value_amount
-    )
+    amounts = library.amounts_over_downsets(arrays, members)
     as_float = members.astype(np.float64)
     return SplitModel(
         work_s=as_float @ arrays.total_s.min(axis=0),
@@ -116,8 +105,7 @@ def over_downsets(arrays: OpArrays, masks: NDArray[np.bool_]) -> SplitModel:
         forward_s=np.ascontiguousarray(arrays.forward_s @ as_float.T),
         param_bytes=as_float @ arrays.param_bytes,
         saved_bytes=as_float @ arrays.saved_bytes,
-        received=received,
-        sent=sent,
+        **amounts,
         members=members,
     )
 
@@ -130,115 +118,3 @@ def _block_ends(work_s: NDArray[np.float64], max_blocks: int) -> NDArray[np.int6
     share = np.cumsum(work_s + work_s.sum() / n / 10 + 1e-30)
     block = np.minimum((share / share[-1] * max_blocks).astype(np.int64), max_blocks - 1)
     return np.append(np.flatnonzero(np.diff(block)) + 1, n)
-
-
-@njit(cache=True)
-def _order_costs(
-    order: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    touch_ptr: NDArray[np.int64],
-    touch_value: NDArray[np.int64],
-    produces: NDArray[np.int64],
-    num_consumers: NDArray[np.int64],
-    amount: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    blocks = len(ends)
-    received = np.full((blocks + 1, blocks + 1), np.inf)
-    sent = np.zeros((blocks + 1, blocks + 1))
-    consumed = np.zeros(len(amount), dtype=np.int64)
-    produced = np.zeros(len(amount), dtype=np.bool_)
-    for start in range(blocks):
-        consumed[:] = 0
-        produced[:] = False
-        into, out = 0.0, 0.0
-        num_into, num_out = 0, 0  # so that nothing left is exactly 0, whatever the rounding
-        for block in range(start, blocks):
-            for position in range(ends[block - 1] if block else 0, ends[block]):
-                op = order[position]
-                first = touch_ptr[op]
-                for k in range(first, touch_ptr[op + 1]):
-                    v = touch_value[k]
-                    if k - first < produces[op]:
-                        produced[v] = True
-                        if consumed[v] > 0:
-                            into -= amount[v]
-                            num_into -= 1
-                        if consumed[v] < num_consumers[v]:
-                            out += amount[v]
-                            num_out += 1
-                    else:
-                        consumed[v] += 1
-                        if produced[v]:
-                            if consumed[v] == num_consumers[v]:
-                                out -= amount[v]
-                                num_out -= 1
-                        elif consumed[v] == 1:
-                            into += amount[v]
-                            num_into += 1
-            received[start, block + 1] = into if num_into else 0.0
-            sent[start, block + 1] = out if num_out else 0.0
-    return received, sent
-
-
-@njit(cache=True)
-def _downset_costs(
-    members: NDArray[np.bool_],
-    value_src: NDArray[np.int64],
-    consumer_ptr: NDArray[np.int64],
-    consumer_op: NDArray[np.int64],
-    amount: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For each pair of states, looks only at the values that cross one of the two splits."""
-    num, n = members.shape
-    values = len(value_src)
-    received = np.full((num, num), np.inf)
-    sent = np.zeros((num, num))
-    # count[p, v]: consumers of v inside state p
-    count = np.zeros((num, values), dtype=np.int32)
-    for p in range(num):
-        for v in range(values):
-            c = 0
-            for k in range(consumer_ptr[v], consumer_ptr[v + 1]):
-                if members[p, consumer_op[k]]:
-                    c += 1
-            count[p, v] = c
-    crossing = np.zeros((num, values), dtype=np.int32)
-    num_crossing = np.zeros(num, dtype=np.int32)
-    for p in range(num):
-        for v in range(values):
-            total = consumer_ptr[v + 1] - consumer_ptr[v]
-            inside = members[p, value_src[v]]
-            if (inside and count[p, v] < total) or (not inside and count[p, v] > 0):
-                crossing[p, num_crossing[p]] = v
-                num_crossing[p] += 1
-    mark = np.zeros(values, dtype=np.int64)
-    stamp = 0
-    for i in range(num):
-        for j in range(i + 1, num):
-            contained = True
-            for o in range(n):
-                if members[i, o] and not members[j, o]:
-                    contained = False
-                    break
-            if not contained:
-                continue
-            stamp += 1
-            into, out = 0.0, 0.0
-            for side in range(2):
-                p = i if side == 0 else j
-                for k in range(num_crossing[p]):
-                    v = crossing[p, k]
-                    if mark[v] == stamp:
-                        continue
-                    mark[v] = stamp
-                    src = value_src[v]
-                    total = consumer_ptr[v + 1] - consumer_ptr[v]
-                    here = count[j, v] - count[i, v]
-                    if members[j, src] and not members[i, src]:
-                        if here < total:
-                            out += amount[v]
-                    elif here > 0:
-                        into += amount[v]
-            received[i, j] = into
-            sent[i, j] = out
-    return received, sent

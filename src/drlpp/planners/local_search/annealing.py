@@ -38,9 +38,9 @@ from drlpp.planners.local_search.moves import (
     swap_devices,
     toggle_recompute,
 )
-from drlpp.planners.local_search.stage_annealing import anneal_labels, arc_arrays, make_slots
+from drlpp.planners.local_search.stage_annealing import Cooling, Rules, anneal_labels, make_slots
 from drlpp.planners.search import Search
-from drlpp.planners.space.op_arrays import OpArrays, op_arrays
+from drlpp.planners.space.op_arrays import OpArrays, graph_arcs, op_arrays
 from drlpp.problem import PlanningProblem
 
 MAX_ROUNDS = 2000
@@ -124,7 +124,7 @@ class _LabelSearch:
         self._search = search
         self._arrays = arrays
         graph = search.problem.graph
-        self._arcs = arc_arrays(graph.predecessors, graph.successors)
+        self._arcs = graph_arcs(graph)
         self._reduce_s = AllReduceTable(search.problem.cluster)
         self._moves = min(MAX_MOVES, MOVES_PER_OP * graph.num_ops)
         self._seconds_per_move = 2e-6
@@ -165,12 +165,8 @@ class _LabelSearch:
             self._arcs,
             slots,
             labels,
-            moves=moves,
-            hot=hot,
-            cold=hot / 100,
-            free=free,
-            resident_per_param_byte=problem.training.bytes_per_param_byte,
-            seed=int(rng.integers(2**31)),
+            Cooling(moves=moves, hot=hot, cold=hot / 100, seed=int(rng.integers(2**31))),
+            Rules(free=free, resident_per_param_byte=problem.training.bytes_per_param_byte),
         )
         if moves > 1000:
             self._seconds_per_move = max(1e-8, (self._search.budget.elapsed_s - before) / moves)

@@ -27,14 +27,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK, Cluster
 from drlpp.graph import OpGraph
 from drlpp.graph.coarsen import coarsen
+from drlpp.native import library
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.device_states import replica_counts
@@ -135,38 +136,82 @@ def optimal_pipeline(
     within = 1
     for depth, level in enumerate(levels):
         final = depth == len(levels) - 1
-        table = _level_table(
-            stage_s,
-            params * gradient_share,
-            costs.boundary_bytes,
-            costs.contained,
-            level.machines,
-            level.bandwidth,
-            within,
-            1 if final else count,
-            np.array(replica_counts(level.machines) if replicate else (1,), dtype=np.int64),
-            replicate,
+        table = _fill_level(
+            LevelProgram(
+                stage_s=stage_s,
+                sync_bytes=params * gradient_share,
+                boundary_bytes=costs.boundary_bytes,
+                contained=costs.contained,
+                machines=level.machines,
+                bandwidth=level.bandwidth,
+                machines_inside=within,
+                num_starts=1 if final else count,
+                replica_options=np.array(replica_counts(level.machines) if replicate else (1,), dtype=np.int64),
+                replicate=replicate,
+            )
         )
         tables.append(table)
-        stage_s = np.where(costs.contained, table[0][:, :, -1], np.inf)
+        stage_s = np.where(costs.contained, table.best_s[:, :, -1], np.inf)
         within = level.machines
-    time_s = float(tables[-1][0][0, count - 1, -1])
+    time_s = float(tables[-1].best_s[0, count - 1, -1])
     if not math.isfinite(time_s):
         return PipelinePlan(time_s, ())
     stages = _unfold(tables, [level.machines for level in levels], 0, count - 1, len(levels) - 1)
     return PipelinePlan(time_s, tuple(stages))
 
 
-_Table = tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]
+class LevelProgram(NamedTuple):
+    """The program of one level, with P states.
+
+    Attributes:
+        stage_s: ``[P, P]`` seconds of a stage on one machine of the level; inf where there is no such stage.
+        sync_bytes: ``[P, P]`` bytes of a stage's gradients, times the part that is charged.
+        boundary_bytes: ``[P]`` what crosses the cut behind a state.
+        contained: ``[P, P]`` the first state is a part of the second.
+        machines, bandwidth: of the level.
+        machines_inside: machines of the level below in one of these.
+        num_starts: states that a stretch may begin at.
+        replica_options: machines that a last stage may take.
+        replicate: a stage may run on several machines.
+    """
+
+    stage_s: NDArray[np.float64]
+    sync_bytes: NDArray[np.float64]
+    boundary_bytes: NDArray[np.float64]
+    contained: NDArray[np.bool_]
+    machines: int
+    bandwidth: float
+    machines_inside: int
+    num_starts: int
+    replica_options: NDArray[np.int64]
+    replicate: bool
+
+
+class LevelTable(NamedTuple):
+    """Of the stretch from a start to a state on m machines, at ``[start, state, m - 1]``.
+
+    Attributes:
+        best_s: seconds of its slowest stage.
+        split: state before its last stage; -1: it is one stage.
+        replicas: machines of its last stage.
+    """
+
+    best_s: NDArray[np.float64]
+    split: NDArray[np.int64]
+    replicas: NDArray[np.int64]
+
+
+def _fill_level(program: LevelProgram) -> LevelTable:
+    return LevelTable(**library.fill_pipedream_level(program))
 
 
 def _unfold(
-    tables: Sequence[_Table], machines: Sequence[int], start: int, stop: int, depth: int
+    tables: Sequence[LevelTable], machines: Sequence[int], start: int, stop: int, depth: int
 ) -> list[tuple[int, int, tuple[int, ...]]]:
     """Stages between two states and the positions of their machines inside one machine of the level above."""
     if depth < 0:
         return [(start, stop, (0,))]
-    _, split, replicas = tables[depth]
+    split, replicas = tables[depth].split, tables[depth].replicas
     size = math.prod(machines[:depth])
     parts = []
     left, end = machines[depth], stop
@@ -182,70 +227,6 @@ def _unfold(
             # micro-batch m goes to machine m mod r of the group in every stage of it
             out.append((a, b, tuple((first + m) * size + i for i in inside for m in range(r))))
     return out
-
-
-@njit(cache=True)
-def _level_table(
-    stage_s: NDArray[np.float64],
-    params: NDArray[np.float64],
-    boundary: NDArray[np.float64],
-    contained: NDArray[np.bool_],
-    machines: int,
-    bandwidth: float,
-    within: int,
-    num_starts: int,
-    replica_options: NDArray[np.int64],
-    replicate: bool,
-) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
-    count = stage_s.shape[0]
-    best = np.full((num_starts, count, machines), np.inf)
-    split = np.full((num_starts, count, machines), -1, dtype=np.int32)
-    replicas = np.zeros((num_starts, count, machines), dtype=np.int32)
-    # per state, the states inside it, and what a last stage between the two costs, side by side in memory
-    inside_ptr = np.zeros(count + 1, dtype=np.int64)
-    for j in range(count):
-        inside_ptr[j + 1] = inside_ptr[j] + contained[:, j].sum()
-    inside = np.empty(inside_ptr[count], dtype=np.int32)
-    least = np.empty(inside_ptr[count])
-    most = max(machines - 1, 1)
-    for j in range(count):
-        at = inside_ptr[j]
-        for k in range(j):
-            if contained[k, j]:
-                inside[at] = k
-                least[at] = max(stage_s[k, j], 2.0 * boundary[k] / bandwidth) / most
-                at += 1
-    for start in range(num_starts):
-        for j in range(start + 1, count):
-            if not contained[start, j]:
-                continue
-            for m in range(1, machines + 1 if replicate else 2):
-                sync = 4.0 * (m - 1) * params[start, j] / (bandwidth * m) / within
-                best[start, j, m - 1] = (stage_s[start, j] + sync) / m
-                replicas[start, j, m - 1] = m
-            worst = best[start, j, 1:].max() if machines > 1 else 0.0  # no entry is improved by more than this
-            for at in range(inside_ptr[j], inside_ptr[j + 1]):
-                k = inside[at]
-                if least[at] >= worst or k <= start or not contained[start, k]:
-                    continue
-                for option in range(len(replica_options)):
-                    r = replica_options[option]
-                    if r >= machines:
-                        break
-                    last = (stage_s[k, j] + 4.0 * (r - 1) * params[k, j] / (bandwidth * r)) / r
-                    last = max(last, 2.0 * boundary[k] / (bandwidth * r))
-                    if j < count - 1:
-                        last = max(last, 2.0 * boundary[j] / (bandwidth * r))
-                    if last >= worst:
-                        continue
-                    for m in range(r + 1, machines + 1):
-                        value = max(best[start, k, m - r - 1], last)
-                        if value < best[start, j, m - 1]:
-                            best[start, j, m - 1] = value
-                            split[start, j, m - 1] = k
-                            replicas[start, j, m - 1] = r
-                worst = best[start, j, 1:].max()
-    return best, split, replicas
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.graph import OpGraph
 from drlpp.problem import PlanningProblem
 
 
@@ -53,10 +56,29 @@ class OpArrays:
         return int(self.total_s.shape[1])
 
 
-def _csr(lists: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _csr(lists: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     pointer = np.zeros(len(lists) + 1, dtype=np.int64)
     np.cumsum([len(x) for x in lists], out=pointer[1:])
     return pointer, np.array([x for items in lists for x in items], dtype=np.int64)
+
+
+class Arcs(NamedTuple):
+    """The arcs of a graph of N ops.
+
+    Attributes:
+        before_ptr, before: ``[N + 1]``, flat: predecessors of each op.
+        after_ptr, after: the same of the successors.
+    """
+
+    before_ptr: NDArray[np.int64]
+    before: NDArray[np.int64]
+    after_ptr: NDArray[np.int64]
+    after: NDArray[np.int64]
+
+
+def graph_arcs(graph: OpGraph) -> Arcs:
+    """The arcs of a graph."""
+    return Arcs(*_csr(graph.predecessors), *_csr(graph.successors))
 
 
 def op_arrays(problem: PlanningProblem) -> OpArrays:
