@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drlpp.report.layout import BOX_HEIGHT, BOX_WIDTH, isotonic, layout_graph
+from drlpp.report.layout import BOX_HEIGHT, BOX_WIDTH, layout_graph
 
 
 @st.composite
@@ -55,13 +54,3 @@ def test_an_edge_over_a_layer_passes_beside_its_box():
     at_box = numbers[6]  # x of the first end point, at the height of box 1
     left = layout.boxes[1][0]
     assert not left <= at_box <= left + BOX_WIDTH
-
-
-@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(0.5, 5)), min_size=1, max_size=8))
-def test_isotonic_is_monotone_and_keeps_the_weighted_mean(rows):
-    values, weight = np.array([v for v, _ in rows]), np.array([w for _, w in rows])
-    out = isotonic(values, weight)
-    assert (np.diff(out) >= -1e-9).all()
-    assert (out * weight).sum() == pytest.approx((values * weight).sum(), abs=1e-6)
-    if (np.diff(values) >= 0).all():
-        assert out == pytest.approx(values)

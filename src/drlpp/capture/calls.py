@@ -36,11 +36,6 @@ class TensorSpec:
     is_param: bool
     changed: bool
 
-    @property
-    def num_elements(self) -> int:
-        """Elements of the memory behind it: broadcast dimensions count once."""
-        return _distinct_elements(self.shape, self.stride)
-
 
 def _distinct_elements(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
     count = 1

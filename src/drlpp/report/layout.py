@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 BOX_WIDTH = 218.0
 BOX_HEIGHT = 76.0
@@ -132,24 +133,14 @@ def _positions(rows: list[list[int]], links: list[tuple[int, int]], num_boxes: i
             wish = np.array([_mean([centre[n] for n in them], centre[i]) for i, them in zip(row, near, strict=True)])
             weight = np.array([1.0 if i < num_boxes else 4.0 for i in row])
             offsets = _offsets(row, num_boxes)
-            centre.update(zip(row, (isotonic(wish - offsets, weight) + offsets).tolist(), strict=True))
+            apart = isotonic_regression(wish - offsets, weights=weight).x
+            centre.update(zip(row, (apart + offsets).tolist(), strict=True))
     return centre
 
 
 def _offsets(row: list[int], num_boxes: int) -> NDArray[np.float64]:
     gaps = [_half(a, num_boxes) + BOX_GAP + _half(b, num_boxes) for a, b in pairwise(row)]
     return np.concatenate([[0.0], np.cumsum(gaps)])
-
-
-def isotonic(values: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The non-decreasing sequence nearest to `values` in weighted least squares (pool adjacent violators)."""
-    blocks: list[tuple[float, float, int]] = []
-    for v, w in zip(values.tolist(), weight.tolist(), strict=True):
-        blocks.append((v, w, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (v2, w2, n2), (v1, w1, n1) = blocks.pop(), blocks.pop()
-            blocks.append(((v1 * w1 + v2 * w2) / (w1 + w2), w1 + w2, n1 + n2))
-    return np.concatenate([np.full(n, v) for v, _, n in blocks])
 
 
 def _placed(chain: list[int], x: dict[int, float], y: dict[int, float]) -> PlacedEdge:

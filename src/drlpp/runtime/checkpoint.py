@@ -9,7 +9,7 @@ data.
 
 from __future__ import annotations
 
-import pickle
+import io
 import re
 import shutil
 from collections.abc import Mapping
@@ -86,7 +86,7 @@ def load_checkpoint(
                 content[key] = torch.empty(entry.size, dtype=entry.properties.dtype, device=device)
                 states.setdefault(name, {})[key.removeprefix(prefix)] = content[key]
     load(content, checkpoint_id=path)
-    settings = pickle.loads(content[_SETTINGS].numpy().tobytes())
+    settings = torch.load(io.BytesIO(content[_SETTINGS].numpy().tobytes()), weights_only=True)
     if len(settings["groups"]) != len(optimizer.param_groups):
         raise InputError(
             f"{path} has {len(settings['groups'])} groups of parameters, the optimizer has "
@@ -141,5 +141,6 @@ def _settings(
 ) -> dict[str, torch.Tensor]:
     """Hyperparameters per group of parameters, and the state of the scheduler, in bytes: what is equal on all ranks."""
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    data = pickle.dumps({"groups": groups, "scheduler": None if scheduler is None else scheduler.state_dict()})
-    return {_SETTINGS: torch.frombuffer(bytearray(data), dtype=torch.uint8)}
+    data = io.BytesIO()
+    torch.save({"groups": groups, "scheduler": None if scheduler is None else scheduler.state_dict()}, data)
+    return {_SETTINGS: torch.frombuffer(bytearray(data.getvalue()), dtype=torch.uint8)}

@@ -105,11 +105,6 @@ def initial_policy(seed: int) -> Policy:
     return policy
 
 
-def has_shipped_weights() -> bool:
-    """Whether the package contains pre-trained weights."""
-    return _shipped() is not None
-
-
 def random_policy(config: PolicyConfig, seed: int) -> Policy:
     """Random weights by seed, without touching torch's global generator."""
     with torch.random.fork_rng(devices=[]):

@@ -16,7 +16,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-import networkx as nx
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from drlpp.errors import GraphError
 from drlpp.graph.op_graph import REFERENCE, Edge, Op, OpGraph, OpTimes
@@ -100,31 +101,40 @@ def _merged_groups(
     colour = {
         i: ("colour", n["colorClass"]) if n.get("colorClass") is not None else ("node", i) for i, n in nodes.items()
     }
-    forward: list[tuple[Any, Any]] = []
-    backward: list[tuple[Any, Any]] = []
+    forward_arcs: list[tuple[Any, Any]] = []
+    backward_arcs: list[tuple[Any, Any]] = []
     for e in edges:
         u, v = e["sourceId"], e["destId"]
         phases = (_is_backward(nodes[u]), _is_backward(nodes[v]))
         if phases == (True, False):
             raise GraphError(f"{where}: edge {u} -> {v} goes from a backward node to a forward node: turn it around")
         if colour[u] != colour[v] and phases[0] == phases[1]:
-            (backward if phases[0] else forward).append((colour[u], colour[v]))
+            (backward_arcs if phases[0] else forward_arcs).append((colour[u], colour[v]))
     classes = list(dict.fromkeys(colour.values()))
-    condensed = max(
-        (_condensed(classes, forward + [(b, a) for a, b in backward]), _condensed(classes, forward + backward)),
-        key=len,  # the direction of the backward edges that merges fewer classes
+    number = {c: k for k, c in enumerate(classes)}
+    forward, backward = (_numbered(arcs, number) for arcs in (forward_arcs, backward_arcs))
+    arcs, component = max(
+        (
+            _condensed(len(classes), forward + [(b, a) for a, b in backward]),
+            _condensed(len(classes), forward + backward),
+        ),
+        key=lambda found: max(found[1]),  # the direction of the backward edges that merges fewer classes
     )
-    rank = {c: k for k, c in enumerate(classes)}
-    first = {c: min(rank[m] for m in condensed.nodes[c]["members"]) for c in condensed}
-    components = sorted(condensed, key=first.__getitem__)
-    position = {c: k for k, c in enumerate(components)}
-    order = topological_order(len(components), [(position[a], position[b]) for a, b in condensed.edges])
-    number = {components[k]: n for n, k in enumerate(order)}
-    mapping = condensed.graph["mapping"]
-    return {i: number[mapping[c]] for i, c in colour.items()}
+    order = topological_order(max(component) + 1, arcs)
+    position = {k: n for n, k in enumerate(order)}
+    return {i: position[component[number[c]]] for i, c in colour.items()}
 
 
-def _condensed(classes: list[Any], arcs: list[tuple[Any, Any]]) -> nx.DiGraph:
-    quotient = nx.DiGraph(arcs)
-    quotient.add_nodes_from(classes)
-    return nx.condensation(quotient)
+def _numbered(arcs: list[tuple[Any, Any]], number: Mapping[Any, int]) -> list[tuple[int, int]]:
+    return [(number[a], number[b]) for a, b in arcs]
+
+
+def _condensed(num_classes: int, arcs: list[tuple[int, int]]) -> tuple[set[tuple[int, int]], list[int]]:
+    """Arcs between strongly connected components (numbered by their first class), and the component of each class."""
+    ends = ([a for a, _ in arcs], [b for _, b in arcs])
+    matrix = coo_matrix(([1] * len(arcs), ends), shape=(num_classes, num_classes))
+    _, label = connected_components(matrix, directed=True, connection="strong")
+    first: dict[int, int] = {}
+    component = [first.setdefault(k, len(first)) for k in label.tolist()]
+    between = {(component[a], component[b]) for a, b in arcs}
+    return {(a, b) for a, b in between if a != b}, component

@@ -8,16 +8,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pickle
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from pydantic import TypeAdapter
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
@@ -34,6 +35,8 @@ CONTROL_TIMEOUT = timedelta(minutes=30)
 """Ranks wait for each other this long outside of steps: while models are captured and verified."""
 FAILED, REFUSED = 1, 2
 """Exit statuses: the run failed; the input cannot be run."""
+_REPORT_FILE = "report.json"
+_REPORT: TypeAdapter[Any] = TypeAdapter(RunReport)
 
 
 def write_job(folder: Path, plan: Plan, options: RunOptions) -> None:
@@ -44,7 +47,7 @@ def write_job(folder: Path, plan: Plan, options: RunOptions) -> None:
 
 def read_report(folder: Path) -> RunReport:
     """The report that rank 0 left in a folder."""
-    report: RunReport = pickle.loads((folder / "report.pickle").read_bytes())
+    report: RunReport = _REPORT.validate_python(json.loads((folder / _REPORT_FILE).read_text()))
     return report
 
 
@@ -190,7 +193,7 @@ def main(folder: Path) -> int:
             record_loss=lambda step, loss: _append(_loss_file(folder), f"{step} {loss.hex()}"),
         )
         if rank == 0:
-            write_atomically(folder / "report.pickle", pickle.dumps(report))
+            write_atomically(folder / _REPORT_FILE, json.dumps(dataclasses.asdict(report)))
         dist.barrier()
     except DrlppError as error:
         write_atomically(error_file(folder, rank), f"{type(error).__name__}: {error}")
