@@ -21,20 +21,27 @@ install: $(VENV)/.installed $(BUILT)
 
 native: $(BUILT)
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	@echo "installing into $(VENV) (torch is large: one to three minutes)"
+$(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (torch is large: one to three minutes)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@mkdir -p build && touch $@ $(BUILT) $(VENV)/.quickstart
+
+# what quickstart needs, without the tools of developers
+$(VENV)/.quickstart: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
+	@echo "installing into $(VENV) (torch is large: one to three minutes)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[timm]"
 	@touch $@
-	@mkdir -p build && touch $(BUILT)
 
 $(BUILT): $(VENV)/.installed $(NATIVE)
 	@echo "compiling src/native"
 	$(BIN)/python setup.py --quiet build_ext --inplace
-	@mkdir -p build && touch $@
+	@mkdir -p build && touch $@ $(VENV)/.quickstart
 
-quickstart: install
+quickstart: $(VENV)/.quickstart
 	@BIN=$(BIN) OUT=$(OUT) sh examples/quickstart.sh
 
 test: install

@@ -7,8 +7,8 @@ OUT=${OUT:-out}
 mkdir -p "$OUT"
 
 echo
-echo "1/4  Compare planners: Inception-v3 (a branchy model) on 2 A100 + 4 V100 + 2 T4, 20 s each"
-"$BIN/drlpp" compare timm:inception_v3 --cluster mixed-a100-v100-t4 --budget 20 \
+echo "1/4  Compare planners: Inception-v3 (a branchy model) on 2 A100 + 4 V100 + 2 T4, 5 s each"
+"$BIN/drlpp" compare timm:inception_v3 --cluster mixed-a100-v100-t4 --budget 5 \
     --planners drl,data-parallel,uniform,pipedream --json "$OUT/inception.json" --html "$OUT/inception.html"
 
 echo
@@ -17,7 +17,7 @@ echo "2/4  Measure a small two-tower model on this machine, op by op"
 
 echo
 echo "3/4  Plan it for two processes on this machine"
-"$BIN/drlpp" plan "$OUT/two_tower.graph.json" --cluster local-2 --budget 10 -o "$OUT/two_tower.plan.json"
+"$BIN/drlpp" plan "$OUT/two_tower.graph.json" --cluster local-2 --budget 5 -o "$OUT/two_tower.plan.json"
 
 echo
 echo "4/4  Train it for real under that plan, and compare with training in one process"
