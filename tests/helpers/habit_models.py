@@ -204,6 +204,24 @@ class CheckpointWithDropout(Net):
 
 
 @supported
+class CheckpointedNorm(Net):
+    """The norm sees each batch twice."""
+
+    reentrant = False
+
+    def prepare(self) -> None:
+        self.norm = nn.BatchNorm1d(8)
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return checkpoint(lambda x: self.norm(self.inner(x)), h, use_reentrant=self.reentrant)  # type: ignore[no-any-return]
+
+
+@supported
+class ReentrantCheckpointedNorm(CheckpointedNorm):
+    reentrant = True
+
+
+@supported
 class ReentrantCheckpointOfTheInput(Net):
     """No argument has a gradient, so PyTorch gives the parameters none."""
 

@@ -239,7 +239,9 @@ class _Comparison:
         scale = _usual_size([theirs.loss])
         if _error(ours.loss, theirs.loss, scale) > self._tolerance:
             at = self._differing_module(number) if number == 0 and not why else ""
-            self._refuse(f"{why}the loss {where}is {float(theirs.loss):.6g}, in the graph {float(ours.loss):.6g}{at}")
+            self._refuse(
+                f"{why}the loss {where}is {float(theirs.loss):.6g}, in the graph {float(ours.loss):.6g}{at}", ours.loss
+            )
         scale = _usual_size(list(theirs.gradients.values()))
         order = {n: i for i, n in enumerate(self._names)}
         for name in sorted({*theirs.gradients, *ours.gradients}, key=lambda n: -order.get(n, -1)):
@@ -249,21 +251,29 @@ class _Comparison:
             if _error(found, wanted, scale) > self._tolerance:
                 self._refuse(
                     f"{why}the gradient of parameter {name!r} {where}has norm {_norm(wanted):.4g}, in the graph "
-                    f"{_norm(found):.4g}"
+                    f"{_norm(found):.4g}",
+                    found,
                 )
         for name, wanted in theirs.buffers.items():
             unread = self._values[name][1] if name in self._values else None
             there = ours.buffers.get(name, unread)
             if there is None or _error(there, wanted, _usual_size([wanted])) > self._tolerance:
-                self._refuse(f"{why}buffer {name!r} is not what it is in the graph {where}")
+                self._refuse(
+                    f"{why}buffer {name!r} {where}is not what it is in the graph (a checkpointed part changes its buffers "
+                    "twice, when it runs and when it runs again)",
+                    wanted,
+                )
 
-    def _refuse(self, difference: str) -> None:
-        calls = self._captured.user_calls
-        cause = f"; the graph calls {calls[0].where}, which must take every tensor as an argument" if calls else ""
-        raise CaptureError(
-            f"module {self._kind} would not be trained as it is: {difference}{cause}; likely causes: state kept in "
-            "attributes, hooks, or code that depends on values. Write that part with plain tensor operators and buffers"
-        )
+    def _refuse(self, difference: str, found: torch.Tensor) -> None:
+        calls = [c.where for c in self._captured.user_calls] or ["a gradient hook on a parameter"]
+        if self._poison and not found.isfinite().all():
+            cause = f"{calls[0]} reads tensors of the module besides its arguments: hand them to it as arguments"
+        else:
+            cause = (
+                "likely causes are state kept in attributes, hooks, or code that depends on values: write that part with "
+                "plain tensor operators and buffers"
+            )
+        raise CaptureError(f"module {self._kind} would not be trained as it is: {difference}; {cause}")
 
     def _differing_module(self, number: int) -> str:
         """The first module whose result differs, as a phrase; empty if none is found."""

@@ -4,7 +4,8 @@
 - `Tensor.register_hook` is an identity operator whose result has the hook.
 - A module with backward hooks is one operator that calls the whole module, with its parameters as arguments.
 - A reentrant checkpoint is the function that it wraps, without gradients where no argument has one (as in PyTorch):
-  what is computed again is the plan's choice.
+  what is computed again is the plan's choice. Batch norms in a checkpoint of either kind see each batch twice, in
+  PyTorch too, so they move their statistics as far as two updates do.
 - A buffer that is assigned anew is changed in place when ``forward`` ends.
 - `inference_mode` is a region without gradients; `Tensor.data` is the tensor, detached; a parameter is read detached
   between ``requires_grad_(False)`` and ``requires_grad_(True)``.
@@ -60,10 +61,12 @@ class Calls:
 
     Attributes:
         assigned: buffers that ``forward`` assigned anew.
+        checkpoints: that the trace is in now.
     """
 
     def __init__(self) -> None:
         self.assigned: Assigned = frozenset()
+        self.checkpoints = 0
         self._calls: dict[int, UserCall] = {}
         self._inside = False
 
@@ -123,6 +126,7 @@ def keeping_gradients(model: nn.Module, assigned: Assigned = frozenset()) -> Ite
         stack.callback(calls.forget)
         stack.enter_context(_buffers_in_place(calls, model, assigned))
         stack.enter_context(_functions(calls))
+        stack.enter_context(_checkpointed_norms(calls))
         stack.enter_context(_tensor_hooks(calls))
         stack.enter_context(_inference_mode_without_gradients())
         stack.enter_context(_data_is_detached(calls))
@@ -163,7 +167,7 @@ def _functions(calls: Calls) -> Iterator[None]:
         if not calls.traces(tensors):
             return original(*args)
         if cls is CheckpointFunction:
-            return _checkpointed(*args)
+            return _checkpointed(calls, *args)
         return original(*args) if _is_of_torch(cls) else _function_call(calls, cls, original, args)
 
     def forward_of(cls: Any) -> Callable[..., Any]:
@@ -196,9 +200,10 @@ def _all_subclasses(cls: type) -> set[type]:
     return found.union(*map(_all_subclasses, found)) if found else found
 
 
-def _checkpointed(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+def _checkpointed(calls: Calls, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
     if any(isinstance(a, torch.Tensor) and a.requires_grad for a in args):
-        return function(*args)
+        with _in_checkpoint(calls):
+            return function(*args)
     with torch.no_grad():
         return function(*args)
 
@@ -229,6 +234,46 @@ def _function_call(calls: Calls, cls: Any, original: Callable[..., Any], args: t
     )
     out_spec, constants = form[0]
     return pytree.tree_unflatten([next(results) if c is None else c for c in constants], out_spec)
+
+
+@contextmanager
+def _in_checkpoint(calls: Calls) -> Iterator[None]:
+    calls.checkpoints += 1
+    try:
+        yield
+    finally:
+        calls.checkpoints -= 1
+
+
+@contextmanager
+def _checkpointed_norms(calls: Calls) -> Iterator[None]:
+    norm, library = nn.modules.batchnorm._BatchNorm, torch.utils.checkpoint
+    own = norm.forward
+    hook = getattr(library, "_checkpoint_hook", None)  # that of checkpoints that are not reentrant
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        moves = self.training and self.track_running_stats and self.momentum is not None
+        if calls.checkpoints != 1 or not moves or not torch.is_grad_enabled():
+            return own(self, x)
+        momentum = self.momentum
+        self.momentum = 1 - (1 - momentum) ** 2
+        try:
+            result = own(self, x)
+        finally:
+            self.momentum = momentum
+        self.num_batches_tracked.add_(1)
+        return result
+
+    @contextmanager
+    def noted(*args: Any, **kwargs: Any) -> Iterator[None]:
+        with _in_checkpoint(calls), hook(*args, **kwargs):  # type: ignore[misc]
+            yield
+
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(norm, "forward", forward))
+        if hook is not None:
+            stack.enter_context(_replaced(library, "_checkpoint_hook", noted))
+        yield
 
 
 # ---- hooks
