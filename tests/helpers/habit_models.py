@@ -173,7 +173,7 @@ class ReadsModule(torch.autograd.Function):
         return gradient @ ctx.layer.weight, None
 
 
-@refused("readsmodule|ReadsModule .*argument")
+@refused("ReadsModule .*reads tensors of the module besides its arguments")
 class FunctionOnAModule(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:
         return self.inner(h) + ReadsModule.apply(h, self.inner)  # type: ignore[no-any-return]
@@ -284,7 +284,14 @@ class ClippingParameterHook(Net):
             p.register_hook(lambda g: g.clamp(-0.01, 0.01))
 
 
-@refused("argument|NaN|gradient of parameter")
+@supported
+class HookedAndTied(Net):
+    def prepare(self) -> None:
+        self.inner.weight = self.first.weight
+        self.first.weight.register_hook(lambda g: g.clamp(-0.01, 0.01))
+
+
+@refused("reads tensors of the module besides its arguments")
 class DecayingParameterHook(Net):
     """A hook that reads a trained parameter: the copies of the stages would not be seen."""
 
@@ -340,6 +347,7 @@ class StaysInEval(EvalPart):
     def train(self, mode: bool = True) -> StaysInEval:
         super().train(mode)
         self.norm.eval()
+        self.drop.eval()
         return self
 
 

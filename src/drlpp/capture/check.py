@@ -259,8 +259,8 @@ class _Comparison:
             there = ours.buffers.get(name, unread)
             if there is None or _error(there, wanted, _usual_size([wanted])) > self._tolerance:
                 self._refuse(
-                    f"{why}buffer {name!r} {where}is not what it is in the graph (a checkpointed part changes its buffers "
-                    "twice, when it runs and when it runs again)",
+                    f"{why}buffer {name!r} {where}is not what it is in the graph (a checkpointed part changes its "
+                    "buffers twice, when it runs and when it runs again)",
                     wanted,
                 )
 
@@ -270,8 +270,8 @@ class _Comparison:
             cause = f"{calls[0]} reads tensors of the module besides its arguments: hand them to it as arguments"
         else:
             cause = (
-                "likely causes are state kept in attributes, hooks, or code that depends on values: write that part with "
-                "plain tensor operators and buffers"
+                "likely causes are state kept in attributes, hooks, or code that depends on values: write that part "
+                "with plain tensor operators and buffers"
             )
         raise CaptureError(f"module {self._kind} would not be trained as it is: {difference}; {cause}")
 

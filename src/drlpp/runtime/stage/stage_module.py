@@ -395,7 +395,7 @@ def _changed_memory(nodes: list[fx.Node]) -> Mapping[fx.Node, float | None]:
             statistics = argument.name in ("running_mean", "running_var") and _updates_statistics(node)
             if statistics or (argument.alias_info is not None and argument.alias_info.is_write):
                 before = changed.get(memory, 1.0)
-                factor = _decay(node) if value is memory else None
+                factor = _decay(node) if value is memory or value in updates[memory] else None
                 changed[memory] = None if before is None or factor is None else before * factor
                 updates[memory].add(node)
     for memory, writers in updates.items():

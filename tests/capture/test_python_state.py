@@ -1,0 +1,87 @@
+"""State of modules outside of parameters and buffers."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from drlpp.capture.python_state import RandomStates, StateKept, changed_numbers, numbers, set_number
+
+
+class Settings:
+    def __init__(self) -> None:
+        self.temperature = 1.0
+
+
+class Stateful(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+        self.calls, self.history, self.table = 0, [1], {"a": 1}
+        self.settings = Settings()
+        self.generator: Any = random.Random(1)
+        self.register_buffer("mean", torch.zeros(2))
+
+    def change(self) -> None:
+        self.calls += 1
+        self.history.append(2)
+        self.table["b"] = 2
+        self.settings.temperature = 0.5
+        self.mean = torch.ones(2)
+        self.inner.bias = None
+        self.new = 3
+
+
+def test_everything_is_put_back() -> None:
+    module = Stateful()
+    mean, bias = module.mean, module.inner.bias
+    state = StateKept(module)
+    module.change()
+    torch.rand(1)
+    drawn = random.random()
+    state.restore()
+    assert (module.calls, module.history, module.table, module.settings.temperature) == (0, [1], {"a": 1}, 1.0)
+    assert module.mean is mean
+    assert module.inner.bias is bias
+    assert not hasattr(module, "new")
+    assert random.random() == drawn
+
+
+def test_numbers_are_found_in_attributes_containers_and_objects() -> None:
+    module = nn.Sequential(Stateful())
+    before = numbers(module)
+    module[0].change()  # type: ignore[operator]
+    module[0].generator.random()  # type: ignore[union-attr]
+    changed = changed_numbers(before, numbers(module))
+    assert set(changed) == {"0.calls", "0.history[1]", "0.table['b']", "0.settings.temperature", "0.generator", "0.new"}
+    place, value = numbers(module)["0.settings.temperature"]
+    set_number(place, 7.0)
+    assert value == 0.5
+    assert module[0].settings.temperature == 7.0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("generator", [torch.Generator(), np.random.default_rng(0), np.random.RandomState(0)])
+def test_generators_are_state(generator: Any) -> None:
+    module = nn.Module()
+    module.generator = generator
+    before = numbers(module)
+    assert changed_numbers(before, numbers(module)) == []
+    torch.rand(1, generator=generator) if isinstance(generator, torch.Generator) else generator.normal()
+    assert changed_numbers(before, numbers(module)) == ["generator"]
+
+
+def test_who_drew_is_told() -> None:
+    before = RandomStates()
+    torch.rand(1)
+    assert before.drawn_since() == ""
+    np.random.rand()
+    assert before.drawn_since() == "numpy.random"
+    random.random()
+    assert before.drawn_since() == "Python's random"
+    before.restore()
+    assert before.drawn_since() == ""
