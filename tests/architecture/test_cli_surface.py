@@ -24,6 +24,7 @@ SURFACE = {
     "whatif": COMMON | {"--json", "--planner"},
     "simulate": {"--json", "--trace"},
     "validate": set(),
+    "devices": {"--json"},
     "run": {
         "--checkpoint",
         "--checkpoint-every",

@@ -1,4 +1,4 @@
-"""``drlpp clusters``, ``drlpp planners``, ``drlpp versions``: what there is."""
+"""``drlpp clusters``, ``drlpp devices``, ``drlpp planners``, ``drlpp versions``: what there is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from drlpp.cli.terminal import out, print_json
 
 def register(app: typer.Typer) -> None:
     app.command("clusters", epilog="Example:\n\ndrlpp clusters mixed-desktops > my-cluster.yaml")(clusters)
+    app.command("devices")(devices)
     app.command("planners")(planners)
     app.command("versions")(versions)
 
@@ -44,6 +45,24 @@ def clusters(
     table = Table("preset", "devices", "what it is", "source of the numbers")
     for p in presets.values():
         table.add_row(p.name, str(load_cluster(p.name).num_devices), p.description, p.source)
+    out().print(table)
+
+
+def devices(as_json: AsJson = False) -> None:
+    """List the devices of the database, and how far off their op times were where somebody measured them."""
+    from rich.table import Table
+
+    from drlpp.cost.device_summary import device_summaries
+
+    summaries = device_summaries()
+    if as_json:
+        print_json({s.name: s.as_dict() for s in summaries})
+        return
+    table = Table("device", "memory", "TFLOP/s", "error of op times (mean)", "measured by")
+    for s in summaries:
+        peaks = ", ".join(f"{dtype} {peak / 1e12:g}" for dtype, peak in s.peak_flops)
+        errors = ", ".join(f"{dtype} {error:.0%}" for dtype, error in s.errors)
+        table.add_row(s.name, f"{s.memory_bytes / 1e9:g} GB", peaks, errors or s.without, ", ".join(s.sources))
     out().print(table)
 
 
