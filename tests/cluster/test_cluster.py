@@ -72,6 +72,7 @@ def test_bad_clusters_are_refused(types, hosts, message):
         ({"memory_bytes": 1, "speed": 0.0}, "speed is 0"),
         ({"memory_bytes": 1, "peak_flops": (("float32", -1.0),)}, "peak of float32 is -1"),
         ({"memory_bytes": 1, "memory_bandwidth": -1.0}, "memory_bandwidth is -1"),
+        ({"memory_bytes": 1, "host_op_s": -1.0}, "host_op_time is -1"),
     ],
 )
 def test_bad_device_types_are_refused(values, message):
@@ -79,9 +80,12 @@ def test_bad_device_types_are_refused(values, message):
         DeviceType(name="x", **values)
 
 
-@pytest.mark.parametrize("values", [{"bandwidth": 0.0}, {"bandwidth": np.inf}, {"bandwidth": 1.0, "latency_s": -1.0}])
+@pytest.mark.parametrize(
+    "values",
+    [{"bandwidth": 0.0}, {"bandwidth": np.inf}, {"bandwidth": 1.0, "latency_s": -1.0}, {"bandwidth": 1.0, "ports": 0}],
+)
 def test_bad_links_are_refused(values):
-    with pytest.raises(ClusterError, match="a link's"):
+    with pytest.raises(ClusterError, match="a link"):
         Link(**values)
 
 

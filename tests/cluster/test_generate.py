@@ -39,6 +39,7 @@ def test_half_and_half(devices, hosts):
 def test_dgx_and_drawn_clusters_by_name():
     cluster = load_cluster("generated:dgx-h100?devices=32")
     assert [len(h.devices) for h in cluster.hosts] == [8] * 4
+    assert {(h.network.ports, h.network.bandwidth) for h in cluster.hosts} == {(8, 8 * 36e9)}
     drawn = load_cluster("generated:desktops?seed=3")
     assert drawn == CLUSTER_KINDS["desktops"](np.random.default_rng(3))
 

@@ -119,3 +119,26 @@ def test_a_missing_file():
 def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(ClusterError, match="did you mean 'mixed-desktops'"):
         load_cluster("mixed-desktop")
+
+
+def test_network_cards_are_added_and_written_back():
+    text = """
+schema_version: 1
+name: two
+hosts:
+  - {name: a, devices: [t4-16gb], network: {bandwidth: 400Gbit/s, latency: 1ms, ports: 8}}
+  - {name: b, devices: [t4-16gb], network: {bandwidth: 400Gbit/s, latency: 5us}}
+"""
+    cluster = cluster_from_dict(yaml.safe_load(text))
+    assert [(h.network.bandwidth, h.network.ports) for h in cluster.hosts] == [(400e9, 8), (50e9, 1)]
+    assert cluster_to_dict(cluster)["hosts"][0]["network"] == {"bandwidth": 50e9, "latency": 1e-3, "ports": 8}
+    assert cluster_from_dict(cluster_to_dict(cluster)) == cluster
+
+
+def test_the_time_of_the_host_is_read_and_written_back():
+    hosts = [{"name": "a", "devices": ["eager", "compiled"], "link": {"bandwidth": 1e9}}]
+    types = {"eager": {"preset": "t4-16gb"}, "compiled": {"preset": "t4-16gb", "host_op_time": "0us"}}
+    cluster = cluster_from_dict({"schema_version": 1, "name": "two", "device_types": types, "hosts": hosts})
+    assert cluster.device_types[0].host_op_s > 0
+    assert cluster.device_types[1].host_op_s == 0
+    assert cluster_from_dict(cluster_to_dict(cluster)) == cluster

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, device_preset, load_cluster
-from drlpp.cost import all_reduce_s, op_times, roofline_times, transfer_s
+from drlpp.cost import all_gather_s, all_reduce_s, all_to_all_s, op_times, reduce_scatter_s, roofline_times, transfer_s
 from drlpp.cost.device_rates import rates
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes, Work
 from drlpp.graph.generate.synthetic import chain_graph
@@ -158,6 +158,18 @@ def test_all_reduce():
     assert all_reduce_s(c, [0, 4], 1.25e9) == pytest.approx(2 / 2 + 2 * 60e-6)
     inside, between = 2 / 2 * 1.25e9 / 12e9 + 2 * 10e-6, 2 / 2 + 2 * 60e-6
     assert all_reduce_s(c, [0, 1, 4, 5], 1.25e9) == pytest.approx(inside + between)
+
+
+def test_other_collectives():
+    c = load_cluster("paper-4x4-10gbe")
+    everybody = range(16)
+    for half in (all_gather_s, reduce_scatter_s):
+        assert half(c, everybody, 1e9) == pytest.approx(all_reduce_s(c, everybody, 1e9) / 2)
+    assert all_to_all_s(c, [0], 1e9) == 0
+    assert all_to_all_s(c, [0, 1], 0) == 0
+    assert all_to_all_s(c, [0, 1, 2, 3], 12e9) == pytest.approx(3 / 4 + 10e-6)
+    # four devices of a host send 12 of 16 parts each through its port
+    assert all_to_all_s(c, everybody, 1.25e9) == pytest.approx(4 * 12 / 16 + 60e-6)
 
 
 def test_stage_costs_sum_ops_by_stage_and_device():

@@ -1,8 +1,9 @@
 """A cluster: devices of several types on hosts, and the links that join them.
 
 Inside a host any two devices are joined by a link of the host's own (one channel per ordered pair). A host reaches
-other hosts through one network port, full duplex, that all its devices share. Left out: switches that are
-oversubscribed, and topologies inside a host (rings, NVSwitch planes).
+other hosts through its network, full duplex, that all its devices share: the bandwidths of its cards are added. Left
+out: that a transfer alone uses one card only (it is up to `Link.ports` times too fast; eight devices that send at a
+time are right); switches that are oversubscribed; topologies inside a host (rings, NVSwitch planes).
 """
 
 from __future__ import annotations
@@ -71,16 +72,24 @@ class DeviceType:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A channel: `bandwidth` in bytes per second, `latency_s` in seconds."""
+    """A channel: `bandwidth` in bytes per second, `latency_s` in seconds.
+
+    Attributes:
+        bandwidth: of all ports together.
+        ports: network cards that a host has for it.
+    """
 
     bandwidth: float
     latency_s: float = 0.0
+    ports: int = 1
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bandwidth) and self.bandwidth > 0):
             raise ClusterError(f"a link's bandwidth is {self.bandwidth} B/s: it must be positive")
         if not (math.isfinite(self.latency_s) and self.latency_s >= 0):
             raise ClusterError(f"a link's latency is {self.latency_s} s: it must not be negative")
+        if self.ports < 1:
+            raise ClusterError(f"a link has {self.ports} ports: it must have at least 1")
 
 
 NO_LINK = Link(bandwidth=1e30)

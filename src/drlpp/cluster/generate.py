@@ -140,11 +140,11 @@ def half_and_half(devices: int) -> Cluster:
 
 
 def dgx_h100(devices: int) -> Cluster:
-    """Hosts of 8 H100 on NVLink 4, with 400 Gbit/s of InfiniBand each (NVIDIA's data sheet of the DGX H100)."""
+    """Hosts of 8 H100 on NVLink 4, with 8 cards of 400 Gbit/s each, at the rates that NCCL reaches."""
     if devices < 8 or devices % 8:
         raise ClusterError(f"dgx-h100 of {devices} devices: their number must be a multiple of 8")
     kind = device_preset("h100-sxm5-80gb")
-    link, network = Link(bandwidth=450e9, latency_s=5e-6), Link(bandwidth=50e9, latency_s=5e-6)
+    link, network = Link(bandwidth=320e9, latency_s=4e-6), Link(bandwidth=8 * 36e9, latency_s=5e-6, ports=8)
     hosts = tuple(
         Host(name=f"dgx-{i}", devices=(kind.name,) * 8, link=link, network=network) for i in range(devices // 8)
     )

@@ -35,21 +35,21 @@ def _preset(
 
 
 def _host(
-    name: str, devices: list[str], link: tuple[str, str], network: tuple[str, str], count: int = 1
+    name: str, devices: list[str], link: tuple[str, str], network: tuple[str, str], count: int = 1, ports: int = 1
 ) -> dict[str, Any]:
     return {
         "name": name,
         "count": count,
         "devices": devices,
         "link": {"bandwidth": link[0], "latency": link[1]},
-        "network": {"bandwidth": network[0], "latency": network[1]},
+        "network": {"bandwidth": network[0], "latency": network[1], "ports": ports},
     }
 
 
 _PCIE3 = ("12GB/s", "10us")
 _NVLINK2 = ("150GB/s", "5us")
-_NVLINK3 = ("300GB/s", "5us")
-_NVLINK4 = ("450GB/s", "5us")
+_NVLINK3 = ("215GB/s", "4us")
+_NVLINK4 = ("320GB/s", "4us")
 _PCIE4 = ("24GB/s", "10us")
 _ETHERNET10 = ("10Gbit/s", "30us")
 _ETHERNET25 = ("25Gbit/s", "30us")
@@ -71,22 +71,23 @@ _PRESETS = [
     ),
     _preset(
         "nvlink-ib-2x8-a100",
-        "2 hosts with 8 A100 80 GB each (NVLink 3), 200 Gbit/s InfiniBand per host",
-        "NVIDIA DGX A100 data sheet: 600 GB/s NVLink in both directions together; one HDR port counted",
+        "2 hosts with 8 A100 80 GB each (NVLink 3), 8 x 200 Gbit/s InfiniBand per host",
+        "NVLink 3: 300 GB/s in one direction nominal, 215 GB/s reached by NCCL (vTrain, Vidur); InfiniBand nominal",
         {"a100": {"preset": "a100-sxm4-80gb"}},
-        [_host("dgx", ["a100"] * 8, _NVLINK3, ("200Gbit/s", "5us"), 2)],
+        [_host("dgx", ["a100"] * 8, _NVLINK3, ("200Gbit/s", "5us"), 2, ports=8)],
     ),
     _preset(
         "nvlink-ib-4x8-h100",
-        "4 hosts with 8 H100 each (NVLink 4), 400 Gbit/s InfiniBand per host",
-        "NVIDIA DGX H100 data sheet: 900 GB/s NVLink in both directions together; one NDR port counted",
+        "4 hosts with 8 H100 each (NVLink 4), 8 x 400 Gbit/s InfiniBand per host",
+        "NVLink 4: 450 GB/s in one direction nominal, 320 GB/s reached by NCCL (AIConfigurator, Vidur); a card of 400 "
+        "Gbit/s: 36 GB/s reached by one flow (Vidur)",
         {"h100": {"preset": "h100-sxm5-80gb"}},
-        [_host("dgx", ["h100"] * 8, _NVLINK4, ("400Gbit/s", "5us"), 4)],
+        [_host("dgx", ["h100"] * 8, _NVLINK4, ("36GB/s", "5us"), 4, ports=8)],
     ),
     _preset(
         "mixed-a100-v100-t4",
         "three generations on 25/10 Gbit/s Ethernet: a host with 2 A100, one with 4 V100, one with 2 T4",
-        "data sheets of the devices and of NVLink 2 and 3; PCIe 3.0 x16 about 12 GB/s reached; Ethernet nominal",
+        "data sheets of devices and of NVLink 2; NVLink 3 and PCIe 3.0 as reached (vTrain, Vidur); Ethernet nominal",
         {"a100": {"preset": "a100-sxm4-40gb"}, "v100": {"preset": "v100-sxm2-16gb"}, "t4": {"preset": "t4-16gb"}},
         [
             _host("new", ["a100"] * 2, _NVLINK3, _ETHERNET25),

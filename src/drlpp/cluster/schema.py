@@ -36,6 +36,10 @@ class _Link(_Schema):
     latency: Seconds = 0.0
 
 
+class _Network(_Link):
+    ports: Annotated[int, Field(ge=1)] = 1
+
+
 class _DeviceType(_Schema):
     preset: str | None = None
     memory: Bytes | None = None
@@ -50,7 +54,7 @@ class _Host(_Schema):
     count: Annotated[int, Field(ge=1)] = 1
     devices: Annotated[list[str], Field(min_length=1)]
     link: _Link | None = None
-    network: _Link | None = None
+    network: _Network | None = None
 
 
 class _Cluster(_Schema):
@@ -60,7 +64,7 @@ class _Cluster(_Schema):
     hosts: Annotated[list[_Host], Field(min_length=1)]
 
 
-_KEYS = sorted({key for schema in (_Cluster, _Host, _DeviceType, _Link) for key in schema.model_fields})
+_KEYS = sorted({key for schema in (_Cluster, _Host, _DeviceType, _Network) for key in schema.model_fields})
 
 
 def cluster_from_dict(data: object, where: str = "cluster") -> Cluster:
@@ -118,12 +122,14 @@ def _hosts(specs: list[_Host]) -> list[Host]:
                     name=spec.name if spec.count == 1 else f"{spec.name}{i}",
                     devices=tuple(spec.devices),
                     link=Link(bandwidth=spec.link.bandwidth, latency_s=spec.link.latency) if spec.link else None,
-                    network=Link(bandwidth=spec.network.bandwidth, latency_s=spec.network.latency)
-                    if spec.network
-                    else None,
+                    network=_network(spec.network) if spec.network else None,
                 )
             )
     return hosts
+
+
+def _network(spec: _Network) -> Link:
+    return Link(bandwidth=spec.bandwidth * spec.ports, latency_s=spec.latency, ports=spec.ports)
 
 
 def cluster_to_dict(cluster: Cluster) -> dict[str, Any]:
@@ -147,7 +153,8 @@ def cluster_to_dict(cluster: Cluster) -> dict[str, Any]:
         host: dict[str, Any] = {"name": h.name, "devices": list(h.devices)}
         for key, link in (("link", h.link), ("network", h.network)):
             if link is not None:
-                host[key] = {"bandwidth": link.bandwidth, "latency": link.latency_s}
+                ports = {"ports": link.ports} if link.ports > 1 else {}
+                host[key] = {"bandwidth": link.bandwidth / link.ports, "latency": link.latency_s, **ports}
         hosts.append(host)
     return {"schema_version": SCHEMA_VERSION, "name": cluster.name, "device_types": types, "hosts": hosts}
 

@@ -1,6 +1,6 @@
 """The only prices: times of ops and stages, of transfers and all-reduces, memory; and their compiled forms."""
 
-from drlpp.cost.collectives import all_reduce_s
+from drlpp.cost.collectives import all_gather_s, all_reduce_s, all_to_all_s, reduce_scatter_s
 from drlpp.cost.device_loads import device_loads
 from drlpp.cost.gradients import GradientGroup, gradient_groups, resident_and_optimizer, share_of_parameters
 from drlpp.cost.links import transfer_s, wire_s
@@ -13,11 +13,14 @@ __all__ = [
     "OpTimeTable",
     "PlacedStages",
     "StageCosts",
+    "all_gather_s",
     "all_reduce_s",
+    "all_to_all_s",
     "device_loads",
     "gradient_groups",
     "op_times",
     "place_stages",
+    "reduce_scatter_s",
     "resident_and_optimizer",
     "roofline_times",
     "share_of_parameters",

@@ -1,7 +1,8 @@
-"""Seconds of gradient all-reduces: the only Python place of this price (compiled: src/native/cost/collectives.h).
+"""Seconds of collectives: the only Python place of this price (all-reduce compiled: src/native/cost/collectives.h).
 
 A ring inside a host: 2 (n - 1) steps, each of 1 / n of the bytes. Over hosts a hierarchical one: reduce-scatter inside
 each host, a ring between the hosts through the ports (which carry the whole gradient of the host), all-gather inside.
+A reduce-scatter or an all-gather is one half of that. In an all-to-all every device sends an equal part to each other.
 Source: Thakur et al., IJHPCA 2005.
 """
 
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from drlpp.cluster import Cluster
+from drlpp.cost.links import transfer_s
 
 
 def ring_s(n: int, num_bytes: float, bandwidth: float, latency_s: float) -> float:
@@ -34,3 +36,28 @@ def all_reduce_s(cluster: Cluster, devices: Sequence[int], num_bytes: float) -> 
 def _inside_s(cluster: Cluster, host: int, n: int, num_bytes: float) -> float:
     link = cluster.hosts[host].link
     return ring_s(n, num_bytes, link.bandwidth, link.latency_s) if n > 1 and link is not None else 0.0
+
+
+def reduce_scatter_s(cluster: Cluster, devices: Sequence[int], num_bytes: float) -> float:
+    """Seconds until each of `devices` has its part of the sum of `num_bytes` of all."""
+    return all_reduce_s(cluster, devices, num_bytes) / 2
+
+
+def all_gather_s(cluster: Cluster, devices: Sequence[int], num_bytes: float) -> float:
+    """Seconds until each of `devices` has the `num_bytes` of which each had a part."""
+    return all_reduce_s(cluster, devices, num_bytes) / 2
+
+
+def all_to_all_s(cluster: Cluster, devices: Sequence[int], num_bytes: float) -> float:
+    """Seconds until each of `devices` has sent its `num_bytes`, an equal part to each device (itself included)."""
+    if len(devices) < 2 or num_bytes == 0:
+        return 0.0
+    per_host, part = Counter(cluster.devices[d].host for d in devices), num_bytes / len(devices)
+    inside, outside = 0.0, 0.0
+    for host, n in per_host.items():
+        link, port = cluster.hosts[host].link, cluster.hosts[host].network
+        if n > 1 and link is not None:
+            inside = max(inside, transfer_s(link, (n - 1) * part))
+        if n < len(devices) and port is not None:
+            outside = max(outside, transfer_s(port, n * (len(devices) - n) * part) + port.latency_s)
+    return max(inside, outside)
