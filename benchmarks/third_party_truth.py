@@ -16,11 +16,18 @@ from pathlib import Path
 
 from drlpp.files import write_atomically
 from tables import markdown
-from truth import layers, ops, steps
+from truth import collective_sets, image_models, layers, ops, steps, unequal
 from truth.report import HEADER, as_json, scores, table_rows
 from truth.rows import Findings
 
-SETS: Mapping[str, Callable[[Path, Findings], None]] = {"ops": ops.run, "layers": layers.run, "steps": steps.run}
+SETS: Mapping[str, Callable[[Path, Findings], None]] = {
+    "ops": ops.run,
+    "collectives": collective_sets.run,
+    "layers": layers.run,
+    "steps": steps.run,
+    "unequal": unequal.run,
+    "timm": image_models.run,
+}
 
 
 def main() -> None:

@@ -1,0 +1,78 @@
+"""Training steps of timm's image models on one GPU, mixed precision.
+
+Models are captured once, in float16 at the batch of the row, and kept under ``out/truth``; what is not captured within
+the time that is given counts as left out, and the next run goes on. Autocast itself (casts of parameters, norms in
+float32) is not in the graph.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from drlpp.capture import capture, load_model
+from drlpp.cluster import Cluster, Host, device_preset
+from drlpp.errors import DrlppError
+from drlpp.files import write_atomically
+from drlpp.graph import OpGraph, graph_from_dict, graph_to_dict
+from drlpp.problem import PlanningProblem
+from truth.rows import Findings, Pair, Row, number, read_rows, whole
+
+KEPT = Path(__file__).parents[2] / "out" / "truth"
+CAPTURE_SECONDS = 600.0
+"""Time for captures in one run."""
+_DEVICE = "rtx3090-24gb"
+_LAYOUTS = {"nchw": "channels first", "nhwc": "channels last"}
+
+
+def graph_of(spec: str, until: float) -> OpGraph | str:
+    """The graph of a model, kept or captured now; else why there is none."""
+    path = KEPT / f"{spec.replace(':', '_').replace('?', '_').replace('&', '_')}.json"
+    if path.is_file():
+        data = json.loads(path.read_text())
+        return str(data["left_out"]) if "left_out" in data else graph_from_dict(data)
+    if time.monotonic() > until:
+        return "not captured yet: run again"
+    try:
+        graph = capture(load_model(spec), check=False).graph
+    except DrlppError as error:
+        reason = "the installed timm does not have it" if "has no model" in str(error) else "cannot be captured"
+        KEPT.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({"left_out": reason}))
+        return reason
+    KEPT.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(graph_to_dict(graph)))
+    return graph
+
+
+def step_seconds(graph: OpGraph) -> float:
+    """Forward, backward and optimizer step on one GPU."""
+    kind = device_preset(_DEVICE)
+    cluster = Cluster("one", (kind,), (Host(name="h", devices=(kind.name,)),))
+    problem = PlanningProblem.build(graph, cluster, num_microbatches=1, optimizer="momentum")
+    passes_s = 5 * 2 * sum(graph.param_bytes.values()) / kind.memory_bandwidth  # parameters stay in float32
+    return float(problem.times.total_s.sum()) + passes_s
+
+
+def _spread(rows: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
+    """The rows in an order in which any beginning is spread over the whole table."""
+    return [row for start in range(8) for row in rows[start::8]]
+
+
+def run(data: Path, findings: Findings) -> None:
+    """Adds a pair per model and memory layout."""
+    until = time.monotonic() + CAPTURE_SECONDS
+    for line, row in _spread(list(read_rows(data / "timm" / "train_amp_rtx3090.csv"))):
+        batches = {layout: whole(row, f"batch_{layout}") for layout in _LAYOUTS}
+        for layout, words in _LAYOUTS.items():
+            if not batches[layout] or not number(row, f"step_ms_{layout}"):
+                findings.leave_out("timm training", "not measured in this layout")
+                continue
+            spec = f"timm:{row['model']}?batch_size={batches[layout]}&image_size={whole(row, 'img_size')}&dtype=float16"
+            graph = graph_of(spec, until)
+            if isinstance(graph, str):
+                findings.leave_out("timm training", graph)
+                continue
+            ref, measured = f"timm/train_amp_rtx3090.csv:{line}", number(row, f"step_ms_{layout}") / 1e3
+            findings.add(Pair(f"timm training, {words}", "time", step_seconds(graph), measured, ref=ref))

@@ -1,0 +1,218 @@
+"""Plans on unequal devices: HARP's runs (pipeline and data parallel, no tensor parallelism) and Sailor's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from drlpp.cluster import Cluster, DeviceType, Host, Link, device_preset
+from drlpp.graph import Edge, Op, OpGraph, OpTimes
+from drlpp.graph.generate.transformers import Transformer
+from drlpp.plan import Assignment
+from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluator
+from truth.layers import layer_graph
+from truth.rows import Findings, Pair, Row, number, read_rows, whole
+
+_SLOW_PART = 585 / 1410
+"""HARP's V100* is an A100 at 585 MHz of its 1410."""
+_HARP_NETWORK = {"V100*": 9e-4, "A100": 1e-4, "A100b": 1e-4}
+"""Seconds of each cluster's share of the latency between clusters, which have 0.625 GB/s."""
+
+
+def harp_devices() -> dict[str, DeviceType]:
+    """The kinds of HARP's table; compiled programs, so no host time."""
+    a100 = dataclasses.replace(device_preset("a100-sxm4-40gb"), host_op_s=0.0)
+    slow = tuple((dtype, peak * _SLOW_PART) for dtype, peak in a100.peak_flops)
+    return {
+        "A100": a100,
+        "A100b": dataclasses.replace(a100, name="a100b"),
+        "V100*": dataclasses.replace(a100, name="slowed-a100", peak_flops=slow),
+    }
+
+
+def harp_stages(text: str) -> list[tuple[str, int, int, int]] | str:
+    """Device kind, count, first and last entry of each stage, or why it cannot be expressed."""
+    found = []
+    for part in text.split(";"):
+        devices, _, layers = part.strip().partition(":")
+        kind, _, count = devices.rpartition("x")
+        if not kind:
+            return "GPU type not stated"
+        first, _, last = layers.partition("-")
+        if not last.isdigit():
+            return "split not stated by layers"
+        found.append((kind, int(count), int(first), int(last)))
+    return found
+
+
+def harp(data: Path, findings: Findings) -> None:
+    """Iteration times, and memory by stage where it is given for every stage."""
+    for line, row in read_rows(data / "harp" / "measured_runs.csv"):
+        stages = harp_stages(row["stages"])
+        if isinstance(stages, str):
+            findings.leave_out("harp", stages)
+            continue
+        evaluator, assignment = _harp_problem(row, stages)
+        schedule = "eager-1f1b" if row["schedule"].startswith("H-") else "1f1b"
+        evaluation = evaluator.evaluate(assignment, [schedule])
+        job, ref = f"harp {row['cluster']} {row['layers']}x{row['hidden']}", f"harp/measured_runs.csv:{line}"
+        findings.add(Pair("harp", "time", evaluation.iteration_time_s, number(row, "iter_s"), job, ref))
+        memory = [m for m in row["mem_gb_per_stage"].split(";") if m]
+        if len(memory) == len(stages) and not any(m.startswith("max") for m in memory):
+            for devices, measured in zip(assignment.devices, memory, strict=True):
+                peak = float(evaluation.peak_memory_bytes[devices[0]])
+                findings.add(Pair("harp", "memory", peak, float(measured) * 1e9, ref=ref))
+
+
+def _harp_problem(row: Row, stages: list[tuple[str, int, int, int]]) -> tuple[Evaluator, Assignment]:
+    """A micro-batch is cut so finely that the replicas of every stage share it evenly."""
+    parts = math.lcm(*(count for _, count, _, _ in stages))
+    micro_batches = whole(row, "micro_batches")
+    samples = whole(row, "global_batch") // micro_batches
+    parts = math.gcd(parts, samples) if samples % parts else parts
+    shape = Transformer(
+        layers=whole(row, "layers"),
+        hidden=whole(row, "hidden"),
+        heads=whole(row, "heads"),
+        ffn=4 * whole(row, "hidden"),
+        vocab=whole(row, "vocab"),
+        seq=whole(row, "seq"),
+        batch=samples // parts,
+        dtype="float16",
+        attention="fused",
+        fused=True,
+    )
+    kinds, hosts = harp_devices(), defaultdict(int)
+    for kind, count, _, _ in stages:
+        hosts[kind] += count
+    cluster = Cluster(
+        "harp",
+        tuple(kinds[k] for k in hosts),
+        tuple(
+            Host(
+                name=f"h{i}",
+                devices=(kinds[kind].name,) * count,
+                link=Link(bandwidth=25e9, latency_s=1e-5),
+                network=Link(bandwidth=0.625e9, latency_s=_HARP_NETWORK[kind]),
+            )
+            for i, (kind, count) in enumerate(hosts.items())
+        ),
+    )
+    first = dict(zip(hosts, np.cumsum([0, *hosts.values()]).tolist(), strict=False))
+    devices = []
+    for kind, count, _, _ in stages:
+        devices.append(tuple(range(first[kind], first[kind] + count)))
+        first[kind] += count
+    graph = layer_graph(shape)
+    problem = PlanningProblem.build(graph, cluster, num_microbatches=micro_batches * parts, optimizer="adamw")
+    stage_of_op = np.array([_stage_of_entry(_entry(op, shape.layers), stages) for op in graph.ops])
+    return Evaluator(problem), Assignment(stage_of_op, tuple(devices), recompute=(True,) * len(stages))
+
+
+def _entry(op: Op, layers: int) -> int:
+    """Place in the finest list: the embedding, two halves of each layer, the head."""
+    if not op.module.startswith("layers."):
+        return 0 if op.name.startswith("embedding") else 2 * layers + 1
+    half = "mlp" in op.name or "norm2" in op.name
+    return 1 + 2 * int(op.module.split(".")[1]) + half
+
+
+def _stage_of_entry(entry: int, stages: list[tuple[str, int, int, int]]) -> int:
+    return next(s for s, (_, _, first, last) in enumerate(stages) if first <= entry <= last)
+
+
+def sailor(data: Path, findings: Findings) -> None:
+    """Plans of tensor-parallel groups, each taken as one device with the layer times given for it."""
+    folder = data / "sailor"
+    times = {
+        (r["model"], r["gpu"], r["micro_batch"], r["tp"], whole(r, "layer")): r
+        for _, r in read_rows(folder / "layer_times.csv")
+    }
+    sizes = {(r["model"], r["tp"], whole(r, "layer")): r for _, r in read_rows(folder / "layer_memory.csv")}
+    speeds = {
+        (r["gpu"], whole(r, "gpus_per_node")): number(r, "max_bytes_per_s")
+        for _, r in read_rows(folder / "network_fits.csv")
+        if r["kind"] == "inter"
+    }
+    placed = {}
+    if (folder / "measured_plans.jsonl").is_file():
+        for text in (folder / "measured_plans.jsonl").read_text(encoding="utf-8").splitlines():
+            placed[json.loads(text)["id"]] = json.loads(text)["stages"]
+    for line, row in read_rows(folder / "measured_plans.csv"):
+        if row["id"] not in placed:
+            findings.leave_out("sailor", "placement not stated")
+            continue
+        built = _sailor_problem(row, placed[row["id"]], times, sizes, speeds)
+        if isinstance(built, str):
+            findings.leave_out("sailor", built)
+            continue
+        evaluator, assignment = built
+        evaluation = evaluator.evaluate(assignment, ["1f1b"])
+        job = f"sailor {row['site']} {row['model']} {row['node_types']} x{row['nodes']} batch {row['global_batch']}"
+        ref = f"sailor/measured_plans.csv:{line}" + (" (flagged)" if row["flags"] else "")
+        findings.add(Pair("sailor", "time", evaluation.iteration_time_s, number(row, "iter_s"), job, ref))
+
+
+_Stages = list[dict[str, list[dict[str, list[str]]]]]
+
+
+def _sailor_problem(
+    row: Row,
+    stages: _Stages,
+    times: dict[tuple[str, str, str, str, int], Row],
+    sizes: dict[tuple[str, str, int], Row],
+    speeds: dict[tuple[str, int], float],
+) -> tuple[Evaluator, Assignment] | str:
+    tp, micro_batch = row["tp"], row["micro_batch"]
+    nodes = [[r["nodes"][0] for r in stage["replicas"]] for stage in stages]
+    kinds = list(dict.fromkeys(n for group in nodes for n in group))
+    layers = sum(len(stage["layers"]) for stage in stages)
+    per_replica = max(1, whole(row, "micro_batches"))
+    ops, edges, tensors, params = [], [], {}, {}
+    for i in range(layers):
+        rows = {k: times.get((row["model"], k, micro_batch, tp, i)) for k in kinds}
+        size = sizes.get((row["model"], tp, i))
+        if size is None or any(r is None for r in rows.values()):
+            return "layer times of a device or a size are missing"
+        name = f"layer{i}"
+        measured = {
+            k: OpTimes(number(r, "forward_s"), number(r, "backward_s"), number(r, "update_s") / per_replica)
+            for k, r in rows.items()
+            if r is not None
+        }
+        tensors[name] = number(size, "act_output_bytes") * int(micro_batch)
+        params[name] = number(size, "params_bytes") * int(tp)
+        ops.append(Op(name=name, kind="layer", params=(name,), output_bytes=tensors[name], times=measured))
+        if i:
+            edges.append(Edge(src=f"layer{i - 1}", dst=name, tensor=f"layer{i - 1}"))
+    graph = OpGraph(
+        name=row["id"], ops=tuple(ops), edges=tuple(edges), tensor_bytes=tensors, param_bytes=params,
+        samples_per_microbatch=int(micro_batch),
+    )  # fmt: skip
+    hosts, devices = [], []
+    for group in nodes:
+        devices.append(tuple(range(len(hosts), len(hosts) + len(group))))
+        for kind in group:
+            speed = speeds.get((kind, int(tp))) or speeds.get((kind, 4), 0.0)
+            if not speed:
+                return "network of a device is missing"
+            hosts.append(Host(name=f"h{len(hosts)}", devices=(kind,), network=Link(bandwidth=speed, latency_s=1e-5)))
+    types = tuple(DeviceType(name=k, memory_bytes=10**12, speed=1.0, speed_is_given=True) for k in kinds)
+    replicas = max(len(group) for group in nodes)
+    problem = PlanningProblem.build(
+        graph, Cluster("sailor", types, tuple(hosts)), num_microbatches=per_replica * replicas, optimizer="adamw"
+    )
+    stage_of_op = np.repeat(np.arange(len(stages)), [len(stage["layers"]) for stage in stages])
+    return Evaluator(problem), Assignment(stage_of_op, tuple(devices))
+
+
+def run(data: Path, findings: Findings) -> None:
+    """Adds the runs of both."""
+    harp(data, findings)
+    sailor(data, findings)
