@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 from drlpp.cost import OpTimeTable, StageCosts, op_times, stage_costs
+from drlpp.cost.optimizer_state import state_bytes
 from drlpp.errors import InputError
 from drlpp.graph import OpGraph
+from drlpp.graph.mixed_precision import at_precision
 from drlpp.graph.stages import stage_graph
 from drlpp.plan import Objective
-from drlpp.training import TrainingSetup
+from drlpp.training import PRODUCT_DTYPE, Precision, TrainingSetup, precision_of
 
 USUAL_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -85,6 +87,8 @@ class PlanningProblem:
         global_batch: int | None = None,
         micro_batch_sizes: Sequence[int] = (),
         optimizer: str = "momentum",
+        precision: Precision | None = None,
+        main_parameters: bool = False,
         objective: Objective | str = Objective.ITERATION_TIME,
     ) -> PlanningProblem:
         """A problem with defaults filled in.
@@ -94,6 +98,8 @@ class PlanningProblem:
             global_batch: samples per step; None for micro-batch size times number.
             micro_batch_sizes: samples per micro-batch to choose from; empty for those of the graph, or for
                 `usual_sizes` where only `global_batch` is given and the graph can be had at other sizes.
+            precision: of products; None for that of the graph.
+            main_parameters: see `TrainingSetup`.
 
         Raises:
             InputError: the numbers do not go together, or a size is below 1.
@@ -114,9 +120,16 @@ class PlanningProblem:
         elif not micro_batch_sizes and graph.batch_axis != "none" and not Objective(objective).of_one_microbatch:
             sizes = usual_sizes(global_batch)
         _check_divides(sizes[0], global_batch)
-        training = TrainingSetup(num_microbatches=global_batch // sizes[0], optimizer=optimizer)
+        training = TrainingSetup(
+            num_microbatches=global_batch // sizes[0],
+            optimizer=optimizer,
+            precision=precision or precision_of(graph.compute_dtype),
+            main_parameters=main_parameters,
+        )
         space = SearchSpace(micro_batch_sizes=sizes if len(sizes) > 1 else ())
-        return cls(graph.with_samples(sizes[0]), cluster, training, Objective(objective), space)
+        dtype = PRODUCT_DTYPE[training.precision]
+        at_size = at_precision(graph.with_samples(sizes[0]), dtype, main_parameters=main_parameters)
+        return cls(at_size, cluster, training, Objective(objective), space)
 
     @property
     def global_batch(self) -> int:
@@ -160,7 +173,8 @@ class PlanningProblem:
     def stage_costs(self, stage_of_op: NDArray[np.int64], num_stages: int) -> StageCosts:
         """Costs of the stages of a partition. Raises PlanError if it is not legal."""
         stages = stage_graph(self.graph, stage_of_op, num_stages)
-        return stage_costs(stage_of_op, stages, self.times, self.cluster, self.training)
+        state = state_bytes(self.graph, self.training)
+        return stage_costs(stage_of_op, stages, self.times, self.cluster, self.training, state)
 
 
 def _check_divides(size: int, global_batch: int) -> None:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal, get_args
 
 from drlpp.errors import InputError
 
-OPTIMIZER_STATE_FACTOR = {"sgd": 0.0, "momentum": 1.0, "adamw": 2.0}
-"""Bytes of optimizer state per byte of parameter, by optimizer (float32 parameters and states)."""
+OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adamw": 2}
+"""Optimizer states per parameter, by optimizer."""
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""``fp32``; ``tf32``: products of float32 in TensorFloat-32; ``bf16``, ``fp16``: products in the low precision (mixed
+precision where parameters are float32)."""
+
+PRODUCT_DTYPE: dict[Precision, str] = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16", "fp16": "float16"}
+"""Element type of products, by precision."""
+
+
+def precision_of(dtype: str) -> Precision:
+    """The precision of products of an element type; ``fp32`` for types that no precision has."""
+    return next((precision for precision, name in PRODUCT_DTYPE.items() if name == dtype), "fp32")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +29,10 @@ class TrainingSetup:
 
     Attributes:
         num_microbatches: micro-batches per optimizer step.
-        optimizer: key of `OPTIMIZER_STATE_FACTOR`.
+        optimizer: key of `OPTIMIZER_STATES`.
+        precision: of products, and so of what they give.
+        main_parameters: parameters and activations of low precision, with float32 main parameters, gradients and states
+            beside them, as Megatron-LM and DeepSpeed train; else as torch's own optimizers do.
 
     Raises:
         InputError: a value is out of range.
@@ -24,15 +40,19 @@ class TrainingSetup:
 
     num_microbatches: int
     optimizer: str = "momentum"
+    precision: Precision = "fp32"
+    main_parameters: bool = False
 
     def __post_init__(self) -> None:
         if self.num_microbatches < 1:
             raise InputError(f"num_microbatches is {self.num_microbatches}: it must be at least 1")
-        if self.optimizer not in OPTIMIZER_STATE_FACTOR:
-            known = ", ".join(OPTIMIZER_STATE_FACTOR)
+        if self.optimizer not in OPTIMIZER_STATES:
+            known = ", ".join(OPTIMIZER_STATES)
             raise InputError(f"optimizer {self.optimizer!r} is not known: use one of {known}")
+        if self.precision not in get_args(Precision):
+            raise InputError(f"precision {self.precision!r} is not known: use one of {', '.join(get_args(Precision))}")
 
     @property
-    def bytes_per_param_byte(self) -> float:
-        """Resident bytes per parameter byte: the parameter, its gradient and the optimizer state."""
-        return 2.0 + OPTIMIZER_STATE_FACTOR[self.optimizer]
+    def in_low_precision(self) -> bool:
+        """Products are of 16 bits."""
+        return self.precision in ("bf16", "fp16")

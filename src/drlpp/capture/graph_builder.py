@@ -16,6 +16,7 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
+from drlpp.capture.autocast_types import low_nodes
 from drlpp.capture.calls import Call, call_of, distinct_bytes, is_getitem, kind_of
 from drlpp.capture.export import ExportedModel, module_path
 from drlpp.capture.groups import group_nodes, is_op
@@ -218,6 +219,7 @@ class _Builder:
             source=source,
             samples_per_microbatch=_num_samples(self._exported.example_inputs),
             dtype=self._dtype(),
+            low_tensors=self._low_tensors(),
         )
         return graph, {n.name: names[i] for n, i in self._group_of.items()}
 
@@ -301,6 +303,13 @@ class _Builder:
                     Edge(src=names[i], dst=names[j], tensor=node.name, requires_grad=requires_grad) for j in consumers
                 ]
         return edges
+
+    def _low_tensors(self) -> tuple[str, ...] | None:
+        """Tensors of low precision in mixed precision, of a float32 model."""
+        if self._dtype() != "float32":
+            return None
+        low = low_nodes(self._exported.module, self._exported.no_autocast)
+        return tuple(t for t in self._tensor_bytes if t.partition(":")[0] in low and ":saved" not in t)
 
     def _dtype(self) -> str:
         sizes: Counter[str] = Counter()

@@ -31,6 +31,7 @@ def compare(
     global_batch: inputs.GlobalBatch = None,
     micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
+    precision: inputs.PrecisionOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows, with their plans, here.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a report of the best plan here.")] = None,
     plans_dir: Annotated[Path | None, typer.Option("--plans-dir", help="Write each row's plan file here.")] = None,
@@ -40,7 +41,7 @@ def compare(
     check_writable(html_file)
     names = inputs.planner_list(planners)
     check_problem(model, cluster, names)
-    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
+    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size, precision)
     problem = inputs.load_problem(model, cluster, objective, step)
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import InfeasibleError

@@ -53,6 +53,15 @@ MicroBatchSizes = Annotated[
 ]
 OptimizerName = Literal["sgd", "momentum", "adamw"]
 Optimizer = Annotated[OptimizerName, typer.Option("--optimizer", help="Decides the memory of its state.")]
+PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
+PrecisionOption = Annotated[
+    PrecisionName | None,
+    typer.Option(
+        "--precision",
+        help="Of products; bf16 and fp16 are mixed precision where parameters are float32 [default: that of MODEL].",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 PlanFile = Annotated[
     Path, typer.Argument(metavar="PLAN", help="Plan file made by `drlpp plan -o`.", show_default=False)
@@ -132,9 +141,12 @@ class Step(NamedTuple):
     optimizer: OptimizerName
     global_batch: int | None = None
     micro_batch_sizes: str = ""
+    precision: PrecisionName | None = None
 
 
-def load_problem(model: str, cluster: str, objective: ObjectiveName, step: Step) -> PlanningProblem:
+def load_problem(
+    model: str, cluster: str, objective: ObjectiveName, step: Step, *, main_parameters: bool = False
+) -> PlanningProblem:
     """The planning problem of MODEL on CLUSTER."""
     from drlpp.cluster import load_cluster
     from drlpp.cluster.devices import CPU_PRESET
@@ -153,6 +165,8 @@ def load_problem(model: str, cluster: str, objective: ObjectiveName, step: Step)
         micro_batch_sizes=sizes,
         objective=objective,
         optimizer=step.optimizer,
+        precision=step.precision,
+        main_parameters=main_parameters,
     )
     if other_sizes and graph.batch_axis == "unknown":
         say(f"costs of {model} are known for {graph.samples_per_microbatch} samples: taken to grow in proportion")

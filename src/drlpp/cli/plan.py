@@ -44,6 +44,7 @@ def plan(
     global_batch: inputs.GlobalBatch = None,
     micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
+    precision: inputs.PrecisionOption = None,
     engine: Annotated[
         str | None,
         typer.Option("--for", metavar="ENGINE", help="Only plans that this engine can express (see docs/exports.md)."),
@@ -72,8 +73,10 @@ def plan(
     check_problem(model, cluster, [planner or "drl"])
     check_weights(weights)
     limits = check_engine(engine)
-    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
-    problem = inputs.load_problem(model, cluster, objective, step)
+    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size, precision)
+    problem = inputs.load_problem(
+        model, cluster, objective, step, main_parameters=limits is not None and limits.main_parameters
+    )
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import ExecutionError, InfeasibleError, InputError
     from drlpp.plan import plan_to_dict, save_plan
@@ -105,6 +108,8 @@ def plan(
         "num_microbatches": None,
         "micro_batch_size": None,
         "global_batch": problem.global_batch,
+        "precision": problem.training.precision,
+        "model_flops_utilization": None,
         "objective": objective,
         "seed": seed,
         "break_even_steps": None,
@@ -116,6 +121,7 @@ def plan(
         answer["num_stages"] = result.plan.num_stages
         answer["num_microbatches"] = result.plan.num_microbatches
         answer["micro_batch_size"] = result.plan.graph.samples_per_microbatch
+        answer["model_flops_utilization"] = result.plan.model_flops_utilization
         value = problem.objective.value_s(prediction) if prediction else 0.0
         others = {DATA_PARALLEL: data_parallel_s}
         if "baseline_best_s" in result.breakdown:

@@ -37,8 +37,11 @@ def run(
         float, typer.Option("--learning-rate", help="Of the optimizer that the plan names.", min=0.0)
     ] = 1e-3,
     precision: Annotated[
-        Literal["fp32", "bf16"], typer.Option("--precision", help="bf16: compute under bfloat16 autocast.")
-    ] = "fp32",
+        Literal["fp32", "bf16"] | None,
+        typer.Option(
+            "--precision", help="bf16: compute under bfloat16 autocast [default: that of the plan].", show_default=False
+        ),
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option("--checkpoint", metavar="DIR", help="Keep checkpoints here, and go on from the last one in it."),

@@ -30,11 +30,12 @@ def whatif(
     global_batch: inputs.GlobalBatch = None,
     micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
+    precision: inputs.PrecisionOption = None,
     as_json: inputs.AsJson = False,
 ) -> None:
     """Rank changes (devices, links, memory, micro-batches) by the gain in throughput that they would bring."""
     check_problem(model, cluster, [planner])
-    asked = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size)
+    asked = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size, precision)
     problem = inputs.load_problem(model, cluster, objective, asked)
     from rich.table import Table
 

@@ -77,7 +77,7 @@ def roofline_times(op: Op, device: DeviceType, dtype: str) -> tuple[float, float
 
 def _device_times(graph: OpGraph, device: DeviceType) -> NDArray[np.float64]:
     """``[num_ops, 3]`` seconds of the parts of every op."""
-    seconds = _kernel_seconds(graph.ops, device, graph.dtype)
+    seconds = _kernel_seconds(graph.ops, device, graph.compute_dtype)
     amounts = _amounts(graph.ops)
     host = np.where(amounts[:, :, :2].any(axis=2), amounts[:, :, 2], 0.0) * device.host_op_s
     for i, op in enumerate(graph.ops):
@@ -115,7 +115,7 @@ def _scale(op: Op, graph: OpGraph, device: DeviceType, analytic_s: float) -> flo
         return 1.0
     reference = device_presets().get(graph.measured_on) or device_preset(REFERENCE_PRESET)
     if op.forward.flop or op.forward.bytes:
-        return analytic_s / sum(roofline_times(op, reference, graph.dtype))
+        return analytic_s / sum(roofline_times(op, reference, graph.compute_dtype))
     return reference.speed / device.speed
 
 

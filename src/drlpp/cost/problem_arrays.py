@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK, Cluster
 from drlpp.cost.op_times import OpTimeTable
-from drlpp.cost.stage_costs import OPTIMIZER_PASSES
+from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, resident_factor
 from drlpp.errors import ScheduleError
 from drlpp.graph import OpGraph
 from drlpp.graph.stages import check_partition
@@ -122,7 +122,7 @@ def problem_arrays(problem: CostedProblem) -> ProblemArrays:
         param_bytes=np.array([graph.param_bytes[p] for p in readers], dtype=np.float64),
         reader_off=reader_off,
         reader=reader,
-        resident_factor=float(problem.training.bytes_per_param_byte),
+        resident_factor=resident_factor(problem.graph, problem.training),
         device_type=cluster.type_index,
         device_host=cluster.host_index,
         memory_bytes=cluster.memory_bytes,

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 from drlpp.cost.op_times import OpTimeTable
+from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, StateBytes
 from drlpp.graph.stages import StageGraph
 from drlpp.training import TrainingSetup
-
-OPTIMIZER_PASSES = {"sgd": 3.0, "momentum": 5.0, "adamw": 7.0}
-"""Times that an optimizer step reads or writes each parameter byte (parameter, gradient, states)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +40,20 @@ class StageCosts:
 
 
 def stage_costs(
-    stage_of_op: NDArray[np.int64], stages: StageGraph, times: OpTimeTable, cluster: Cluster, training: TrainingSetup
+    stage_of_op: NDArray[np.int64],
+    stages: StageGraph,
+    times: OpTimeTable,
+    cluster: Cluster,
+    training: TrainingSetup,
+    state: StateBytes,
 ) -> StageCosts:
-    """Sums op times into stages. Args: `stage_of_op` ``[num_ops]``; `stages` of the same partition."""
+    """Sums op times into stages.
+
+    Args:
+        stage_of_op: ``[num_ops]``.
+        stages: of the same partition.
+        state: what a byte of a parameter takes.
+    """
     s = stages.num_stages
 
     def per_stage(table: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -60,6 +69,6 @@ def stage_costs(
         input_grad_s=per_stage(times.input_grad_s),
         weight_grad_s=per_stage(times.weight_grad_s),
         optimizer_s=np.outer(stages.param_bytes, seconds_per_byte),
-        resident_bytes=stages.param_bytes * training.bytes_per_param_byte,
+        resident_bytes=stages.param_bytes * state.total,
         graph=stages,
     )

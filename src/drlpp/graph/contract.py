@@ -48,6 +48,8 @@ def contract(graph: OpGraph, group: NDArray[np.int64], times: Mapping[str, NDArr
         source=graph.source,
         samples_per_microbatch=graph.samples_per_microbatch,
         dtype=graph.dtype,
+        compute_dtype=graph.compute_dtype,
+        low_tensors=graph.low_tensors,
         batch_axis=graph.batch_axis,
     )
 

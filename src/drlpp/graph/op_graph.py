@@ -234,7 +234,10 @@ class OpGraph:
         tensor_fixed_bytes: of tensors that do not grow in proportion to the samples, the part that is fixed.
         source: where it came from: what a person typed (``timm:resnet50``, a path); empty if generated.
         samples_per_microbatch: samples in the micro-batch that the costs are for.
-        dtype: element type that decides the peak rate of devices.
+        dtype: element type of the parameters.
+        compute_dtype: element type of products, which decides the rate of devices; empty for that of the parameters.
+        low_tensors: tensors that are of low precision in mixed precision (`drlpp.graph.mixed_precision`); None if that
+            is not known.
         measured_on: device type of the database that `REFERENCE` times were taken on; empty if unknown.
         batch_axis: ``linear``: amounts were seen at two micro-batch sizes, so their fixed parts are known; ``none``:
             they do not grow in proportion, so the model has this one size; ``unknown``: all but the fixed parts is
@@ -254,11 +257,15 @@ class OpGraph:
     source: str = ""
     samples_per_microbatch: int = 1
     dtype: str = "float32"
+    compute_dtype: str = ""
+    low_tensors: tuple[str, ...] | None = None
     measured_on: str = ""
     batch_axis: BatchAxis = "unknown"
     given_stages: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.compute_dtype:
+            object.__setattr__(self, "compute_dtype", self.dtype)
         if not self.ops:
             raise GraphError(f"graph {self.name!r} has no ops: a model needs at least one operator")
         index: dict[str, int] = {}

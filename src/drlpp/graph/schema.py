@@ -67,6 +67,8 @@ class GraphFile(TypedDict):
     source: NotRequired[str]
     samples_per_microbatch: NotRequired[int]
     dtype: NotRequired[str]
+    compute_dtype: NotRequired[str]
+    low_tensors: NotRequired[list[str]]
     measured_on: NotRequired[str]
     ops: list[OpEntry]
     edges: list[EdgeEntry]

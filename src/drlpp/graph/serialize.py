@@ -54,6 +54,10 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
     given: dict[str, Any] = {"given_stages": dict(graph.given_stages)} if graph.given_stages else {}
     if graph.tensor_fixed_bytes:
         given["tensor_fixed_bytes"] = dict(graph.tensor_fixed_bytes)
+    if graph.compute_dtype != graph.dtype:
+        given["compute_dtype"] = graph.compute_dtype
+    if graph.low_tensors is not None:
+        given["low_tensors"] = list(graph.low_tensors)
     if graph.batch_axis != "unknown":
         given["batch_axis"] = graph.batch_axis
     return given | {
@@ -87,6 +91,8 @@ def graph_from_dict(data: object, where: str = "graph") -> OpGraph:
     """Reads the form that `graph_to_dict` writes. Raises GraphError with `where` in the message."""
     given = check_graph_file(data, where)
     values = {key: given[key] for key in given if key not in ("schema_version", "format", "ops", "edges")}
+    if "low_tensors" in values:
+        values["low_tensors"] = tuple(values["low_tensors"])
     try:
         return OpGraph(
             ops=tuple(_op_from_dict(entry) for entry in given["ops"]),

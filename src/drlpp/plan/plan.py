@@ -118,6 +118,20 @@ class Plan:
     def num_microbatches(self) -> int:
         return self.training.num_microbatches
 
+    @property
+    def model_flops_utilization(self) -> float | None:
+        """FLOP of the model in a step over what all devices could compute in its time at their dense peaks.
+
+        The second forward pass of a stage that recomputes is not work of the model. None without a prediction, FLOP, or
+        the peak of a device.
+        """
+        peaks = [d.type.peak(self.graph.compute_dtype) for d in self.cluster.devices if d.type.peak_flops]
+        works = (work for op in self.graph.ops for work in (op.forward, op.input_grad, op.weight_grad))
+        flop = sum(work.flop for work in works) * self.num_microbatches
+        if self.prediction is None or len(peaks) < self.cluster.num_devices or not flop:
+            return None
+        return flop / (self.prediction.iteration_time_s * sum(peaks))
+
     @functools.cached_property
     def stage_of_op(self) -> NDArray[np.int64]:
         """``[num_ops]`` stage of each op. Raises PlanError if an op is missing, unknown or in two stages."""

@@ -30,6 +30,8 @@ class TrainingEntry(TypedDict):
     """What a step consists of, but for the number of micro-batches."""
 
     optimizer: NotRequired[str]
+    precision: NotRequired[Literal["fp32", "tf32", "bf16", "fp16"]]
+    main_parameters: NotRequired[bool]
 
 
 @with_config(_STRICT)

@@ -42,7 +42,11 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "format": FORMAT,
         "graph": {"source": graph.source, "hash": graph_hash(graph), "content": graph_to_dict(graph)},
         "cluster": cluster_to_dict(plan.cluster),
-        "training": {"optimizer": plan.training.optimizer},
+        "training": {
+            "optimizer": plan.training.optimizer,
+            "precision": plan.training.precision,
+            "main_parameters": plan.training.main_parameters,
+        },
         "num_microbatches": plan.num_microbatches,
         "stages": stages,
         "schedule": {str(rank): [str(a) for a in actions] for rank, actions in sorted(plan.schedule.items())},

@@ -17,6 +17,7 @@ from drlpp.cost import (
     stage_costs,
     wire_s,
 )
+from drlpp.cost.optimizer_state import state_bytes
 from drlpp.cost.schedule_memory import RETURNS_KEPT
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
@@ -36,7 +37,8 @@ def simulate(plan: Plan) -> Simulation:
     """
     validate(plan)
     table = op_times(plan.graph, plan.cluster)
-    costs = stage_costs(plan.stage_of_op, plan.stage_graph, table, plan.cluster, plan.training)
+    state = state_bytes(plan.graph, plan.training)
+    costs = stage_costs(plan.stage_of_op, plan.stage_graph, table, plan.cluster, plan.training, state)
     return _Iteration(plan, costs).run()
 
 

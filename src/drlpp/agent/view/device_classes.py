@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK
+from drlpp.cost.optimizer_state import resident_factor
 from drlpp.problem import PlanningProblem
 
 Floats = NDArray[np.float64]
@@ -141,7 +142,7 @@ def build_tables(problem: PlanningProblem) -> Tables:
         time_s=np.ascontiguousarray(time_s),
         forward_s=np.ascontiguousarray(times.forward_s[types]),
         weight_grad_s=np.ascontiguousarray(times.weight_grad_s[types]),
-        resident=graph.op_param_bytes * problem.training.bytes_per_param_byte,
+        resident=graph.op_param_bytes * resident_factor(problem.graph, problem.training),
         params=graph.op_param_bytes,
         saved=graph.op_saved_bytes,
         tensor_ptr=_pointers(list(tensors.values())),

@@ -31,7 +31,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost.stage_costs import OPTIMIZER_PASSES
+from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, resident_factor
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.group_row import SetRows, exchange_s_per_byte
 from drlpp.planners.space.op_arrays import OpArrays, op_arrays
@@ -90,7 +90,7 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
 
 def _may_fit(problem: PlanningProblem, arrays: OpArrays) -> bool:
     """False if the parameters alone exceed the memory of all devices, or those of one op the largest device."""
-    resident = arrays.param_bytes * problem.training.bytes_per_param_byte
+    resident = arrays.param_bytes * resident_factor(problem.graph, problem.training)
     memory = problem.cluster.memory_bytes
     return bool(resident.sum() <= memory.sum() * (1 + 1e-9) and resident.max() <= memory.max() * (1 + 1e-9))
 

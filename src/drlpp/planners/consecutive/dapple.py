@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
+from drlpp.cost.optimizer_state import resident_factor
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.device_states import DeviceStates, in_order
@@ -83,7 +84,7 @@ class Dapple:
     def _scan(
         problem: PlanningProblem, arrays: OpArrays, model: SplitModel, states: DeviceStates, budget: Budget
     ) -> list[_Estimate]:
-        resident = problem.training.bytes_per_param_byte
+        resident = resident_factor(problem.graph, problem.training)
         base = solve_split(model, states, resident_per_param_byte=resident, budget=budget)
         if base is None:
             return []

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from drlpp.cost.optimizer_state import resident_factor
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
 from drlpp.planners.consecutive.device_states import MANY_DEVICES, DeviceStates, by_class, in_order, replica_choices
@@ -167,7 +168,7 @@ def offer_split(
         found = solve_split(
             model,
             states,
-            resident_per_param_byte=search.problem.training.bytes_per_param_byte,
+            resident_per_param_byte=resident_factor(search.problem.graph, search.problem.training),
             limit_s=limit_s,
             memory_share=share,
             budget=search.budget,
@@ -189,7 +190,7 @@ def _offer_short_fills(search: Search, model: SplitModel, states: DeviceStates, 
         split = solve_split(
             model,
             states,
-            resident_per_param_byte=search.problem.training.bytes_per_param_byte,
+            resident_per_param_byte=resident_factor(search.problem.graph, search.problem.training),
             value="fill",
             limit_s=base.value_s * slack * (1 + 1e-9),
             budget=search.budget,

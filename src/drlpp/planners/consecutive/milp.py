@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix
 
+from drlpp.cost.optimizer_state import resident_factor
 from drlpp.errors import InputError
 from drlpp.graph.coarsen import coarsen
 from drlpp.plan.assignment import Assignment
@@ -195,7 +196,7 @@ def _solve(
     loads: list[dict[int, float]] = [{largest: -1.0} for _ in range(stages)]
     rooms: list[dict[int, float]] = [{} for _ in range(stages)]
     load_constant, room_constant = np.zeros(stages), np.zeros(stages)
-    resident = problem.training.bytes_per_param_byte
+    resident = resident_factor(problem.graph, problem.training)
     for s in range(stages):
         memory = float(slots.memory_bytes[s])
         for g in range(number):

@@ -32,6 +32,7 @@ class Engine:
         loops: ranks may have several stages, stage i on rank i modulo their number.
         schedules: the orders of actions that it knows; empty if it takes any.
         looped_schedules: those for several stages on a rank, if it knows `schedules` only.
+        main_parameters: it keeps float32 main parameters and gradients beside parameters of low precision.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Engine:
     loops: bool = False
     schedules: tuple[str, ...] = ()
     looped_schedules: tuple[str, ...] = ()
+    main_parameters: bool = False
 
 
 _ENGINES = (
@@ -60,8 +62,9 @@ _ENGINES = (
         loops=True,
         schedules=("1f1b",),
         looped_schedules=("interleaved-1f1b",),
+        main_parameters=True,
     ),
-    Engine(name="deepspeed", title="DeepSpeed", cuts="layers", ties=True, schedules=("1f1b",)),
+    Engine(name="deepspeed", title="DeepSpeed", cuts="layers", ties=True, schedules=("1f1b",), main_parameters=True),
     Engine(name="vllm", title="vLLM", cuts="layers", fixed_ends=True, layer_in_every_stage=True, ties=True),
     Engine(name="sglang", title="SGLang", cuts="layers", fixed_ends=True, layer_in_every_stage=True, ties=True),
     Engine(

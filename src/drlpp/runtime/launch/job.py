@@ -8,12 +8,28 @@ from typing import Any, Literal, get_args
 import torch
 
 from drlpp.errors import InputError
-from drlpp.plan import Trace
+from drlpp.plan import Plan, Trace
 from drlpp.runtime.verify.compare import Verification
 
 Precision = Literal["fp32", "bf16"]
 AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
 """Element type of autocast by precision."""
+
+
+def autocast_precision(plan: Plan) -> Precision:
+    """How a run computes products at the precision of a plan.
+
+    Raises:
+        InputError: the plan is for float16 products of a float32 model, which need a loss that is scaled.
+    """
+    if plan.graph.dtype != "float32" or not plan.training.in_low_precision:
+        return "fp32"  # a model of low precision computes in it as it is
+    if plan.training.precision == "fp16":
+        raise InputError(
+            "the plan is for fp16, where small gradients vanish unless the loss is scaled: run it with --precision "
+            "bf16, or in a loop of your own with a gradient scaler (docs/runtime.md)"
+        )
+    return "bf16"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

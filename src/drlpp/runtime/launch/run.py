@@ -16,7 +16,7 @@ import torch.distributed as dist
 from drlpp.errors import InputError
 from drlpp.plan import Plan, validate
 from drlpp.runtime.launch.elastic import Elastic, run_elastic, run_once
-from drlpp.runtime.launch.job import Precision, RunOptions, RunReport
+from drlpp.runtime.launch.job import Precision, RunOptions, RunReport, autocast_precision
 from drlpp.runtime.launch.rank_processes import Failure
 from drlpp.runtime.launch.training import Say
 from drlpp.runtime.launch.worker import init_process_group, train
@@ -35,7 +35,7 @@ def run(
     emulate: bool = False,
     seed: int = 0,
     learning_rate: float = 1e-3,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = 10,
     elastic: Elastic | None = None,
@@ -47,8 +47,8 @@ def run(
 
     Args:
         plan: a legal plan.
-        steps, verify, emulate, seed, learning_rate, precision, checkpoint_every, track_memory, time_scale: see
-            `RunOptions`.
+        steps, verify, emulate, seed, learning_rate, checkpoint_every, track_memory, time_scale: see `RunOptions`.
+        precision: see `RunOptions`; None for that of the plan.
         checkpoint: folder of checkpoints, which all ranks share; training goes on from the last one in it.
         elastic: restart when a rank dies or hangs (of ranks on this machine; torchrun has ``--max-restarts``). Without
             a `checkpoint` they are kept in a temporary folder.
@@ -68,7 +68,7 @@ def run(
         emulate=emulate,
         seed=seed,
         learning_rate=learning_rate,
-        precision=precision,
+        precision=precision or ("fp32" if emulate else autocast_precision(plan)),
         checkpoint=None if checkpoint is None else str(checkpoint.absolute()),
         checkpoint_every=checkpoint_every,
         track_memory=track_memory,

@@ -1,0 +1,56 @@
+"""What a parameter takes beside itself: gradient, optimizer states, main parameters.
+
+Bytes per element:
+
+===================================================  =========  ========  ====  ==========
+training                                             parameter  gradient  main  each state
+===================================================  =========  ========  ====  ==========
+parameters of b bytes (mixed precision: 4 bytes)        b          b       -        b
+low precision with main parameters                      2          4       4        4
+===================================================  =========  ========  ====  ==========
+
+The last is how Megatron-LM and DeepSpeed keep parameters (`TrainingSetup.main_parameters`). States: 0 for ``sgd``, 1
+for ``momentum``, 2 for ``adamw``. With Adam it takes 18 bytes per parameter (Rajbhandari et al., SC 2020, count 16 with
+gradients in low precision). The copies of parameters that products keep in mixed precision are activations
+(`drlpp.graph.mixed_precision`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from drlpp.graph import OpGraph
+from drlpp.training import OPTIMIZER_STATES, TrainingSetup
+
+_ELEMENT_BYTES = {"float64": 8.0, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+_LOW, _FLOAT32 = 2.0, 4.0
+OPTIMIZER_PASSES = {"sgd": 3.0, "momentum": 5.0, "adamw": 7.0}
+"""Times that an optimizer step reads or writes each parameter byte (parameter, gradient, states)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StateBytes:
+    """Resident bytes per byte of a parameter of the graph; `states` are those of the optimizer and main parameters."""
+
+    parameter: float
+    gradient: float
+    states: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.parameter + self.gradient + self.states
+
+
+def state_bytes(graph: OpGraph, training: TrainingSetup) -> StateBytes:
+    """What each byte of a parameter takes."""
+    states = float(OPTIMIZER_STATES[training.optimizer])
+    if not (training.in_low_precision and training.main_parameters):
+        return StateBytes(1.0, 1.0, states)
+    size = _ELEMENT_BYTES.get(graph.dtype, _FLOAT32)
+    return StateBytes(_LOW / size, _FLOAT32 / size, (1.0 + states) * _FLOAT32 / size)
+
+
+def resident_factor(graph: OpGraph, training: TrainingSetup) -> float:
+    """Resident bytes per byte of a parameter of the graph."""
+    return state_bytes(graph, training).total
