@@ -5,7 +5,7 @@ import typer
 from drlpp.cli.main import app
 
 COMMON = {"--budget", "--cluster", "--num-microbatches", "--objective", "--optimizer", "--seed"}
-COMMON |= {"--global-batch", "--micro-batch-size"}
+COMMON |= {"--global-batch", "--micro-batch-size", "--precision"}
 SURFACE = {
     "plan": COMMON
     | {

@@ -26,6 +26,7 @@ from drlpp.capture import CapturedModel, Example, capture, load_model
 from drlpp.errors import DrlppError, PlanError
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph
+from drlpp.graph.mixed_precision import at_precision
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
 from drlpp.runtime.launch.job import RunOptions, RunReport
 from drlpp.runtime.launch.training import Follow, RecordLoss, Say, train_captured, train_emulated
@@ -99,7 +100,8 @@ def model_of(plan: Plan, seed: int) -> tuple[CapturedModel, Callable[[], Example
         )
     model = load_model(source)
     captured = capture(model, seed=seed, samples=plan.graph.samples_per_microbatch)
-    _check_same(plan.graph, captured.graph)
+    main_parameters = plan.training.main_parameters
+    _check_same(plan.graph, at_precision(captured.graph, plan.graph.compute_dtype, main_parameters=main_parameters))
     return captured, model.make
 
 
