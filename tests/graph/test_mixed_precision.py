@@ -6,7 +6,6 @@ from drlpp.errors import GraphError
 from drlpp.graph import Edge, Op, OpGraph, Work
 from drlpp.graph.mixed_precision import at_precision
 
-
 MASK = "relu:saved0"
 
 

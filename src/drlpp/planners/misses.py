@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from drlpp.cost.optimizer_state import resident_factor
 from drlpp.planners.base import Budget
 from drlpp.planners.space.block_amounts import memory_splits
 from drlpp.problem import PlanningProblem
@@ -19,7 +20,7 @@ def proof_that_none_fits(problem: PlanningProblem) -> str:
     Proven is that what a step keeps of each parameter lies on some device.
     """
     sizes = problem.graph.param_table.bytes
-    needed = float(sizes.sum()) * problem.training.bytes_per_param_byte
+    needed = float(sizes.sum()) * resident_factor(problem.graph, problem.training)
     there = float(problem.cluster.memory_bytes.sum())
     if needed <= there:
         return ""

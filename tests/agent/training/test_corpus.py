@@ -5,6 +5,7 @@ import pytest
 
 from drlpp.agent.training.corpus import CLUSTER_SPLITS, GRAPH_SPLITS, draw_problem
 from drlpp.cluster.generate import CLUSTER_KINDS
+from drlpp.cost.optimizer_state import resident_factor
 from drlpp.graph import graph_hash
 from drlpp.graph.generate.families import FAMILIES
 from drlpp.graph.generate.synthetic import chain_graph
@@ -36,7 +37,7 @@ def test_captured_graphs_are_among_the_draws():
 
 def test_memory_is_tight_in_some_problems():
     def slack(problem):
-        need = problem.graph.op_param_bytes.sum() * problem.training.bytes_per_param_byte
+        need = problem.graph.op_param_bytes.sum() * resident_factor(problem.graph, problem.training)
         return problem.cluster.memory_bytes.sum() / (need + problem.graph.op_saved_bytes.sum())
 
     tight = [slack(draw_problem(np.random.default_rng(s), "train")) < 4.01 for s in range(80)]

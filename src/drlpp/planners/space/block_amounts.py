@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.optimizer_state import resident_factor
 from drlpp.plan import Assignment
 from drlpp.planners.space.chain_split import ChainLoads, crossing_bytes, split_chain
 from drlpp.planners.space.device_orders import host_order
@@ -49,7 +50,7 @@ class BlockAmounts:
             problem=problem,
             block=block,
             seconds=np.array([_per_block(block, row) for row in problem.times.total_s]),
-            resident_bytes=_per_block(block, graph.op_param_bytes) * problem.training.bytes_per_param_byte,
+            resident_bytes=_per_block(block, graph.op_param_bytes) * resident_factor(problem.graph, problem.training),
             activation_bytes=_per_block(block, graph.op_saved_bytes),
             boundary_bytes=crossing_bytes(ends, sizes, n),
         )
