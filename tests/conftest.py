@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("drlpp", deadline=None)  # a loaded machine is no failure; pytest-timeout ends what hangs
+settings.load_profile("drlpp")
 
 ALLOWED_SKIPS = (
     "needs a GPU",
