@@ -28,6 +28,7 @@ SURFACE = {
     "run": {
         "--checkpoint",
         "--checkpoint-every",
+        "--data",
         "--elastic",
         "--emulate",
         "--json",

@@ -19,7 +19,8 @@ SRC = TESTS.parent / "src" / "drlpp"
 REAL_PROCESSES = {
     "distributed/test_executor.py": "runtime: executor programs program_cache copies held_tensors agreement "
     "stage/compute transfers/waiting transfers/causes",
-    "distributed/test_launch.py": "runtime: emulation launch/run launch/training launch/worker verify/same_draws",
+    "distributed/test_launch.py": "runtime: emulation launch/run launch/training launch/user_batches launch/worker "
+    "verify/same_draws",
     "distributed/test_elastic.py": "runtime: launch/elastic launch/rank_processes observe/heartbeat",
     "distributed/test_trials.py": "runtime: launch/job launch/plan_measurement observe/stopwatch",
     "distributed/test_clock.py": "runtime: observe/clock_offset",

@@ -18,6 +18,7 @@ from drlpp.errors import CaptureError, ExecutionError, InputError, PlanError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Plan, save_plan
 from drlpp.runtime import RunReport, build, compare, run
+from drlpp.runtime.launch.user_batches import user_batches
 from drlpp.runtime.verify.reference import TrainingState
 from plan_cases import captured_model, make_plan, source_plan, staged
 from processes import ranks, signal_rank
@@ -37,6 +38,73 @@ def test_run_verifies(tmp_path: Path) -> None:
     assert [d > 0 for d in report.peak_memory_bytes] == [True, False, False, True]
     assert lines[0] == "starting 2 processes on this machine"
     assert any(line.startswith("step 2 of 2: loss ") for line in lines)
+
+
+DATA = """
+import os, torch
+from torch.utils.data import DataLoader, TensorDataset
+
+def loader():  # 18 samples: the plan's step of 16, and a last batch of 2
+    x = torch.arange(18.0)[:, None] * torch.ones(6) / 18
+    return DataLoader(TensorDataset(x, x[:, :2].clone()), batch_size=16, shuffle=True)
+
+def unseeded():
+    g = torch.Generator().manual_seed(int(os.environ["RANK"]))
+    yield torch.randn(16, 6, generator=g), torch.randn(16, 2, generator=g)
+
+def nothing():
+    return []
+
+def number():
+    return 3
+
+def failing():
+    yield from ()
+    raise KeyError("x")
+
+def other():
+    yield {"y": torch.ones(16, 6)}
+"""
+
+
+def test_run_takes_the_batches_of_the_user(tmp_path: Path) -> None:
+    """Three steps over two epochs; the last batch of each is smaller."""
+    plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
+    (tmp_path / "data.py").write_text(DATA)
+    report = run(plan, steps=3, verify=True, data=f"{tmp_path}/data.py:loader")
+    assert report is not None
+    assert report.verification is not None
+    assert report.verification.passed, report.verification.describe()
+    assert len(report.step_times_s) == 3
+    assert report.step_times_s[1:] == report.iteration_times_s
+    assert report.to_dict()["step_times_s"] == list(report.step_times_s)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("unseeded", "has other values on one rank than on another: every rank must be given the same batch"),
+        ("nothing", "yields no batches"),
+        ("number", "returns a int: it must yield batches"),
+        ("failing", "raises KeyError: 'x': it must yield batches"),
+        ("other", "the batch has input 'y', which the model does not have"),
+        ("absent", "has no function 'absent'"),
+    ],
+)
+def test_batches_that_cannot_be_trained_on(tmp_path: Path, function: str, message: str) -> None:
+    plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
+    (tmp_path / "data.py").write_text(DATA)
+    with pytest.raises(InputError, match=message):
+        run(plan, steps=1, data=f"{tmp_path}/data.py:{function}")
+
+
+def test_data_that_is_no_file(tmp_path: Path) -> None:
+    plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
+    for data in ("absent.py:f", "text", f"{tmp_path}:f"):
+        with pytest.raises(InputError, match=r"there is no file .*: write path/to/file.py:function"):
+            run(plan, steps=1, data=data)
+    with pytest.raises(InputError, match=r"write path/to/file.py:function"):
+        next(user_batches(f"{tmp_path}/model.py:not a name", 0, 0))
 
 
 def test_run_emulates_a_graph_without_a_model() -> None:
@@ -173,7 +241,7 @@ def no_all_reduce(name: str, plan: Plan) -> RunReport:
         flat.clone(), group=self._groups[holders], async_op=True
     )
     try:
-        return train_job(name, plan, 2)
+        return train_job(name, plan, 1)
     finally:
         GradientReducer._start = original  # type: ignore[method-assign]
 

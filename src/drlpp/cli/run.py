@@ -42,6 +42,14 @@ def run(
             "--precision", help="bf16: compute under bfloat16 autocast [default: that of the plan].", show_default=False
         ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="FILE.py:FUNCTION",
+            help="Train on the batches that a function yields; without, drawn ones.",
+        ),
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option("--checkpoint", metavar="DIR", help="Keep checkpoints here, and go on from the last one in it."),
@@ -89,6 +97,7 @@ def run(
         seed=seed,
         learning_rate=learning_rate,
         precision=precision,
+        data=data,
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
         elastic=Elastic(replan=None if restart_in_place else replan, max_restarts=max_restarts) if elastic else None,

@@ -20,6 +20,8 @@ from drlpp.runtime.transfers.waiting import wait_for_all
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Input name -> shape, of one micro-batch."""
+_ABOVE = 1 << 32
+"""Above every digest."""
 _CPU = torch.device("cpu")
 _T = TypeVar("_T")
 
@@ -36,6 +38,7 @@ class Request:
         weights: per micro-batch, as the user gave them.
         count: what the sum of losses is divided by, as the user gave it.
         trained: parameter -> whether it is trained, for those that this rank holds.
+        digests: input -> number that tells other values apart, for those that the rank was given.
         compare_copies: the copies of parameters should be compared before the step.
         problem: why the step cannot be run; empty if it can.
     """
@@ -47,6 +50,7 @@ class Request:
     weights: tuple[float, ...] | None = None
     count: float | None = None
     trained: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+    digests: Mapping[str, int] = dataclasses.field(default_factory=dict)
     compare_copies: bool = False
     problem: str = ""
 
@@ -56,10 +60,12 @@ class Council:
 
     Args:
         group: process group whose messages do not wait for a GPU; None: that of all ranks.
+        inputs: names of the inputs of the model.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None) -> None:
+    def __init__(self, group: dist.ProcessGroup | None, inputs: Sequence[str]) -> None:
         self._group = group
+        self._inputs = inputs
 
     def vote(self, request: Request, *, ordinary: bool, timeout_s: float) -> tuple[Request, bool]:
         """Agrees on the next step.
@@ -76,18 +82,27 @@ class Council:
             InputError: a rank cannot run it, or the ranks were given things that do not go together.
             ExecutionError: a rank does not answer.
         """
-        votes = torch.tensor([not ordinary, request.given is True, request.given is False, request.compare_copies])
-        votes = votes.to(torch.uint8)
+        flags = [not ordinary, request.given is True, request.given is False, request.compare_copies]
+        digests = [request.digests.get(name) for name in self._inputs]
+        largest = [0 if d is None else 1 + d for d in digests]
+        smallest = [0 if d is None else _ABOVE - d for d in digests]
+        votes = torch.tensor([*flags, *largest, *smallest], dtype=torch.int64)
         work = dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
         wait_for_all(work, "the agreement on a step", timeout_s, _CPU)
-        special, given, drawn, compare_copies = (bool(v) for v in votes.tolist())
+        found = votes.tolist()
+        special, given, drawn, compare_copies = (bool(v) for v in found[: len(flags)])
+        both = zip(self._inputs, found[len(flags) : len(flags) + len(digests)], found[-len(digests) :], strict=False)
+        odd = [name for name, high, low in both if high and high - 1 != _ABOVE - low]
         if not special and not (given and drawn):
+            _refuse_other_values(odd)
             return dataclasses.replace(request, compare_copies=compare_copies), True
         told: list[Request] = [request] * dist.get_world_size()
         dist.all_gather_object(told, request, group=self._group)
         if request.problem:
             raise InputError(request.problem)
-        return merged(told), False
+        together = merged(told)
+        _refuse_other_values(odd)
+        return together, False
 
     def check(self, problem: str, kind: type[InputError] = InputError) -> None:
         """Raises an error of a kind on every rank if one has a problem (empty: it has none)."""
@@ -96,6 +111,14 @@ class Council:
         found = problem or next(filter(None, told), "")
         if found:
             raise kind(found)
+
+
+def _refuse_other_values(inputs: Sequence[str]) -> None:
+    if inputs:
+        raise InputError(
+            f"input {inputs[0]!r} has other values on one rank than on another: every rank must be given the same "
+            "batch (seed a data loader that shuffles equally on every rank), or only what its stages read"
+        )
 
 
 def merged(told: Sequence[Request]) -> Request:

@@ -17,6 +17,7 @@ model. Rank r runs the r-th of the devices that the plan uses.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,7 @@ class Pipeline:
             context=self._context,
             held=self._held,
             readers=readers,
-            council=Council(_host_group()),
+            council=Council(_host_group(), tuple(self._layout.example)),
             one_queue_per_pair=one_queue_per_pair,
         )
         if state_dict is None and make_model is None:
@@ -234,6 +235,16 @@ class Pipeline:
     def draw(self) -> list[Microbatch]:
         """The micro-batches that `step` draws where it is given none, as far as this rank reads them."""
         return [self._drawn(sorted(self._program.inputs), m) for m in range(self.plan.num_microbatches)]
+
+    def shares(self, batch: Batch) -> list[tuple[Microbatch, float]]:
+        """The micro-batches that `step` cuts a batch into, with the share of each in the loss."""
+        cut = self._layout.cut(batch)
+        samples = (self._layout.samples,) * len(cut.parts) if cut.samples is None else cut.samples
+        return list(zip(cut.parts, fractions(samples, None, None), strict=True))
+
+    def agree_on(self, problem: str) -> None:
+        """Raises InputError on every rank if one has a problem (empty: it has none). Called on every rank."""
+        self._ground.council.check(problem)
 
     def limit_waits(self, timeout_s: float) -> None:
         """From now on other ranks may be waited for so long within a step, before they are taken for dead."""
@@ -420,6 +431,7 @@ class Pipeline:
             weights=_weights(weights, cut),
             count=count,
             trained=trained,
+            digests={} if cut is None else _digests(cut),
             compare_copies=not evaluate and self._copies.due(),
         )
 
@@ -567,6 +579,18 @@ def _elements(gradient: torch.Tensor) -> torch.Tensor:
     if not gradient.is_coalesced():
         raise RuntimeError("a sparse gradient is to be coalesced first")
     return gradient._values()
+
+
+def _digests(cut: Cut) -> dict[str, int]:
+    """Per input, a number that tells other values (of some elements) apart; of tensors on GPUs, none."""
+    out: dict[str, int] = {}
+    for part in cut.parts:
+        for name, tensor in part.items():
+            if tensor.device.type == "cpu" and tensor.layout is torch.strided:
+                flat = tensor.detach().reshape(-1)
+                some = flat[:: max(1, flat.numel() // 32)].contiguous().resolve_conj().resolve_neg()
+                out[name] = zlib.crc32(some.view(torch.uint8).numpy().tobytes(), out.get(name, 0))
+    return out
 
 
 def _weights(weights: Weights | None, cut: Cut | None) -> tuple[float, ...] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -21,12 +23,20 @@ def file_source(spec: str, path: str, function: str) -> ModelSource:
     file = Path(path)
 
     def make() -> Example:
-        return _example(spec, _function(spec, file, function))
+        return _example(spec, _made(spec, file, function))
 
     return ModelSource(spec=spec, name=f"{file.stem}:{function}", make=make)
 
 
-def _function(spec: str, file: Path, function: str) -> object:
+def python_function(spec: str, path: str, function: str) -> Callable[[], Any]:
+    """A function of a Python file. The file is executed.
+
+    Raises:
+        CaptureError: it cannot be executed, or has no such function.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CaptureError(f"{spec!r}: there is no file {path}: check the path before the last colon")
     module = _execute(spec, file)
     found = getattr(module, function, None)
     if not callable(found):
@@ -34,6 +44,11 @@ def _function(spec: str, file: Path, function: str) -> object:
         raise CaptureError(
             f"{spec!r}: {file} has no function {function!r}{suggestion(function, names) or ': define it'}"
         )
+    return found  # type: ignore[no-any-return]
+
+
+def _made(spec: str, file: Path, function: str) -> object:
+    found = python_function(spec, str(file), function)
     try:
         return found()
     except CaptureError:

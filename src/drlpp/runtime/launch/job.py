@@ -47,6 +47,7 @@ class RunOptions:
         precision: ``bf16`` computes under autocast; parameters and their updates stay as they are.
         checkpoint: folder of checkpoints; training goes on from the last one in it. None for none.
         checkpoint_every: steps between two of them; there is always one at the end.
+        data: ``FILE.py:function`` that yields batches (`drlpp.runtime.launch.user_batches`); None draws them.
 
     Raises:
         InputError: a value is out of range.
@@ -62,13 +63,15 @@ class RunOptions:
     precision: Precision = "fp32"
     checkpoint: str | None = None
     checkpoint_every: int = 10
+    data: str | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}: it must be at least 1")
-        if self.emulate and (self.verify or self.track_memory or self.checkpoint or self.precision != "fp32"):
+        computes = self.verify or self.track_memory or self.checkpoint or self.data or self.precision != "fp32"
+        if self.emulate and computes:
             raise InputError(
-                "an emulated run computes nothing: leave out verify, track_memory, checkpoint and precision"
+                "an emulated run computes nothing: leave out verify, track_memory, checkpoint, data and precision"
             )
         if self.precision not in get_args(Precision):
             raise InputError(f"precision {self.precision!r} is not known: use one of {', '.join(get_args(Precision))}")
@@ -104,6 +107,7 @@ class RunReport:
     Attributes:
         iteration_times_s: of each step after the first (of the first too if it is the only one): from the first rank
             that begins to the last that ends. Of an emulated run: divided by the time scale.
+        step_times_s: of each step, the first one too.
         predicted_s: what the plan says, if it says something.
         losses: mean loss of each step from `first_step` on; empty for an emulated run.
         first_step: steps that were done before, by the checkpoint that training went on from.
@@ -116,6 +120,7 @@ class RunReport:
     """
 
     iteration_times_s: tuple[float, ...]
+    step_times_s: tuple[float, ...]
     predicted_s: float | None
     losses: tuple[float, ...]
     verification: Verification | None = None
@@ -131,6 +136,7 @@ class RunReport:
         return {
             "iteration_time_s": self.iteration_time_s,
             "iteration_times_s": list(self.iteration_times_s),
+            "step_times_s": list(self.step_times_s),
             "predicted_iteration_time_s": self.predicted_s,
             "losses": list(self.losses),
             "first_step": self.first_step,

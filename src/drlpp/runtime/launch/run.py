@@ -41,6 +41,7 @@ def run(
     elastic: Elastic | None = None,
     track_memory: bool = False,
     time_scale: float | None = None,
+    data: str | None = None,
     say: Say = _silent,
 ) -> RunReport | None:
     """Executes a plan.
@@ -49,6 +50,7 @@ def run(
         plan: a legal plan.
         steps, verify, emulate, seed, learning_rate, checkpoint_every, track_memory, time_scale: see `RunOptions`.
         precision: see `RunOptions`; None for that of the plan.
+        data: ``FILE.py:function`` that yields batches (`drlpp.runtime.launch.user_batches`); None draws them.
         checkpoint: folder of checkpoints, which all ranks share; training goes on from the last one in it.
         elastic: restart when a rank dies or hangs (of ranks on this machine; torchrun has ``--max-restarts``). Without
             a `checkpoint` they are kept in a temporary folder.
@@ -73,6 +75,7 @@ def run(
         checkpoint_every=checkpoint_every,
         track_memory=track_memory,
         time_scale=time_scale,
+        data=None if data is None else _absolute(data),
     )
     validate(plan)
     if elastic is not None and (verify or emulate):
@@ -93,6 +96,14 @@ def run(
         return outcome
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _absolute(spec: str) -> str:
+    """``FILE.py:function`` with an absolute path: ranks may run elsewhere. Raises InputError if there is no file."""
+    path, _, function = spec.rpartition(":")
+    if not path.endswith(".py") or not Path(path).is_file():
+        raise InputError(f"data {spec!r}: there is no file {path or spec}: write path/to/file.py:function")
+    return f"{Path(path).absolute()}:{function}"
 
 
 def _join(plan: Plan, options: RunOptions, say: Say) -> RunReport | None:

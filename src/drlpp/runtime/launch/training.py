@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -19,12 +19,14 @@ from drlpp.plan import Plan
 from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from drlpp.runtime.emulation import EmulatedPipeline
 from drlpp.runtime.launch.job import AUTOCAST, RunOptions, RunReport
+from drlpp.runtime.launch.user_batches import user_batches
 from drlpp.runtime.observe.clock_offset import clock_offset_s
 from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Record, Recorder, merge
 from drlpp.runtime.observe.tensor_memory import StorageTracker
 from drlpp.runtime.optimizers import optimizer_factory
-from drlpp.runtime.pipeline import build
+from drlpp.runtime.pipeline import Pipeline, build
+from drlpp.runtime.stage.batches import Batch, Microbatch
 from drlpp.runtime.transfers.waiting import time_limit_s
 from drlpp.runtime.verify.compare import TOLERANCE, compare
 from drlpp.runtime.verify.reference import TrainingState, reference_run
@@ -109,6 +111,8 @@ def train_captured(
     losses: list[float] = []
     gradients: dict[str, torch.Tensor] = {}
     longest_s = 0.0
+    data = None if options.data is None else user_batches(options.data, options.seed, first)
+    kept: list[Batch] = []
     for step in range(first, options.steps):
         last = step == options.steps - 1
         if last:
@@ -117,7 +121,9 @@ def train_captured(
             tracker.add(pipeline.tensors().values())
             tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
             tracker.start()
-        batch = pipeline.draw() if tracker is None else None  # else the tracker is to see them come and go
+        batch = _next_batch(data, pipeline, drawn=tracker is None)  # else the tracker is to see them come and go
+        if options.verify and data is not None:
+            kept.append(batch)
         pipeline.wait_for_all()
         begin = time.perf_counter()
         recorder.begin(begin)
@@ -160,12 +166,25 @@ def train_captured(
         if options.verify:
             say("training the model's own module in plain PyTorch for the comparison")
             own = OwnModel(captured.call if make_example is None else _made(captured.call, make_example, options.seed))
-            reference = _reference(captured, plan, options, own, initial, pipeline.torch_device)
+            batches = [pipeline.shares(batch) for batch in kept] if kept else None
+            reference = _reference(captured, plan, options, own, initial, pipeline.torch_device, batches)
         report[0] = _report(captured, plan, options, results, reference)
     dist.broadcast_object_list(report)
     if report[0] is None:
         raise RuntimeError("rank 0 sent no report")
     return report[0]
+
+
+def _next_batch(data: Iterator[Batch] | None, pipeline: Pipeline, *, drawn: bool) -> Batch | None:
+    if data is None:
+        return pipeline.draw() if drawn else None
+    problem = ""
+    try:
+        batch = next(data)
+    except InputError as error:
+        batch, problem = None, str(error)
+    pipeline.agree_on(problem)
+    return batch
 
 
 def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow | None = None) -> RunReport:
@@ -186,7 +205,8 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
     dist.all_gather_object(results, result)
     scale = pipeline.time_scale
     return RunReport(
-        iteration_times_s=tuple(t / scale for t in _measured(results)),
+        iteration_times_s=_that_count(_step_times(results, scale)),
+        step_times_s=_step_times(results, scale),
         predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
         losses=(),
         trace=merge([r.record for r in results], plan.cluster.num_devices, scale),
@@ -194,11 +214,14 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
     )
 
 
-def _measured(results: list[_RankResult]) -> list[float]:
-    """Seconds of the steps that count, over all ranks."""
-    times = [
-        max(e for _, e in step) - min(b for b, _ in step) for step in zip(*(r.spans for r in results), strict=True)
-    ]
+def _step_times(results: list[_RankResult], scale: float = 1.0) -> tuple[float, ...]:
+    """Seconds of the steps, over all ranks."""
+    steps = zip(*(r.spans for r in results), strict=True)
+    return tuple((max(e for _, e in step) - min(b for b, _ in step)) / scale for step in steps)
+
+
+def _that_count(times: tuple[float, ...]) -> tuple[float, ...]:
+    """The first step warms up: it does not count if there are others."""
     return times[1:] if len(times) > 1 else times
 
 
@@ -216,6 +239,7 @@ def _reference(
     own: OwnModel,
     initial: dict[str, torch.Tensor],
     torch_device: torch.device,
+    batches: Sequence[Sequence[tuple[Microbatch, float]]] | None,
 ) -> TrainingState:
     return reference_run(
         captured,
@@ -227,6 +251,7 @@ def _reference(
         state_dict=initial,
         torch_device=torch_device,
         own=own,
+        batches=batches,
     )
 
 
@@ -249,7 +274,8 @@ def _report(
     peaks = {r.device: r.peak_bytes for r in results if r.device is not None}
     tracked = any(peaks.values())
     return RunReport(
-        iteration_times_s=tuple(_measured(results)),
+        iteration_times_s=_that_count(_step_times(results)),
+        step_times_s=_step_times(results),
         predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
         losses=results[0].losses,
         first_step=options.steps - len(results[0].losses),

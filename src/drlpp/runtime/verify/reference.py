@@ -16,7 +16,7 @@ from torch import nn
 from drlpp.capture import CapturedModel
 from drlpp.capture.own_model import OwnModel, left_alone
 from drlpp.runtime.optimizers import Optimizer
-from drlpp.runtime.stage.batches import Microbatch, draw
+from drlpp.runtime.stage.batches import Microbatch, draw, number_of_samples
 from drlpp.runtime.stage.randomness import RandomContext, is_random
 from drlpp.runtime.stage.stage_module import cut_stage, find_tensor
 from drlpp.runtime.verify.same_draws import SameDraws, drawing_ops
@@ -47,7 +47,7 @@ def reference_run(
     num_microbatches: int,
     steps: int,
     make_optimizer: Callable[[Sequence[nn.Parameter]], Optimizer],
-    batches: Sequence[Sequence[Microbatch]] | None = None,
+    batches: Sequence[Sequence[tuple[Microbatch, float]]] | None = None,
     autocast: torch.dtype | None = None,
     state_dict: Mapping[str, torch.Tensor] | None = None,
     torch_device: torch.device = _CPU,
@@ -61,7 +61,7 @@ def reference_run(
         num_microbatches: per step; the loss of a step is their mean.
         steps: optimizer steps.
         make_optimizer: parameters -> optimizer.
-        batches: per step and micro-batch; None draws them as the pipeline does.
+        batches: per step, its micro-batches with the share of each in the loss; None draws them as the pipeline does.
         autocast: element type of mixed precision.
         state_dict: values to begin with, by the names that parameters and buffers have in the graph.
         torch_device: that computes. Dropout draws other numbers on another kind of device.
@@ -89,17 +89,22 @@ def reference_run(
         region = torch.autocast(torch_device.type, dtype=autocast, enabled=autocast is not None, cache_enabled=False)
         losses: list[float] = []
         gradients: dict[str, torch.Tensor] = {}
+        samples = number_of_samples(captured.call.inputs)
+
+        def drawn(step: int) -> list[tuple[Microbatch, float]]:
+            parts = [draw(captured.example_inputs, seed, step, m, samples) for m in range(num_microbatches)]
+            return [(part, 1 / num_microbatches) for part in parts]
+
         for step in range(steps):
             context.step, total = step, 0.0
-            for m in range(num_microbatches):
+            for m, (given, share) in enumerate(drawn(step) if batches is None else batches[step]):
                 context.microbatch = m
-                given = draw(captured.example_inputs, seed, step, m) if batches is None else batches[step][m]
                 with draws:
                     with region:
                         loss = own.loss({n: t.to(torch_device) for n, t in given.items()})
-                    (loss / num_microbatches).backward()
-                total += loss.item()
-            losses.append(total / num_microbatches)
+                    (loss * share).backward()
+                total += loss.item() * share
+            losses.append(total)
             if step == 0:
                 gradients = {n: p.grad.to("cpu", copy=True) for n, p in parameters.items() if p.grad is not None}
             optimizer.step()
