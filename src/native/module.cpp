@@ -7,4 +7,5 @@ PYBIND11_MODULE(_native, module) {
   drlpp::bind_schedules(module);
   drlpp::bind_sim(module);
   drlpp::bind_planners(module);
+  drlpp::bind_agent(module);
 }

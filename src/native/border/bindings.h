@@ -9,5 +9,6 @@ void bind_cost(pybind11::module_& module);
 void bind_schedules(pybind11::module_& module);
 void bind_sim(pybind11::module_& module);
 void bind_planners(pybind11::module_& module);
+void bind_agent(pybind11::module_& module);
 
 }  // namespace drlpp

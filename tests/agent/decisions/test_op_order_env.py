@@ -59,7 +59,7 @@ def test_the_state_carries_the_bytes_that_are_live(view):
     walk = WalkState(t, view.profile.work, np.array([[1.0]]), np.array([1]))
     live = t.live_bytes(np.arange(t.num_ops))
     for i in range(t.num_ops):
-        assert walk._live[0] == pytest.approx(live[i])
+        assert walk.live_bytes[0] == pytest.approx(live[i])
         walk.step(np.array([i]))
 
 

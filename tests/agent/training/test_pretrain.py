@@ -66,7 +66,7 @@ def test_nothing_to_resume_from(tmp_path):
         ({"episodes": 1}, "episodes is 1"),
         ({"problems": 0}, "at least 1"),
         ({"imitation_iterations": -1}, "imitation_iterations is -1"),
-        ({"policy": PolicyConfig(scheduler=False)}, "imitation teaches the scheduler"),
+        ({"policy": PolicyConfig(scheduler=False)}, "this policy has no scheduler to imitate"),
         ({"max_groups": 3}, "max_groups is 3"),
     ],
 )

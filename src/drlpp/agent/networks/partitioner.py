@@ -287,7 +287,6 @@ class RecurrentPartitioner(nn.Module):
         choose: Chooser,
     ) -> tuple[Decisions, Ints]:
         t, batch = view.tables, len(slots)
-        m = t.microbatches
         anchors = best.cuts
         cuts = np.zeros_like(anchors)
         cuts[np.arange(batch), arrays.num_slots] = t.num_ops
@@ -299,7 +298,7 @@ class RecurrentPartitioner(nn.Module):
                     parts[b, s, k] = count / slot.replicas
         record: list[tuple[Tensor, ...]] = []
         for c in range(1, width):
-            features_, mask_ = cut_choices(c, arrays, sums, m, best, cuts)
+            features_, mask_ = cut_choices(c, arrays, sums, best, cuts)
             features, mask = torch.from_numpy(features_).float(), torch.from_numpy(mask_)
             pair = torch.stack([parts[:, c - 1], parts[:, c]], dim=1)
             low, high = cuts[:, c - 1] + 1, t.num_ops - (arrays.num_slots - c)
@@ -334,7 +333,7 @@ class RecurrentPartitioner(nn.Module):
     def _recompute(
         self, t: Tables, arrays: SlotArrays, sums: Prefixes, split: Bools, cuts: Ints, choose: Chooser
     ) -> tuple[Decisions, Ints]:
-        features = torch.from_numpy(stage_memory(arrays, sums, t.microbatches, split, cuts)).float()
+        features = torch.from_numpy(stage_memory(arrays, sums, split, cuts)).float()
         without, with_it, one = features[..., 0], features[..., 1], features[..., 4]
         keep_ok = (one <= _SURELY_NOT) | (with_it >= without)
         again_ok = (without > _SURELY_FITS) & (with_it < without)
@@ -374,6 +373,6 @@ def _pair(features: Tensor) -> Tensor:
 
 def _expected_ends(arrays: SlotArrays, t: Tables) -> Floats:
     """``[B, K]`` part of the work at which each slot is full if the work is split by speed."""
-    speed = t.speed[arrays.slow_class] / np.maximum(arrays.numbers[:, :, 0], 1e-12)
+    speed = t.speed[arrays.slow_class] / np.maximum(arrays.rounds, 1e-12)
     speed[np.arange(speed.shape[1]) >= arrays.num_slots[:, None]] = 0.0
     return np.asarray(np.cumsum(speed, axis=1) / speed.sum(axis=1, keepdims=True))

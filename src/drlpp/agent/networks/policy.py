@@ -195,8 +195,8 @@ class Policy(nn.Module):
     def _promising(self, view: ProblemView, slots: list[tuple[Slot, ...]], number: int, greedy_first: bool) -> Tensor:
         """Rows of so many slots; a greedy one stays in front.
 
-        A part are those that the estimate likes best. It errs alike on slots that are alike, so the others are the best
-        of each kind in turn, where a kind is the numbers of replicas of the slots in ascending order.
+        A part of them are those with the best estimates. The estimate has a correlated error for groups with equal
+        replica counts. So the rest is filled round-robin over the multisets of replica counts, best estimate first.
         """
         value = estimate(view, slots)
         if greedy_first:

@@ -2,8 +2,8 @@
 
 In this order, each while the budget lasts, best plan so far at any time:
 
-1. zero-shot: one batch of samples from the policy; before it, where the uniform split exceeds the memory, the baseline
-   that knows recomputation, so that there is a plan at all;
+1. zero-shot: one batch of samples from the policy. If the uniform split does not fit in memory, the baseline that
+   knows recomputation runs first, so that a feasible plan exists;
 2. baselines: the plans of cheap planners, so that the result is never worse than theirs;
 3. annealing, as the planner of this name goes about it: from one pool, which finds some plans that no other way finds;
 4. fine-tuning: PPO on the problem;

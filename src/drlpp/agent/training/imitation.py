@@ -86,7 +86,7 @@ def anchor_assignments(view: ProblemView, slots: Sequence[tuple[Slot, ...]]) -> 
     order = view.orders[order_values(view, arrays).argmin(axis=1)]
     sums = prefixes(order, arrays, t)
     found = solve_cuts(arrays, sums, t)
-    memory = stage_memory(arrays, sums, t.microbatches, found.split, found.cuts)
+    memory = stage_memory(arrays, sums, found.split, found.cuts)
     return to_assignments(t, slots, Partitions(order, found.cuts, (memory[..., 3] > 0.0).astype(np.int64)))
 
 

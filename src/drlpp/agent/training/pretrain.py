@@ -99,7 +99,7 @@ class PretrainConfig:
         if self.imitation_iterations < 0:
             raise InputError(f"imitation_iterations is {self.imitation_iterations}: it must not be negative")
         if self.imitation_iterations and not self.policy.scheduler:
-            raise InputError("imitation teaches the scheduler, which this policy has not: give it 0 iterations")
+            raise InputError("this policy has no scheduler to imitate: set imitation_iterations to 0")
         if min(self.iterations, self.problems, self.validate_every, self.validation_problems) < 1:
             raise InputError("iterations, problems, validate_every and validation_problems must be at least 1")
         if self.episodes < 2 * self.repeats:
