@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import inspect
 import io
 import logging
@@ -32,6 +33,7 @@ from drlpp.capture.loss import LossFunction, ModelWithLoss, takes_target
 from drlpp.capture.module_call import ModuleCall, entries_of
 from drlpp.capture.python_state import StateKept
 from drlpp.capture.tracing import USER_CALL, Assigned, Calls, keeping_gradients
+from drlpp.capture.unlifted import set_attribute, unlifted
 from drlpp.capture.user_call import UserCall
 from drlpp.errors import CaptureError
 
@@ -104,7 +106,7 @@ def export_module(
             if calls.assigned:
                 state.restore()
                 calls, program = _export(wrapped, given, named, calls.assigned)
-        raw = program.module(check_guards=False)
+        raw = unlifted(program)
     except CaptureError:
         raise
     except Exception as error:
@@ -180,8 +182,10 @@ def _cloned(tree: Any) -> Any:
 
 @contextmanager
 def _exporting() -> Iterator[None]:
-    """Keeps the notices of export, which mean nothing to the user, from the screen, and random distributions from
-    checking the values of their arguments."""
+    """Keeps the notices of export, which mean nothing to the user, from the screen, random distributions from checking
+    the values of their arguments, and the garbage collector from walking over the growing graph again and again."""
+    collects = gc.isenabled()
+    gc.disable()
     validate = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     logger = logging.getLogger("torch.export")
@@ -192,6 +196,8 @@ def _exporting() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        if collects:
+            gc.enable()
         logger.setLevel(level)
         Distribution.set_default_validate_args(validate)
 
@@ -350,7 +356,7 @@ class _Tidied:
         target = str(node.target)
         name = self._canonical.get(target, target.removeprefix(f"{_MODEL}."))
         if name not in self._attributes:
-            _set(self._root, name, value)
+            set_attribute(self._root, name, value)
             new = self._graph.get_attr(name)
             new.meta = dict(node.meta)
             self._attributes[name] = new
@@ -369,16 +375,3 @@ def _get(root: torch.nn.Module, path: str) -> Any:
     for part in path.split("."):
         value = getattr(value, part)
     return value
-
-
-def _set(root: torch.nn.Module, path: str, value: Any) -> None:
-    """Sets a parameter, buffer, submodule or constant at a dotted path; makes the modules on the way."""
-    *parents, last = path.split(".")
-    for part in parents:
-        if not hasattr(root, part):
-            root.add_module(part, torch.nn.Module())
-        root = getattr(root, part)
-    if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
-        root.register_buffer(last, value)
-    else:
-        setattr(root, last, value)
