@@ -138,6 +138,11 @@ Episode::Episode(const SlotArrays& slots, const Prefixes& sums, Int episode)
   }
 }
 
+double StageCost::gain() const {
+  if (speedup == 0.0 || speedup == infinity) return speedup > 0.0 ? SURE_GAIN : -SURE_GAIN;
+  return std::log(speedup);
+}
+
 StageCost Episode::cost(Int s, Int i, Int j, double after_s, bool split) const {
   const OfSlot& of = of_slot_[s];
   StageCost out;
@@ -168,14 +173,14 @@ StageCost Episode::cost(Int s, Int i, Int j, double after_s, bool split) const {
                           : cycle_s(replica, again_s, again_s + rest_s, room - held, kept);
   }
   if (cycles.keep_s < infinity) {
-    out.gain = cycles.redo_s < infinity
-                   ? std::log(std::max(cycles.keep_s + compute_s, TINY) / std::max(cycles.redo_s + again_s, TINY))
-                   : -SURE_GAIN;
+    out.speedup = cycles.redo_s < infinity
+                      ? std::max(cycles.keep_s + compute_s, TINY) / std::max(cycles.redo_s + again_s, TINY)
+                      : 0.0;
   } else {
-    out.gain = cycles.redo_s < infinity || out.memory_recomputed < out.memory ? SURE_GAIN : -SURE_GAIN;
+    out.speedup = cycles.redo_s < infinity || out.memory_recomputed < out.memory ? infinity : 0.0;
   }
   double cycle = cycles.keep_s, penalty_s = 0.0;
-  if (out.gain > 0.0) {
+  if (out.speedup > 1.0) {
     compute_s = again_s;
     cycle = cycles.redo_s;
   }
@@ -410,7 +415,7 @@ OwnedCube<double> stage_memory(const SlotArrays& slots, const Prefixes& sums, Vi
       f.memory = std::min(cost.memory, 4.0);
       f.memory_recomputed = std::min(cost.memory_recomputed, 4.0);
       f.repeated = episode.forward_s(s, i, j) / std::max(episode.compute_s(s, i, j), TINY);
-      f.gain = clipped(cost.gain, -2.0, 2.0);
+      f.gain = clipped(cost.gain(), -2.0, 2.0);
       f.memory_of_one = std::min(cost.memory_of_one, 4.0);
       std::memcpy(out.row(b, s), &f, sizeof f);
     }

@@ -76,7 +76,10 @@ struct StageCost {
   double memory = 0.0;             // part of the memory, with as many micro-batches in flight as keep the stage busy
   double memory_recomputed = 0.0;  // the same if the forward pass runs again
   double memory_of_one = 0.0;      // part of the memory with a single micro-batch in flight
-  double gain = 0.0;               // of recomputation, the logarithm of the ratio of times
+  double speedup = 1.0;            // by recomputation, as far as memory allows; inf or 0: only one of the two ways fits
+
+  // Logarithm of the speed-up; 9 or -9 where only one way fits.
+  double gain() const;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -88,7 +91,8 @@ struct StageCost {
     field("memory", memory);
     field("memory_recomputed", memory_recomputed);
     field("memory_of_one", memory_of_one);
-    field("gain", gain);
+    double logarithm = gain();
+    field("gain", logarithm);
   }
 };
 

@@ -32,7 +32,7 @@ import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,8 +92,9 @@ class SlotArrays:
 
     def select(self, rows: Ints) -> SlotArrays:
         """The arrays of some of the episodes."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return SlotArrays(**{k: v[rows] if isinstance(v, np.ndarray) else v for k, v in fields.items()})
+        values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        chosen: dict[str, Any] = {name: v[rows] for name, v in values if isinstance(v, np.ndarray)}
+        return dataclasses.replace(self, **chosen)
 
 
 class _Alone(NamedTuple):
@@ -110,7 +111,7 @@ def slot_arrays(batch: Sequence[tuple[Slot, ...]], t: Tables, problem: PlanningP
     """Derives the arrays of the slots of B episodes."""
     width = max(len(slots) for slots in batch)
     steady = problem.objective.of_one_microbatch
-    columns = {f.name: np.zeros((len(batch), width)) for f in dataclasses.fields(SlotArrays)[2:-2]}
+    columns: dict[str, Any] = {f.name: np.zeros((len(batch), width)) for f in dataclasses.fields(SlotArrays)[2:-2]}
     slow_class = np.zeros((len(batch), width), dtype=np.int64)
     alone: dict[Slot, _Alone] = {}
     paths: dict[tuple[Slot, Slot], _Path] = {}
