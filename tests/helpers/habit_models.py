@@ -144,6 +144,28 @@ class NumpyFunction(Net):
         return InNumpy.apply(self.inner(h))  # type: ignore[no-any-return]
 
 
+class Mixed(torch.autograd.Function):
+    """Takes and returns things that are no tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, options: Any, *rest: torch.Tensor) -> Any:
+        ctx.num = len(rest)
+        return x * options["by"], None, "text", x + sum(rest)
+
+    @staticmethod
+    def backward(ctx: Any, first: torch.Tensor, *others: Any) -> Any:
+        return first * 7 + others[-1], None, *(others[-1] for _ in range(ctx.num))
+
+
+@supported
+class MixedFunction(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        y, none, text, z = Mixed.apply(self.inner(h), {"by": 2.0}, h, h)
+        assert none is None
+        assert text == "text"
+        return y + z  # type: ignore[no-any-return]
+
+
 @supported
 class FunctionBesideNoGrad(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:
@@ -305,6 +327,31 @@ class OptimizerInBackward(Net):
         self.inner.weight.register_post_accumulate_grad_hook(lambda p: None)
 
 
+@supported
+class LoggingBackwardHook(Net):
+    """Needs the values of gradients."""
+
+    def prepare(self) -> None:
+        self.log: list[float] = []
+        self.inner.register_full_backward_hook(lambda module, into, out: self.log.append(float(out[0].norm())))
+
+
+@refused("inner.bias")
+class HookOnANode(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        y = self.inner(h)
+        if y.grad_fn is not None:
+            y.grad_fn.register_hook(lambda into, out: tuple(g if g is None else g * 0.1 for g in into))
+        return y  # type: ignore[no-any-return]
+
+
+@refused("takes derivatives")
+class DerivativeInside(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        (slope,) = torch.autograd.grad(self.inner(h).sum(), h, create_graph=True)
+        return slope + h
+
+
 @refused("set on a parameter")
 class HookSetInForward(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:
@@ -435,6 +482,21 @@ class WarmedUp(HarmlessCounter):
         return h if self.calls < 500 else h.detach()
 
 
+@supported
+class MomentumEncoder(Net):
+    """A frozen copy that follows the trained layer, by assignment to `.data` and in place."""
+
+    def prepare(self) -> None:
+        self.key = nn.Linear(8, 8).requires_grad_(False)
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.key.weight.data = 0.9 * self.key.weight.data + 0.1 * self.inner.weight.data
+            self.key.bias.mul_(0.9).add_(self.inner.bias, alpha=0.1)
+            target = self.key(h)
+        return self.inner(h) * target  # type: ignore[no-any-return]
+
+
 @refused("Python's random")
 class PythonRandom(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:
@@ -456,7 +518,7 @@ class OwnGenerator(Net):
         return self.inner(h) + (1.0 if self.generator.random() > 2 else 0.0)  # type: ignore[no-any-return]
 
 
-@refused("changes parameter 'inner.weight' in place")
+@refused("changes parameter 'inner.weight', which is trained, in place")
 class ClampedWeight(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -464,7 +526,7 @@ class ClampedWeight(Net):
         return self.inner(h)  # type: ignore[no-any-return]
 
 
-@refused("share memory")
+@refused("the same memory")
 class TiedByStorage(Net):
     def prepare(self) -> None:
         self.inner.weight.data = self.first.weight.data

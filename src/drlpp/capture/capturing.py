@@ -18,6 +18,7 @@ from drlpp.capture.graph_builder import build_graph
 from drlpp.capture.loss import LossFunction
 from drlpp.capture.model_state import check_memory
 from drlpp.capture.own_model import OwnModel
+from drlpp.capture.python_state import StateKept
 from drlpp.capture.sources.fake_parameters import is_hollow
 from drlpp.capture.sources.load import load_model
 from drlpp.capture.sources.model_source import Example, ModelSource, as_call
@@ -122,7 +123,9 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
         )
     check_memory(example.module, example.loss_fn)
     exported = export_module(example.module, example.args, example.kwargs, example.loss_fn)
+    state = StateKept(example.module)
     graph, op_of_node = build_graph(exported, name=name, source=source, kernels=kernels)
+    state.restore()  # to count the work of the user's code, it is run
     module = exported.module
     return CapturedModel(
         graph=graph,

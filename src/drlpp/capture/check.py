@@ -13,7 +13,6 @@ Left out: state that shows in no number of the module and not in the first two p
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -83,7 +82,6 @@ def check_module(captured: CapturedModel, own: OwnModel, seconds: float) -> str:
     """
     for name, parameter in own.parameters().items():
         refuse_late_hooks(name, parameter)
-    _refuse_shared_memory(own.parameters())
     begin = time.perf_counter()
     with left_alone(own), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -98,7 +96,7 @@ def check_module(captured: CapturedModel, own: OwnModel, seconds: float) -> str:
 
 @dataclasses.dataclass
 class _Pass:
-    """What a pass left: the loss, gradients by parameter name, the values of all buffers."""
+    """What a pass left: the loss, gradients by parameter name, the values of buffers and frozen parameters."""
 
     loss: torch.Tensor
     gradients: dict[str, torch.Tensor]
@@ -180,14 +178,13 @@ class _Comparison:
                     f"forward switches requires_grad of parameter {name!r} and leaves it so: switch it before the "
                     "capture, and capture again when it changes"
                 )
-            if name in self._values and not torch.equal(p, self._values[name][1]):
+            if p.requires_grad and name in self._values and not torch.equal(p, self._values[name][1]):
                 raise CaptureError(
-                    f"forward changes parameter {name!r} in place: several micro-batches use it at a time; change it "
-                    "after the optimizer's step"
+                    f"forward changes parameter {name!r}, which is trained, in place: several micro-batches use it at "
+                    "a time; change it after the optimizer's step"
                 )
         gradients = {n: _dense(p.grad) for n, p in self._own.parameters().items() if p.grad is not None}
-        buffers = {n: t.detach().clone() for n, t in self._own.tensors().items() if not isinstance(t, nn.Parameter)}
-        return _Pass(loss.detach(), gradients, buffers)
+        return _Pass(loss.detach(), gradients, _not_trained(self._own.tensors()))
 
     @property
     def _kind(self) -> str:
@@ -227,7 +224,7 @@ class _Comparison:
                 "tensors as arguments"
             ) from error
         gradients = {n: _dense(p.grad) for n, p in self._module.named_parameters() if p.grad is not None}
-        return _Pass(loss, gradients, {n: b.clone() for n, b in self._module.named_buffers()})
+        return _Pass(loss, gradients, _not_trained(dict(self._module.state_dict(keep_vars=True))))
 
     def _compare(self, theirs: _Pass, ours: _Pass | None, number: int, why: str = "") -> None:
         if ours is None:
@@ -259,8 +256,8 @@ class _Comparison:
             there = ours.buffers.get(name, unread)
             if there is None or _error(there, wanted, _usual_size([wanted])) > self._tolerance:
                 self._refuse(
-                    f"{why}buffer {name!r} {where}is not what it is in the graph (a checkpointed part changes its "
-                    "buffers twice, when it runs and when it runs again)",
+                    f"{why}the value of {name!r} {where}is not what it is in the graph (a checkpointed part changes "
+                    "its buffers twice, when it runs and when it runs again)",
                     wanted,
                 )
 
@@ -307,15 +304,8 @@ class _Comparison:
         return ""
 
 
-def _refuse_shared_memory(parameters: Mapping[str, nn.Parameter]) -> None:
-    """Raises CaptureError for two parameters in one piece of memory: copies on the devices would be two."""
-    spans = sorted((p.data_ptr(), p.data_ptr() + p.nbytes, name) for name, p in parameters.items() if p.nbytes)
-    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
-        if begin < end:
-            raise CaptureError(
-                f"parameters {first!r} and {second!r} share memory, but are two parameters: tie them by assigning the "
-                "same nn.Parameter to both"
-            )
+def _not_trained(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {n: t.detach().clone() for n, t in tensors.items() if not t.requires_grad}
 
 
 def _path(node: fx.Node) -> str | None:

@@ -34,6 +34,8 @@ def capture_error(error: BaseException, model: torch.nn.Module) -> CaptureError:
     text = " ".join(str(cause).split())
     text = text if len(text) <= 200 else text[:197] + "..."
     advice = next((a for names, a in _ADVICE if kind in names), _OTHER_ADVICE)
+    if any(frame.f_locals.get("batch_sizes") is not None for frame, _ in traceback.walk_tb(cause.__traceback__)):
+        advice = "sizes of pack_padded_sequence depend on values: give the layer the padded tensor, and mask its result"
     at = f"module {module!r}" if module else f"module {type(model).__name__}"
     return CaptureError(f"{at} cannot be captured at {place}: {kind}: {text}: {advice}")
 

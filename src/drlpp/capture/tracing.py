@@ -68,6 +68,7 @@ class Calls:
         self.assigned: Assigned = frozenset()
         self.checkpoints = 0
         self._calls: dict[int, UserCall] = {}
+        self._numbers: list[int] = []
         self._inside = False
 
     def __bool__(self) -> bool:
@@ -87,6 +88,7 @@ class Calls:
         number = next(_NUMBERS)
         versions = [t._version for t in tensors]
         _BODIES[number] = body
+        self._numbers.append(number)
         self._inside = True
         try:
             results: list[torch.Tensor] = USER_CALL(list(tensors), number)
@@ -109,7 +111,7 @@ class Calls:
 
     def forget(self) -> None:
         """Lets go of what only the trace needed."""
-        for number in self._calls:
+        for number in self._numbers:
             _BODIES.pop(number, None)
 
 
@@ -130,6 +132,7 @@ def keeping_gradients(model: nn.Module, assigned: Assigned = frozenset()) -> Ite
         stack.enter_context(_tensor_hooks(calls))
         stack.enter_context(_inference_mode_without_gradients())
         stack.enter_context(_data_is_detached(calls))
+        stack.enter_context(_no_derivatives(calls))
         stack.enter_context(_frozen_for_a_while(calls))
         for name, module in model.named_modules():
             if module._backward_hooks or module._backward_pre_hooks:
@@ -150,6 +153,30 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
         else:
             setattr(owner, name, before)
+
+
+class _Form:
+    """How the results of a user's call are nested: its tensors, and what is no tensor."""
+
+    def __init__(self) -> None:
+        self._leaves: list[Any] = []
+        self._spec: pytree.TreeSpec | None = None
+
+    def tensors_of(self, result: Any) -> list[torch.Tensor]:
+        """The tensors of a result, whose form is noted."""
+        self._leaves, self._spec = pytree.tree_flatten(result)
+        tensors = [leaf for leaf in self._leaves if isinstance(leaf, torch.Tensor)]
+        self._leaves = [_TENSOR if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
+        return tensors
+
+    def filled(self, tensors: list[torch.Tensor]) -> Any:
+        """A result of this form with other tensors."""
+        left = iter(tensors)
+        leaves = [next(left) if leaf is _TENSOR else leaf for leaf in self._leaves]
+        return leaves if self._spec is None else pytree.tree_unflatten(leaves, self._spec)
+
+
+_TENSOR = object()
 
 
 # ---- custom Functions and checkpoints
@@ -212,18 +239,16 @@ def _function_call(calls: Calls, cls: Any, original: Callable[..., Any], args: t
     leaves, spec = pytree.tree_flatten(args)
     where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
     others = [repr(leaf) for i, leaf in enumerate(leaves) if i not in where]
-    form: list[tuple[Any, list[Any]]] = []
+    form = _Form()
 
     def body(tensors: Tensors) -> list[torch.Tensor]:
         filled = list(leaves)
         for i, t in zip(where, tensors, strict=True):
             filled[i] = t
-        out, out_spec = pytree.tree_flatten(original(*pytree.tree_unflatten(filled, spec)))
-        form[:] = [(out_spec, [None if isinstance(o, torch.Tensor) else o for o in out])]
-        return [o for o in out if isinstance(o, torch.Tensor)]
+        return form.tensors_of(original(*pytree.tree_unflatten(filled, spec)))
 
     described = f"autograd Function {cls.__name__} ({place_of(cls)})"
-    results = iter(
+    return form.filled(
         calls.record(
             [leaves[i] for i in where],
             body,
@@ -232,8 +257,6 @@ def _function_call(calls: Calls, cls: Any, original: Callable[..., Any], args: t
             identity=f"{cls.__module__}.{cls.__qualname__}:{source_digest(cls)}({', '.join(others)})",
         )
     )
-    out_spec, constants = form[0]
-    return pytree.tree_unflatten([next(results) if c is None else c for c in constants], out_spec)
 
 
 @contextmanager
@@ -337,7 +360,7 @@ def _whole_module(calls: Calls, name: str, module: nn.Module) -> Iterator[None]:
         leaves, spec = pytree.tree_flatten((args, kwargs))
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         owned = dict(itertools.chain(module.named_parameters(), module.named_buffers()))
-        form: list[tuple[Any, list[Any]]] = []
+        form = _Form()
 
         def body(tensors: Tensors) -> list[torch.Tensor]:
             filled = list(leaves)
@@ -351,11 +374,9 @@ def _whole_module(calls: Calls, name: str, module: nn.Module) -> Iterator[None]:
                 _replaced(module, "forward", forward),
             ):
                 result = torch.func.functional_call(module, own, given, named)
-            out, out_spec = pytree.tree_flatten(result)
-            form[:] = [(out_spec, [None if isinstance(o, torch.Tensor) else o for o in out])]
-            return [o for o in out if isinstance(o, torch.Tensor)]
+            return form.tensors_of(result)
 
-        results = iter(
+        return form.filled(
             calls.record(
                 [*(leaves[i] for i in places), *owned.values()],
                 body,
@@ -364,8 +385,6 @@ def _whole_module(calls: Calls, name: str, module: nn.Module) -> Iterator[None]:
                 identity=f"module:{type(module).__qualname__}:{source_digest(type(module))}({module!r})",
             )
         )
-        out_spec, constants = form[0]
-        return pytree.tree_unflatten([next(results) if c is None else c for c in constants], out_spec)
 
     empty: Any = type(hooks[0])()
     with (
@@ -430,9 +449,13 @@ def _data_is_detached(calls: Calls) -> Iterator[None]:
         return tensor.detach() if calls.traces([tensor]) else base.__get__(tensor)  # type: ignore[attr-defined]
 
     def write(tensor: torch.Tensor, value: torch.Tensor) -> None:
-        if calls.traces([tensor]):
+        if not calls.traces([tensor]):
+            base.__set__(tensor, value)  # type: ignore[attr-defined]
+        elif tensor.is_leaf and tensor.shape == value.shape and tensor.dtype is value.dtype:
+            with torch.no_grad():
+                tensor.detach().copy_(value)
+        else:
             raise CaptureError("forward assigns to .data of a tensor: use copy_() under torch.no_grad()")
-        base.__set__(tensor, value)  # type: ignore[attr-defined]
 
     with _replaced(torch.Tensor, "data", property(read, write)):
         yield
@@ -470,4 +493,24 @@ def _frozen_for_a_while(calls: Calls) -> Iterator[None]:
         _replaced(torch.Tensor, "requires_grad", property(read, switch)),
         _replaced(torch.Tensor, "requires_grad_", requires_grad_),
     ):
+        yield
+
+
+@contextmanager
+def _no_derivatives(calls: Calls) -> Iterator[None]:
+    """Derivatives inside of forward are refused: a graph of forward operators has no backward pass to differentiate."""
+    engine = getattr(torch.autograd, "_engine_run_backward", None)
+    if engine is None:
+        yield
+        return
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if calls.traces([t for t in pytree.tree_leaves(args) if isinstance(t, torch.Tensor)]):
+            raise CaptureError(
+                "forward takes derivatives (torch.autograd.grad or backward): write them with tensor operators, or "
+                "compute them in an autograd Function"
+            )
+        return engine(*args, **kwargs)
+
+    with _replaced(torch.autograd, "_engine_run_backward", run):
         yield

@@ -30,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 
 from drlpp.capture.calls import Call, TensorSpec, distinct_bytes
 from drlpp.capture.flop import ProductFlop, kernel_flop
+from drlpp.capture.user_call import UserCall
 from drlpp.graph import Work
 from drlpp.graph.op_graph import NO_WORK
 
@@ -76,9 +77,15 @@ def count_work(call: Call, kernels: Kernels = "gpu") -> CallWork:
     """Runs the call on fake tensors and counts. Raises what the operator raises if it has no shape rule."""
     if kernels == "gpu":
         call = _as_on_a_gpu(call)
-    with FakeTensorMode(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _count(call)
+        try:
+            with FakeTensorMode():
+                return _count(call)
+        except Exception:  # code of the user may need values
+            if not isinstance(call.target, UserCall):
+                raise
+            return _count(call)
 
 
 def _as_on_a_gpu(call: Call) -> Call:
@@ -128,7 +135,7 @@ def _count(call: Call) -> CallWork:
 
 
 def _fake(spec: TensorSpec) -> torch.Tensor:
-    tensor = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype)
+    tensor = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype).zero_()
     if spec.requires_grad:
         tensor.requires_grad_(True)
         if spec.is_param:
