@@ -4,6 +4,7 @@
 #   make test         install, run the whole suite
 #   make test-fast    the suite without its slow tests (under two minutes)
 #   make check        formatter, linter, type checker
+#   make benchmarks   measure everything again (hours), and write docs/benchmarks.md; ONLY=NAME,... for some
 #   make docs         the documentation site, in out/site
 PYTHON ?= python3
 VENV   ?= .venv
@@ -15,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 BUILT  := build/native.stamp
 NATIVE := setup.py $(shell find src/native -name '*.cpp' -o -name '*.h')
 
-.PHONY: install native quickstart test test-fast check docs format clean
+.PHONY: install native quickstart test test-fast check benchmarks docs format clean
 
 install: $(VENV)/.installed $(BUILT)
 
@@ -54,6 +55,9 @@ check: install
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/mypy
+
+benchmarks: install
+	$(BIN)/python benchmarks/all.py --only="$(ONLY)"
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(OUT)/site

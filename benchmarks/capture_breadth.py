@@ -23,7 +23,6 @@ import math
 import multiprocessing
 import os
 import platform
-import re
 import statistics
 import subprocess
 import time
@@ -43,9 +42,8 @@ from drlpp.capture.interpret import run_stages
 from drlpp.capture.loss import ModelWithLoss
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph
+from tables import write_section
 
-DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- capture-breadth:begin -->", "<!-- capture-breadth:end -->"
 TIME_LIMIT_S = 180
 VERIFIED_BYTES, VERIFIED_FLOP = 250e6, 2e10
 """Models with more bytes of parameters, or more FLOP of a forward pass, are too large to be compared as they are."""
@@ -300,18 +298,6 @@ def _commit() -> str:
     return out.stdout.strip() or "unknown"
 
 
-def write_docs(text: str) -> None:
-    """Replaces what stands between the markers in docs/benchmarks.md, or adds it."""
-    old = DOCS.read_text() if DOCS.exists() else "# Benchmarks\n"
-    block = f"{BEGIN}\n{text}\n{END}"
-    if BEGIN in old:
-        new = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, old, flags=re.DOTALL)
-    else:
-        new = f"{old.rstrip()}\n\n## Breadth of the capture\n\n{block}\n"
-    DOCS.parent.mkdir(exist_ok=True)
-    DOCS.write_text(new)
-
-
 def load_rows(path: Path | None) -> dict[str, Row]:
     """Specification -> row, from a file that an earlier run wrote."""
     if path is None or not path.exists():
@@ -352,7 +338,7 @@ def main() -> None:
     text = markdown(rows)
     print(text)
     if options.write:
-        write_docs(text)
+        write_section("capture-breadth", text)
 
 
 if __name__ == "__main__":

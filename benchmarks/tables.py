@@ -1,18 +1,47 @@
-"""What the benchmark scripts share: where their tables go."""
+"""What the benchmark scripts share: results as JSON under docs/data, and the page that is made of them (`page.py`)."""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 from drlpp.bench.document import markdown_table as markdown
-from drlpp.bench.document import write_section as write_into
 from drlpp.bench.settings import machine
+from drlpp.files import write_atomically
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[1] / "docs"
+DATA = DOCS / "data"
+DOCUMENT = DOCS / "benchmarks.md"
+_COMMIT = re.compile(r"\bcommit ([0-9a-f]{7,40})\b")
+_CELL = re.compile(r"(?<!\\)\|")
 
-__all__ = ["DOCUMENT", "machine", "markdown", "write_section"]
+__all__ = ["DATA", "DOCS", "DOCUMENT", "machine", "markdown", "write_section"]
 
 
-def write_section(marker: str, text: str) -> None:
-    """Replaces what stands between two markers of the document, or adds it at the end."""
-    write_into(DOCUMENT, marker, text)
+def write_section(name: str, text: str) -> None:
+    """Writes the results of one script, and the page anew.
+
+    Args:
+        name: of the results: a section of the page (`page.SECTIONS`).
+        text: Markdown: words and tables. It says the commit, as `machine` does.
+    """
+    from page import render
+
+    DATA.mkdir(exist_ok=True)
+    write_atomically(DATA / f"{name}.json", json.dumps(parsed(text), indent=1, ensure_ascii=False) + "\n")
+    write_atomically(DOCUMENT, render())
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """Words and tables of a Markdown text, in order, and the commits that it names."""
+    blocks: list[dict[str, Any]] = []
+    for part in re.split(r"\n{2,}|\n(?=\| )(?<!\|\n)|(?<=\|)\n(?!\|)", text.strip()):
+        lines = part.strip().splitlines()
+        if lines and all(line.startswith("|") for line in lines):
+            header, _, *rows = [[cell.strip() for cell in _CELL.split(line.strip("|"))] for line in lines]
+            blocks.append({"columns": header, "rows": rows})
+        elif lines:
+            blocks.append({"text": "\n".join(lines)})
+    return {"commits": sorted(set(_COMMIT.findall(text))), "blocks": blocks}

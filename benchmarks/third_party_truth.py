@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from drlpp.files import write_atomically
-from tables import markdown
+from tables import machine, markdown, write_section
 from truth import collective_sets, image_models, layers, ops, steps, unequal
 from truth.report import HEADER, as_json, scores, table_rows
 from truth.rows import Findings
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--json", type=Path, dest="json_file")
     parser.add_argument("--only", default=",".join(SETS), help=f"some of {', '.join(SETS)}")
+    parser.add_argument("--write", action="store_true", help="make a section of docs/benchmarks.md of it")
     given = parser.parse_args()
     if not given.data.is_dir():
         sys.exit(f"{given.data} is not a folder: give the folder that holds the sets of measurements")
@@ -43,9 +44,12 @@ def main() -> None:
         if name not in SETS:
             sys.exit(f"--only {name}: use some of {', '.join(SETS)}")
         SETS[name](given.data, findings)
-    print(markdown(HEADER, table_rows(scores(findings.pairs))))
-    print("\nRows that are not predicted:\n")
-    print(markdown(["set", "reason", "rows"], [[s, r, str(n)] for (s, r), n in sorted(findings.left_out.items())]))
+    left_out = [[s, r, str(n)] for (s, r), n in sorted(findings.left_out.items())]
+    text = markdown(HEADER, table_rows(scores(findings.pairs)))
+    text += "\nRows that are not predicted:\n\n" + markdown(["set", "reason", "rows"], left_out)
+    print(text)
+    if given.write:
+        write_section("third-party-truth", f"Predicted from the shipped database, {machine()}.\n\n{text}")
     if given.json_file:
         write_atomically(given.json_file, json.dumps(as_json(findings)) + "\n")
 

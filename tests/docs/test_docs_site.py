@@ -50,6 +50,8 @@ def defined(name):
     at, parts = ROOT / "src", name.split(".")
     while parts and (at / parts[0]).is_dir():
         at = at / parts.pop(0)
+    if parts == ["_native"]:  # compiled
+        return True
     if parts and (at / f"{parts[0]}.py").is_file():
         text = (at / f"{parts.pop(0)}.py").read_text()
     else:
