@@ -29,7 +29,7 @@ class Section(NamedTuple):
         title: the question.
         command: what measures it: a script of this folder with options, or a verb of drlpp.
         minutes: on two cores.
-        needs: what has to be there beside the package: ``data`` (the folder DRLPP_DATA), ``models``, ``gpu``; or nothing.
+        needs: beside the package: ``data`` (the folder DRLPP_DATA), ``models``, ``gpu``, or nothing.
     """
 
     name: str

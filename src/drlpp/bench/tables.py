@@ -27,7 +27,7 @@ def planner_table(suite: Suite, summary: Summary) -> Table:
 
 
 def markdown_section(suite: Suite, rows: Sequence[Row], summary: Summary, command: str) -> str:
-    """The suite's part of docs/benchmarks.md: how it was run, planners, cases, and why cells have no plan."""
+    """The suite's part of a document: how it was run, planners, cases, and why cells have no plan."""
     seeds = len({row["seed"] for row in rows})
     names = [p.planner for p in summary.planners]
     budget_s, machine = rows[0]["settings"]["budget_s"], rows[-1]["machine"]

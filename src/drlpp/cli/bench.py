@@ -18,7 +18,7 @@ _EPILOG = """Examples:
 
 drlpp bench --list
 
-drlpp bench paper --budget 30 --seeds 3 -o paper.jsonl --markdown docs/benchmarks.md"""
+drlpp bench paper --budget 30 --seeds 3 -o paper.jsonl --markdown results.md"""
 
 
 def register(app: typer.Typer) -> None:
