@@ -128,10 +128,10 @@ def save_plan(plan: Plan, path: Path) -> None:
     write_atomically(path, json.dumps(plan_to_dict(plan), indent=1) + "\n")
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path | str) -> Plan:
     """Reads a plan file. Raises PlanError with file, place, value and rule in one line."""
     try:
-        text = read_text(path, "plan file")
+        text = read_text(Path(path), "plan file")
     except InputError as error:
         raise PlanError(str(error)) from error
     return plan_from_dict(parse_json(text, str(path), PlanError), str(path))

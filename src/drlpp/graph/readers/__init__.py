@@ -34,7 +34,7 @@ FORMATS = (
 )
 
 
-def read_graph(path: Path) -> OpGraph:
+def read_graph(path: Path | str) -> OpGraph:
     """Reads an operator graph from a file; its `source` becomes the path.
 
     Args:
@@ -43,6 +43,7 @@ def read_graph(path: Path) -> OpGraph:
     Raises:
         GraphError: the file cannot be read, is of no known format, or its content is not usable.
     """
+    path = Path(path)
     pair = _PAIR.fullmatch(str(path))
     if pair and not path.is_file():
         graph = _read_pair(Path(pair[1]), Path(pair[2]))
