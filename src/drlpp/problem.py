@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from drlpp.cluster import Cluster
 from drlpp.cost import OpTimeTable, StageCosts, op_times, stage_costs
 from drlpp.cost.optimizer_state import state_bytes
+from drlpp.cost.serving import ServingLoad, captured_load, serving_graph
 from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 from drlpp.graph.mixed_precision import at_precision
 from drlpp.graph.stages import stage_graph
 from drlpp.plan import Objective
-from drlpp.training import PRODUCT_DTYPE, Precision, TrainingSetup, precision_of
+from drlpp.training import NO_OPTIMIZER, PRODUCT_DTYPE, Precision, TrainingSetup, precision_of
 
 USUAL_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -90,6 +91,7 @@ class PlanningProblem:
         precision: Precision | None = None,
         main_parameters: bool = False,
         objective: Objective | str = Objective.ITERATION_TIME,
+        serving: ServingLoad | None = None,
     ) -> PlanningProblem:
         """A problem with defaults filled in.
 
@@ -100,10 +102,23 @@ class PlanningProblem:
                 `usual_sizes` where only `global_batch` is given and the graph can be had at other sizes.
             precision: of products; None for that of the graph.
             main_parameters: see `TrainingSetup`.
+            serving: what is served at a time; None for the sequences of the graph, where the objective is serving.
 
         Raises:
             InputError: the numbers do not go together, or a size is below 1.
         """
+        if Objective(objective) is Objective.SERVING:
+            own = precision_of(graph.compute_dtype)
+            if precision not in (None, own):
+                raise InputError(
+                    f"precision {precision} for serving: the model is in {own}, and its weights are served as they "
+                    "are: give the model in that type"
+                )
+            served = serving_graph(graph, serving or captured_load(graph))
+            training = TrainingSetup(num_microbatches=1, optimizer=NO_OPTIMIZER, precision=own)
+            return cls(served, cluster, training, Objective.SERVING)
+        if serving is not None:
+            raise InputError(f"a load of sequences is for objective serving, not for {objective}: leave it out")
         default = default_num_microbatches(cluster.num_devices) if num_microbatches is None else num_microbatches
         sizes = tuple(sorted(set(micro_batch_sizes))) or (graph.samples_per_microbatch,)
         if sizes[0] < 1:

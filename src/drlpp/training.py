@@ -10,6 +10,9 @@ from drlpp.errors import InputError
 OPTIMIZER_STATES = {"sgd": 0, "momentum": 1, "adamw": 2}
 """Optimizer states per parameter, by optimizer."""
 
+NO_OPTIMIZER = "none"
+"""In place of an optimizer where nothing is trained (serving)."""
+
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """``fp32``; ``tf32``: products of float32 in TensorFloat-32; ``bf16``, ``fp16``: products in the low precision (mixed
 precision where parameters are float32)."""
@@ -29,7 +32,7 @@ class TrainingSetup:
 
     Attributes:
         num_microbatches: micro-batches per optimizer step.
-        optimizer: key of `OPTIMIZER_STATES`.
+        optimizer: key of `OPTIMIZER_STATES`, or `NO_OPTIMIZER`.
         precision: of products, and so of what they give.
         main_parameters: parameters and activations of low precision, with float32 main parameters, gradients and states
             beside them, as Megatron-LM and DeepSpeed train; else as torch's own optimizers do.
@@ -46,7 +49,7 @@ class TrainingSetup:
     def __post_init__(self) -> None:
         if self.num_microbatches < 1:
             raise InputError(f"num_microbatches is {self.num_microbatches}: it must be at least 1")
-        if self.optimizer not in OPTIMIZER_STATES:
+        if self.optimizer not in (*OPTIMIZER_STATES, NO_OPTIMIZER):
             known = ", ".join(OPTIMIZER_STATES)
             raise InputError(f"optimizer {self.optimizer!r} is not known: use one of {known}")
         if self.precision not in get_args(Precision):
@@ -56,3 +59,8 @@ class TrainingSetup:
     def in_low_precision(self) -> bool:
         """Products are of 16 bits."""
         return self.precision in ("bf16", "fp16")
+
+    @property
+    def trains(self) -> bool:
+        """There are gradients and an optimizer."""
+        return self.optimizer != NO_OPTIMIZER

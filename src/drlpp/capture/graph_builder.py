@@ -16,6 +16,7 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
+from drlpp.capture.attention_cache import kv_bytes_per_token, tokens_per_sample
 from drlpp.capture.autocast_types import low_nodes
 from drlpp.capture.calls import Call, call_of, distinct_bytes, is_getitem, kind_of
 from drlpp.capture.export import ExportedModel, module_path
@@ -218,6 +219,7 @@ class _Builder:
             param_bytes={p: float(self._params[p].nbytes) for op in ops for p in op.params},
             source=source,
             samples_per_microbatch=_num_samples(self._exported.example_inputs),
+            tokens_per_sample=tokens_per_sample(self._group_of),
             dtype=self._dtype(),
             low_tensors=self._low_tensors(),
         )
@@ -265,6 +267,7 @@ class _Builder:
             params=tuple(dict.fromkeys(p for n in group for p in self._read_params(n))),
             saved=tuple(dict.fromkeys(t for n in group for t in self._saved(n))),
             output_bytes=float(sum(n.meta["val"].nbytes for n in group if self._crosses(n))),
+            kv_bytes_per_token=kv_bytes_per_token(group),
         )
 
     def _read_params(self, node: fx.Node) -> list[str]:

@@ -32,6 +32,8 @@ def compare(
     micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
     precision: inputs.PrecisionOption = None,
+    sequences: inputs.Sequences = None,
+    context_length: inputs.ContextLength = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows, with their plans, here.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a report of the best plan here.")] = None,
     plans_dir: Annotated[Path | None, typer.Option("--plans-dir", help="Write each row's plan file here.")] = None,
@@ -41,7 +43,9 @@ def compare(
     check_writable(html_file)
     names = inputs.planner_list(planners)
     check_problem(model, cluster, names)
-    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size, precision)
+    step = inputs.Step(
+        num_microbatches, optimizer, global_batch, micro_batch_size, precision, sequences, context_length
+    )
     problem = inputs.load_problem(model, cluster, objective, step)
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import InfeasibleError

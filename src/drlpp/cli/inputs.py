@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -13,6 +14,7 @@ from drlpp.cli.terminal import err, say
 from drlpp.generator_spec import PREFIX
 
 if TYPE_CHECKING:
+    from drlpp.cluster import Cluster
     from drlpp.graph import OpGraph
     from drlpp.problem import PlanningProblem
 
@@ -26,14 +28,37 @@ ClusterOption = Annotated[
 ]
 Budget = Annotated[float, typer.Option("--budget", help="Seconds of search per planner.", min=0.0)]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
-ObjectiveName = Literal["iteration-time", "steady-state"]
+ObjectiveName = Literal["iteration-time", "steady-state", "serving"]
 ObjectiveOption = Annotated[
     ObjectiveName,
-    typer.Option("--objective", help="Seconds of one optimizer step, or load of the busiest device per micro-batch."),
+    typer.Option(
+        "--objective",
+        help="Seconds of one optimizer step; load of the busiest device per micro-batch; or the same of serving, per "
+        "token of every sequence.",
+    ),
+]
+OptionalObjective = Annotated[
+    ObjectiveName | None,
+    typer.Option(
+        "--objective",
+        help="Seconds of one optimizer step; load of the busiest device per micro-batch; or the same of serving, per "
+        "token of every sequence [default: iteration-time; serving for vllm and sglang].",
+        show_default=False,
+    ),
 ]
 NumMicrobatches = Annotated[
     int | None,
     typer.Option("--num-microbatches", help="Micro-batches per step [default: two per device, at least 8].", min=1),
+]
+Sequences = Annotated[
+    int | None,
+    typer.Option("--sequences", help="Serving: sequences at a time [default: those of the captured input].", min=1),
+]
+ContextLength = Annotated[
+    int | None,
+    typer.Option(
+        "--context-length", help="Serving: tokens of each sequence in the cache [default: as captured].", min=1
+    ),
 ]
 GlobalBatch = Annotated[
     int | None,
@@ -142,6 +167,8 @@ class Step(NamedTuple):
     global_batch: int | None = None
     micro_batch_sizes: str = ""
     precision: PrecisionName | None = None
+    sequences: int | None = None
+    context_length: int | None = None
 
 
 def load_problem(
@@ -150,6 +177,7 @@ def load_problem(
     """The planning problem of MODEL on CLUSTER."""
     from drlpp.cluster import load_cluster
     from drlpp.cluster.devices import CPU_PRESET
+    from drlpp.errors import InputError
     from drlpp.problem import PlanningProblem
 
     loaded = load_cluster(cluster)
@@ -157,6 +185,12 @@ def load_problem(
     sizes = parse_sizes(step.micro_batch_sizes)
     other_sizes = bool(sizes) or step.global_batch is not None
     graph = load_graph(model, "cpu" if on_cpus else "gpu", batch_axis=other_sizes)
+    if objective == "serving":
+        return serving_problem(graph, loaded, step)
+    if step.sequences is not None or step.context_length is not None:
+        raise InputError(
+            f"--sequences and --context-length are for --objective serving, not for {objective}: leave them out"
+        )
     problem = PlanningProblem.build(
         graph,
         loaded,
@@ -171,3 +205,22 @@ def load_problem(
     if other_sizes and graph.batch_axis == "unknown":
         say(f"costs of {model} are known for {graph.samples_per_microbatch} samples: taken to grow in proportion")
     return problem
+
+
+def serving_problem(graph: OpGraph, cluster: Cluster, step: Step) -> PlanningProblem:
+    """The problem of serving a model. Raises InputError if options of a training step are given."""
+    from drlpp.cost.serving import captured_load
+    from drlpp.errors import InputError
+    from drlpp.problem import PlanningProblem
+
+    if step.num_microbatches is not None or step.global_batch is not None or step.micro_batch_sizes:
+        raise InputError("serving has no micro-batches: give --sequences instead of their number or size")
+    if not any(op.kv_bytes_per_token for op in graph.ops):
+        say(f"{graph.name}: no attention operator was seen, so there is no key-value cache in the memory")
+    load = captured_load(graph)
+    load = dataclasses.replace(
+        load,
+        sequences=step.sequences or load.sequences,
+        context_length=step.context_length or load.context_length,
+    )
+    return PlanningProblem.build(graph, cluster, precision=step.precision, objective="serving", serving=load)

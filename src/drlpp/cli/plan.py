@@ -39,12 +39,14 @@ def plan(
     planner: Annotated[str | None, typer.Option("--planner", help="See `drlpp planners` [default: drl].")] = None,
     budget: inputs.Budget = 30.0,
     seed: inputs.Seed = 0,
-    objective: inputs.ObjectiveOption = "iteration-time",
+    objective: inputs.OptionalObjective = None,
     num_microbatches: inputs.NumMicrobatches = None,
     global_batch: inputs.GlobalBatch = None,
     micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
     precision: inputs.PrecisionOption = None,
+    sequences: inputs.Sequences = None,
+    context_length: inputs.ContextLength = None,
     engine: Annotated[
         str | None,
         typer.Option("--for", metavar="ENGINE", help="Only plans that this engine can express (see docs/exports.md)."),
@@ -73,9 +75,12 @@ def plan(
     check_problem(model, cluster, [planner or "drl"])
     check_weights(weights)
     limits = check_engine(engine)
-    step = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size, precision)
+    step = inputs.Step(
+        num_microbatches, optimizer, global_batch, micro_batch_size, precision, sequences, context_length
+    )
+    aim = objective or (limits.objective if limits else "iteration-time")
     problem = inputs.load_problem(
-        model, cluster, objective, step, main_parameters=limits is not None and limits.main_parameters
+        model, cluster, aim, step, main_parameters=limits is not None and limits.main_parameters
     )
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import ExecutionError, InfeasibleError, InputError
@@ -110,7 +115,7 @@ def plan(
         "global_batch": problem.global_batch,
         "precision": problem.training.precision,
         "model_flops_utilization": None,
-        "objective": objective,
+        "objective": problem.objective.value,
         "seed": seed,
         "break_even_steps": None,
         "plan": None,

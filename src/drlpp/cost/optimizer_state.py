@@ -20,11 +20,11 @@ from __future__ import annotations
 import dataclasses
 
 from drlpp.graph import OpGraph
-from drlpp.training import OPTIMIZER_STATES, TrainingSetup
+from drlpp.training import NO_OPTIMIZER, OPTIMIZER_STATES, TrainingSetup
 
 _ELEMENT_BYTES = {"float64": 8.0, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 _LOW, _FLOAT32 = 2.0, 4.0
-OPTIMIZER_PASSES = {"sgd": 3.0, "momentum": 5.0, "adamw": 7.0}
+OPTIMIZER_PASSES = {"sgd": 3.0, "momentum": 5.0, "adamw": 7.0, NO_OPTIMIZER: 0.0}
 """Times that an optimizer step reads or writes each parameter byte (parameter, gradient, states)."""
 
 
@@ -44,6 +44,8 @@ class StateBytes:
 
 def state_bytes(graph: OpGraph, training: TrainingSetup) -> StateBytes:
     """What each byte of a parameter takes."""
+    if not training.trains:
+        return StateBytes(1.0, 0.0, 0.0)
     states = float(OPTIMIZER_STATES[training.optimizer])
     if not (training.in_low_precision and training.main_parameters):
         return StateBytes(1.0, 1.0, states)

@@ -181,7 +181,7 @@ def place_stages(
         held_bytes=held,
         again_bytes=graph.activation_bytes - held,
         resident_bytes=resident[used],
-        gradient_bytes=graph.param_bytes[slot_stage] * share[flat],
+        gradient_bytes=costs.gradient_bytes[slot_stage] * share[flat],
         memory_bytes=cluster.memory_bytes[used],
         optimizer_s=optimizer[used],
         message_off=np.searchsorted(src, np.arange(num_stages + 1)).astype(np.int64),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK, Cluster
 from drlpp.cost.op_times import OpTimeTable
-from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, resident_factor
+from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, state_bytes
 from drlpp.errors import ScheduleError
 from drlpp.graph import OpGraph
 from drlpp.graph.stages import check_partition
@@ -47,6 +47,7 @@ class ProblemArrays(NamedTuple):
         saver_off, saver: ``[T + 1]``, ops that keep each tensor.
         param_bytes, reader_off, reader: ``[P]``, ``[P + 1]``, ops that read each parameter.
         resident_factor: resident bytes per parameter byte.
+        gradient_factor: the part of them that is the gradient.
         device_type, device_host, memory_bytes, optimizer_s: ``[D]``; the last in seconds per parameter byte.
         link_bandwidth, link_latency_s, port_bandwidth, port_latency_s: ``[num_hosts]``.
     """
@@ -71,6 +72,7 @@ class ProblemArrays(NamedTuple):
     reader_off: _Ints
     reader: _Ints
     resident_factor: float
+    gradient_factor: float
     device_type: _Ints
     device_host: _Ints
     memory_bytes: _Floats
@@ -97,6 +99,7 @@ def problem_arrays(problem: CostedProblem) -> ProblemArrays:
         for p in op.params:
             readers[p].append(i)
     passes = OPTIMIZER_PASSES[problem.training.optimizer]
+    state = state_bytes(graph, problem.training)
     bandwidth = [d.type.memory_bandwidth for d in cluster.devices]
     links = [host.link or NO_LINK for host in cluster.hosts]
     ports = [host.network or NO_LINK for host in cluster.hosts]
@@ -122,7 +125,8 @@ def problem_arrays(problem: CostedProblem) -> ProblemArrays:
         param_bytes=np.array([graph.param_bytes[p] for p in readers], dtype=np.float64),
         reader_off=reader_off,
         reader=reader,
-        resident_factor=resident_factor(problem.graph, problem.training),
+        resident_factor=state.total,
+        gradient_factor=state.gradient,
         device_type=cluster.type_index,
         device_host=cluster.host_index,
         memory_bytes=cluster.memory_bytes,

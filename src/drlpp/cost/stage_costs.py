@@ -23,6 +23,7 @@ class StageCosts:
         optimizer_s: ``[S, D]`` seconds of the optimizer step on the stage's parameters (0 if the device's memory
             bandwidth is not known).
         resident_bytes: ``[S]`` parameters, gradients and optimizer state.
+        gradient_bytes: ``[S]`` the part of them that is gradients.
         graph: messages between stages and activation bytes.
     """
 
@@ -31,6 +32,7 @@ class StageCosts:
     weight_grad_s: NDArray[np.float64]
     optimizer_s: NDArray[np.float64]
     resident_bytes: NDArray[np.float64]
+    gradient_bytes: NDArray[np.float64]
     graph: StageGraph
 
     @property
@@ -70,5 +72,6 @@ def stage_costs(
         weight_grad_s=per_stage(times.weight_grad_s),
         optimizer_s=np.outer(stages.param_bytes, seconds_per_byte),
         resident_bytes=stages.param_bytes * state.total,
+        gradient_bytes=stages.param_bytes * state.gradient,
         graph=stages,
     )

@@ -14,5 +14,7 @@ SGD_MOMENTUM = {"sgd": 0.0, "momentum": 0.9}
 
 
 def precision(plan: Plan) -> Precision:
-    """The precision of products, by the element type of the model."""
+    """The precision of products: that of the plan, or of a model that is of low precision itself."""
+    if plan.training.precision == "bf16" or plan.training.precision == "fp16":
+        return plan.training.precision
     return _OF_DTYPE.get(plan.graph.dtype, "fp32")

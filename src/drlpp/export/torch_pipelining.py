@@ -17,12 +17,14 @@ from drlpp.errors import PlanError
 from drlpp.export.pipelines import RUN_INSTEAD, Pipeline, as_pipeline, check_no_tied_parameters
 from drlpp.plan import Action, Plan
 from drlpp.plan.modules import prefixes
+from drlpp.plan.validation import check_trains
 
 _ENGINE = "torch.distributed.pipelining"
 
 
 def torch_schedule(plan: Plan) -> str:
     """The schedule of one data-parallel copy as CSV. Raises PlanError."""
+    check_trains(plan, _ENGINE)
     check_no_tied_parameters(plan, _ENGINE)
     steps = _clock(_numbered_by_last_stage(as_pipeline(plan, _ENGINE)))
     text = io.StringIO()
@@ -82,6 +84,7 @@ def torch_split(plan: Plan) -> str:
     Raises:
         PlanError: a stage does not begin where a module begins.
     """
+    check_trains(plan, _ENGINE)
     check_no_tied_parameters(plan, _ENGINE)
     pipeline = as_pipeline(plan, _ENGINE)
     content = {

@@ -26,6 +26,7 @@ from drlpp.export.ranks import STAGE_MAJOR, nodes, rank_comment, ranks_by_stage
 from drlpp.export.setup import SGD_MOMENTUM, precision
 from drlpp.plan import Plan
 from drlpp.plan.modules import top_level_unit
+from drlpp.plan.validation import check_trains
 
 _ENGINE = "torchtitan"
 _SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe"}
@@ -33,6 +34,7 @@ _SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe"}
 
 def torchtitan(plan: Plan) -> str:
     """The configuration as TOML. Raises PlanError."""
+    check_trains(plan, _ENGINE)
     check_no_tied_parameters(plan, _ENGINE)
     pipeline = as_pipeline(plan, _ENGINE)
     check_looped(pipeline, _ENGINE)
@@ -67,11 +69,12 @@ def torchtitan(plan: Plan) -> str:
 
 
 def _precision(plan: Plan) -> list[str]:
-    """The element type of parameters and products, as the model has it."""
+    """The element types of parameters and of products."""
     if precision(plan) == "fp16":
         raise PlanError(f"{_ENGINE} trains in float32 or bfloat16, but the model is in float16: use bfloat16")
-    dtype = "bfloat16" if precision(plan) == "bf16" else "float32"
-    return [f'dtype = "{dtype}"', f'mixed_precision_param = "{dtype}"']
+    parameters = "bfloat16" if plan.graph.dtype == "bfloat16" else "float32"
+    products = "bfloat16" if precision(plan) == "bf16" else "float32"
+    return [f'dtype = "{parameters}"', f'mixed_precision_param = "{products}"']
 
 
 def _schedule(plan: Plan, pipeline: Pipeline) -> list[str]:

@@ -47,6 +47,7 @@ def contract(graph: OpGraph, group: NDArray[np.int64], times: Mapping[str, NDArr
         tensor_fixed_bytes=graph.tensor_fixed_bytes,
         source=graph.source,
         samples_per_microbatch=graph.samples_per_microbatch,
+        tokens_per_sample=graph.tokens_per_sample,
         dtype=graph.dtype,
         compute_dtype=graph.compute_dtype,
         low_tensors=graph.low_tensors,
@@ -68,6 +69,7 @@ def _group_op(name: str, ops: Sequence[Op], times: Mapping[str, OpTimes]) -> Op:
         params=tuple(dict.fromkeys(p for op in ops for p in op.params)),
         saved=tuple(dict.fromkeys(t for op in ops for t in op.saved)),
         output_bytes=sum(op.output_bytes for op in ops),
+        kv_bytes_per_token=sum(op.kv_bytes_per_token for op in ops),
         times=times,
     )
 

@@ -132,6 +132,7 @@ class Op:
         saved: names of the tensors that it keeps for the backward pass (sizes in `OpGraph.tensor_bytes`).
         output_bytes: bytes of all its outputs per micro-batch.
         times: measured times by device type, or under `REFERENCE`; empty when only `Work` is known.
+        kv_bytes_per_token: of attention, the bytes of keys and values of one token, which serving keeps.
     """
 
     name: str
@@ -145,6 +146,7 @@ class Op:
     saved: tuple[str, ...] = ()
     output_bytes: float = 0.0
     times: Mapping[str, OpTimes] = dataclasses.field(default_factory=dict)
+    kv_bytes_per_token: float = 0.0
 
     def scaled(self, samples: int, before: int) -> Op:
         """The op on `samples` samples, where this is that on `before`."""
@@ -160,7 +162,7 @@ class Op:
     def __post_init__(self) -> None:
         if not self.members:
             object.__setattr__(self, "members", (self.name,))
-        amounts = [self.output_bytes]
+        amounts = [self.output_bytes, self.kv_bytes_per_token]
         works = (self.forward, self.input_grad, self.weight_grad)
         amounts += [x for w in works for x in dataclasses.astuple(w)]
         amounts += [x for t in self.times.values() for x in (t.forward_s, t.input_grad_s, t.weight_grad_s)]
@@ -234,6 +236,7 @@ class OpGraph:
         tensor_fixed_bytes: of tensors that do not grow in proportion to the samples, the part that is fixed.
         source: where it came from: what a person typed (``timm:resnet50``, a path); empty if generated.
         samples_per_microbatch: samples in the micro-batch that the costs are for.
+        tokens_per_sample: length of the sequences that attention sees; 1 if there is none.
         dtype: element type of the parameters.
         compute_dtype: element type of products, which decides the rate of devices; empty for that of the parameters.
         low_tensors: tensors that are of low precision in mixed precision (`drlpp.graph.mixed_precision`); None if that
@@ -256,6 +259,7 @@ class OpGraph:
     tensor_fixed_bytes: Mapping[str, float] = dataclasses.field(default_factory=dict)
     source: str = ""
     samples_per_microbatch: int = 1
+    tokens_per_sample: int = 1
     dtype: str = "float32"
     compute_dtype: str = ""
     low_tensors: tuple[str, ...] | None = None
@@ -310,10 +314,9 @@ class OpGraph:
             raise GraphError(
                 f"graph {self.name!r}: given_stages must name the stage of every op, and of nothing else, from 0 on"
             )
-        if self.samples_per_microbatch < 1:
-            raise GraphError(
-                f"graph {self.name!r}: samples_per_microbatch is {self.samples_per_microbatch}: must be >= 1"
-            )
+        for number in ("samples_per_microbatch", "tokens_per_sample"):
+            if getattr(self, number) < 1:
+                raise GraphError(f"graph {self.name!r}: {number} is {getattr(self, number)}: must be >= 1")
 
     def with_samples(self, samples: int) -> OpGraph:
         """The graph of a micro-batch of another size: amounts are ``fixed + per sample x samples``.

@@ -43,6 +43,7 @@ class OpEntry(TypedDict):
     saved: NotRequired[list[str]]
     output_bytes: NotRequired[Amount]
     times: NotRequired[dict[str, TimesTriple]]
+    kv_bytes_per_token: NotRequired[Amount]
 
 
 @with_config(_STRICT)
@@ -66,6 +67,7 @@ class GraphFile(TypedDict):
     name: str
     source: NotRequired[str]
     samples_per_microbatch: NotRequired[int]
+    tokens_per_sample: NotRequired[int]
     dtype: NotRequired[str]
     compute_dtype: NotRequired[str]
     low_tensors: NotRequired[list[str]]

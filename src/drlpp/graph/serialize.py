@@ -40,6 +40,8 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
             entry["output_bytes"] = op.output_bytes
         if op.times:
             entry["times"] = {k: [t.forward_s, t.input_grad_s, t.weight_grad_s] for k, t in op.times.items()}
+        if op.kv_bytes_per_token:
+            entry["kv_bytes_per_token"] = op.kv_bytes_per_token
         ops.append(entry)
     edges = []
     for e in graph.edges:
@@ -58,6 +60,8 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
         given["compute_dtype"] = graph.compute_dtype
     if graph.low_tensors is not None:
         given["low_tensors"] = list(graph.low_tensors)
+    if graph.tokens_per_sample != 1:
+        given["tokens_per_sample"] = graph.tokens_per_sample
     if graph.batch_axis != "unknown":
         given["batch_axis"] = graph.batch_axis
     return given | {

@@ -22,12 +22,13 @@ class TwoTimes(Protocol[T]):
 class Objective(StrEnum):
     """Seconds of one synchronous step, or the load per micro-batch of the most loaded device.
 
-    The second is what PipeDream and asynchronous pipelines minimise. ``Objective(text)`` raises InputError where there
-    is no such objective.
+    The second is what PipeDream and asynchronous pipelines minimise; for serving, where a micro-batch is a token of
+    each sequence. ``Objective(text)`` raises InputError where there is no such objective.
     """
 
     ITERATION_TIME = "iteration-time"
     STEADY_STATE = "steady-state"
+    SERVING = "serving"
 
     @classmethod
     def _missing_(cls, value: object) -> Objective:
@@ -36,11 +37,13 @@ class Objective(StrEnum):
     @property
     def of_one_microbatch(self) -> bool:
         """The value is that of one micro-batch, not of a whole step."""
-        return self is Objective.STEADY_STATE
+        return self is not Objective.ITERATION_TIME
 
     @property
     def label(self) -> str:
         """What the value is, for people."""
+        if self is Objective.SERVING:
+            return "bottleneck per token of every sequence"
         return "bottleneck per micro-batch" if self.of_one_microbatch else "iteration time"
 
     def value_s(self, times: TwoTimes[T]) -> T:

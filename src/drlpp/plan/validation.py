@@ -14,9 +14,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from drlpp.errors import ScheduleError
+from drlpp.errors import PlanError, ScheduleError
 from drlpp.plan.action import Action, Schedule
 from drlpp.plan.plan import Plan
+
+
+def check_trains(plan: Plan, who: str) -> None:
+    """Raises PlanError for a plan of serving. Args: `who`: trains by plans."""
+    if not plan.training.trains:
+        raise PlanError(f"{who} trains, but the plan is for serving: plan with --objective iteration-time")
 
 
 def validate(plan: Plan) -> None:

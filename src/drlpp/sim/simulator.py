@@ -95,7 +95,7 @@ class _Iteration:
         self.events: list[TraceEvent] = []
         self.transfers: list[Transfer] = []
         share = share_of_parameters(plan.stage_graph, devices, self.cluster.num_devices)
-        self.gradient = np.outer(plan.stage_graph.param_bytes, share)  # [S, D], once the stage has run backward
+        self.gradient = np.outer(costs.gradient_bytes, share)  # [S, D], once the stage has run backward
         self.held = [float(r) for r in self.resident]  # bytes on each device, without what has yet to be read
         for stage in plan.stages:
             for d in stage.devices[: plan.num_microbatches]:

@@ -18,7 +18,7 @@ struct ProblemArrays {
   Ints tensor_value, tensor_maker, saver_off, saver;
   Reals param_bytes;
   Ints reader_off, reader;
-  double resident_factor = 0.0;
+  double resident_factor = 0.0, gradient_factor = 0.0;
   Ints device_type, device_host;
   Reals memory_bytes, optimizer_s;
   Reals link_bandwidth, link_latency_s, port_bandwidth, port_latency_s;
@@ -54,6 +54,7 @@ struct ProblemArrays {
     field("reader_off", reader_off);
     field("reader", reader);
     field("resident_factor", resident_factor);
+    field("gradient_factor", gradient_factor);
     field("device_type", device_type);
     field("device_host", device_host);
     field("memory_bytes", memory_bytes);

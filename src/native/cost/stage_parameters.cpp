@@ -76,7 +76,7 @@ void StageParameters::place(const ProblemArrays& a, const AssignmentView& assign
   out.gradient_bytes.resize(out.num_slots());
   for (Int s = 0; s < out.num_stages(); ++s) {
     for (Int i = out.slot_off[s]; i < out.slot_off[s + 1]; ++i) {
-      out.gradient_bytes[i] = bytes_[s] * read_[out.slot_device[i]];
+      out.gradient_bytes[i] = bytes_[s] * a.gradient_factor * read_[out.slot_device[i]];
     }
   }
 }

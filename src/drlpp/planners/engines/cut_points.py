@@ -47,7 +47,9 @@ def block_of_op(graph: OpGraph, engine: Engine) -> NDArray[np.int64]:
 
 
 def _with_gradient(cuts: set[int], graph: OpGraph) -> set[int]:
-    """The cuts that a gradient crosses: engines wait for one at every cut."""
+    """The cuts that a gradient crosses: engines wait for one at every cut, unless nothing is trained."""
+    if not any(e.requires_grad for e in graph.edges):
+        return cuts
     crossing = np.zeros(graph.num_ops + 1, dtype=np.int64)
     for e in graph.edges:
         if e.requires_grad:

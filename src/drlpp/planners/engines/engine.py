@@ -28,6 +28,7 @@ class Engine:
         ties: stages may share parameters.
         replicates: stages may have replicas.
         one_host: all devices are on one host.
+        objective: what is planned for it by default.
         moves_tensors_everywhere: not only where a module is called.
         loops: ranks may have several stages, stage i on rank i modulo their number.
         schedules: the orders of actions that it knows; empty if it takes any.
@@ -43,6 +44,7 @@ class Engine:
     ties: bool = False
     replicates: bool = True
     one_host: bool = False
+    objective: Literal["iteration-time", "serving"] = "iteration-time"
     moves_tensors_everywhere: bool = True
     loops: bool = False
     schedules: tuple[str, ...] = ()
@@ -65,8 +67,24 @@ _ENGINES = (
         main_parameters=True,
     ),
     Engine(name="deepspeed", title="DeepSpeed", cuts="layers", ties=True, schedules=("1f1b",), main_parameters=True),
-    Engine(name="vllm", title="vLLM", cuts="layers", fixed_ends=True, layer_in_every_stage=True, ties=True),
-    Engine(name="sglang", title="SGLang", cuts="layers", fixed_ends=True, layer_in_every_stage=True, ties=True),
+    Engine(
+        name="vllm",
+        title="vLLM",
+        cuts="layers",
+        fixed_ends=True,
+        layer_in_every_stage=True,
+        ties=True,
+        objective="serving",
+    ),
+    Engine(
+        name="sglang",
+        title="SGLang",
+        cuts="layers",
+        fixed_ends=True,
+        layer_in_every_stage=True,
+        ties=True,
+        objective="serving",
+    ),
     Engine(
         name="accelerate",
         title="Hugging Face accelerate",

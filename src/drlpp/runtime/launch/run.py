@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from drlpp.errors import InputError
 from drlpp.plan import Plan, validate
+from drlpp.plan.validation import check_trains
 from drlpp.runtime.launch.elastic import Elastic, run_elastic, run_once
 from drlpp.runtime.launch.job import Precision, RunOptions, RunReport, autocast_precision
 from drlpp.runtime.launch.rank_processes import Failure
@@ -78,6 +79,7 @@ def run(
         data=None if data is None else _absolute(data),
     )
     validate(plan)
+    check_trains(plan, "drlpp run")
     if elastic is not None and (verify or emulate):
         raise InputError("an elastic run can be neither verified (its first steps are gone) nor emulated: leave it out")
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
