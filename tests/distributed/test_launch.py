@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from drlpp.capture import capture_module
 from drlpp.errors import CaptureError, ExecutionError, InputError, PlanError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Plan, save_plan
@@ -257,3 +258,47 @@ def test_verification_finds_missing_all_reduces(pool: WorkerPool, name: str, mar
     assert not verification.passed
     assert {d.quantity: d.error > 1e-3 for d in verification.differences}["gradient"]
     assert "NOT equal" in verification.describe()
+
+
+def failing_labels(name: str, plan: Plan) -> str:
+    """The error of a step whose labels are out of range, on each rank."""
+    module, inputs = _made(name)
+    pipeline = build(capture_module(module, inputs), plan, timeout_s=6.0)
+    ids, labels = inputs
+    batch = [(ids, labels + 99 * (m == 1)) for m in range(plan.num_microbatches)]
+    try:
+        pipeline.step(batch)
+    except (IndexError, ExecutionError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def test_ranks_that_wait_say_why_another_one_failed(tmp_path: Path) -> None:
+    graph = captured_model("tied").graph
+    plan = make_plan(graph, staged(graph, {"layer_norm": 1, "linear_1": 2}), [(0,), (1,), (2,)], num_microbatches=2)
+    pool = WorkerPool(3, tmp_path)
+    try:
+        first, second, last = pool.run(failing_labels, "tied", plan)
+    finally:
+        pool.close()
+    assert last.startswith("IndexError: Target")
+    assert first.startswith("ExecutionError: rank 2 failed: IndexError: Target")
+    assert second.startswith("ExecutionError: rank 2 failed: IndexError: Target")
+
+
+def test_an_interrupt_ends_a_run_at_once(tmp_path: Path) -> None:
+    """As a terminal sends it, to all processes of the group; the ranks are in the middle of steps."""
+    plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
+    save_plan(plan, tmp_path / "plan.json")
+    command = [sys.executable, "-m", "drlpp", "run", str(tmp_path / "plan.json"), "--steps", "1000000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith("step 3 "):
+            assert process.poll() is None
+        began = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(30) == 130, rest
+    assert time.monotonic() - began < 20
+    assert "Traceback" not in rest
+    assert "rank" not in rest
