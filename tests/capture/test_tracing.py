@@ -85,3 +85,8 @@ def test_assigned_data_is_refused() -> None:
 def test_a_checkpoint_in_a_checkpoint_is_checked_too() -> None:
     captured = capture_module(*made("CheckpointedNorm"))
     assert check_module(captured, OwnModel(captured.call), 100.0) == ""
+
+
+def test_outputs_that_are_marked_get_no_gradient() -> None:
+    (call,) = capture_module(*made("Quantised")).user_calls
+    assert call.without_gradient == {1}

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from drlpp.capture import CapturedModel, capture_module
-from drlpp.errors import DrlppError, PlanError
+from drlpp.errors import InputError, PlanError
 from drlpp.plan import Action, Plan
 from drlpp.runtime import build
 from habit_models import Quantise, Reverse, bound_early
@@ -251,7 +251,7 @@ def fuzz_job(seed: int, num_devices: int) -> Outcome | None:
             losses.append(float(pipeline.step([micro_batch(example, step, m) for m in range(count)])))
             optimizer.step()
             optimizer.zero_grad()
-    except DrlppError as error:
+    except InputError as error:
         return Outcome("refused", f"{type(error).__name__}: {error}", model.kinds)
     state = pipeline.gather_state_dict() if hasattr(pipeline, "gather_state_dict") else _gathered(pipeline)
     if dist.get_rank():

@@ -105,6 +105,7 @@ class Calls:
             num_inputs=len(tensors),
             num_outputs=len(results),
             views={k: i for k, i in shared.items() if i is not None},
+            without_gradient=_unmarked(tensors, results),
             **described,
         )
         return results
@@ -153,6 +154,13 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
         else:
             setattr(owner, name, before)
+
+
+def _unmarked(tensors: Tensors, results: list[torch.Tensor]) -> frozenset[int]:
+    """Results without a gradient, where arguments have one."""
+    if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+        return frozenset()
+    return frozenset(k for k, r in enumerate(results) if not r.requires_grad)
 
 
 class _Form:

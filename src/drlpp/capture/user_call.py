@@ -33,6 +33,7 @@ class UserCall:
         body: runs it.
         num_inputs, num_outputs: of its tensors.
         views: outputs that show the memory of an input -> the input.
+        without_gradient: outputs that the user marked as not differentiable.
         is_hook: it is the identity, and has a hook on the gradient.
 
     Attributes:
@@ -51,11 +52,13 @@ class UserCall:
         num_inputs: int,
         num_outputs: int,
         views: dict[int, int],
+        without_gradient: frozenset[int] = frozenset(),
         is_hook: bool = False,
     ) -> None:
         self.__name__ = self.__qualname__ = name
         self.where = where
         self.num_outputs = num_outputs
+        self.without_gradient = without_gradient
         self.is_hook = is_hook
         self._identity = identity
         self._body = body

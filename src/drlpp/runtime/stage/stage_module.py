@@ -9,6 +9,7 @@ capture, which keeps together what must stay together.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -137,6 +138,12 @@ def values_with_gradient(captured: CapturedModel, trained: Collection[str] | Non
 
 def _is_differentiable(node: fx.Node, captured: CapturedModel) -> bool:
     value = node.meta.get("val")
+    picks = node.target is operator.getitem
+    made_by = node.args[0] if picks else node
+    if isinstance(made_by, fx.Node) and isinstance(made_by.target, UserCall) and isinstance(value, torch.Tensor):
+        index = node.args[1] if picks else 0
+        if index in made_by.target.without_gradient:
+            return False
     number = not isinstance(value, torch.Tensor) or value.is_floating_point() or value.is_complex()
     return number and node.name not in captured.no_grad and node.target is not torch.ops.aten.detach.default
 
