@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from drlpp.capture import capture_module
@@ -143,3 +144,16 @@ def test_a_formula_that_the_user_registered_counts(caplog):
         del flop_registry[packet]
     assert next(op for op in graph.ops if "blend" in op.kind).forward.flop == 1234
     assert not caplog.records
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_gradients_of_grouped_convolutions_cost_as_much_as_forward(groups):
+    with FakeTensorMode():
+        x, weight = torch.empty(2, 4, 8, 8), torch.empty(4, 4 // groups, 3, 3)
+        call = ([1, 1], [1, 1], [1, 1], False, [0, 0], groups)
+        out = torch.ops.aten.convolution.default(x, weight, None, *call)
+        forward = kernel_flop(torch.ops.aten.convolution.default, (x, weight, None, *call), {}, out)
+        arguments = (out, x, weight, None, *call, [True, True, False])
+        gradients = torch.ops.aten.convolution_backward.default(*arguments)
+        backward = kernel_flop(torch.ops.aten.convolution_backward.default, arguments, {}, gradients)
+    assert backward.amount == 2 * forward.amount == 2 * 2 * out.numel() * (4 // groups) * 9

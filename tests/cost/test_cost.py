@@ -7,7 +7,8 @@ import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, device_preset, load_cluster
 from drlpp.cost import all_gather_s, all_reduce_s, all_to_all_s, op_times, reduce_scatter_s, roofline_times, transfer_s
-from drlpp.cost.device_rates import rates
+from drlpp.cost.device_rates import Rates, rates
+from drlpp.cost.op_times import SPLIT_DEPTH, kernel_seconds
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes, Work
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
@@ -44,12 +45,14 @@ def test_kernels_without_products_run_before_or_after_them():
 
 
 def test_products_of_few_outputs_or_short_sums_are_slower_than_their_flop_say():
-    large = Op(name="a", kind="aten.linear", forward=Work(flop=1e12, bytes=1e6, outputs=1e8))
-    few = Op(name="a", kind="aten.linear", forward=Work(flop=1e12, bytes=1e6, outputs=1e3))
-    short = Op(name="a", kind="aten.linear", forward=Work(flop=1e12, bytes=1e6, outputs=1e12 / 2 / 16))
-    seconds = [roofline_times(op, V100, "float32")[0] for op in (large, few, short)]
-    assert seconds[1] > 2 * seconds[0]
-    assert seconds[2] > 1.5 * seconds[0]
+    rate = Rates(compute=1.0, memory=1.0, launch_s=0.0, fill_outputs=1e4, depth=64.0)
+    works = [Work.of(2e9, 1.0, 1, 1e6), Work.of(2e9, 1.0, 1, 1e5), Work.of(2e9, 1.0, 1, 2e9 / 2 / 64)]
+    long_sums = Work.of(2e9, 1.0, 1, 2e9 / 2 / SPLIT_DEPTH / 100)  # cut into a hundred that run at the same time
+    many, few, short, cut = kernel_seconds(np.array([w.amounts for w in (*works, long_sums)]), 1e12, rate, 2e9)
+    assert many == pytest.approx((1 + 1e4 / 1e6) * (1 + 64 / 1e3))
+    assert few == pytest.approx((1 + 1e4 / 1e5 / (1e4 / SPLIT_DEPTH)) * (1 + 64 / 1e4))
+    assert short == pytest.approx((1 + 1e4 / 15_625_000) * 2)
+    assert cut == pytest.approx((1 + 1e4 / (1e9 / SPLIT_DEPTH)) * (1 + 64 / SPLIT_DEPTH / 100))
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,13 @@ def _attention_backward_flop(
     return 2.5 * _attention_flop(query, key, value, dropout_p, is_causal)
 
 
+def _convolution_backward_flop(gradient: Any, x: Any, weight: Any, *args: Any, **kwargs: Any) -> float:
+    """As many for each gradient that is asked for as forward; PyTorch's own formula takes groups for dense."""
+    transposed, wanted = args[4], args[7][:2]
+    positions = x if transposed else gradient
+    return float(2 * positions.numel() * math.prod(weight.shape[1:]) * sum(wanted))
+
+
 def _rnn_layer_flop(x: Any, w_input: Any, w_hidden: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> float:
     """Two products per time step: ``[T, N, input] x w_input`` and ``[T, N, hidden] x w_hidden``."""
     steps_and_samples = x.shape[0] * x.shape[1]
@@ -171,6 +178,7 @@ def _distance_flop(a: Any, b: Any, *args: Any, **kwargs: Any) -> float:
 
 
 _FORMULAS: dict[Any, Any] = {
+    aten.convolution_backward: _convolution_backward_flop,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flop,
     aten.mkldnn_rnn_layer: _rnn_layer_flop,

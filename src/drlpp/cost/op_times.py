@@ -36,6 +36,8 @@ from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes
 
 RUN_AHEAD = 64
 """Kernels that a host asks for before their turn. More are possible, but not across the border of a stage."""
+SPLIT_DEPTH = 8192.0
+"""Kernels cut longer sums of products into parts of about this length, which run at the same time."""
 _PRODUCT_INTENSITY = 4.0
 """FLOP per byte from which an op of unknown kind is taken as a product."""
 
@@ -175,7 +177,8 @@ def kernel_seconds(
     compute = flop / (peak * rate.compute)
     known = outputs > 0
     depth = np.divide(flop, 2 * outputs, out=np.full_like(flop, np.inf), where=known)
-    idle = np.divide(rate.fill_outputs, outputs, out=np.zeros_like(flop), where=known)
+    sums = outputs * np.maximum(1.0, np.where(known, depth, 1.0) / SPLIT_DEPTH)  # that can run at the same time
+    idle = np.divide(rate.fill_outputs, sums, out=np.zeros_like(flop), where=known)
     compute *= (1 + idle) * (1 + rate.depth / np.maximum(depth, 1.0))
     own = np.maximum(moved - streamed, 0.0)
     if rate.cache_bytes:
