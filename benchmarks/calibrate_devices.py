@@ -44,7 +44,13 @@ START: dict[OpClass, Rates] = {
 }
 NOT_FITTED = {("vidur", "memory")}
 """Kernels that fuse more than the table says."""
-FREE_OF: dict[OpClass, tuple[str, ...]] = {"memory": ("memory",), "recurrent": ("compute", "launch_s")}
+_SHAPES = ("compute", "launch_s", "blend", "fill_outputs", "depth")
+FREE_OF: dict[OpClass, tuple[str, ...]] = {
+    "memory": ("memory",),
+    "recurrent": ("compute", "launch_s"),
+    "convolution": _SHAPES,
+    "fast-convolution": _SHAPES,
+}
 """What is fitted where it is not all of `FREE`."""
 PROFILED, _LONG_S = "v100-sxm2-16gb", 1e-3
 """The device of PipeDream's profiles, and seconds above which their layers are fitted."""
