@@ -115,6 +115,13 @@ class _Notes:
     leaves: list[tuple[bool, Any]]
     spec: TreeSpec
 
+    def take(self, output: Any, loss: torch.Tensor | None) -> list[torch.Tensor]:
+        """Notes the form of an output; returns its tensors."""
+        leaves, self.spec = tree_flatten(output)
+        self.has_loss = loss is not None
+        self.leaves = [(True, None) if isinstance(x, torch.Tensor) else (False, x) for x in leaves]
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
 
 class _ModelWithOutputs(ModelWithLoss):
     """Returns the loss, where there is one, and the tensors of the module's output.
@@ -127,17 +134,12 @@ class _ModelWithOutputs(ModelWithLoss):
     def __init__(self, model: nn.Module, loss_fn: Any, notes: _Notes, *, returns_loss: bool) -> None:
         super().__init__(model, loss_fn)
         self._returns_loss = returns_loss
-        self._notes = notes
+        self._take = notes.take  # the object itself would be an attribute, which an export puts back as it was
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         output, targets = self.call_model(args, kwargs)
         loss = self.loss_of(output, targets) if self._carries_loss(output) else None
-        leaves, spec = tree_flatten(output)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        self._notes.has_loss = loss is not None
-        self._notes.leaves = [(True, None) if isinstance(x, torch.Tensor) else (False, x) for x in leaves]
-        self._notes.spec = spec
-        return (*(() if loss is None else (loss,)), *tensors)
+        return (*(() if loss is None else (loss,)), *self._take(output, loss))
 
     def _carries_loss(self, output: Any) -> bool:
         if self.criterion is not None:
