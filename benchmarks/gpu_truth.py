@@ -22,6 +22,7 @@ import torch.distributed as dist
 
 from drlpp.capture import capture, database_name, load_model, profile
 from drlpp.cluster import Cluster, cluster_from_dict
+from drlpp.cost.op_times import problem_times
 from drlpp.graph import OpGraph, save_graph
 from drlpp.plan import Assignment, Plan, Provenance, Trace
 from drlpp.problem import PlanningProblem
@@ -50,7 +51,7 @@ def plan_of(graph: OpGraph, here: Cluster, labels: np.ndarray | None) -> tuple[P
     """The plan in stages of equal work (or with the given stage of each op), and these labels."""
     problem = PlanningProblem.build(graph, here, num_microbatches=MICROBATCHES)
     if labels is None:
-        work = problem.times.total_s.mean(axis=0)
+        work = problem_times(problem).total_s.mean(axis=0)
         labels = np.minimum(STAGES - 1, (np.cumsum(work) / work.sum() * STAGES).astype(np.int64))
         labels = np.maximum.accumulate(np.unique(labels, return_inverse=True)[1])
     assignment = Assignment.compact(labels, dict.fromkeys(range(int(labels.max()) + 1), (0,)))

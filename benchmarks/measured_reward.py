@@ -23,6 +23,7 @@ import numpy as np
 from drlpp.agent.training.fine_tune import TrainConfig
 from drlpp.agent.training.train_on_problem import CHECKPOINT, Outcome, train_in_folder
 from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cost.op_times import problem_times
 from drlpp.graph import OpGraph, OpTimes
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Plan, load_plan
@@ -76,7 +77,7 @@ def problems(size: int) -> tuple[PlanningProblem, PlanningProblem]:
 def compare(size: int, folder: Path, config: TrainConfig) -> list[list[str]]:
     """Lines of the table for one number of processes."""
     true, equal = problems(size)
-    work = float(true.times.total_s.min(axis=0).sum()) * NUM_MICROBATCHES / sum(SPEEDS[size])
+    work = float(problem_times(true).total_s.min(axis=0).sum()) * NUM_MICROBATCHES / sum(SPEEDS[size])
     options = RunOptions(steps=2, emulate=True, time_scale=STEP_S / work)
     plans: dict[str, tuple[Plan, Outcome | None, float]] = {}
     with Trials(size, options) as trials:

@@ -27,6 +27,7 @@ import torch.distributed as dist
 
 from drlpp.capture import CapturedModel, capture, load_model
 from drlpp.cluster import Cluster, cluster_from_dict
+from drlpp.cost.op_times import problem_times
 from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.runtime.launch.job import RunOptions
@@ -70,7 +71,7 @@ def plans(captured: CapturedModel) -> dict[str, Plan]:
     """Two stages under 1F1B; a random DAG of stages, some on one device; a replicated stage."""
     graph = captured.graph
     problem = PlanningProblem.build(graph, cluster(), num_microbatches=NUM_MICROBATCHES)
-    work = problem.times.total_s.mean(axis=0)
+    work = problem_times(problem).total_s.mean(axis=0)
     share = np.cumsum(work) / work.sum()
     rng = np.random.default_rng(5)
     labels = np.zeros(graph.num_ops, dtype=np.int64)

@@ -25,6 +25,7 @@ from drlpp.bench.case import Case
 from drlpp.bench.results import append_row, read_rows
 from drlpp.bench.settings import settings
 from drlpp.bench.suites import find_suite
+from drlpp.cost.op_times import problem_times
 from drlpp.files import write_atomically
 from drlpp.plan import Plan
 from drlpp.planners.base import Budget
@@ -55,7 +56,7 @@ def parts(plan: Plan, problem: PlanningProblem) -> dict[str, float]:
     communication = min(
         step - busiest, sum(s for (kind, _), s in critical.items() if kind in ("transfer", "all-reduce"))
     )
-    speed = problem.times.total_s.sum(axis=1)
+    speed = problem_times(problem).total_s.sum(axis=1)
     ideal = problem.training.num_microbatches / float((1 / speed[problem.cluster.type_index]).sum())
     chain = {(m.src, d) for m in plan.stage_graph.messages if m.phase == "forward" for d in m.dsts}
     return {

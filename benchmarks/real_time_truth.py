@@ -29,6 +29,7 @@ from scipy.stats import spearmanr
 
 from drlpp.capture import capture, load_model, profile
 from drlpp.cluster import Cluster, cluster_from_dict
+from drlpp.cost.op_times import problem_times
 from drlpp.graph import OpGraph
 from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem
@@ -88,7 +89,7 @@ def cases(name: str, here: Cluster) -> list[Case]:
     alone, beside = profiled(name)
     problem = PlanningProblem.build(beside, here, num_microbatches=NUM_MICROBATCHES)
     evaluator = Evaluator(problem)
-    work = problem.times.total_s.mean(axis=0)
+    work = problem_times(problem).total_s.mean(axis=0)
     share = np.cumsum(work) / work.sum()
     rng = np.random.default_rng(3)
     labels = np.zeros(beside.num_ops, dtype=np.int64)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
 from drlpp.cost import PlacedStages, place_stages
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.native import library
 from drlpp.plan import Assignment, Provenance
@@ -139,7 +140,7 @@ def grid_row(
 ) -> list[str]:
     problem = chain_problem(num_stages, num_microbatches, one_host=one_host)
     assignment = Assignment(np.arange(num_stages), tuple((i,) for i in range(num_stages)))
-    costs = problem.stage_costs(assignment.stage_of_op, num_stages)
+    costs = stage_costs(problem, assignment.stage_of_op, num_stages)
     placed = place_stages(costs, problem.cluster, assignment.devices, num_microbatches)
     flat = generate("1f1b", placed)
     evaluator = Evaluator(problem)

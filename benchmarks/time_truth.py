@@ -28,6 +28,7 @@ import torch.distributed as dist
 from scipy.stats import spearmanr
 
 from drlpp.cluster import Cluster, cluster_from_dict
+from drlpp.cost.op_times import problem_times
 from drlpp.errors import DrlppError
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
@@ -119,7 +120,7 @@ def cases(number: int) -> list[Case]:
 def make_assignment(kind: str, problem: PlanningProblem, rng: np.random.Generator) -> Assignment:
     """Partition and placement: good (balanced), or bad in different ways."""
     graph, devices = problem.graph, problem.cluster.num_devices
-    work = problem.times.total_s.mean(axis=0)
+    work = problem_times(problem).total_s.mean(axis=0)
     share = np.cumsum(work) / work.sum()
     if kind == "data parallel":
         return Assignment(np.zeros(graph.num_ops, dtype=np.int64), (tuple(range(devices)),))

@@ -14,6 +14,7 @@ from setuptools import find_namespace_packages
 
 from drlpp.cluster import load_cluster
 from drlpp.cost import PlacedStages, place_stages
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.errors import InstallationError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.native import SOURCES, check_sources, library, source_hash
@@ -24,7 +25,7 @@ SRC = Path(__file__).parents[1] / "src" / "drlpp"
 
 def placed_chain() -> PlacedStages:
     problem = PlanningProblem.build(chain_graph(4, tensor_bytes=1e6), load_cluster("paper-4x4-10gbe"))
-    costs = problem.stage_costs(np.arange(4), 4)
+    costs = stage_costs(problem, np.arange(4), 4)
     return place_stages(costs, problem.cluster, ((0,), (1,), (2, 3), (4,)), 8)
 
 

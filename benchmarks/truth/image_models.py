@@ -13,6 +13,7 @@ from pathlib import Path
 
 from drlpp.capture import capture, load_model
 from drlpp.cluster import Cluster, Host, device_preset
+from drlpp.cost.op_times import problem_times
 from drlpp.errors import DrlppError
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph, graph_from_dict, graph_to_dict
@@ -52,7 +53,7 @@ def step_seconds(graph: OpGraph) -> float:
     cluster = Cluster("one", (kind,), (Host(name="h", devices=(kind.name,)),))
     problem = PlanningProblem.build(graph, cluster, num_microbatches=1, optimizer="momentum")
     passes_s = 5 * 2 * sum(graph.param_bytes.values()) / kind.memory_bandwidth  # parameters stay in float32
-    return float(problem.times.total_s.sum()) + passes_s
+    return float(problem_times(problem).total_s.sum()) + passes_s
 
 
 def _spread(rows: list[tuple[int, Row]]) -> list[tuple[int, Row]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from drlpp.cluster import Cluster, Host, Link, device_preset
+from drlpp.cost.op_times import problem_times
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.transformers import Transformer, transformer_graph
 from drlpp.problem import PlanningProblem
@@ -134,7 +135,7 @@ def predict_layers(rows: Iterable[LayerRow]) -> list[tuple[float, float]]:
         if not eager:
             kinds = [dataclasses.replace(kind, host_op_s=0.0) for kind in kinds]
         host = Host(name="h", devices=tuple(names), link=Link(bandwidth=1e10))
-        times = PlanningProblem.build(layer_graph(shape), Cluster("layers", tuple(kinds), (host,))).times
+        times = problem_times(PlanningProblem.build(layer_graph(shape), Cluster("layers", tuple(kinds), (host,))))
         forward, total = times.forward_s.sum(axis=1), times.total_s.sum(axis=1)
         for i, device in numbered:
             k = names.index(device)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from drlpp.cluster import Cluster, Host, device_preset
+from drlpp.cost.op_times import problem_times
 from drlpp.graph import Op, OpGraph, Work
 from drlpp.problem import PlanningProblem
 from truth.rows import Findings, Pair, Row, number, read_rows, whole
@@ -272,7 +273,7 @@ def predict_ops(rows: Iterable[OpRow]) -> list[float]:
         kind = dataclasses.replace(device_preset(device), host_op_s=0.0)
         cluster = Cluster("one", (kind,), (Host(name="h", devices=(kind.name,)),))
         graph = OpGraph(name="ops", ops=ops, edges=(), tensor_bytes={}, dtype=dtype)
-        times = PlanningProblem.build(graph, cluster).times.forward_s[0]
+        times = problem_times(PlanningProblem.build(graph, cluster)).forward_s[0]
         host_s = device_preset(device).host_op_s
         for (i, row), kernel_s in zip(numbered, times.tolist(), strict=True):
             seconds[i] = kernel_s + (host_s if row.set.split()[0] in EAGER else 0.0)

@@ -1,25 +1,24 @@
-"""The planning problem: an operator graph, a cluster, a training set-up and an objective."""
+"""The planning problem: an operator graph, a cluster, a training set-up, an objective and what may be searched.
+
+It is pure data; its prices are in `drlpp.cost`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 from drlpp.cluster import Cluster
-from drlpp.cost import OpTimeTable, StageCosts, op_times, stage_costs
-from drlpp.cost.optimizer_state import state_bytes
-from drlpp.cost.serving import ServingLoad, captured_load, serving_graph
 from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 from drlpp.graph.mixed_precision import at_precision
-from drlpp.graph.stages import stage_graph
+from drlpp.graph.serving import ServingLoad, captured_load, serving_graph
 from drlpp.plan import Objective
 from drlpp.training import NO_OPTIMIZER, PRODUCT_DTYPE, Precision, TrainingSetup, precision_of
 
+T = TypeVar("T")
 USUAL_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -46,6 +45,18 @@ class SearchSpace:
     micro_batch_sizes: tuple[int, ...] = ()
 
 
+def per_problem(make: Callable[[PlanningProblem], T]) -> Callable[[PlanningProblem], T]:
+    """Makes a function of a problem remember what it gave, for as long as the problem lives."""
+
+    @functools.wraps(make)
+    def remembered(problem: PlanningProblem) -> T:
+        if make not in problem.derived:
+            problem.derived[make] = make(problem)
+        return cast(T, problem.derived[make])
+
+    return remembered
+
+
 @dataclasses.dataclass(frozen=True)
 class PlanningProblem:
     """What a planner is asked.
@@ -56,6 +67,7 @@ class PlanningProblem:
         training: micro-batches per step and optimizer.
         objective: what planners minimise.
         space: what planners may use.
+        derived: what `per_problem` functions remember of this problem.
 
     Raises:
         InputError: the objective is not known, or a micro-batch size does not divide the samples of a step.
@@ -66,6 +78,7 @@ class PlanningProblem:
     training: TrainingSetup
     objective: Objective = Objective.ITERATION_TIME
     space: SearchSpace = SearchSpace()
+    derived: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objective", Objective(self.objective))
@@ -171,11 +184,6 @@ class PlanningProblem:
             space=dataclasses.replace(self.space, micro_batch_sizes=()),
         )
 
-    @functools.cached_property
-    def times(self) -> OpTimeTable:
-        """Seconds of every op on every device type."""
-        return op_times(self.graph, self.cluster)
-
     @property
     def may_replicate(self) -> bool:
         """Stages may run on several devices: `SearchSpace.replication`, but never where edges carry transfer times.
@@ -184,12 +192,6 @@ class PlanningProblem:
         objective gives each op one device.
         """
         return self.space.replication and not self.graph.has_transfer_times
-
-    def stage_costs(self, stage_of_op: NDArray[np.int64], num_stages: int) -> StageCosts:
-        """Costs of the stages of a partition. Raises PlanError if it is not legal."""
-        stages = stage_graph(self.graph, stage_of_op, num_stages)
-        state = state_bytes(self.graph, self.training)
-        return stage_costs(stage_of_op, stages, self.times, self.cluster, self.training, state)
 
 
 def _check_divides(size: int, global_batch: int) -> None:

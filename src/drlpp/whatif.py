@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from drlpp import units
 from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cost.op_times import problem_times
 from drlpp.plan import Assignment, Plan
 from drlpp.planners.base import Planner, PlanResult, Progress, no_progress
 from drlpp.problem import PlanningProblem
@@ -225,7 +226,7 @@ def _without_slowest(problem: PlanningProblem) -> Iterator[Change]:
     cluster = problem.cluster
     if cluster.num_devices < 2:
         return
-    seconds = problem.times.total_s.sum(axis=1)[cluster.type_index]
+    seconds = problem_times(problem).total_s.sum(axis=1)[cluster.type_index]
     slowest = max(range(cluster.num_devices), key=lambda d: (float(seconds[d]), d))
     left = [d for d in range(cluster.num_devices) if d != slowest]
     gone = cluster.devices[slowest]
@@ -241,7 +242,7 @@ def _without_slowest(problem: PlanningProblem) -> Iterator[Change]:
 def _types_by_speed(problem: PlanningProblem) -> list[DeviceType]:
     """Device types in use, slowest first by the time of all ops."""
     cluster = problem.cluster
-    seconds = problem.times.total_s.sum(axis=1)
+    seconds = problem_times(problem).total_s.sum(axis=1)
     used = sorted(set(cluster.type_index.tolist()), key=lambda t: -float(seconds[t]))
     return [cluster.device_types[t] for t in used]
 

@@ -9,6 +9,7 @@ from drlpp.cluster import Cluster, DeviceType, Host, Link, device_preset, load_c
 from drlpp.cost import all_gather_s, all_reduce_s, all_to_all_s, op_times, reduce_scatter_s, roofline_times, transfer_s
 from drlpp.cost.device_rates import Rates, rates
 from drlpp.cost.op_times import SPLIT_DEPTH, kernel_seconds
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes, Work
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
@@ -179,7 +180,7 @@ def test_stage_costs_sum_ops_by_stage_and_device():
     fast = DeviceType(name="fast", memory_bytes=1, speed=2.0, speed_is_given=True, memory_bandwidth=50.0)
     slow = DeviceType(name="slow", memory_bytes=1, speed=1.0, speed_is_given=True)
     problem = PlanningProblem.build(chain_graph(4, forward_s=1.0, param_bytes=10.0), cluster_of(fast, slow))
-    costs = problem.stage_costs(np.array([0, 0, 0, 1]), 2)
+    costs = stage_costs(problem, np.array([0, 0, 0, 1]), 2)
     assert costs.forward_s.tolist() == [[1.5, 3.0], [0.5, 1.0]]
     assert costs.backward_s.tolist() == [[3.0, 6.0], [1.0, 2.0]]
     assert costs.resident_bytes.tolist() == [90.0, 30.0]  # parameter, gradient, momentum

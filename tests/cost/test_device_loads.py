@@ -12,6 +12,7 @@ import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cost import all_reduce_s, gradient_groups, transfer_s
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
@@ -21,7 +22,7 @@ from random_problems import random_problem
 
 def literal_loads(problem: PlanningProblem, assignment: Assignment) -> dict[int, float]:
     cluster, devices = problem.cluster, assignment.devices
-    costs = problem.stage_costs(assignment.stage_of_op, assignment.num_stages)
+    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages)
     load: dict[int, float] = defaultdict(float)
     for s, replicas in enumerate(devices):
         for d in replicas:

@@ -7,6 +7,7 @@ import pytest
 
 from chains import cluster_of
 from drlpp.cost import GradientGroup, gradient_groups, resident_and_optimizer, share_of_parameters
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
 
@@ -17,7 +18,7 @@ def tied_costs():
     ops = tuple(op if op.name == "op1" else dataclasses.replace(op, params=(*op.params, "w")) for op in graph.ops)
     graph = dataclasses.replace(graph, ops=ops, param_bytes={**graph.param_bytes, "w": 4.0})
     problem = PlanningProblem.build(graph, cluster_of(4), optimizer="sgd")
-    return problem.stage_costs(np.arange(3), 3)
+    return stage_costs(problem, np.arange(3), 3)
 
 
 def test_replicas_reduce_their_own_and_tied_parameters_go_over_all_holders():

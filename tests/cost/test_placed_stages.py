@@ -13,7 +13,7 @@ from drlpp.problem import PlanningProblem
 
 def stage_costs(num_stages=2, num_devices=3, **kwargs):
     problem = PlanningProblem.build(chain_graph(num_stages, **kwargs), cluster_of(num_devices))
-    return problem.stage_costs(np.arange(num_stages), num_stages), problem.cluster
+    return stage_costs(problem, np.arange(num_stages), num_stages), problem.cluster
 
 
 def test_unused_devices_are_left_out():
@@ -39,7 +39,7 @@ def test_channels_are_distinct_within_a_host_and_hosts_are_numbered():
     hosts = tuple(Host(name=f"h{i}", devices=("d",) * n, link=link, network=link) for i, n in enumerate(sizes))
     cluster = Cluster("c", (device,), hosts)
     problem = PlanningProblem.build(chain_graph(4), cluster)
-    costs = problem.stage_costs(np.arange(4), 4)
+    costs = stage_costs(problem, np.arange(4), 4)
     placed = place_stages(costs, cluster, [(2,), (5,), (4,), (1,)], 1)
     assert placed.used.tolist() == [1, 2, 4, 5]
     assert placed.host.tolist() == [0, 0, 1, 1]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from drlpp.cost import place_stages
 from drlpp.cost.placement import place_assignment
 from drlpp.cost.problem_arrays import problem_arrays
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.errors import PlanError, ScheduleError
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Assignment
@@ -18,7 +19,7 @@ from random_problems import random_cluster, random_problem, with_special_edges
 
 
 def assert_equal(problem: PlanningProblem, assignment: Assignment) -> None:
-    costs = problem.stage_costs(assignment.stage_of_op, assignment.num_stages)
+    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages)
     number = problem.training.num_microbatches
     slow = place_stages(costs, problem.cluster, assignment.devices, number, assignment.recompute)
     fast = place_assignment(problem, problem_arrays(problem), assignment)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cost import all_reduce_s, place_stages, transfer_s
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.native import library
 from drlpp.problem import PlanningProblem
@@ -43,7 +44,7 @@ def test_an_all_reduce_costs_the_same_in_both_languages(hosts, num_bytes, data):
     )
     everybody = tuple(range(cluster.num_devices))
     placed = place_stages(
-        PlanningProblem.build(chain_graph(1), cluster).stage_costs(np.zeros(1, dtype=np.int64), 1),
+        stage_costs(PlanningProblem.build(chain_graph(1), cluster), np.zeros(1, dtype=np.int64), 1),
         cluster,
         (everybody,),
         1,
@@ -56,7 +57,7 @@ def test_an_all_reduce_costs_the_same_in_both_languages(hosts, num_bytes, data):
 
 def test_other_numbers_of_hosts_are_refused():
     cluster = Cluster("c", (DeviceType(name="d", memory_bytes=1),), (Host(name="h", devices=("d",)),))
-    costs = PlanningProblem.build(chain_graph(1), cluster).stage_costs(np.zeros(1, dtype=np.int64), 1)
+    costs = stage_costs(PlanningProblem.build(chain_graph(1), cluster), np.zeros(1, dtype=np.int64), 1)
     placed = place_stages(costs, cluster, ((0,),), 1)
     with pytest.raises(ValueError, match="devices_on has 2 elements: it needs 1"):
         library.all_reduce_s(placed, np.ones(2, dtype=np.int64), 1.0)

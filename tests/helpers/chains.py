@@ -6,6 +6,7 @@ import numpy as np
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cost import PlacedStages, place_stages
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import generate, to_schedule
@@ -21,7 +22,7 @@ def placed_chain(devices: list[tuple[int, ...]], num_microbatches: int) -> Place
     """A chain with one op (F = I = W = 1 ms) per stage and free transfers."""
     num_devices = 1 + max(d for replicas in devices for d in replicas)
     problem = PlanningProblem.build(chain_graph(len(devices)), cluster_of(num_devices))
-    costs = problem.stage_costs(np.arange(len(devices)), len(devices))
+    costs = stage_costs(problem, np.arange(len(devices)), len(devices))
     return place_stages(costs, problem.cluster, devices, num_microbatches)
 
 
@@ -54,7 +55,7 @@ def random_stages(seed: int) -> PlacedStages:
     ]
     recompute = [bool(rng.random() < 0.3) for _ in used]
     problem = PlanningProblem.build(graph, cluster)
-    costs = problem.stage_costs(stage_of_op.astype(np.int64), len(used))
+    costs = stage_costs(problem, stage_of_op.astype(np.int64), len(used))
     placed = place_stages(costs, cluster, devices, int(rng.integers(1, 10)), recompute)
     placed.action_s[[BACKWARD, WEIGHT_GRAD]] += 1e-4  # so that no backward pass is without weight gradients
     return placed

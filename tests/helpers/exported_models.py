@@ -9,6 +9,7 @@ from torch import nn
 
 from drlpp.capture import capture_module
 from drlpp.cluster import Cluster, cluster_from_dict
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph import OpGraph
 from drlpp.plan import Plan, Provenance, Stage, validate
 from drlpp.problem import PlanningProblem
@@ -148,7 +149,7 @@ def plan_by_labels(
         schedule_name=schedule,
         provenance=Provenance(planner="hand"),
     )
-    costs = problem.stage_costs(bare.stage_of_op, bare.num_stages)
+    costs = stage_costs(problem, bare.stage_of_op, bare.num_stages)
     order = make_schedule(schedule, costs, problem.cluster, devices, num_microbatches)
     plan = dataclasses.replace(bare, schedule=order)
     validate(plan)

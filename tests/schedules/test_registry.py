@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from chains import cluster_of, looped, placed_chain, v_shaped
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.errors import ScheduleError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
@@ -31,7 +32,7 @@ def test_split_schedules_need_weight_gradients():
 
 def test_make_schedule_returns_actions_by_rank():
     problem = PlanningProblem.build(chain_graph(2), cluster_of(3))
-    costs = problem.stage_costs(np.arange(2), 2)
+    costs = stage_costs(problem, np.arange(2), 2)
     schedule = make_schedule("1f1b", costs, problem.cluster, [(2,), (0,)], 2)
     assert {rank: " ".join(map(str, row)) for rank, row in schedule.items()} == {
         0: "1F0 1B0 1F1 1B1",

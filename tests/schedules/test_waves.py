@@ -5,6 +5,7 @@ import pytest
 
 from chains import cluster_of, looped, placed_chain, random_stages, rows
 from drlpp.cost import place_stages
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.problem import PlanningProblem
 from drlpp.schedules.waves import depths
@@ -28,7 +29,7 @@ def diamond(devices, num_microbatches=8):
     edges = tuple(Edge(src=f"o{a}", dst=f"o{b}", tensor=f"t{a}") for a, b in arcs)
     graph = OpGraph(name="diamond", ops=ops, edges=edges, tensor_bytes={f"t{i}": 1.0 for i in range(5)})
     problem = PlanningProblem.build(graph, cluster_of(6))
-    return place_stages(problem.stage_costs(np.arange(5), 5), problem.cluster, devices, num_microbatches)
+    return place_stages(stage_costs(problem, np.arange(5), 5), problem.cluster, devices, num_microbatches)
 
 
 def test_warm_up_is_the_longest_path_to_the_end():

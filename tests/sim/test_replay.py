@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drlpp.cost import place_stages
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.errors import ScheduleError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Provenance, parse_action, validate
@@ -25,7 +26,7 @@ WHO = Provenance(planner="test")
 def test_equals_the_reference(seed):
     problem, assignment = random_problem(seed)
     evaluator = Evaluator(problem)
-    costs = problem.stage_costs(assignment.stage_of_op, assignment.num_stages)
+    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages)
     placed = place_stages(costs, problem.cluster, assignment.devices, problem.training.num_microbatches)
     for name in schedules_for(placed):
         plan = evaluator.make_plan(assignment, WHO, (name,))
@@ -50,7 +51,7 @@ def test_equals_the_reference_on_many_problems():
 def test_deadlock_is_an_error():
     problem, _ = random_problem(1)
     problem = PlanningProblem.build(chain_graph(2), problem.cluster, num_microbatches=1)
-    placed = place_stages(problem.stage_costs(np.arange(2), 2), problem.cluster, [(0,), (0,)], 1)
+    placed = place_stages(stage_costs(problem, np.arange(2), 2), problem.cluster, [(0,), (0,)], 1)
     swapped = {0: tuple(map(parse_action, ("1F0", "0F0", "1B0", "0B0")))}
     with pytest.raises(ScheduleError, match="deadlocks after 0 of 4 actions"):
         replay(placed, from_schedule(swapped, placed.used))

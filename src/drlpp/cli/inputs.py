@@ -209,8 +209,8 @@ def load_problem(
 
 def serving_problem(graph: OpGraph, cluster: Cluster, step: Step) -> PlanningProblem:
     """The problem of serving a model. Raises InputError if options of a training step are given."""
-    from drlpp.cost.serving import captured_load
     from drlpp.errors import InputError
+    from drlpp.graph.serving import captured_load
     from drlpp.problem import PlanningProblem
 
     if step.num_microbatches is not None or step.global_batch is not None or step.micro_batch_sizes:

@@ -15,6 +15,7 @@ import typer
 from drlpp.cli import inputs
 from drlpp.cli.checks import check_problem
 from drlpp.cli.terminal import counter, err, print_json, say
+from drlpp.cost.op_times import problem_times
 
 if TYPE_CHECKING:
     from drlpp.agent.training.fine_tune import Iteration
@@ -184,7 +185,7 @@ def _on_problem(
 
 def _time_scale(problem: PlanningProblem) -> float:
     """Emulated seconds per second: one device's whole step takes `_EMULATED_S` on the fastest type."""
-    seconds = float(problem.times.total_s.sum(axis=1).min()) * problem.training.num_microbatches
+    seconds = float(problem_times(problem).total_s.sum(axis=1).min()) * problem.training.num_microbatches
     return _EMULATED_S / seconds if seconds > 0 else 1.0
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost.problem_arrays import CostedProblem, ProblemArrays, pack, problem_arrays
+from drlpp.cost.problem_arrays import ProblemArrays, pack, problem_arrays
 from drlpp.errors import InputError
 from drlpp.graph.stages import check_partition
 from drlpp.native import library
 from drlpp.plan import Assignment
+from drlpp.problem import PlanningProblem
 
 
 class IncrementalBottleneck:
@@ -28,7 +29,7 @@ class IncrementalBottleneck:
         PlanError, ScheduleError: as `Evaluator.evaluate`.
     """
 
-    def __init__(self, problem: CostedProblem, assignment: Assignment) -> None:
+    def __init__(self, problem: PlanningProblem, assignment: Assignment) -> None:
         self._problem, self._num_stages = problem, assignment.num_stages
         packed, arrays = pack(problem, (assignment,)), problem_arrays(problem)
         check_partition(problem.graph, packed.labels[0], assignment.num_stages)
@@ -61,7 +62,7 @@ class IncrementalBottleneck:
         return self.state.labels
 
 
-def _check_values(problem: CostedProblem, arrays: ProblemArrays) -> None:
+def _check_values(problem: PlanningProblem, arrays: ProblemArrays) -> None:
     """Checks that every value has one producer and one transfer time."""
     first: dict[int, tuple[int, float]] = {}
     made = zip(arrays.edge_value.tolist(), arrays.edge_src.tolist(), arrays.edge_s.tolist(), strict=True)

@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cluster import NO_LINK, Cluster
-from drlpp.cost.op_times import OpTimeTable
+from drlpp.cluster import NO_LINK
+from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, state_bytes
 from drlpp.errors import ScheduleError
-from drlpp.graph import OpGraph
 from drlpp.graph.stages import check_partition
 from drlpp.plan import Assignment
-from drlpp.training import TrainingSetup
+from drlpp.problem import PlanningProblem
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
-
-
-class CostedProblem(Protocol):
-    """What a price is asked of: a `PlanningProblem`, which stands above this room."""
-
-    @property
-    def graph(self) -> OpGraph: ...
-    @property
-    def cluster(self) -> Cluster: ...
-    @property
-    def training(self) -> TrainingSetup: ...
-    @property
-    def times(self) -> OpTimeTable: ...
 
 
 class ProblemArrays(NamedTuple):
@@ -83,9 +69,9 @@ class ProblemArrays(NamedTuple):
     port_latency_s: _Floats
 
 
-def problem_arrays(problem: CostedProblem) -> ProblemArrays:
+def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     """The arrays of a problem."""
-    graph, cluster, times = problem.graph, problem.cluster, problem.times
+    graph, cluster, times = problem.graph, problem.cluster, problem_times(problem)
     index = graph.index
     values: dict[tuple[str, str], int] = {}
     edge_value = [values.setdefault((e.tensor, e.phase), len(values)) for e in graph.edges]
@@ -156,7 +142,7 @@ class PackedAssignments(NamedTuple):
     devices: _Ints
 
 
-def pack(problem: CostedProblem, assignments: Sequence[Assignment]) -> PackedAssignments:
+def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedAssignments:
     """Packs assignments.
 
     Raises:

@@ -7,11 +7,10 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cluster import Cluster
-from drlpp.cost.op_times import OpTimeTable
-from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, StateBytes
-from drlpp.graph.stages import StageGraph
-from drlpp.training import TrainingSetup
+from drlpp.cost.op_times import problem_times
+from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, state_bytes
+from drlpp.graph.stages import StageGraph, stage_graph
+from drlpp.problem import PlanningProblem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,25 +40,21 @@ class StageCosts:
         return self.input_grad_s + self.weight_grad_s
 
 
-def stage_costs(
-    stage_of_op: NDArray[np.int64],
-    stages: StageGraph,
-    times: OpTimeTable,
-    cluster: Cluster,
-    training: TrainingSetup,
-    state: StateBytes,
-) -> StageCosts:
+def stage_costs(problem: PlanningProblem, stage_of_op: NDArray[np.int64], num_stages: int) -> StageCosts:
     """Sums op times into stages.
 
     Args:
         stage_of_op: ``[num_ops]``.
-        stages: of the same partition.
-        state: what a byte of a parameter takes.
+
+    Raises:
+        PlanError: the partition is not legal.
     """
-    s = stages.num_stages
+    stages = stage_graph(problem.graph, stage_of_op, num_stages)
+    cluster, training, times = problem.cluster, problem.training, problem_times(problem)
+    state = state_bytes(problem.graph, training)
 
     def per_stage(table: NDArray[np.float64]) -> NDArray[np.float64]:
-        by_type = np.array([np.bincount(stage_of_op, weights=row, minlength=s) for row in table])  # [T, S]
+        by_type = np.array([np.bincount(stage_of_op, weights=row, minlength=num_stages) for row in table])  # [T, S]
         return np.ascontiguousarray(by_type[cluster.type_index].T)
 
     passes = OPTIMIZER_PASSES[training.optimizer]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.plan import Plan
 from drlpp.plan.modules import StageModules, stage_modules, summarize_modules
 from drlpp.problem import PlanningProblem
@@ -54,7 +55,7 @@ class StageRow:
 
 def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
     """The rows of all stages of a legal plan. Raises PlanError if the partition is not legal."""
-    costs = PlanningProblem(plan.graph, plan.cluster, plan.training).stage_costs(plan.stage_of_op, plan.num_stages)
+    costs = stage_costs(PlanningProblem(plan.graph, plan.cluster, plan.training), plan.stage_of_op, plan.num_stages)
     covers = stage_modules(plan)
     forward, backward = [], []
     for s in plan.stages:

@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 
 from drlpp.cost import GradientGroup, StageCosts, all_reduce_s, gradient_groups, resident_and_optimizer, wire_s
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan, TraceEvent, validate
 from drlpp.problem import PlanningProblem
@@ -47,7 +48,7 @@ _HEADER = struct.Struct("d")
 def stage_costs_of(plan: Plan) -> StageCosts:
     """Costs of the stages of a plan on the devices of its cluster."""
     problem = PlanningProblem(plan.graph, plan.cluster, plan.training)
-    return problem.stage_costs(plan.stage_of_op, plan.num_stages)
+    return stage_costs(problem, plan.stage_of_op, plan.num_stages)
 
 
 def default_time_scale(plan: Plan, costs: StageCosts) -> float:

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from drlpp.cost import PlacedStages
+from drlpp.cost.op_times import problem_times
 from drlpp.cost.placement import place_assignment
 from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.plan import Plan, TraceEvent
@@ -267,7 +268,7 @@ def _moves(plan: Plan, problem: PlanningProblem) -> Iterator[tuple[int, int]]:
     graph, labels = plan.graph, plan.stage_of_op
     sizes = np.bincount(labels, minlength=plan.num_stages)
     left = MOST_MOVES
-    for op in np.argsort(-problem.times.total_s.max(axis=0), kind="stable").tolist():
+    for op in np.argsort(-problem_times(problem).total_s.max(axis=0), kind="stable").tolist():
         s = int(labels[op])
         if sizes[s] == 1:
             continue

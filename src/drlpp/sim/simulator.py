@@ -11,18 +11,17 @@ from drlpp.cost import (
     StageCosts,
     all_reduce_s,
     gradient_groups,
-    op_times,
     resident_and_optimizer,
     share_of_parameters,
     stage_costs,
     wire_s,
 )
-from drlpp.cost.optimizer_state import state_bytes
 from drlpp.cost.schedule_memory import RETURNS_KEPT
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.plan.trace import TraceKind
+from drlpp.problem import PlanningProblem
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.steady_loads import steady_loads_s
 
@@ -36,10 +35,8 @@ def simulate(plan: Plan) -> Simulation:
         PlanError, ScheduleError: the plan is not legal.
     """
     validate(plan)
-    table = op_times(plan.graph, plan.cluster)
-    state = state_bytes(plan.graph, plan.training)
-    costs = stage_costs(plan.stage_of_op, plan.stage_graph, table, plan.cluster, plan.training, state)
-    return _Iteration(plan, costs).run()
+    problem = PlanningProblem(plan.graph, plan.cluster, plan.training)
+    return _Iteration(plan, stage_costs(problem, plan.stage_of_op, plan.num_stages)).run()
 
 
 class _Iteration:

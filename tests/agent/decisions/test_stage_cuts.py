@@ -22,6 +22,7 @@ from drlpp.agent.decisions.stage_cuts import (
     stage_memory,
 )
 from drlpp.agent.view.features import problem_view
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.plan.assignment import Assignment
 from drlpp.sim import Evaluator
 
@@ -98,7 +99,7 @@ def test_compute_and_memory_of_a_stage_are_the_simulators():
     problem, _m = view.problem, view.tables.microbatches
     labels = np.repeat([0, 1, 2], 4)
     assignment = Assignment(labels, ((0, 1), (2,), (3, 4)))
-    costs = problem.stage_costs(labels, 3)
+    costs = stage_costs(problem, labels, 3)
     for s, device in enumerate((0, 2, 3)):
         compute = p.time[0, s, 4 * s + 4] - p.time[0, s, 4 * s]
         assert compute == pytest.approx(costs.forward_s[s, device] + costs.backward_s[s, device])

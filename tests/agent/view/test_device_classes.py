@@ -5,6 +5,7 @@ import pytest
 
 from agent_problems import small_problem, unequal_cluster
 from drlpp.agent.view.device_classes import build_tables
+from drlpp.cost.op_times import problem_times
 from drlpp.graph import Edge, Op, OpGraph
 from drlpp.graph.stages import stage_graph
 from drlpp.problem import PlanningProblem
@@ -20,7 +21,7 @@ def test_devices_of_one_type_on_one_host_are_a_class(problem):
 
 
 def test_the_ideal_is_the_work_shared_by_speed(problem):
-    total = problem.times.total_s.sum(axis=1)
+    total = problem_times(problem).total_s.sum(axis=1)
     assert build_tables(problem).ideal_s == pytest.approx(1.0 / (2 / total[0] + 3 / total[1]))
 
 

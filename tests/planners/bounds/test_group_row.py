@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from drlpp.cost import all_reduce_s
+from drlpp.cost.op_times import problem_times
 from drlpp.graph import Edge, Op, OpGraph
 from drlpp.graph.op_graph import REFERENCE, OpTimes
 from drlpp.planners.base import Budget
@@ -112,4 +113,4 @@ def test_less_than_the_work_is_never_enough():
 def test_what_each_op_adds_makes_up_the_work():
     problem = small_problem(3, [["fast", "mid"], ["slow"]], num_ops=15)
     rows = SetRows(problem, op_arrays(problem))
-    assert rows.shared_out(problem.times.total_s).sum() == pytest.approx(rows.work_s)
+    assert rows.shared_out(problem_times(problem).total_s).sum() == pytest.approx(rows.work_s)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from drlpp.cluster import cluster_from_dict
+from drlpp.cost.op_times import problem_times
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment
 from drlpp.planners.base import Budget, gap_to
@@ -67,7 +68,7 @@ def test_few_micro_batches_do_not_fill_the_pipeline():
     problem = PlanningProblem.build(
         chain_graph(2), small_cluster([["mid"] * 8]), num_microbatches=2, objective="iteration-time"
     )
-    seconds = problem.times.total_s[np.unique(problem.cluster.type_index)].min(axis=0)
+    seconds = problem_times(problem).total_s[np.unique(problem.cluster.type_index)].min(axis=0)
     assert lower_bound(problem).value_s >= 0.5 * float(seconds.sum())
 
 
@@ -82,7 +83,7 @@ def test_the_optimizer_step_counts():
         }
     )
     problem = PlanningProblem.build(graph, cluster, num_microbatches=2, optimizer="sgd")
-    assert lower_bound(problem).value_s == pytest.approx(2 * problem.times.total_s.sum() + 0.03)
+    assert lower_bound(problem).value_s == pytest.approx(2 * problem_times(problem).total_s.sum() + 0.03)
 
 
 HOSTS = ([["mid"] * 2], [["mid"] * 4], [["fast", "mid"], ["slow"]], [["mid"] * 2] * 2, [["fast"], ["slow", "slow"]])

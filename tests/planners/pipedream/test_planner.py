@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from drlpp.cost.op_times import problem_times
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
 from drlpp.planners.pipedream.planner import (
@@ -92,7 +93,7 @@ def test_hosts_of_unequal_size_are_taken_as_equal_groups():
 
 def test_unequal_devices_are_believed_to_have_the_mean_speed():
     problem = small_problem(1, [["fast", "mid", "slow"]])
-    reference = problem.times.total_s[1]
+    reference = problem_times(problem).total_s[1]
     mean = (2.0 + 1.0 + 0.5) / 3
     assert mean_seconds(problem) == pytest.approx(reference / mean)
 

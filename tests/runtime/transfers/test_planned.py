@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drlpp.cluster import cluster_from_dict
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.errors import ScheduleError
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.plan import Action, Assignment, Plan, Provenance, Stage, parse_action
@@ -85,7 +86,7 @@ def plans(draw: st.DrawFn) -> Plan:
     devices = {s: tuple(rng.permutation(4)[: rng.integers(1, 4)].tolist()) for s in range(5)}
     assignment = Assignment.compact(labels, devices)
     problem = PlanningProblem.build(graph, CLUSTER, num_microbatches=draw(st.integers(1, 6)))
-    costs = problem.stage_costs(assignment.stage_of_op, assignment.num_stages)
+    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages)
     name = draw(st.sampled_from(["gpipe", "list", "split-list"]))
     schedule = make_schedule(name, costs, CLUSTER, assignment.devices, problem.training.num_microbatches)
     stages = tuple(

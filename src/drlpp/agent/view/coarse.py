@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.op_times import problem_times
 from drlpp.graph.coarsen import coarsen
 from drlpp.graph.contract import contract
 from drlpp.plan.assignment import Assignment
@@ -42,7 +43,7 @@ def coarse_problem(problem: PlanningProblem, max_groups: int) -> CoarseProblem:
     Raises:
         InputError: `max_groups` is below 1.
     """
-    graph, table = problem.graph, problem.times
+    graph, table = problem.graph, problem_times(problem)
     if graph.num_ops <= max_groups:
         return CoarseProblem(problem, np.arange(graph.num_ops))
     group = coarsen(graph, max_groups, table.total_s.mean(axis=0))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK
+from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import resident_factor
 from drlpp.problem import PlanningProblem
 
@@ -106,7 +107,7 @@ class Tables:
 
 def build_tables(problem: PlanningProblem) -> Tables:
     """Derives the arrays of a problem."""
-    graph, cluster, times = problem.graph, problem.cluster, problem.times
+    graph, cluster, times = problem.graph, problem.cluster, problem_times(problem)
     keys = list(zip(cluster.host_index.tolist(), cluster.type_index.tolist(), strict=True))
     classes = list(dict.fromkeys(keys))
     members = tuple(tuple(d for d, k in enumerate(keys) if k == c) for c in classes)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.op_times import problem_times
 from drlpp.native import library
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
@@ -36,7 +37,7 @@ Places = tuple[tuple[int, ...], ...]
 
 def upward_rank(problem: PlanningProblem, arrays: OpArrays) -> NDArray[np.float64]:
     """``[num_ops]`` seconds of the longest path from each op to the end, on a mean device over a mean path."""
-    mean_s = problem.times.total_s[problem.cluster.type_index].mean(axis=0)
+    mean_s = problem_times(problem).total_s[problem.cluster.type_index].mean(axis=0)
     n = problem.cluster.num_devices
     bandwidth = problem.cluster.bandwidth
     per_byte = float((1.0 / bandwidth).sum() - np.trace(1.0 / bandwidth)) / (n * (n - 1)) if n > 1 else 0.0
@@ -56,7 +57,7 @@ def greedy_assignment(
     types = problem.cluster.type_index
     times = np.stack(
         [
-            problem.times.total_s[types[list(place)]].max(axis=0) * microbatch_share(problem, len(place))
+            problem_times(problem).total_s[types[list(place)]].max(axis=0) * microbatch_share(problem, len(place))
             for place in places
         ]
     )
@@ -66,7 +67,7 @@ def greedy_assignment(
 
 def group_places(problem: PlanningProblem, rng: np.random.Generator) -> Iterator[Places]:
     """Orders of places: groups of neighbours, about `USUAL_STAGES` first; single devices; the fastest devices alone."""
-    cluster, slowness = problem.cluster, problem.times.total_s.sum(axis=1)
+    cluster, slowness = problem.cluster, problem_times(problem).total_s.sum(axis=1)
     orders = device_orders(cluster, slowness, DEVICE_ORDERS, rng)
     sizes = sorted(
         replica_choices(problem, cluster.num_devices),
@@ -103,7 +104,7 @@ class Greedy:
     @staticmethod
     def _bisect(search: Search, order: NDArray[np.int64], places: Places) -> None:
         problem = search.problem
-        worst = float(problem.times.total_s.max(axis=0).sum())
+        worst = float(problem_times(problem).total_s.max(axis=0).sum())
         low, high = worst / (4 * sum(len(p) for p in places)), worst
         for _ in range(BISECTIONS):
             cap = (low * high) ** 0.5 if low > 0 else high

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.op_times import problem_times
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.search import Search
@@ -57,7 +58,7 @@ class RandomPlans:
     ) -> PlanResult:
         search = Search(self.name, problem, budget, seed, progress)
         rng = np.random.default_rng(seed)
-        slowness = problem.times.total_s.sum(axis=1)
+        slowness = problem_times(problem).total_s.sum(axis=1)
         for _ in range(MAX_SAMPLES):
             devices = device_orders(problem.cluster, slowness, 8, rng)
             search.offer(random_assignment(problem, rng, devices[int(rng.integers(len(devices)))]), hasty=True)

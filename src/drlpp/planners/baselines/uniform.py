@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from drlpp.cost.op_times import problem_times
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.device_states import replica_choices
@@ -33,7 +34,7 @@ def uniform_split(problem: PlanningProblem, places: tuple[tuple[int, ...], ...])
 
     Fewer stages come out where one op is larger than a part.
     """
-    seconds = problem.times.total_s.mean(axis=0)
+    seconds = problem_times(problem).total_s.mean(axis=0)
     total = float(seconds.sum())
     if total == 0:
         seconds, total = np.ones_like(seconds), float(len(seconds))

@@ -31,6 +31,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, resident_factor
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.group_row import SetRows, exchange_s_per_byte
@@ -150,9 +151,9 @@ class _Ways:
 
 def _ways(problem: PlanningProblem) -> _Ways:
     types = np.unique(problem.cluster.type_index)
-    forward = problem.times.forward_s[types].min(axis=0)
-    back = problem.times.input_grad_s[types].min(axis=0)
-    here = (problem.times.forward_s + problem.times.input_grad_s)[types].min(axis=0)
+    forward = problem_times(problem).forward_s[types].min(axis=0)
+    back = problem_times(problem).input_grad_s[types].min(axis=0)
+    here = (problem_times(problem).forward_s + problem_times(problem).input_grad_s)[types].min(axis=0)
     graph = problem.graph
     gradient: dict[tuple[int, int], bool] = {}
     ahead: dict[tuple[int, int], bool] = {}
@@ -177,7 +178,7 @@ def _ways(problem: PlanningProblem) -> _Ways:
 def _optimizer_s(problem: PlanningProblem) -> NDArray[np.float64]:
     """``[T, N]`` seconds of the optimizer step on the parameters of each op; 0 for types without a memory bandwidth."""
     passes = OPTIMIZER_PASSES[problem.training.optimizer]
-    per_byte = np.zeros(len(problem.times.total_s))
+    per_byte = np.zeros(len(problem_times(problem).total_s))
     for device, t in zip(problem.cluster.devices, problem.cluster.type_index.tolist(), strict=True):
         per_byte[t] = passes / device.type.memory_bandwidth if device.type.memory_bandwidth else 0.0
     return np.outer(per_byte, problem.graph.op_param_bytes)
@@ -187,8 +188,8 @@ def _fill_bounds(problem: PlanningProblem, rows: SetRows) -> list[Bound]:
     """The bounds by work, path and fill for a step."""
     number = problem.training.num_microbatches
     ways = _ways(problem)
-    work = rows.shared_out(problem.times.total_s)
-    here = rows.shared_out(problem.times.forward_s + problem.times.input_grad_s)
+    work = rows.shared_out(problem_times(problem).total_s)
+    here = rows.shared_out(problem_times(problem).forward_s + problem_times(problem).input_grad_s)
     optimizer = float(rows.shared_out(_optimizer_s(problem)).sum())
     fill = 0.0
     for head in np.quantile(ways.head_s, np.linspace(0, 1, FILL_STEPS)):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.op_times import problem_times
 from drlpp.errors import PlanError
 from drlpp.graph import OpGraph
 from drlpp.graph.contract import contract
@@ -62,7 +63,7 @@ def _with_gradient(cuts: set[int], graph: OpGraph) -> set[int]:
 def block_graph(problem: PlanningProblem, block: NDArray[np.int64]) -> OpGraph:
     """The graph whose ops are the blocks; it has the exact times of the problem's cluster."""
     graph = problem.graph
-    return contract(graph, block, problem.times.by_type(problem.cluster), f"{graph.name} in blocks")
+    return contract(graph, block, problem_times(problem).by_type(problem.cluster), f"{graph.name} in blocks")
 
 
 def _layer_cuts(graph: OpGraph, engine: Engine) -> set[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from drlpp.cost.op_times import problem_times
 from drlpp.planners.engines.engine import Engine
 from drlpp.problem import PlanningProblem
 
@@ -48,7 +49,7 @@ def _orders(problem: PlanningProblem, pool: list[int]) -> Iterator[list[int]]:
 
 
 def _seconds(problem: PlanningProblem, device: int) -> float:
-    return float(problem.times.total_s[problem.cluster.type_index[device]].sum())
+    return float(problem_times(problem).total_s[problem.cluster.type_index[device]].sum())
 
 
 def slowest(problem: PlanningProblem, group: tuple[int, ...]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.op_times import problem_times
 from drlpp.plan.assignment import Assignment
 from drlpp.problem import PlanningProblem
 
@@ -116,7 +117,7 @@ def split_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Gene
     if rng.random() < 0.5:
         first, second, part = second, first, 1.0 - part
     inside = np.flatnonzero(start.stage_of_op == s)
-    share = np.cumsum(problem.times.total_s[0, inside] + 1e-12)
+    share = np.cumsum(problem_times(problem).total_s[0, inside] + 1e-12)
     tail = inside[share > share[-1] * part]
     if len(tail) in (0, len(inside)):
         tail = inside[len(inside) // 2 :]

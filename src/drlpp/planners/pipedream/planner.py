@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK, Cluster
+from drlpp.cost.op_times import problem_times
 from drlpp.graph import OpGraph
 from drlpp.graph.coarsen import coarsen
 from drlpp.native import library
@@ -264,7 +265,7 @@ def reduce_graph(graph: OpGraph, group_of_op: NDArray[np.int64] | None = None) -
 
 def mean_seconds(problem: PlanningProblem) -> NDArray[np.float64]:
     """``[num_ops]`` seconds of forward and backward on a device of the mean speed."""
-    per_device = problem.times.total_s[problem.cluster.type_index]
+    per_device = problem_times(problem).total_s[problem.cluster.type_index]
     if (per_device == per_device[0]).all():
         return np.asarray(per_device[0])
     speed = np.divide(1.0, per_device, out=np.full_like(per_device, np.inf), where=per_device > 0).mean(axis=0)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import resident_factor
 from drlpp.plan import Assignment
 from drlpp.planners.space.chain_split import ChainLoads, crossing_bytes, split_chain
@@ -49,7 +50,7 @@ class BlockAmounts:
         return cls(
             problem=problem,
             block=block,
-            seconds=np.array([_per_block(block, row) for row in problem.times.total_s]),
+            seconds=np.array([_per_block(block, row) for row in problem_times(problem).total_s]),
             resident_bytes=_per_block(block, graph.op_param_bytes) * resident_factor(problem.graph, problem.training),
             activation_bytes=_per_block(block, graph.op_saved_bytes),
             boundary_bytes=crossing_bytes(ends, sizes, n),

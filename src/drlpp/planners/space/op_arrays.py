@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.op_times import problem_times
 from drlpp.graph import OpGraph
 from drlpp.problem import PlanningProblem
 
@@ -105,7 +106,7 @@ def op_arrays(problem: PlanningProblem) -> OpArrays:
             consumed[op].append(v)
     consumer_ptr, consumer_op = _csr([sorted(consumers[k]) for k in keys])
     touch_ptr, touch_value = _csr([a + b for a, b in zip(produced, consumed, strict=True)])
-    times = problem.times
+    times = problem_times(problem)
     return OpArrays(
         forward_s=times.forward_s,
         total_s=times.total_s,

@@ -11,9 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from drlpp.capture import capture_module
 from drlpp.cluster import load_cluster
-from drlpp.cost.serving import WORKSPACE, ServingLoad, captured_load, serving_graph
 from drlpp.errors import InputError, PlanError
 from drlpp.export import EXPORTERS
+from drlpp.graph.serving import WORKSPACE, ServingLoad, captured_load, serving_graph
 from drlpp.plan.validation import check_trains
 from drlpp.planners.base import Budget
 from drlpp.planners.engines.engine import ENGINES
