@@ -6,18 +6,19 @@ import pytest
 from chains import cluster_of
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cost import place_stages
+from drlpp.cost.stage_costs import stage_costs
 from drlpp.errors import ScheduleError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
 
 
-def stage_costs(num_stages=2, num_devices=3, **kwargs):
+def chain_costs(num_stages=2, num_devices=3, **kwargs):
     problem = PlanningProblem.build(chain_graph(num_stages, **kwargs), cluster_of(num_devices))
     return stage_costs(problem, np.arange(num_stages), num_stages), problem.cluster
 
 
 def test_unused_devices_are_left_out():
-    costs, cluster = stage_costs(num_devices=9)
+    costs, cluster = chain_costs(num_devices=9)
     placed = place_stages(costs, cluster, [(7,), (2, 7)], 4)
     assert placed.used.tolist() == [2, 7]
     assert placed.slot_device.tolist() == [1, 0, 1]
@@ -25,7 +26,7 @@ def test_unused_devices_are_left_out():
 
 
 def test_recomputation_lengthens_the_backward_actions_and_holds_less():
-    costs, cluster = stage_costs(tensor_bytes=8.0)
+    costs, cluster = chain_costs(tensor_bytes=8.0)
     placed = place_stages(costs, cluster, [(0,), (1,)], 4, [False, True])
     assert placed.action_s * 1e3 == pytest.approx(np.array([[1, 1], [2, 3], [1, 2], [1, 1]]))
     assert placed.held_bytes.tolist() == [8.0, 8.0]
@@ -59,6 +60,6 @@ def test_channels_are_distinct_within_a_host_and_hosts_are_numbered():
     ],
 )
 def test_bad_placements(devices, num_microbatches, recompute, message):
-    costs, cluster = stage_costs()
+    costs, cluster = chain_costs()
     with pytest.raises(ScheduleError, match=message):
         place_stages(costs, cluster, devices, num_microbatches, recompute)

@@ -77,8 +77,8 @@ def test_a_simulation_that_does_not_fit_says_so(problem):
 
 def run_report(**values):
     trace = Trace(source="measured", num_devices=3, events=(), iteration_time_s=0.3)
-    times = {"iteration_times_s": (0.2, 0.3, 0.4), "predicted_s": 0.2, "losses": (3.0, 2.5, 2.25), "trace": trace}
-    return RunReport(**times | values)
+    times = {"iteration_times_s": (0.2, 0.3, 0.4), "step_times_s": (0.5, 0.2, 0.3, 0.4), "predicted_s": 0.2}
+    return RunReport(**times | {"losses": (3.0, 2.5, 2.25), "trace": trace} | values)
 
 
 @pytest.mark.parametrize(("passed", "words"), [(True, "equal to single-process"), (False, "NOT equal to")])
