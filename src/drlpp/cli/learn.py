@@ -15,7 +15,6 @@ import typer
 from drlpp.cli import inputs
 from drlpp.cli.checks import check_problem
 from drlpp.cli.terminal import counter, err, print_json, say
-from drlpp.cost.op_times import problem_times
 
 if TYPE_CHECKING:
     from drlpp.agent.training.fine_tune import Iteration
@@ -185,6 +184,8 @@ def _on_problem(
 
 def _time_scale(problem: PlanningProblem) -> float:
     """Emulated seconds per second: one device's whole step takes `_EMULATED_S` on the fastest type."""
+    from drlpp.cost.op_times import problem_times
+
     seconds = float(problem_times(problem).total_s.sum(axis=1).min()) * problem.training.num_microbatches
     return _EMULATED_S / seconds if seconds > 0 else 1.0
 

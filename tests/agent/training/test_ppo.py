@@ -112,7 +112,7 @@ def test_the_penalty_keeps_the_policy_near_the_reference(view, generator):
         policy = random_policy(PolicyConfig(width=8, num_layers=1), 0)
         rollout = policy.sample([view], 32, torch.Generator().manual_seed(0))[0]
         rewards = torch.tensor([float(len(s)) for s in rollout.slots])
-        learner = Ppo(policy, PpoConfig(kl=kl, epochs=10, clip=0.9))
+        learner = Ppo(policy, PpoConfig(kl=kl, epochs=10, clip=0.9, learning_rate=3e-3))
         learner.update([Batch(rollout, rewards, rollout.log_probs)], generator)
         now = policy.evaluate(view, rollout.decisions).log_probs
         moved[kl] = (now - rollout.log_probs).abs().mean().item()

@@ -94,7 +94,7 @@ def test_the_best_chain_of_single_devices_is_found(heavy_layer):
                 assignment = Assignment(stage_of_block[label], tuple((d,) for d in order))
                 best = min(best, evaluator.evaluate(assignment, ("1f1b",)).iteration_time_s)
     # seven micro-batches leave single devices; data parallelism on all three is not a chain of equal copies of them
-    assert result.plan.prediction.iteration_time_s == pytest.approx(best, rel=0.02 if heavy_layer is None else 0.12)
+    assert result.plan.prediction.iteration_time_s == pytest.approx(best, rel=0.02)
     assert result.plan.prediction.iteration_time_s >= best * (1 - 1e-9)
 
 

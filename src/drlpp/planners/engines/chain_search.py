@@ -65,12 +65,21 @@ class ChainSearch:
         engine: whose rules count.
         block: ``[num_ops]`` the block of each op; blocks stay whole.
         budget: of the whole search.
+        num_stages: how many stages; None for as many as are best.
     """
 
-    def __init__(self, problem: PlanningProblem, engine: Engine, block: NDArray[np.int64], budget: Budget) -> None:
+    def __init__(
+        self,
+        problem: PlanningProblem,
+        engine: Engine,
+        block: NDArray[np.int64],
+        budget: Budget,
+        num_stages: int | None = None,
+    ) -> None:
         self.problem = problem
         self.engine = engine
         self.budget = budget
+        self._num_stages = num_stages
         self.amounts = BlockAmounts.of(problem, block)
         self.evaluator = Evaluator(problem)
         self.best: Chain | None = None
@@ -146,6 +155,21 @@ class ChainSearch:
             yield _exchanged(chain, a, b)
         for a, b in itertools.product(used, chain.spare):
             yield _exchanged(chain, a, b)
+        if not (cuts_stay or chain.loops) and chain.spare and self._num_stages is None:
+            yield from self._divided(chain)
+
+    def _divided(self, chain: Chain) -> Iterator[Chain]:
+        """The chain with a stage in two, about in the middle of its time, the second part on a spare rank."""
+        ends = (*chain.starts[1:], self.amounts.num_blocks)
+        for s, (begin, end) in enumerate(zip(chain.starts, ends, strict=True)):
+            inside = self._block_s[begin:end]
+            middle = begin + int(np.searchsorted(np.cumsum(inside), inside.sum() / 2))
+            for cut in range(max(begin + 1, middle), min(end, middle + 2)):
+                for spare in chain.spare:
+                    starts = (*chain.starts[: s + 1], cut, *chain.starts[s + 1 :])
+                    ranks = (*chain.ranks[: s + 1], spare, *chain.ranks[s + 1 :])
+                    rest = tuple(r for r in chain.spare if r != spare)
+                    yield dataclasses.replace(chain, starts=starts, ranks=ranks, spare=rest)
 
     def with_stages(self, chain: Chain, count: int) -> Chain | None:
         """The chain with its lightest neighbours joined, or its heaviest stages halved on spare ranks.

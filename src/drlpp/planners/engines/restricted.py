@@ -68,7 +68,8 @@ class Restricted:
             PlanError: the graph has nothing that the engine could cut at.
             InputError: the number of stages cannot be had.
         """
-        search = ChainSearch(problem, self.engine, block_of_op(problem.graph, self.engine), budget)
+        block = block_of_op(problem.graph, self.engine)
+        search = ChainSearch(problem, self.engine, block, budget, self.num_stages)
         groupings = usable_groupings(problem, self.engine, self.num_stages, search.amounts.num_blocks)
         best_simple = _simple_chains(search, groupings, self.num_stages, budget.part(_SIMPLE))
         blocks = block_graph(problem, search.amounts.block)
