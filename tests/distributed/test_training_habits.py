@@ -336,7 +336,7 @@ def built(plan: Plan) -> str:
 
 def test_a_parameter_that_the_forward_pass_changes(pool: WorkerPool) -> None:
     """The capture refuses it; where it could not look, every rank does."""
-    with pytest.raises(CaptureError, match="changes parameter 'table.weight' in place"):
+    with pytest.raises(CaptureError, match="forward changes parameter 'table.weight', which is trained, in place"):
         capture_module(Renormalises(), integers(20))
     with hollow_parameters():
         graph = capture_module(Renormalises(), integers(20)).graph

@@ -36,7 +36,7 @@ def test_equals_the_module_under_autocast(name: str) -> None:
         num_microbatches=1,
         steps=1,
         make_optimizer=optimizer_factory("sgd", 0.1),
-        batches=[[batch]],
+        batches=[[(batch, 1.0)]],
         autocast=torch.bfloat16,
     )
     with torch.autocast("cpu", torch.bfloat16):

@@ -63,7 +63,7 @@ def test_the_module_draws_what_the_stages_draw_also_when_it_recomputes() -> None
         num_microbatches=1,
         steps=1,
         make_optimizer=optimizer_factory("sgd", 0.0),
-        batches=[[captured.example_inputs]],
+        batches=[[(captured.example_inputs, 1.0)]],
     )
     assert state.losses[0] == pytest.approx(loss, rel=1e-6)
     assert set(state.gradients) == set(gradients)
