@@ -52,7 +52,7 @@ def compare(
     from drlpp.files import write_atomically
     from drlpp.json_text import json_text
     from drlpp.plan import save_plan
-    from drlpp.planners.bounds.lower_bound import lower_bound
+    from drlpp.planners.micro_batch_sizes import lower_bound_over_sizes
     from drlpp.report.comparison import compare_results
     from drlpp.report.html import write_report
     from drlpp.report.tables import comparison_table
@@ -65,9 +65,7 @@ def compare(
         say(f"{planner.name}: {results[-1].status}, {results[-1].planning_time_s:.1f} s")
     if planners == "all":
         results = [r for r in results if r.status != "not-applicable"]
-    comparison = compare_results(
-        problem, results, min((lower_bound(variant) for variant in problem.variants), key=lambda b: b.value_s)
-    )
+    comparison = compare_results(problem, results, lower_bound_over_sizes(problem))
     out().print(comparison_table(comparison))
     if json_file:
         write_atomically(json_file, json_text(comparison.to_dict()) + "\n")

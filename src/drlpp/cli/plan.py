@@ -85,11 +85,11 @@ def plan(
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import ExecutionError, InfeasibleError, InputError
     from drlpp.plan import plan_to_dict, save_plan
-    from drlpp.planners.bounds.lower_bound import lower_bound
     from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s
     from drlpp.planners.engines.engine import RUN
     from drlpp.planners.engines.given_split import GivenSplit
     from drlpp.planners.engines.restricted import Restricted
+    from drlpp.planners.micro_batch_sizes import lower_bound_over_sizes
     from drlpp.report.comparison import comparison_row
     from drlpp.report.tables import plan_tables
     from drlpp.solve import DRL, make_planner
@@ -101,7 +101,7 @@ def plan(
     else:
         chosen = Restricted(free, limits or RUN, num_stages) if limits or num_stages else free
     result = solve_visibly(chosen, problem, budget, seed)
-    bound = min((lower_bound(variant) for variant in problem.variants), key=lambda b: b.value_s)
+    bound = lower_bound_over_sizes(problem)
     data_parallel_s = min(data_parallel_value_s(variant) for variant in problem.variants)
     row = comparison_row(result, problem, bound.value_s, data_parallel_s if math.isfinite(data_parallel_s) else None)
     answer: dict[str, Any] = {

@@ -11,7 +11,7 @@ import math
 
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.uniform import Uniform
-from drlpp.planners.bounds.lower_bound import lower_bound
+from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.problem import PlanningProblem
 
 RANKING_SHARE = 0.15
@@ -43,6 +43,11 @@ def solve_over_sizes(
             history = tuple((start_s + when, value) for when, value in result.history)
             best = dataclasses.replace(result, history=history)
     return dataclasses.replace(best or misses[0], planning_time_s=budget.elapsed_s)
+
+
+def lower_bound_over_sizes(problem: PlanningProblem) -> Bound:
+    """A bound that holds whatever size is chosen: the least of the bounds of all sizes."""
+    return min((lower_bound(variant) for variant in problem.variants), key=lambda bound: bound.value_s)
 
 
 def _ranked(problem: PlanningProblem, budget: Budget, seed: int) -> list[PlanningProblem]:

@@ -19,6 +19,7 @@ from torch import fx, nn
 
 from drlpp.capture import CapturedModel
 from drlpp.capture.calls import on_device
+from drlpp.capture.check import set_tensor
 from drlpp.capture.parameter_hooks import has_hooks
 from drlpp.capture.user_call import UserCall
 from drlpp.errors import PlanError
@@ -331,7 +332,7 @@ class _Builder:
         for source in node.all_input_nodes:
             if source.op == "get_attr" and source not in self._copy_of:
                 name = str(source.target)
-                _set_tensor(self._root, name, self._tensors(name))
+                set_tensor(self._root, name, self._tensors(name))
                 self._copy_of[source] = self._graph.get_attr(name)
         self._switch_autocast(self._captured.autocast.get(node.name))
         self._switch_gradient(node.name not in self._captured.no_grad)
@@ -372,18 +373,6 @@ class _Builder:
 
 def _computes(node: fx.Node) -> bool:
     return node.op not in ("placeholder", "get_attr", "output")
-
-
-def _set_tensor(root: nn.Module, path: str, tensor: torch.Tensor) -> None:
-    *parents, last = path.split(".")
-    for part in parents:
-        if not hasattr(root, part):
-            root.add_module(part, nn.Module())
-        root = getattr(root, part)
-    if isinstance(tensor, nn.Parameter):
-        root.register_parameter(last, tensor)
-    else:
-        root.register_buffer(last, tensor)
 
 
 def _changed_memory(nodes: list[fx.Node]) -> Mapping[fx.Node, float | None]:
