@@ -40,7 +40,7 @@ def test_unusual_fields_survive():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema_version is 2"),
+        ({"schema_version": 3}, "schema_version is 3"),
         ({"colour": 1}, "unknown key 'colour'"),
         ({"ops": [{"kind": "k"}]}, "key 'ops.0.name' is missing"),
         ({"ops": [{"name": "a", "kind": "k", "speed": 1}]}, "unknown key 'ops.0.speed'"),

@@ -21,7 +21,7 @@ from drlpp.files import read_text, write_atomically
 from drlpp.graph import OpGraph, graph_from_dict, graph_to_dict
 
 LIBRARIES = ("timm", "transformers")
-_CODE = ("capture/**/*.py", "graph/op_graph.py", "graph/serialize.py")
+_CODE = ("capture/**/*.py", "graph/op_graph.py", "graph/serialize.py", "graph/splits.py")
 
 log = logging.getLogger(__name__)
 

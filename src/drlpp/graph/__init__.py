@@ -2,14 +2,18 @@
 
 from drlpp.graph.op_graph import REFERENCE, Edge, Op, OpGraph, OpTimes, Work
 from drlpp.graph.serialize import graph_from_dict, graph_hash, graph_to_dict, save_graph
+from drlpp.graph.splits import PARTIAL_SUM, Part, Split
 from drlpp.graph.topology import topological_order
 
 __all__ = [
+    "PARTIAL_SUM",
     "REFERENCE",
     "Edge",
     "Op",
     "OpGraph",
     "OpTimes",
+    "Part",
+    "Split",
     "Work",
     "graph_from_dict",
     "graph_hash",

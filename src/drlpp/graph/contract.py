@@ -1,7 +1,7 @@
 """Contraction: groups of ops become the ops of a smaller graph that costs the same.
 
 Work and times add up, tensors and parameters keep their names. So a partition of the groups costs what the same
-partition of the ops costs.
+partition of the ops costs. A group of one op can be divided as the op can (`Op.splits`), a larger one not at all.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def _group_op(name: str, ops: Sequence[Op], times: Mapping[str, OpTimes]) -> Op:
         output_bytes=sum(op.output_bytes for op in ops),
         kv_bytes_per_token=sum(op.kv_bytes_per_token for op in ops),
         times=times,
+        splits=ops[0].splits if len(ops) == 1 else (),
     )
 
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from drlpp.errors import GraphError
 from drlpp.graph.op_graph import Op, OpGraph, Work
+from drlpp.graph.splits import Split
 
 HALF = 0.5
 """Bytes of an element of low precision, per byte of one of float32."""
@@ -134,6 +135,7 @@ def _in_mixed_precision(graph: OpGraph, dtype: str) -> OpGraph:
                 weight_grad=_work(op.weight_grad, factor),
                 saved=(*(_copy(op, t) if t in copied else t for t in op.saved), *(_copy(op, p) for p in weights)),
                 output_bytes=output,
+                splits=tuple(_with_copies(split, op, copied, weights) for split in op.splits),
             )
         )
     used = {t for op in ops for t in op.saved} | {e.tensor for e in graph.edges}
@@ -144,6 +146,12 @@ def _in_mixed_precision(graph: OpGraph, dtype: str) -> OpGraph:
         tensor_fixed_bytes={name: size for name, size in fixed.items() if name in used and size},
         compute_dtype=dtype,
     )
+
+
+def _with_copies(split: Split, op: Op, copied: Sequence[str], weights: Sequence[str]) -> Split:
+    """The split of an op that keeps copies of these tensors and parameters; a copy is cut as the original is."""
+    kept = [_copy(op, t) if t in copied else t for t in split.keeps]
+    return dataclasses.replace(split, keeps=(*kept, *(_copy(op, p) for p in weights if split.read(p))))
 
 
 def _copy(op: Op, tensor: str) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import GraphError
+from drlpp.graph.splits import Split
 
 REFERENCE = "reference"
 """Key of `Op.times` for times measured on the graph's reference device (see `OpGraph.measured_on`)."""
@@ -133,6 +134,8 @@ class Op:
         output_bytes: bytes of all its outputs per micro-batch.
         times: measured times by device type, or under `REFERENCE`; empty when only `Work` is known.
         kv_bytes_per_token: of attention, the bytes of keys and values of one token, which serving keeps.
+        splits: the ways to divide it among the members of a group of devices; without any, each member computes all of
+            it.
     """
 
     name: str
@@ -147,6 +150,7 @@ class Op:
     output_bytes: float = 0.0
     times: Mapping[str, OpTimes] = dataclasses.field(default_factory=dict)
     kv_bytes_per_token: float = 0.0
+    splits: tuple[Split, ...] = ()
 
     def scaled(self, samples: int, before: int) -> Op:
         """The op on `samples` samples, where this is that on `before`."""
@@ -169,6 +173,13 @@ class Op:
         for amount in amounts:
             if not (math.isfinite(amount) and amount >= 0):
                 raise GraphError(f"op {self.name!r} has a cost of {amount}: costs must be finite and not negative")
+        for split in self.splits:
+            for tensor in split.keeps:
+                if tensor not in self.saved:
+                    raise GraphError(
+                        f"op {self.name!r}: a split along {split.axis!r} keeps a part of {tensor!r}, which the op does "
+                        "not save"
+                    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

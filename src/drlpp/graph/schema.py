@@ -1,4 +1,6 @@
-"""The form of a graph file (``schema_version`` 1), as a schema that is checked before a graph is built.
+"""The form of a graph file (``schema_version`` 2), as a schema that is checked before a graph is built.
+
+Version 1 had no splits of ops, and is read as it is.
 
 Values are checked and not changed, so that the hash of what is read is that of what was written.
 """
@@ -15,7 +17,7 @@ from typing_extensions import TypedDict
 from drlpp.errors import GraphError
 from drlpp.parsing import check_form, kind_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -25,6 +27,19 @@ FixedAmounts = Annotated[list[Amount], Field(min_length=2, max_length=4)]
 """The fixed parts of FLOP, bytes, outputs and streamed bytes; the last two may miss."""
 TimesTriple = Annotated[tuple[Amount, Amount, Amount], Strict(False)]
 """Seconds of forward, input gradient and weight gradient; JSON has lists only, which a strict tuple would refuse."""
+PartEntries = dict[str, Annotated[list[int], Field(min_length=1)]]
+"""Tensor -> the dimension that is cut (-1: a partial sum), and the lengths of its sections if it has several."""
+
+
+@with_config(_STRICT)
+class SplitEntry(TypedDict):
+    """A way to divide an op (`drlpp.graph.Split`)."""
+
+    axis: str
+    size: int
+    reads: NotRequired[PartEntries]
+    gives: NotRequired[PartEntries]
+    keeps: NotRequired[list[str]]
 
 
 @with_config(_STRICT)
@@ -44,6 +59,7 @@ class OpEntry(TypedDict):
     output_bytes: NotRequired[Amount]
     times: NotRequired[dict[str, TimesTriple]]
     kv_bytes_per_token: NotRequired[Amount]
+    splits: NotRequired[list[SplitEntry]]
 
 
 @with_config(_STRICT)
@@ -81,7 +97,7 @@ class GraphFile(TypedDict):
     given_stages: NotRequired[dict[str, int]]
 
 
-_KEYS = [key for entry in (GraphFile, OpEntry, EdgeEntry) for key in entry.__annotations__]
+_KEYS = [key for entry in (GraphFile, OpEntry, SplitEntry, EdgeEntry) for key in entry.__annotations__]
 
 
 @functools.cache
@@ -94,7 +110,9 @@ def check_graph_file(data: object, where: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise GraphError(f"{where}: found {kind_of(data)}: a graph is a JSON object")
     version = data.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise GraphError(f"{where}: schema_version is {version!r}: this release reads version {SCHEMA_VERSION}")
+    if isinstance(version, bool) or version not in range(1, SCHEMA_VERSION + 1):
+        raise GraphError(
+            f"{where}: schema_version is {version!r}: this release reads the versions 1 to {SCHEMA_VERSION}"
+        )
     check_form(_adapter(), data, where, GraphError, _KEYS)
     return data

@@ -1,4 +1,4 @@
-"""JSON form of operator graphs (``schema_version`` 1) and their hash. Defaults are left out: files stay small."""
+"""JSON form of operator graphs (``schema_version`` 2) and their hash. Defaults are left out: files stay small."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from drlpp.errors import GraphError
 from drlpp.files import write_atomically
 from drlpp.graph.op_graph import NO_WORK, Edge, Op, OpGraph, OpTimes, Work
 from drlpp.graph.schema import SCHEMA_VERSION, check_graph_file
+from drlpp.graph.splits import Part, Split
 
 _WORK = ("forward", "input_grad", "weight_grad")
 
@@ -42,6 +43,8 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
             entry["times"] = {k: [t.forward_s, t.input_grad_s, t.weight_grad_s] for k, t in op.times.items()}
         if op.kv_bytes_per_token:
             entry["kv_bytes_per_token"] = op.kv_bytes_per_token
+        if op.splits:
+            entry["splits"] = [_split_to_dict(split) for split in op.splits]
         ops.append(entry)
     edges = []
     for e in graph.edges:
@@ -79,6 +82,16 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
     }
 
 
+def _split_to_dict(split: Split) -> dict[str, Any]:
+    entry: dict[str, Any] = {"axis": split.axis, "size": split.size}
+    for key, parts in (("reads", split.reads), ("gives", split.gives)):
+        if parts:
+            entry[key] = {p.tensor: [p.dim, *p.sections] for p in parts}
+    if split.keeps:
+        entry["keeps"] = list(split.keeps)
+    return entry
+
+
 def _without_defaults(amounts: Sequence[float], defaults: Sequence[float]) -> list[float]:
     """The amounts up to the last that is not the default; the first two are always there."""
     last = max([1, *(i for i, amount in enumerate(amounts) if amount != defaults[i])])
@@ -88,6 +101,7 @@ def _without_defaults(amounts: Sequence[float], defaults: Sequence[float]) -> li
 def graph_hash(graph: OpGraph) -> str:
     """SHA-256 over everything that decides a plan (not the name, the source or a split that the source carries)."""
     content = {k: v for k, v in graph_to_dict(graph).items() if k not in ("name", "source", "given_stages")}
+    content["schema_version"] = 1  # the hash of a graph without splits is that of the first version
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -113,12 +127,22 @@ def _op_from_dict(entry: Mapping[str, Any]) -> Op:
     for part in _WORK:
         if part in values:
             values[part] = Work.of(*values[part]).with_fixed(*fixed.get(part, ()))
+    if "splits" in values:
+        values["splits"] = tuple(_split_from_dict(split) for split in values["splits"])
     for key in ("members", "params", "saved"):
         if key in values:
             values[key] = tuple(values[key])
     if "times" in values:
         values["times"] = {k: OpTimes(*t) for k, t in values["times"].items()}
     return Op(**values)
+
+
+def _split_from_dict(entry: Mapping[str, Any]) -> Split:
+    reads, gives = (
+        tuple(Part(tensor, dim, tuple(sections)) for tensor, (dim, *sections) in entry.get(key, {}).items())
+        for key in ("reads", "gives")
+    )
+    return Split(entry["axis"], entry["size"], reads, gives, tuple(entry.get("keeps", ())))
 
 
 def save_graph(graph: OpGraph, path: Path) -> None:
