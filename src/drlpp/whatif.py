@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from drlpp import units
-from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
 from drlpp.cost.op_times import problem_times
 from drlpp.plan import Assignment, Plan
 from drlpp.planners.base import Planner, PlanResult, Progress, no_progress
@@ -134,7 +134,8 @@ def _more_devices(problem: PlanningProblem) -> Iterator[Change]:
     cluster = problem.cluster
     for h, host in _distinct_hosts(cluster):
         for name in dict.fromkeys(host.devices):
-            link = host.link or next((other.link for other in cluster.hosts if other.link), None)
+            slowest = min(host.all_links, key=lambda x: x.bandwidth, default=None)
+            link = host.link or slowest or next((other.link for other in cluster.hosts if other.link), None)
             if link is None:  # nothing says how two devices of a host would be joined
                 continue
             changed = dataclasses.replace(host, devices=(*host.devices, name), link=link)
@@ -182,10 +183,17 @@ def _faster_ports(problem: PlanningProblem) -> Iterator[Change]:
 
 def _faster_links(problem: PlanningProblem) -> Iterator[Change]:
     hosts = problem.cluster.hosts
-    for link in dict.fromkeys(h.link for h in hosts if h.link and len(h.devices) > 1):
-        same = {i: h for i, h in enumerate(hosts) if h.link == link and len(h.devices) > 1}
+    for link in dict.fromkeys(link for h in hosts for link in h.all_links):
+        same = {i: h for i, h in enumerate(hosts) if link in h.all_links}
         faster = Link(bandwidth=2 * link.bandwidth, latency_s=link.latency_s)
-        changed = {i: dataclasses.replace(h, link=faster) for i, h in same.items()}
+        changed = {
+            i: dataclasses.replace(
+                h,
+                link=faster if h.link == link else h.link,
+                links=tuple(GroupLink(g.devices, faster if g.link == link else g.link) for g in h.links),
+            )
+            for i, h in same.items()
+        }
         yield Change(
             f"{units.format_bandwidth(faster.bandwidth)} instead of {units.format_bandwidth(link.bandwidth)} inside "
             f"{_names(list(same.values()))}",

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from drlpp.cluster import Cluster, DeviceType, Host, Link, device_preset, device_presets
+from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link, device_preset, device_presets
 from drlpp.errors import ClusterError
+from random_problems import random_cluster
 
 FAST = DeviceType(name="fast", memory_bytes=10)
 SLOW = DeviceType(name="slow", memory_bytes=5, speed=0.5)
@@ -37,6 +40,56 @@ def test_paths():
         for b in range(3):
             assert c.bandwidth[a, b] == c.path(a, b).bandwidth
             assert c.latency_s[a, b] == c.path(a, b).latency_s
+
+
+def two_bridges() -> Host:
+    """Devices 0 and 1 hang on one bridge, 2 and 3 on another."""
+    groups = (GroupLink((0, 1), Link(bandwidth=9.0)), GroupLink((2, 3), Link(bandwidth=9.0)))
+    return Host(name="a", devices=("fast",) * 4, link=LINK, links=groups)
+
+
+def test_links_of_groups():
+    c = Cluster("c", (FAST,), (two_bridges(),))
+    assert c.path(0, 1).bandwidth == c.path(3, 2).bandwidth == 9.0
+    assert c.path(1, 2) == c.path(0, 3) == LINK
+    assert c.site_index.tolist() == [0, 0, 1, 1]
+    assert c.hosts[0].all_links == (Link(bandwidth=9.0), LINK)
+
+
+@given(seed=st.integers(0, 10**6), num_devices=st.integers(1, 9))
+def test_tables_have_the_paths(seed, num_devices):
+    c = random_cluster(np.random.default_rng(seed), num_devices)
+    for a in range(num_devices):
+        for b in range(num_devices):
+            assert c.bandwidth[a, b] == c.path(a, b).bandwidth
+            assert c.latency_s[a, b] == c.path(a, b).latency_s
+
+
+def test_a_subset_keeps_links_of_groups():
+    c = Cluster("c", (FAST,), (two_bridges(),)).subset([1, 2, 3])
+    assert c.path(0, 1) == LINK
+    assert c.path(1, 2).bandwidth == 9.0
+
+
+def test_links_of_all_pairs_need_no_other():
+    pair = (GroupLink((0, 1), LINK),)
+    assert Cluster("c", (FAST,), (Host(name="a", devices=("fast",) * 2, links=pair),)).path(0, 1) == LINK
+    with pytest.raises(ClusterError, match="nothing joins devices 0 and 2 of its 3: give it a link"):
+        Cluster("c", (FAST,), (Host(name="a", devices=("fast",) * 3, links=pair),))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (((0,),), r"links between \[0\]: name two or more different devices"),
+        (((0, 0),), r"links between \[0, 0\]: name two or more"),
+        (((0, 4),), r"its devices are 0\.\.3, in the order of `devices`"),
+        (((0, 1), (0, 1, 2)), r"two entries of links join devices \[0, 1\]: name a pair once"),
+    ],
+)
+def test_bad_links_of_groups_are_refused(groups, message):
+    with pytest.raises(ClusterError, match=message):
+        Host(name="a", devices=("fast",) * 4, link=LINK, links=tuple(GroupLink(g, LINK) for g in groups))
 
 
 def test_subset_numbers_devices_anew():

@@ -142,3 +142,25 @@ def test_the_time_of_the_host_is_read_and_written_back():
     assert cluster.device_types[0].host_op_s > 0
     assert cluster.device_types[1].host_op_s == 0
     assert cluster_from_dict(cluster_to_dict(cluster)) == cluster
+
+
+def test_links_of_groups_survive_a_round_trip():
+    d = data()
+    d["hosts"][0] = {
+        "name": "a",
+        "devices": ["fast"] * 4,
+        "link": {"bandwidth": "12GB/s"},
+        "links": [{"between": [[0, 1], [3, 2]], "bandwidth": "100GB/s", "latency": "1us"}],
+        "network": {"bandwidth": "25Gbit/s"},
+    }
+    c = cluster_from_dict(d)
+    assert c.path(2, 3).bandwidth == 1e11
+    assert c.path(1, 2).bandwidth == 12e9
+    assert cluster_from_dict(yaml.safe_load(yaml.safe_dump(cluster_to_dict(c)))).hosts == c.hosts
+
+
+def test_an_unknown_key_of_links_is_refused():
+    d = data()
+    d["hosts"][0]["links"] = [{"between": [[0, 1]], "betwen": [[0, 1]], "bandwidth": "100GB/s"}]
+    with pytest.raises(ClusterError, match="betwen"):
+        cluster_from_dict(d)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drlpp.cluster import Cluster, DeviceType, Host, Link
-from drlpp.cost import all_reduce_s, place_stages, transfer_s
+from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
+from drlpp.cost import all_reduce_s, all_to_all_s, place_stages, transfer_s
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.native import library
@@ -27,6 +28,13 @@ def test_a_transfer_costs_the_same_in_both_languages(path, num_bytes):
     assert library.transfer_s(path.bandwidth, path.latency_s, num_bytes) == transfer_s(path, num_bytes)
 
 
+def group_links(draw, num_devices: int) -> tuple[GroupLink, ...]:
+    """Links of some pairs of devices."""
+    pairs = list(itertools.combinations(range(num_devices), 2))
+    chosen = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
+    return tuple(GroupLink(pair, draw(LINKS)) for pair in chosen)
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     hosts=st.lists(st.tuples(st.integers(1, 5), LINKS, LINKS), min_size=1, max_size=4),
@@ -39,7 +47,8 @@ def test_an_all_reduce_costs_the_same_in_both_languages(hosts, num_bytes, data):
         "c",
         (device,),
         tuple(
-            Host(name=f"h{i}", devices=("d",) * n, link=link, network=port) for i, (n, link, port) in enumerate(hosts)
+            Host(name=f"h{i}", devices=("d",) * n, link=link, network=port, links=group_links(data.draw, n))
+            for i, (n, link, port) in enumerate(hosts)
         ),
     )
     everybody = tuple(range(cluster.num_devices))
@@ -50,17 +59,36 @@ def test_an_all_reduce_costs_the_same_in_both_languages(hosts, num_bytes, data):
         1,
     )
     members = sorted(data.draw(st.sets(st.sampled_from(everybody), min_size=1)))
-    devices_on = np.bincount(cluster.host_index[members], minlength=len(hosts))
-    compiled = library.all_reduce_s(placed, devices_on, num_bytes)
+    compiled = library.all_reduce_s(placed, np.array(members), num_bytes)
     assert compiled == pytest.approx(all_reduce_s(cluster, members, num_bytes), rel=1e-15)
 
 
-def test_other_numbers_of_hosts_are_refused():
+def pairs_with_nvlink() -> Cluster:
+    """Devices 0 and 1, 2 and 3 have a link of 100 GB/s; the others one of 10 GB/s."""
+    links = tuple(GroupLink(pair, Link(bandwidth=1e11, latency_s=1e-6)) for pair in ((0, 1), (2, 3)))
+    host = Host(name="h", devices=("d",) * 4, link=Link(bandwidth=1e10, latency_s=1e-5), links=links)
+    return Cluster("c", (DeviceType(name="d", memory_bytes=10**12),), (host,))
+
+
+def test_a_ring_is_as_slow_as_its_slowest_link():
+    cluster = pairs_with_nvlink()
+    assert all_reduce_s(cluster, (0, 1), 1e9) == pytest.approx(1e9 / 1e11 + 2e-6)
+    assert all_reduce_s(cluster, (1, 2), 1e9) == pytest.approx(1e9 / 1e10 + 2e-5)
+    assert all_reduce_s(cluster, (0, 1, 2, 3), 1e9) == pytest.approx(1.5 * 1e9 / 1e10 + 6e-5)
+
+
+def test_an_all_to_all_uses_each_link():
+    assert all_to_all_s(pairs_with_nvlink(), (0, 1), 1e9) == pytest.approx(5e8 / 1e11 + 1e-6)
+    both = 2.5e8 / 1e11 + 1e-6 + 5e8 / 1e10 + 1e-5
+    assert all_to_all_s(pairs_with_nvlink(), (0, 1, 2, 3), 1e9) == pytest.approx(both)
+
+
+def test_unknown_devices_are_refused():
     cluster = Cluster("c", (DeviceType(name="d", memory_bytes=1),), (Host(name="h", devices=("d",)),))
     costs = stage_costs(PlanningProblem.build(chain_graph(1), cluster), np.zeros(1, dtype=np.int64), 1)
     placed = place_stages(costs, cluster, ((0,),), 1)
-    with pytest.raises(ValueError, match="devices_on has 2 elements: it needs 1"):
-        library.all_reduce_s(placed, np.ones(2, dtype=np.int64), 1.0)
+    with pytest.raises(ValueError, match=r"devices has the element 1: it must be in 0\.\.0"):
+        library.all_reduce_s(placed, np.ones(1, dtype=np.int64), 1.0)
 
 
 def written_in(pattern: str, suffixes: tuple[str, ...]) -> set[str]:

@@ -6,11 +6,25 @@ import dataclasses
 
 import numpy as np
 
-from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
+
+
+def random_links(rng: np.random.Generator, num_devices: int) -> tuple[GroupLink, ...]:
+    """Links of groups of devices of a host that have no device in common; none on half of the hosts."""
+    if num_devices < 2 or rng.random() < 0.5:
+        return ()
+    order, size = rng.permutation(num_devices), int(rng.integers(2, num_devices + 1))
+    groups = [sorted(order[i : i + size].tolist()) for i in range(0, num_devices, size)]
+    bandwidths = rng.choice([1e8, 1e10, 1e11], size=len(groups))
+    return tuple(
+        GroupLink(tuple(group), Link(bandwidth=float(bandwidth), latency_s=float(rng.choice([0.0, 1e-4]))))
+        for group, bandwidth in zip(groups, bandwidths, strict=True)
+        if len(group) > 1
+    )
 
 
 def random_cluster(rng: np.random.Generator, num_devices: int) -> Cluster:
@@ -29,6 +43,7 @@ def random_cluster(rng: np.random.Generator, num_devices: int) -> Cluster:
                 devices=tuple(f"type{int(rng.integers(3))}" for _ in range(size)),
                 link=Link(bandwidth=float(rng.choice([1e9, 1e10])), latency_s=float(rng.choice([0.0, 1e-5]))),
                 network=Link(bandwidth=float(rng.choice([1e8, 1e9])), latency_s=float(rng.choice([0.0, 5e-5]))),
+                links=random_links(rng.spawn(1)[0], size),
             )
         )
     return Cluster("random", types, tuple(hosts))

@@ -18,6 +18,7 @@ from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
+from random_problems import random_links
 
 
 def random_problem(seed: int, objective: Objective, num_ops: int, num_devices: int) -> PlanningProblem:
@@ -38,6 +39,7 @@ def random_problem(seed: int, objective: Objective, num_ops: int, num_devices: i
                 name=f"h{len(hosts)}",
                 devices=tuple(names),
                 link=Link(bandwidth=float(10 ** rng.uniform(8.5, 11.5))),
+                links=random_links(rng.spawn(1)[0], size),
                 network=Link(bandwidth=float(10 ** rng.uniform(8.5, 11.5)), latency_s=float(rng.choice([0.0, 1e-5]))),
             )
         )

@@ -1,17 +1,19 @@
 """A cluster: devices of several types on hosts, and the links that join them.
 
-Inside a host any two devices are joined by a link of the host's own (one channel per ordered pair). A host reaches
-other hosts through its network, full duplex, that all its devices share: the bandwidths of its cards are added. Left
-out: that a transfer alone uses one card only (it is up to `Link.ports` times too fast; eight devices that send at a
-time are right); switches that are oversubscribed; topologies inside a host (rings, NVSwitch planes).
+Inside a host any two devices are joined by a link (one channel per ordered pair): that of a group of devices which
+has both, or the host's own. A host reaches other hosts through its network, full duplex, that all its devices share:
+the bandwidths of its cards are added. Left out: that a transfer alone uses one card only (it is up to `Link.ports`
+times too fast; eight devices that send at a time are right); switches that are oversubscribed; what several pairs of
+devices of a host share (the bus between two PCIe bridges).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,17 +98,93 @@ NO_LINK = Link(bandwidth=1e30)
 """What joins devices that need no channel: a device with itself, and the devices of a host or cluster of one."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupLink:
+    """A link that joins any two devices of a group.
+
+    Attributes:
+        devices: their positions on the host, ascending.
+        link: what joins them.
+    """
+
+    devices: tuple[int, ...]
+    link: Link
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A machine: names of the types of its devices, the link between them, and its network port.
+    """A machine: names of the types of its devices, the links between them, and its network port.
 
-    `link` may be None on a host with one device, `network` in a cluster with one host.
+    `link` may be None where `links` join every pair of devices, `network` in a cluster with one host.
+
+    Attributes:
+        link: joins the devices that no entry of `links` joins.
+        links: links of groups of devices, such as pairs with NVLink.
+
+    Raises:
+        ClusterError: an entry of `links` that names fewer than two devices or one that the host lacks, or two entries
+            for one pair.
     """
 
     name: str
     devices: tuple[str, ...]
     link: Link | None = None
     network: Link | None = None
+    links: tuple[GroupLink, ...] = ()
+
+    def __post_init__(self) -> None:
+        joined: set[tuple[int, int]] = set()
+        for group in self.links:
+            named, last = sorted(set(group.devices)), len(self.devices) - 1
+            if len(named) < 2 or len(named) < len(group.devices):
+                raise ClusterError(
+                    f"host {self.name!r}: links between {list(group.devices)}: name two or more different devices"
+                )
+            if named[0] < 0 or named[-1] > last:
+                raise ClusterError(
+                    f"host {self.name!r}: links between {list(group.devices)}: its devices are 0..{last}, in the "
+                    "order of `devices`"
+                )
+            pairs = set(itertools.combinations(named, 2))
+            if joined & pairs:
+                raise ClusterError(
+                    f"host {self.name!r}: two entries of links join devices {list(min(joined & pairs))}: name a pair "
+                    "once"
+                )
+            joined |= pairs
+
+    def path(self, src: int, dst: int) -> Link | None:
+        """What joins two different devices, by their positions on the host."""
+        for group in self.links:
+            if src in group.devices and dst in group.devices:
+                return group.link
+        return self.link
+
+    @property
+    def all_links(self) -> tuple[Link, ...]:
+        """The different links between devices of this host."""
+        pairs = itertools.combinations(range(len(self.devices)), 2)
+        found = (self.path(i, j) for i, j in pairs) if self.links else (self.link for _ in self.devices[1:])
+        return tuple(dict.fromkeys(link for link in found if link is not None))
+
+    def sites(self) -> tuple[int, ...]:
+        """For each device the number of its site: devices of a site have equal links, to others and between them."""
+        if not self.links:
+            return (0,) * len(self.devices)
+        everyone = range(len(self.devices))
+        first: list[int] = []
+        sites = []
+        for i in everyone:
+            alike = (
+                s
+                for s, j in enumerate(first)
+                if all(self.path(i, k) == self.path(j, k) for k in everyone if k not in (i, j))
+            )
+            site = next(alike, len(first))
+            if site == len(first):
+                first.append(i)
+            sites.append(site)
+        return tuple(sites)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -146,9 +224,12 @@ class Cluster:
                         f"cluster {self.name!r}, host {h.name!r}: device type {t!r} is not defined: "
                         f"defined types are {', '.join(names) or 'none'}"
                     )
-            if len(h.devices) > 1 and h.link is None:
+            pairs = itertools.combinations(range(len(h.devices)), 2)
+            alone = None if h.link else next((pair for pair in pairs if h.path(*pair) is None), None)
+            if alone is not None:
                 raise ClusterError(
-                    f"cluster {self.name!r}, host {h.name!r} has {len(h.devices)} devices: give it a link"
+                    f"cluster {self.name!r}, host {h.name!r}: nothing joins devices {alone[0]} and {alone[1]} of its "
+                    f"{len(h.devices)}: give it a link"
                 )
             if len(self.hosts) > 1 and h.network is None:
                 raise ClusterError(
@@ -185,7 +266,8 @@ class Cluster:
         """The channel from one device to another: the host's link, or the smaller port and both latencies."""
         a, b = self.hosts[self.devices[src].host], self.hosts[self.devices[dst].host]
         if a is b:
-            return a.link if src != dst and a.link else NO_LINK
+            first = int(self.first_device[self.devices[src].host])
+            return (a.path(src - first, dst - first) if src != dst else None) or NO_LINK
         if a.network is None or b.network is None:  # excluded at construction
             raise ClusterError(f"hosts {a.name!r} and {b.name!r} are not connected")
         return Link(
@@ -194,37 +276,55 @@ class Cluster:
         )
 
     @functools.cached_property
-    def host_bandwidth(self) -> NDArray[np.float64]:
-        """``[hosts, hosts]`` bytes per second of `path` between two of their devices; 0 where there are no two."""
-        ports = [h.network.bandwidth if h.network else 0.0 for h in self.hosts]
-        return self._host_table(
-            np.minimum.outer(ports, ports), [h.link.bandwidth if h.link else 0.0 for h in self.hosts]
-        )
+    def first_device(self) -> NDArray[np.int64]:
+        """``[num_hosts]`` id of the first device of each host."""
+        return np.cumsum([0, *(len(h.devices) for h in self.hosts[:-1])], dtype=np.int64)
 
     @functools.cached_property
-    def host_latency_s(self) -> NDArray[np.float64]:
-        """``[hosts, hosts]`` seconds of `path` between two of their devices; 0 where there are no two."""
+    def sites_on(self) -> NDArray[np.int64]:
+        """``[num_hosts]`` number of sites of each host: one where all links inside are equal."""
+        return np.array([len(set(h.sites())) for h in self.hosts], dtype=np.int64)
+
+    @functools.cached_property
+    def site_index(self) -> NDArray[np.int64]:
+        """``[num_devices]`` the site of each device: those of host 0 before those of host 1, ..."""
+        local = np.array([s for h in self.hosts for s in h.sites()], dtype=np.int64)
+        return local + (np.cumsum(self.sites_on) - self.sites_on)[self.host_index]
+
+    @functools.cached_property
+    def site_bandwidth(self) -> NDArray[np.float64]:
+        """``[sites, sites]`` bytes per second of `path` between two of their devices; 0 where there are no two."""
+        ports = [h.network.bandwidth if h.network else 0.0 for h in self.hosts]
+        return self._site_table(np.minimum.outer(ports, ports), lambda x: x.bandwidth)
+
+    @functools.cached_property
+    def site_latency_s(self) -> NDArray[np.float64]:
+        """``[sites, sites]`` seconds of `path` between two of their devices; 0 where there are no two."""
         ports = [h.network.latency_s if h.network else 0.0 for h in self.hosts]
-        return self._host_table(np.add.outer(ports, ports), [h.link.latency_s if h.link else 0.0 for h in self.hosts])
+        return self._site_table(np.add.outer(ports, ports), lambda x: x.latency_s)
 
     @functools.cached_property
     def bandwidth(self) -> NDArray[np.float64]:
         """``[num_devices, num_devices]`` bytes per second of `path` (that of `NO_LINK` on the diagonal)."""
-        return self._device_table(self.host_bandwidth, NO_LINK.bandwidth)
+        return self._device_table(self.site_bandwidth, NO_LINK.bandwidth)
 
     @functools.cached_property
     def latency_s(self) -> NDArray[np.float64]:
         """``[num_devices, num_devices]`` seconds of `path` (0 on the diagonal)."""
-        return self._device_table(self.host_latency_s, 0.0)
+        return self._device_table(self.site_latency_s, 0.0)
 
-    def _host_table(self, between: NDArray[np.float64], inside: Sequence[float]) -> NDArray[np.float64]:
-        devices = np.array([len(h.devices) for h in self.hosts])
-        table = np.where(np.minimum.outer(devices, devices) > 0, between, 0.0)
-        np.fill_diagonal(table, np.where(devices > 1, inside, 0.0))
+    def _site_table(self, between_hosts: NDArray[np.float64], of: Callable[[Link], float]) -> NDArray[np.float64]:
+        host = np.repeat(np.arange(len(self.hosts)), self.sites_on)
+        table = np.where(host[:, None] == host, 0.0, between_hosts[np.ix_(host, host)])
+        for h, first in zip(self.hosts, np.cumsum(self.sites_on) - self.sites_on, strict=True):
+            sites = h.sites()
+            two_of_each = [d for d, site in enumerate(sites) if sites[:d].count(site) < 2]
+            for i, j in itertools.permutations(two_of_each, 2):
+                table[first + sites[i], first + sites[j]] = of(h.path(i, j) or NO_LINK)
         return table
 
     def _device_table(self, table: NDArray[np.float64], itself: float) -> NDArray[np.float64]:
-        out = table[np.ix_(self.host_index, self.host_index)]
+        out = table[np.ix_(self.site_index, self.site_index)]
         np.fill_diagonal(out, itself)
         return out
 
@@ -235,7 +335,9 @@ class Cluster:
             raise ClusterError(f"devices {keep} are not all in cluster {self.name!r} with {self.num_devices} devices")
         hosts = []
         for i, h in enumerate(self.hosts):
-            left = tuple(self.devices[d].type.name for d in keep if self.devices[d].host == i)
+            left = [d - int(self.first_device[i]) for d in keep if self.devices[d].host == i]
             if left:
-                hosts.append(dataclasses.replace(h, devices=left))
+                groups = [(tuple(left.index(d) for d in g.devices if d in left), g.link) for g in h.links]
+                links = tuple(GroupLink(members, link) for members, link in groups if len(members) > 1)
+                hosts.append(dataclasses.replace(h, devices=tuple(h.devices[d] for d in left), links=links))
         return Cluster(name or f"{self.name}-{len(keep)}", self.device_types, tuple(hosts))

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from drlpp import units
-from drlpp.cluster.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cluster.cluster import Cluster, DeviceType, GroupLink, Host, Link
 from drlpp.cluster.devices import REFERENCE_PRESET, device_preset
 from drlpp.errors import ClusterError, InputError
 from drlpp.files import read_text
@@ -40,6 +40,10 @@ class _Network(_Link):
     ports: Annotated[int, Field(ge=1)] = 1
 
 
+class _GroupLink(_Link):
+    between: Annotated[list[list[int]], Field(min_length=1)]
+
+
 class _DeviceType(_Schema):
     preset: str | None = None
     memory: Bytes | None = None
@@ -54,6 +58,7 @@ class _Host(_Schema):
     count: Annotated[int, Field(ge=1)] = 1
     devices: Annotated[list[str], Field(min_length=1)]
     link: _Link | None = None
+    links: list[_GroupLink] = []
     network: _Network | None = None
 
 
@@ -64,7 +69,7 @@ class _Cluster(_Schema):
     hosts: Annotated[list[_Host], Field(min_length=1)]
 
 
-_KEYS = sorted({key for schema in (_Cluster, _Host, _DeviceType, _Network) for key in schema.model_fields})
+_KEYS = sorted({key for schema in (_Cluster, _Host, _DeviceType, _Network, _GroupLink) for key in schema.model_fields})
 
 
 def cluster_from_dict(data: object, where: str = "cluster") -> Cluster:
@@ -121,11 +126,18 @@ def _hosts(specs: list[_Host]) -> list[Host]:
                 Host(
                     name=spec.name if spec.count == 1 else f"{spec.name}{i}",
                     devices=tuple(spec.devices),
-                    link=Link(bandwidth=spec.link.bandwidth, latency_s=spec.link.latency) if spec.link else None,
+                    link=_link(spec.link) if spec.link else None,
+                    links=tuple(
+                        GroupLink(tuple(sorted(group)), _link(entry)) for entry in spec.links for group in entry.between
+                    ),
                     network=_network(spec.network) if spec.network else None,
                 )
             )
     return hosts
+
+
+def _link(spec: _Link) -> Link:
+    return Link(bandwidth=spec.bandwidth, latency_s=spec.latency)
 
 
 def _network(spec: _Network) -> Link:
@@ -155,6 +167,15 @@ def cluster_to_dict(cluster: Cluster) -> dict[str, Any]:
             if link is not None:
                 ports = {"ports": link.ports} if link.ports > 1 else {}
                 host[key] = {"bandwidth": link.bandwidth / link.ports, "latency": link.latency_s, **ports}
+        if h.links:
+            host["links"] = [
+                {
+                    "between": [list(group.devices) for group in h.links if group.link == link],
+                    "bandwidth": link.bandwidth,
+                    "latency": link.latency_s,
+                }
+                for link in dict.fromkeys(group.link for group in h.links)
+            ]
         hosts.append(host)
     return {"schema_version": SCHEMA_VERSION, "name": cluster.name, "device_types": types, "hosts": hosts}
 

@@ -1,6 +1,7 @@
 """Seconds of collectives: the only Python place of this price (all-reduce compiled: src/native/cost/collectives.h).
 
-A ring inside a host: 2 (n - 1) steps, each of 1 / n of the bytes. Over hosts a hierarchical one: reduce-scatter inside
+A ring inside a host: 2 (n - 1) steps, each of 1 / n of the bytes, in the order of the devices and as slow as its
+slowest link. Over hosts a hierarchical one: reduce-scatter inside
 each host, a ring between the hosts through the ports (which carry the whole gradient of the host), all-gather inside.
 A reduce-scatter or an all-gather is one half of that. In an all-to-all every device sends an equal part to each other.
 Source: Thakur et al., IJHPCA 2005.
@@ -8,7 +9,7 @@ Source: Thakur et al., IJHPCA 2005.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from drlpp.cluster import Cluster
@@ -24,8 +25,8 @@ def all_reduce_s(cluster: Cluster, devices: Sequence[int], num_bytes: float) -> 
     """Seconds of an all-reduce of `num_bytes` over `devices` on an idle network."""
     if len(devices) < 2 or num_bytes == 0:
         return 0.0
-    per_host = Counter(cluster.devices[d].host for d in devices)
-    inside = max(_inside_s(cluster, host, n, num_bytes) for host, n in per_host.items())
+    per_host = _per_host(cluster, devices)
+    inside = max(_inside_s(cluster, members, num_bytes) for members in per_host.values())
     if len(per_host) == 1:
         return inside
     ports = [port for h in per_host if (port := cluster.hosts[h].network) is not None]
@@ -33,9 +34,21 @@ def all_reduce_s(cluster: Cluster, devices: Sequence[int], num_bytes: float) -> 
     return inside + ring_s(len(per_host), num_bytes, bandwidth, 2 * latency_s)
 
 
-def _inside_s(cluster: Cluster, host: int, n: int, num_bytes: float) -> float:
-    link = cluster.hosts[host].link
-    return ring_s(n, num_bytes, link.bandwidth, link.latency_s) if n > 1 and link is not None else 0.0
+def _per_host(cluster: Cluster, devices: Sequence[int]) -> dict[int, list[int]]:
+    """Some devices by host, ascending."""
+    per_host: dict[int, list[int]] = defaultdict(list)
+    for d in sorted(devices):
+        per_host[cluster.devices[d].host].append(d)
+    return per_host
+
+
+def _inside_s(cluster: Cluster, members: Sequence[int], num_bytes: float) -> float:
+    """Seconds of the ring over devices of one host."""
+    if len(members) < 2:
+        return 0.0
+    around = zip(members, [*members[1:], members[0]], strict=True)
+    links = {cluster.path(src, dst) for src, dst in around}
+    return max(ring_s(len(members), num_bytes, link.bandwidth, link.latency_s) for link in links)
 
 
 def reduce_scatter_s(cluster: Cluster, devices: Sequence[int], num_bytes: float) -> float:
@@ -52,12 +65,14 @@ def all_to_all_s(cluster: Cluster, devices: Sequence[int], num_bytes: float) -> 
     """Seconds until each of `devices` has sent its `num_bytes`, an equal part to each device (itself included)."""
     if len(devices) < 2 or num_bytes == 0:
         return 0.0
-    per_host, part = Counter(cluster.devices[d].host for d in devices), num_bytes / len(devices)
+    per_host, part = _per_host(cluster, devices), num_bytes / len(devices)
     inside, outside = 0.0, 0.0
-    for host, n in per_host.items():
-        link, port = cluster.hosts[host].link, cluster.hosts[host].network
-        if n > 1 and link is not None:
-            inside = max(inside, transfer_s(link, (n - 1) * part))
+    for host, members in per_host.items():
+        n, port = len(members), cluster.hosts[host].network
+        for src in members:
+            paths = Counter(cluster.path(src, dst) for dst in members if dst != src)
+            sent = [transfer_s(path, number * part) for path, number in paths.items()]
+            inside = max([inside, sum(sent)])
         if n < len(devices) and port is not None:
             outside = max(outside, transfer_s(port, n * (len(devices) - n) * part) + port.latency_s)
     return max(inside, outside)

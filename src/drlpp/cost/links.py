@@ -1,4 +1,4 @@
-"""Seconds of transfers: the only Python place of this price (compiled: src/native/cost/links.h).
+"""Links, and seconds of transfers: the only Python place of this price (compiled: src/native/cost/links.h).
 
 A transfer occupies its path, a channel inside a host or the ports of two hosts, for bytes / bandwidth. It arrives the
 latency after that.
@@ -6,7 +6,45 @@ latency after that.
 
 from __future__ import annotations
 
-from drlpp.cluster import Link
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drlpp.cluster import NO_LINK, Cluster, Link
+
+
+class LinksInside(NamedTuple):
+    """Links inside of some hosts.
+
+    Attributes:
+        sites: ``[H]`` sites of each host (`Host.sites`).
+        link_off: ``[H]`` where the links of a host begin: those of its ``[sites, sites]``, row after row.
+        bandwidth, latency_s: ``[L]``.
+    """
+
+    sites: NDArray[np.int64]
+    link_off: NDArray[np.int64]
+    bandwidth: NDArray[np.float64]
+    latency_s: NDArray[np.float64]
+
+
+def links_inside(cluster: Cluster, hosts: Sequence[int]) -> LinksInside:
+    """The links inside of `hosts`; `NO_LINK` where a site has one device."""
+    sites = cluster.sites_on[hosts]
+    first = (np.cumsum(cluster.sites_on) - cluster.sites_on)[hosts]
+    own = [slice(f, f + n) for f, n in zip(first.tolist(), sites.tolist(), strict=True)]
+    bandwidth = np.concatenate([cluster.site_bandwidth[s, s].ravel() for s in own])
+    latency_s = np.concatenate([cluster.site_latency_s[s, s].ravel() for s in own])
+    return LinksInside(
+        sites, np.cumsum(sites**2) - sites**2, np.where(bandwidth > 0, bandwidth, NO_LINK.bandwidth), latency_s
+    )
+
+
+def site_on_host(cluster: Cluster) -> NDArray[np.int64]:
+    """``[num_devices]`` the site of each device, counted on its host."""
+    return cluster.site_index - (np.cumsum(cluster.sites_on) - cluster.sites_on)[cluster.host_index]
 
 
 def wire_s(path: Link, num_bytes: float) -> float:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from drlpp.cluster import NO_LINK, Cluster
 from drlpp.cost.collectives import all_reduce_s
 from drlpp.cost.gradients import Devices, gradient_groups, resident_and_optimizer, share_of_parameters
+from drlpp.cost.links import links_inside, site_on_host
 from drlpp.cost.stage_costs import StageCosts
 from drlpp.errors import ScheduleError
 
@@ -47,7 +48,9 @@ class PlacedStages(NamedTuple):
         forward_inputs, backward_inputs: ``[S]`` messages that F, and that B or I, waits for (without gradients).
         host, local: ``[U]`` host, and number that is distinct among the devices that share channels.
         channel_width: the channel from u to v is ``u * channel_width + local[v]``.
-        link_bandwidth, link_latency_s, port_bandwidth, port_latency_s: ``[H]``.
+        site: ``[U]`` the site of each device on its host.
+        sites, link_off, link_bandwidth, link_latency_s: `cost.links.LinksInside` of the hosts.
+        port_bandwidth, port_latency_s: ``[H]``.
         ports_shared: 1 if transfers between hosts are possible, so that the order of requests matters.
         group_s, group_pending, group_spans: ``[G]`` all-reduces: seconds; slots that have to finish; 1 if over hosts.
         group_off, group_device, group_host_off, group_host: their devices and hosts.
@@ -80,6 +83,9 @@ class PlacedStages(NamedTuple):
     host: _Ints
     local: _Ints
     channel_width: int
+    site: _Ints
+    sites: _Ints
+    link_off: _Ints
     link_bandwidth: _Floats
     link_latency_s: _Floats
     port_bandwidth: _Floats
@@ -153,7 +159,7 @@ def place_stages(
 
     host_of, host = np.unique(cluster.host_index[used], return_inverse=True)
     hosts = [cluster.hosts[h] for h in host_of]
-    links = [h.link or NO_LINK for h in hosts]
+    inside = links_inside(cluster, host_of.tolist())
     ports = [h.network or NO_LINK for h in hosts]
     num_used = len(used)
     if (seconds >= 0).any():
@@ -199,8 +205,11 @@ def place_stages(
         host=host.astype(np.int64),
         local=local,
         channel_width=width,
-        link_bandwidth=np.array([x.bandwidth for x in links]),
-        link_latency_s=np.array([x.latency_s for x in links]),
+        site=site_on_host(cluster)[used],
+        sites=inside.sites,
+        link_off=inside.link_off,
+        link_bandwidth=inside.bandwidth,
+        link_latency_s=inside.latency_s,
         port_bandwidth=np.array([x.bandwidth for x in ports]),
         port_latency_s=np.array([x.latency_s for x in ports]),
         ports_shared=int(len(hosts) > 1 and bool((seconds < 0).any())),

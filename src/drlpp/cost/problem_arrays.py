@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK
+from drlpp.cost.links import links_inside, site_on_host
 from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, state_bytes
 from drlpp.errors import ScheduleError
@@ -34,8 +35,10 @@ class ProblemArrays(NamedTuple):
         param_bytes, reader_off, reader: ``[P]``, ``[P + 1]``, ops that read each parameter.
         resident_factor: resident bytes per parameter byte.
         gradient_factor: the part of them that is the gradient.
-        device_type, device_host, memory_bytes, optimizer_s: ``[D]``; the last in seconds per parameter byte.
-        link_bandwidth, link_latency_s, port_bandwidth, port_latency_s: ``[num_hosts]``.
+        device_type, device_host, device_site, memory_bytes, optimizer_s: ``[D]``; the last in seconds per parameter
+            byte, a site counted on its host.
+        sites, link_off, link_bandwidth, link_latency_s: `cost.links.LinksInside` of all hosts.
+        port_bandwidth, port_latency_s: ``[num_hosts]``.
     """
 
     num_microbatches: int
@@ -61,8 +64,11 @@ class ProblemArrays(NamedTuple):
     gradient_factor: float
     device_type: _Ints
     device_host: _Ints
+    device_site: _Ints
     memory_bytes: _Floats
     optimizer_s: _Floats
+    sites: _Ints
+    link_off: _Ints
     link_bandwidth: _Floats
     link_latency_s: _Floats
     port_bandwidth: _Floats
@@ -87,7 +93,7 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     passes = OPTIMIZER_PASSES[problem.training.optimizer]
     state = state_bytes(graph, problem.training)
     bandwidth = [d.type.memory_bandwidth for d in cluster.devices]
-    links = [host.link or NO_LINK for host in cluster.hosts]
+    inside = links_inside(cluster, range(len(cluster.hosts)))
     ports = [host.network or NO_LINK for host in cluster.hosts]
     saver_off, saver = offset_rows(savers)
     reader_off, reader = offset_rows(list(readers.values()))
@@ -115,10 +121,13 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
         gradient_factor=state.gradient,
         device_type=cluster.type_index,
         device_host=cluster.host_index,
+        device_site=site_on_host(cluster),
         memory_bytes=cluster.memory_bytes,
         optimizer_s=np.array([passes / b if b else 0.0 for b in bandwidth]),
-        link_bandwidth=np.array([x.bandwidth for x in links], dtype=np.float64),
-        link_latency_s=np.array([x.latency_s for x in links], dtype=np.float64),
+        sites=inside.sites,
+        link_off=inside.link_off,
+        link_bandwidth=inside.bandwidth,
+        link_latency_s=inside.latency_s,
         port_bandwidth=np.array([x.bandwidth for x in ports], dtype=np.float64),
         port_latency_s=np.array([x.latency_s for x in ports], dtype=np.float64),
     )

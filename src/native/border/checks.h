@@ -38,4 +38,15 @@ void check_offsets(const char* name, const Array& offsets, Int number, Int last)
   }
 }
 
+// Host h has the links link_off[h] .. link_off[h] + sites[h]^2 of `links`.
+inline void check_sites(const Ints& sites, const Ints& link_off, Int hosts, Int links) {
+  check_length("sites", static_cast<Int>(sites.size()), hosts);
+  check_length("link_off", static_cast<Int>(link_off.size()), hosts);
+  for (Int h = 0; h < hosts; ++h) {
+    if (sites[h] < 0 || link_off[h] < 0 || link_off[h] + sites[h] * sites[h] > links) {
+      throw std::invalid_argument("link_off and sites of host " + std::to_string(h) + " lead out of the links");
+    }
+  }
+}
+
 }  // namespace drlpp

@@ -69,13 +69,13 @@ void bind_cost(py::module_& module) {
   module.def("transfer_s", [](double bandwidth, double latency_s, double num_bytes) {
     return transfer_s(Path{bandwidth, latency_s}, num_bytes);
   }, py::arg("bandwidth"), py::arg("latency_s"), py::arg("num_bytes"));
-  module.def("all_reduce_s", [](py::handle links, py::handle devices_on, double num_bytes) {
-    const auto of_hosts = from_python<Links>(links);
-    Ints counts;
-    read("devices_on", devices_on, counts);
-    check_length("devices_on", size_of(counts), of_hosts.num_hosts());
-    return all_reduce_s(of_hosts, counts, num_bytes);
-  }, py::arg("links"), py::arg("devices_on"), py::arg("num_bytes"));
+  module.def("all_reduce_s", [](py::handle links, py::handle devices, double num_bytes) {
+    const auto of_devices = from_python<Links>(links);
+    Ints members;
+    read("devices", devices, members);
+    check_range("devices", members, 0, size_of(of_devices.host));
+    return all_reduce_s(of_devices, {members.data(), size_of(members)}, num_bytes);
+  }, py::arg("links"), py::arg("devices"), py::arg("num_bytes"));
   py::class_<IncrementalLoads>(module, "IncrementalLoads")
       .def(py::init(&make_incremental), py::arg("arrays"), py::arg("packed"))
       .def_property_readonly("bottleneck_s", &IncrementalLoads::bottleneck_s)

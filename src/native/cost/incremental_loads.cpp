@@ -64,7 +64,6 @@ IncrementalLoads::IncrementalLoads(const ProblemArrays& a, const AssignmentView&
   load_.resize(devices);
   tied_load_.resize(devices);
   device_stamp_.assign(devices, 0);
-  on_host_.resize(placed_.links.num_hosts());
   refresh();
 }
 
@@ -350,18 +349,13 @@ void IncrementalLoads::reduce_tied() {
 
 // Adds the share per micro-batch of an all-reduce over the devices with the current stamp.
 void IncrementalLoads::reduce(double num_bytes, double sign, Reals& load) {
-  std::fill(on_host_.begin(), on_host_.end(), 0);
-  Int members = 0;
+  members_.clear();
   for (Int u = 0; u < size_of(load); ++u) {
-    if (device_stamp_[u] != stamp_) continue;
-    ++on_host_[placed_.links.host[u]];
-    ++members;
+    if (device_stamp_[u] == stamp_) members_.push_back(u);
   }
-  if (members < 2) return;
-  const double seconds = all_reduce_s(placed_.links, on_host_, num_bytes);
-  for (Int u = 0; u < size_of(load); ++u) {
-    if (device_stamp_[u] == stamp_) load[u] += sign * seconds / static_cast<double>(placed_.num_microbatches);
-  }
+  if (members_.size() < 2) return;
+  const double seconds = all_reduce_s(placed_.links, {members_.data(), size_of(members_)}, num_bytes);
+  for (Int u : members_) load[u] += sign * seconds / static_cast<double>(placed_.num_microbatches);
 }
 
 }  // namespace drlpp

@@ -92,7 +92,7 @@ class IncrementalLoads {
   std::vector<bool> is_shared_;
   std::vector<std::uint64_t> keys_, mark_;  // a hash table of messages, and random words
   Ints counts_;
-  Ints device_stamp_, receivers_, on_host_;
+  Ints device_stamp_, receivers_, members_;
   Reals saved_;
   Int stamp_ = 0, entries_ = 0, moves_ = 0;
 };

@@ -1,7 +1,7 @@
 // What a transfer costs: the only compiled place of this price. `cost/links.py` is its definition in Python.
 //
-// Inside a host there is one channel per ordered pair of devices. Between hosts a transfer goes through the ports of
-// both. It occupies them for bytes / bandwidth, and arrives the latency after that.
+// Inside a host there is one channel per ordered pair of devices; its link depends on their sites, which are the
+// devices that links do not tell apart. Between hosts a transfer goes through the ports of both. It occupies them for bytes / bandwidth, and arrives the latency after that.
 #pragma once
 
 #include <algorithm>
@@ -24,10 +24,16 @@ inline double transfer_s(Path path, double num_bytes) { return wire_s(path, num_
 
 // The links of some devices on some hosts.
 struct Links {
-  Ints host;  // [U] host of each device
-  Reals link_bandwidth, link_latency_s, port_bandwidth, port_latency_s;  // [H]
+  Ints host, site;  // [U] host of each device, and its site there
+  Ints sites, link_off;  // [H] number of sites, and where the links [sites, sites] of a host begin
+  Reals link_bandwidth, link_latency_s;  // [L]
+  Reals port_bandwidth, port_latency_s;  // [H]
 
-  Path inside(Int h) const { return {link_bandwidth[h], link_latency_s[h]}; }
+  // The way from device u to another device v of the same host.
+  Path inside(Int u, Int v) const {
+    const Int h = host[u], k = link_off[h] + site[u] * sites[h] + site[v];
+    return {link_bandwidth[k], link_latency_s[k]};
+  }
 
   Path between(Int a, Int b) const {
     return {std::min(port_bandwidth[a], port_bandwidth[b]), port_latency_s[a] + port_latency_s[b]};
@@ -36,7 +42,7 @@ struct Links {
   // The way from device u to another device v.
   Path path(Int u, Int v) const {
     const Int a = host[u], b = host[v];
-    return a == b ? inside(a) : between(a, b);
+    return a == b ? inside(u, v) : between(a, b);
   }
 
   Int num_hosts() const { return size_of(port_bandwidth); }
@@ -44,6 +50,9 @@ struct Links {
   template <class Visitor>
   void visit(Visitor& field) {
     field("host", host);
+    field("site", site);
+    field("sites", sites);
+    field("link_off", link_off);
     field("link_bandwidth", link_bandwidth);
     field("link_latency_s", link_latency_s);
     field("port_bandwidth", port_bandwidth);

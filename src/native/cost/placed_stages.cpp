@@ -40,9 +40,11 @@ void check_devices(const PlacedStages& p) {
   check_range("host", p.links.host, 0, hosts);
   check_length("local", size_of(p.local), devices);
   check_range("local", p.local, 0, p.channel_width);
-  for (const auto* reals : {&p.links.link_bandwidth, &p.links.link_latency_s, &p.links.port_latency_s}) {
-    check_length("link_bandwidth", size_of(*reals), hosts);
-  }
+  check_length("site", size_of(p.links.site), devices);
+  check_sites(p.links.sites, p.links.link_off, hosts, size_of(p.links.link_bandwidth));
+  for (Int u = 0; u < devices; ++u) check_range("site", View(&p.links.site[u], 1), 0, p.links.sites[p.links.host[u]]);
+  check_length("link_latency_s", size_of(p.links.link_latency_s), size_of(p.links.link_bandwidth));
+  check_length("port_latency_s", size_of(p.links.port_latency_s), hosts);
 }
 
 void check_groups(const PlacedStages& p) {

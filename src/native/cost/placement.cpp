@@ -46,27 +46,33 @@ void Placement::place_hosts(const ProblemArrays& a, bool timed, PlacedStages& ou
   host_number_.assign(a.num_hosts(), -1);
   on_host_.assign(a.num_hosts(), 0);
   out.links.host.resize(devices);
+  out.links.site.resize(devices);
   out.local.resize(devices);
   Int hosts = 0, most = 0;
   for (Int u = 0; u < devices; ++u) {  // devices are listed host by host, so hosts come in ascending order
     const Int h = a.device_host[out.used[u]];
     if (host_number_[h] < 0) host_number_[h] = hosts++;
     out.links.host[u] = host_number_[h];
+    out.links.site[u] = a.device_site[out.used[u]];
     out.local[u] = timed ? u : on_host_[h];
     most = std::max(most, ++on_host_[h]);
   }
   out.channel_width = timed ? devices : most;
-  for (Reals* of_host : {&out.links.link_bandwidth, &out.links.link_latency_s, &out.links.port_bandwidth,
-                         &out.links.port_latency_s}) {
-    of_host->resize(hosts);
+  Links& links = out.links;
+  for (Ints* list : {&links.sites, &links.link_off}) list->clear();
+  for (Reals* list : {&links.link_bandwidth, &links.link_latency_s, &links.port_bandwidth, &links.port_latency_s}) {
+    list->clear();
   }
   for (Int h = 0; h < a.num_hosts(); ++h) {
-    const Int to = host_number_[h];
-    if (to < 0) continue;
-    out.links.link_bandwidth[to] = a.link_bandwidth[h];
-    out.links.link_latency_s[to] = a.link_latency_s[h];
-    out.links.port_bandwidth[to] = a.port_bandwidth[h];
-    out.links.port_latency_s[to] = a.port_latency_s[h];
+    if (host_number_[h] < 0) continue;
+    links.sites.push_back(a.sites[h]);
+    links.link_off.push_back(size_of(links.link_bandwidth));
+    for (Int k = a.link_off[h]; k < a.link_off[h] + a.sites[h] * a.sites[h]; ++k) {
+      links.link_bandwidth.push_back(a.link_bandwidth[k]);
+      links.link_latency_s.push_back(a.link_latency_s[k]);
+    }
+    links.port_bandwidth.push_back(a.port_bandwidth[h]);
+    links.port_latency_s.push_back(a.port_latency_s[h]);
   }
 }
 

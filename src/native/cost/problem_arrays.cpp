@@ -34,8 +34,10 @@ void check_cluster(const ProblemArrays& a) {
   check_range("device_host", a.device_host, 0, hosts);
   check_length("memory_bytes", size_of(a.memory_bytes), devices);
   check_length("optimizer_s", size_of(a.optimizer_s), devices);
-  check_length("link_bandwidth", size_of(a.link_bandwidth), hosts);
-  check_length("link_latency_s", size_of(a.link_latency_s), hosts);
+  check_length("device_site", size_of(a.device_site), devices);
+  check_sites(a.sites, a.link_off, hosts, size_of(a.link_bandwidth));
+  for (Int d = 0; d < devices; ++d) check_range("device_site", View(&a.device_site[d], 1), 0, a.sites[a.device_host[d]]);
+  check_length("link_latency_s", size_of(a.link_latency_s), size_of(a.link_bandwidth));
   check_length("port_latency_s", size_of(a.port_latency_s), hosts);
 }
 

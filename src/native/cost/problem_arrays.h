@@ -19,8 +19,9 @@ struct ProblemArrays {
   Reals param_bytes;
   Ints reader_off, reader;
   double resident_factor = 0.0, gradient_factor = 0.0;
-  Ints device_type, device_host;
+  Ints device_type, device_host, device_site;
   Reals memory_bytes, optimizer_s;
+  Ints sites, link_off;
   Reals link_bandwidth, link_latency_s, port_bandwidth, port_latency_s;
 
   Int num_ops() const { return forward_s.columns; }
@@ -57,8 +58,11 @@ struct ProblemArrays {
     field("gradient_factor", gradient_factor);
     field("device_type", device_type);
     field("device_host", device_host);
+    field("device_site", device_site);
     field("memory_bytes", memory_bytes);
     field("optimizer_s", optimizer_s);
+    field("sites", sites);
+    field("link_off", link_off);
     field("link_bandwidth", link_bandwidth);
     field("link_latency_s", link_latency_s);
     field("port_bandwidth", port_bandwidth);

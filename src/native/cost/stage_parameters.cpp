@@ -109,7 +109,8 @@ void StageParameters::add_group(Int tied, double num_bytes, PlacedStages& out) {
   out.group_host_off.push_back(size_of(out.group_host));
   out.group_spans.push_back(size_of(out.group_host) - hosts_before > 1 ? 1 : 0);
   out.group_pending.push_back(pending);
-  out.group_s.push_back(all_reduce_s(out.links, on_host_, num_bytes));
+  const Int first = size_of(out.group_device) - members;
+  out.group_s.push_back(all_reduce_s(out.links, {out.group_device.data() + first, members}, num_bytes));
   group_tied_.push_back(tied);
   for (Int s = 0; s < stages; ++s) out.stage_group_off[s + 1] += has(tied, s);
 }

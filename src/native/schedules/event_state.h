@@ -123,7 +123,7 @@ class EventState {
       double& free = channel_free_[src * p.channel_width + p.local[dst]];
       const double start = std::max(now, free);
       if (given >= 0.0) return free = start + given;
-      const Path path = p.links.inside(a);
+      const Path path = p.links.inside(src, dst);
       free = start + wire_s(path, p.message_bytes[k]);
       return free + path.latency_s;
     }

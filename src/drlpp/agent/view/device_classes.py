@@ -47,7 +47,7 @@ class Tables:
         memory: ``[C]`` bytes of one device.
         bandwidth, latency_s: ``[C, C]`` between devices of two classes (on the diagonal: two devices of the class).
         port_bandwidth: ``[C]`` bytes per second of the host's network port (that of `NO_LINK` if there is none).
-        link_bandwidth: ``[C]`` bytes per second of the host's internal link (that of `NO_LINK` if there is none).
+        link_bandwidth: ``[C]`` bytes per second of the slowest link inside the host (`NO_LINK` if there is none).
         microbatches: per step.
         may_replicate: stages may run on several devices.
         ideal_s: seconds per micro-batch if all devices shared the work perfectly.
@@ -108,7 +108,7 @@ class Tables:
 def build_tables(problem: PlanningProblem) -> Tables:
     """Derives the arrays of a problem."""
     graph, cluster, times = problem.graph, problem.cluster, problem_times(problem)
-    keys = list(zip(cluster.host_index.tolist(), cluster.type_index.tolist(), strict=True))
+    keys = list(zip(cluster.site_index.tolist(), cluster.type_index.tolist(), strict=True))
     classes = list(dict.fromkeys(keys))
     members = tuple(tuple(d for d, k in enumerate(keys) if k == c) for c in classes)
     first = np.array([m[0] for m in members])
@@ -122,8 +122,8 @@ def build_tables(problem: PlanningProblem) -> Tables:
     time_s = times.total_s[types]
     speed = 1.0 / np.maximum(time_s.sum(axis=1), TINY)
     size = np.array([len(m) for m in members])
-    hosts = [cluster.hosts[h] for h, _ in classes]
-    looks = [(h.link, h.network, h.devices) for h in cluster.hosts]
+    hosts = [cluster.hosts[h] for h in cluster.host_index[first]]
+    looks = [(h.link, h.links, h.network, h.devices) for h in cluster.hosts]
     kinds = np.array([looks.index(look) for look in looks])
 
     tensors: dict[tuple[str, str, str], list[int]] = {}
@@ -164,7 +164,7 @@ def build_tables(problem: PlanningProblem) -> Tables:
         bandwidth=bandwidth,
         latency_s=latency,
         port_bandwidth=np.array([(h.network or NO_LINK).bandwidth for h in hosts]),
-        link_bandwidth=np.array([(h.link or NO_LINK).bandwidth for h in hosts]),
+        link_bandwidth=np.array([min((x.bandwidth for x in h.all_links), default=NO_LINK.bandwidth) for h in hosts]),
         microbatches=problem.training.num_microbatches,
         may_replicate=problem.may_replicate,
         ideal_s=float(1.0 / (speed * size).sum()),

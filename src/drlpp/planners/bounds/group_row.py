@@ -337,7 +337,7 @@ def exchange_s_per_byte(cluster: Cluster) -> NDArray[np.float64]:
     """``[D + 1]`` seconds per byte that an all-reduce over r = 0, 1, ... D devices takes at least; not falling."""
     sizes = [len(h.devices) for h in cluster.hosts if h.devices]
     largest, hosts, total = max(sizes), len(sizes), cluster.num_devices
-    link = max((h.link.bandwidth for h in cluster.hosts if h.link is not None), default=np.inf)
+    link = max((x.bandwidth for h in cluster.hosts for x in h.all_links), default=np.inf)
     port = max((h.network.bandwidth for h in cluster.hosts if h.network is not None), default=np.inf)
     out = np.zeros(total + 1)
     for r in range(2, total + 1):

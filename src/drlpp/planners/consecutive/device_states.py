@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,13 +113,15 @@ class AllReduceTable:
         self._host: list[int] = cluster.host_index.tolist()
         ports = [(host.link, host.network) for host in cluster.hosts]
         self._ports = [ports.index(p) for p in ports]
-        self._known: dict[frozenset[tuple[tuple[int, int], int]], tuple[float, float]] = {}
+        self._alike = bool((cluster.sites_on <= 1).all())  # so that only the number of devices of a host counts
+        self._known: dict[Hashable, tuple[float, float]] = {}
 
     def __call__(self, devices: Sequence[int]) -> tuple[float, float]:
         if len(devices) < 2:
             return 0.0, 0.0
         hosts = Counter([self._host[d] for d in devices])
-        key = frozenset(Counter([(self._ports[h], n) for h, n in hosts.items()]).items())
+        of_hosts = frozenset(Counter([(self._ports[h], n) for h, n in hosts.items()]).items())
+        key: Hashable = of_hosts if self._alike else tuple(sorted(devices))
         if key not in self._known:
             small, large = (all_reduce_s(self._cluster, devices, x) for x in (1.0, 1e9 + 1.0))
             per_byte = (large - small) / 1e9
@@ -324,7 +326,7 @@ def _pack(capacity: Floats, parts: Sequence[_Steps], pools: tuple[tuple[int, ...
 
 
 class _Paths:
-    """Paths between the devices of equal index of places, which depend on their hosts alone.
+    """Paths between the devices of equal index of places, which depend on their sites alone.
 
     Args:
         places: ``[P, d]`` devices.
@@ -332,10 +334,10 @@ class _Paths:
     """
 
     def __init__(self, cluster: Cluster, places: Ints, timed: bool) -> None:
-        self._hosts = cluster.host_index[places]
-        bandwidth = cluster.host_bandwidth
+        self._sites = cluster.site_index[places]
+        bandwidth = cluster.site_bandwidth
         self._seconds = np.divide(1.0, bandwidth, out=np.zeros_like(bandwidth), where=bandwidth > 0)
-        self._latency_s = cluster.host_latency_s
+        self._latency_s = cluster.site_latency_s
         self._timed = timed
 
     def worst(self, rows: Ints, low: Ints, high: Ints) -> tuple[Floats, Floats]:
@@ -349,13 +351,13 @@ class _Paths:
             return np.ones(len(rows)), np.zeros(len(rows))
         number = high - low
         seconds, latency = np.zeros(len(rows)), np.zeros(len(rows))
-        for hosts in self._hosts.T:
-            before = np.zeros((len(hosts) + 1, len(self._seconds)))
-            before[np.arange(len(hosts)) + 1, hosts] = 1.0
+        for sites in self._sites.T:
+            before = np.zeros((len(sites) + 1, len(self._seconds)))
+            before[np.arange(len(sites)) + 1, sites] = 1.0
             before = before.cumsum(axis=0)
             part = (before[high] - before[low]) / np.maximum(number, 1)[:, None]
             for table, out in ((self._seconds, seconds), (self._latency_s, latency)):
-                np.maximum(out, np.take_along_axis(part @ table, hosts[rows], axis=1).max(axis=1), out=out)
+                np.maximum(out, np.take_along_axis(part @ table, sites[rows], axis=1).max(axis=1), out=out)
         return seconds, latency
 
 

@@ -65,7 +65,7 @@ class Level:
 def cluster_levels(cluster: Cluster) -> tuple[Level, ...]:
     """One level, or devices of a host and hosts, innermost first."""
     sizes = [len(h.devices) for h in cluster.hosts if h.devices]
-    links = [h.link.bandwidth for h in cluster.hosts if h.link is not None and len(h.devices) > 1]
+    links = [x.bandwidth for h in cluster.hosts for x in h.all_links]
     ports = [h.network.bandwidth for h in cluster.hosts if h.network is not None and h.devices]
     if len(sizes) == 1:
         return (Level(sizes[0], min(links, default=NO_LINK.bandwidth)),)

@@ -69,7 +69,7 @@ def folded(order: tuple[int, ...], depth: int) -> tuple[tuple[int, ...], ...]:
 
 def fold_depths(cluster: Cluster, order: tuple[int, ...]) -> list[int]:
     """Depths at which all parts of the folded order are alike (same types, and hosts in the same places)."""
-    kinds = [(int(cluster.type_index[d]), cluster.hosts[int(cluster.host_index[d])].link) for d in order]
+    kinds = [(int(cluster.type_index[d]), *_links(cluster, d)) for d in order]
     depths = []
     for depth in range(2, len(order)):
         if len(order) % depth:
@@ -83,8 +83,8 @@ def fold_depths(cluster: Cluster, order: tuple[int, ...]) -> list[int]:
 
 
 def _blocks(cluster: Cluster) -> list[tuple[int, ...]]:
-    """Runs of devices of one type on one host."""
-    keys = [(int(h), int(t)) for h, t in zip(cluster.host_index, cluster.type_index, strict=True)]
+    """Runs of devices of one type at one site of a host."""
+    keys = [(int(s), int(t)) for s, t in zip(cluster.site_index, cluster.type_index, strict=True)]
     groups: dict[tuple[int, int], list[int]] = {}
     for d, key in enumerate(keys):
         groups.setdefault(key, []).append(d)
@@ -93,7 +93,14 @@ def _blocks(cluster: Cluster) -> list[tuple[int, ...]]:
 
 def _kind(cluster: Cluster, block: tuple[int, ...]) -> tuple[object, ...]:
     host = cluster.hosts[cluster.devices[block[0]].host]
-    return int(cluster.type_index[block[0]]), len(block), host.link, host.network
+    return int(cluster.type_index[block[0]]), len(block), *_links(cluster, block[0]), host.network
+
+
+def _links(cluster: Cluster, device: int) -> tuple[object, ...]:
+    """What tells apart the links of devices inside their hosts."""
+    h = cluster.devices[device].host
+    host = cluster.hosts[h]
+    return host.link, host.links, host.sites()[device - int(cluster.first_device[h])]
 
 
 def _pattern(hosts: tuple[int, ...]) -> tuple[int, ...]:
