@@ -49,7 +49,8 @@ def test_the_shell_function_puts_every_rank_on_its_device(tmp_path):
     program.write_text(
         "import os\n"
         "seen = os.environ['CUDA_VISIBLE_DEVICES'].split(',')\n"
-        "print(os.environ['RANK'], os.environ['WORLD_SIZE'], seen[int(os.environ['LOCAL_RANK'])])\n"
+        "line = f\"{os.environ['RANK']} {os.environ['WORLD_SIZE']} {seen[int(os.environ['LOCAL_RANK'])]}\"\n"
+        "os.write(1, line.encode() + b'\\n')\n"  # at once, since two processes share the pipe
     )
     found = [Node("127.0.0.1", (1,)), Node("localhost", (0, 2)), Node("127.0.0.1", (3,))]
     script = tmp_path / "nodes.sh"
