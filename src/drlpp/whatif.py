@@ -17,7 +17,7 @@ from typing import Any, Literal
 from drlpp import units
 from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
 from drlpp.cost.op_times import problem_times
-from drlpp.plan import Assignment, Plan
+from drlpp.plan import Plan
 from drlpp.planners.base import Planner, PlanResult, Progress, no_progress
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
@@ -285,11 +285,8 @@ def _carried(plan: Plan | None, device: Mapping[int, int], problem: PlanningProb
     """A plan on the devices of another problem of the same graph; None if it needs one that is not there."""
     if plan is None or any(d not in device for s in plan.stages for d in s.devices):
         return None
-    assignment = Assignment(
-        plan.stage_of_op,
-        tuple(tuple(device[d] for d in s.devices) for s in plan.stages),
-        tuple(s.recompute for s in plan.stages),
-    )
+    devices = tuple(tuple(device[d] for d in s.devices) for s in plan.stages)
+    assignment = dataclasses.replace(plan.assignment, devices=devices)
     if problem.space.micro_batch_sizes:
         problem = problem.with_micro_batch_size(plan.graph.samples_per_microbatch)
     evaluator = Evaluator(problem)

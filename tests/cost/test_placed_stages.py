@@ -12,9 +12,9 @@ from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
 
 
-def chain_costs(num_stages=2, num_devices=3, **kwargs):
+def chain_costs(num_stages=2, num_devices=3, recompute=(), **kwargs):
     problem = PlanningProblem.build(chain_graph(num_stages, **kwargs), cluster_of(num_devices))
-    return stage_costs(problem, np.arange(num_stages), num_stages), problem.cluster
+    return stage_costs(problem, np.arange(num_stages), num_stages, recompute), problem.cluster
 
 
 def test_unused_devices_are_left_out():
@@ -26,8 +26,8 @@ def test_unused_devices_are_left_out():
 
 
 def test_recomputation_lengthens_the_backward_actions_and_holds_less():
-    costs, cluster = chain_costs(tensor_bytes=8.0)
-    placed = place_stages(costs, cluster, [(0,), (1,)], 4, [False, True])
+    costs, cluster = chain_costs(recompute=[False, True], tensor_bytes=8.0)
+    placed = place_stages(costs, cluster, [(0,), (1,)], 4)
     assert placed.action_s * 1e3 == pytest.approx(np.array([[1, 1], [2, 3], [1, 2], [1, 1]]))
     assert placed.held_bytes.tolist() == [8.0, 8.0]
     assert placed.again_bytes.tolist() == [0.0, 8.0]
@@ -50,16 +50,20 @@ def test_channels_are_distinct_within_a_host_and_hosts_are_numbered():
 
 
 @pytest.mark.parametrize(
-    ("devices", "num_microbatches", "recompute", "message"),
+    ("devices", "num_microbatches", "message"),
     [
-        ([(0,)], 1, (), "devices are given for 1 stages: there are 2"),
-        ([(0,), ()], 1, (), "stage 1 has no device"),
-        ([(0,), (3,)], 1, (), r"devices 0\.\.3: cluster 'c' has devices 0\.\.2"),
-        ([(0,), (1,)], 0, (), "num_microbatches is 0"),
-        ([(0,), (1,)], 1, (True,), "recompute is given for 1 stages"),
+        ([(0,)], 1, "devices are given for 1 stages: there are 2"),
+        ([(0,), ()], 1, "stage 1 has no device"),
+        ([(0,), (3,)], 1, r"devices 0\.\.3: cluster 'c' has devices 0\.\.2"),
+        ([(0,), (1,)], 0, "num_microbatches is 0"),
     ],
 )
-def test_bad_placements(devices, num_microbatches, recompute, message):
+def test_bad_placements(devices, num_microbatches, message):
     costs, cluster = chain_costs()
     with pytest.raises(ScheduleError, match=message):
-        place_stages(costs, cluster, devices, num_microbatches, recompute)
+        place_stages(costs, cluster, devices, num_microbatches)
+
+
+def test_a_flag_for_each_stage():
+    with pytest.raises(ScheduleError, match="recompute is given for 1 stages: there are 2"):
+        chain_costs(recompute=(True,))

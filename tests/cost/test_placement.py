@@ -19,9 +19,9 @@ from random_problems import random_cluster, random_problem, with_special_edges
 
 
 def assert_equal(problem: PlanningProblem, assignment: Assignment) -> None:
-    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages)
+    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.recompute)
     number = problem.training.num_microbatches
-    slow = place_stages(costs, problem.cluster, assignment.devices, number, assignment.recompute)
+    slow = place_stages(costs, problem.cluster, assignment.devices, number)
     fast = place_assignment(problem, problem_arrays(problem), assignment)
     for name in slow._fields:
         a, b = np.asarray(getattr(slow, name)), np.asarray(getattr(fast, name))

@@ -55,7 +55,7 @@ def random_stages(seed: int) -> PlacedStages:
     ]
     recompute = [bool(rng.random() < 0.3) for _ in used]
     problem = PlanningProblem.build(graph, cluster)
-    costs = stage_costs(problem, stage_of_op.astype(np.int64), len(used))
-    placed = place_stages(costs, cluster, devices, int(rng.integers(1, 10)), recompute)
+    costs = stage_costs(problem, stage_of_op.astype(np.int64), len(used), recompute)
+    placed = place_stages(costs, cluster, devices, int(rng.integers(1, 10)))
     placed.action_s[[BACKWARD, WEIGHT_GRAD]] += 1e-4  # so that no backward pass is without weight gradients
     return placed

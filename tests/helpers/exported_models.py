@@ -9,11 +9,13 @@ from torch import nn
 
 from drlpp.capture import capture_module
 from drlpp.cluster import Cluster, cluster_from_dict
+from drlpp.cost import place_stages
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph import OpGraph
 from drlpp.plan import Plan, Provenance, Stage, validate
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import make_schedule
+from drlpp.schedules import generate
+from drlpp.schedules.orders import to_schedule
 
 SAMPLES, WIDTH, WORDS = 4, 8, 16
 
@@ -150,7 +152,7 @@ def plan_by_labels(
         provenance=Provenance(planner="hand"),
     )
     costs = stage_costs(problem, bare.stage_of_op, bare.num_stages)
-    order = make_schedule(schedule, costs, problem.cluster, devices, num_microbatches)
-    plan = dataclasses.replace(bare, schedule=order)
+    placed = place_stages(costs, problem.cluster, devices, num_microbatches)
+    plan = dataclasses.replace(bare, schedule=to_schedule(generate(schedule, placed), placed.used))
     validate(plan)
     return plan

@@ -22,6 +22,7 @@ from drlpp.plan import (
     plan_from_dict,
     plan_to_dict,
     save_plan,
+    stages_of,
     validate,
 )
 from drlpp.training import TrainingSetup
@@ -231,3 +232,25 @@ def test_branches_run_in_any_order():
         schedule=schedule(r0="0F0 0F1 2F0 2B0 2F1 2B1 0B0 0B1", r1="1F0 1F1 1B0 1B1"),
     )
     validate(plan)
+
+
+def test_what_is_rearranged_keeps_what_belongs_to_its_stages():
+    start = Assignment(np.array([0, 1, 1]), ((0,), (1,)), (False, True))
+    parted = start.rearranged(np.array([0, 1, 2]), ((0,), (1,), (2,)), [0, 1, 1])
+    assert parted.recompute == (False, True, True)
+    assert parted.with_recompute_toggled(1).recompute == (False, False, True)
+    assert len({start.key, parted.key, parted.with_recompute_toggled(0).key}) == 3
+
+
+def test_a_record_can_be_read_again():
+    start = Assignment(np.array([0, 1, 1]), ((0,), (2, 1)), (False, True))
+    assert Assignment.of_record(json.loads(json.dumps(start.record))).key == start.key
+
+
+def test_stages_of_an_assignment_name_their_ops(tmp_path):
+    graph = chain_graph(3)
+    stages = stages_of(graph, Assignment(np.array([0, 1, 1]), ((0,), (2, 1)), (False, True)))
+    assert [(s.index, s.ops, s.devices, s.recompute) for s in stages] == [
+        (0, (graph.ops[0].name,), (0,), False),
+        (1, (graph.ops[1].name, graph.ops[2].name), (2, 1), True),
+    ]

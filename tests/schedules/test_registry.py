@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from chains import cluster_of, looped, placed_chain, v_shaped
+from drlpp.cost import place_stages
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.errors import ScheduleError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
-from drlpp.schedules import SCHEDULES, generate, make_schedule, schedules_for
+from drlpp.schedules import SCHEDULES, generate, schedules_for
+from drlpp.schedules.orders import to_schedule
 
 ALWAYS = ("1f1b", "eager-1f1b", "gpipe", "zero-bubble", "list", "split-list")
 
@@ -30,10 +32,10 @@ def test_split_schedules_need_weight_gradients():
     assert set(schedules_for(placed)) == {"1f1b", "eager-1f1b", "gpipe", "interleaved-1f1b", "list"}
 
 
-def test_make_schedule_returns_actions_by_rank():
+def test_actions_by_rank():
     problem = PlanningProblem.build(chain_graph(2), cluster_of(3))
-    costs = stage_costs(problem, np.arange(2), 2)
-    schedule = make_schedule("1f1b", costs, problem.cluster, [(2,), (0,)], 2)
+    placed = place_stages(stage_costs(problem, np.arange(2), 2), problem.cluster, [(2,), (0,)], 2)
+    schedule = to_schedule(generate("1f1b", placed), placed.used)
     assert {rank: " ".join(map(str, row)) for rank, row in schedule.items()} == {
         0: "1F0 1B0 1F1 1B1",
         2: "0F0 0F1 0B0 0B1",

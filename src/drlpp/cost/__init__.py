@@ -6,7 +6,7 @@ from drlpp.cost.gradients import GradientGroup, gradient_groups, resident_and_op
 from drlpp.cost.links import transfer_s, wire_s
 from drlpp.cost.op_times import OpTimeTable, op_times, roofline_times
 from drlpp.cost.placed_stages import PlacedStages, place_stages
-from drlpp.cost.stage_costs import StageCosts, stage_costs
+from drlpp.cost.stage_costs import StageCosts, costs_of_plan, stage_costs
 
 __all__ = [
     "GradientGroup",
@@ -16,6 +16,7 @@ __all__ = [
     "all_gather_s",
     "all_reduce_s",
     "all_to_all_s",
+    "costs_of_plan",
     "device_loads",
     "gradient_groups",
     "op_times",

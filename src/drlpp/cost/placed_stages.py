@@ -107,13 +107,11 @@ def place_stages(
     cluster: Cluster,
     devices: Devices,
     num_microbatches: int,
-    recompute: Sequence[bool] = (),
 ) -> PlacedStages:
     """Puts stages on devices.
 
     Args:
         devices: per stage, its replicas.
-        recompute: per stage; empty means none.
 
     Raises:
         ScheduleError: a stage without devices, a device that the cluster lacks, or lengths that do not agree.
@@ -122,9 +120,6 @@ def place_stages(
     num_stages = graph.num_stages
     if len(devices) != num_stages:
         raise ScheduleError(f"devices are given for {len(devices)} stages: there are {num_stages}")
-    flags = np.array(recompute or (False,) * num_stages, dtype=bool)
-    if len(flags) != num_stages:
-        raise ScheduleError(f"recompute is given for {len(flags)} stages: there are {num_stages}")
     if num_microbatches < 1:
         raise ScheduleError(f"num_microbatches is {num_microbatches}: it must be at least 1")
     for s, replicas in enumerate(devices):
@@ -142,8 +137,7 @@ def place_stages(
     forward = costs.forward_s[slot_stage, flat]
     input_grad = costs.input_grad_s[slot_stage, flat]
     weight_grad = costs.weight_grad_s[slot_stage, flat]
-    again = np.where(flags[slot_stage], forward, 0.0)
-    held = np.where(flags, graph.boundary_bytes, graph.activation_bytes)
+    again = costs.again_s[slot_stage, flat]
     resident, optimizer = resident_and_optimizer(costs, devices, cluster.num_devices)
     share = share_of_parameters(graph, devices, cluster.num_devices)
 
@@ -184,8 +178,8 @@ def place_stages(
         slot_off=_offsets(sizes),
         slot_device=np.searchsorted(used, flat),
         action_s=np.stack([forward, again + (input_grad + weight_grad), again + input_grad, weight_grad]),
-        held_bytes=held,
-        again_bytes=graph.activation_bytes - held,
+        held_bytes=costs.held_bytes,
+        again_bytes=costs.again_bytes,
         resident_bytes=resident[used],
         gradient_bytes=costs.gradient_bytes[slot_stage] * share[flat],
         memory_bytes=cluster.memory_bytes[used],

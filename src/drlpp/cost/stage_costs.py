@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, state_bytes
+from drlpp.errors import ScheduleError
 from drlpp.graph.stages import StageGraph, stage_graph
+from drlpp.plan import Plan
 from drlpp.problem import PlanningProblem
 
 
@@ -21,6 +24,10 @@ class StageCosts:
         forward_s, input_grad_s, weight_grad_s: ``[S, D]`` seconds per micro-batch of stage s on device d.
         optimizer_s: ``[S, D]`` seconds of the optimizer step on the stage's parameters (0 if the device's memory
             bandwidth is not known).
+        again_s: ``[S, D]`` seconds of the second forward pass, before the backward pass; 0 where a stage does not
+            recompute.
+        held_bytes: ``[S]`` kept from F to the end of the backward pass, per micro-batch.
+        again_bytes: ``[S]`` more that the backward pass of a stage that recomputes needs (0 for others).
         resident_bytes: ``[S]`` parameters, gradients and optimizer state.
         gradient_bytes: ``[S]`` the part of them that is gradients.
         graph: messages between stages and activation bytes.
@@ -30,6 +37,9 @@ class StageCosts:
     input_grad_s: NDArray[np.float64]
     weight_grad_s: NDArray[np.float64]
     optimizer_s: NDArray[np.float64]
+    again_s: NDArray[np.float64]
+    held_bytes: NDArray[np.float64]
+    again_bytes: NDArray[np.float64]
     resident_bytes: NDArray[np.float64]
     gradient_bytes: NDArray[np.float64]
     graph: StageGraph
@@ -40,15 +50,28 @@ class StageCosts:
         return self.input_grad_s + self.weight_grad_s
 
 
-def stage_costs(problem: PlanningProblem, stage_of_op: NDArray[np.int64], num_stages: int) -> StageCosts:
+def costs_of_plan(plan: Plan) -> StageCosts:
+    """Costs of the stages of a plan. Raises PlanError if the partition is not legal."""
+    problem, assignment = PlanningProblem(plan.graph, plan.cluster, plan.training), plan.assignment
+    return stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.recompute)
+
+
+def stage_costs(
+    problem: PlanningProblem, stage_of_op: NDArray[np.int64], num_stages: int, recompute: Sequence[bool] = ()
+) -> StageCosts:
     """Sums op times into stages.
 
     Args:
         stage_of_op: ``[num_ops]``.
+        recompute: per stage; empty means none.
 
     Raises:
         PlanError: the partition is not legal.
+        ScheduleError: `recompute` has another length.
     """
+    flags = np.array(recompute or (False,) * num_stages, dtype=bool)
+    if len(flags) != num_stages:
+        raise ScheduleError(f"recompute is given for {len(flags)} stages: there are {num_stages}")
     stages = stage_graph(problem.graph, stage_of_op, num_stages)
     cluster, training, times = problem.cluster, problem.training, problem_times(problem)
     state = state_bytes(problem.graph, training)
@@ -61,11 +84,16 @@ def stage_costs(problem: PlanningProblem, stage_of_op: NDArray[np.int64], num_st
     seconds_per_byte = np.array(
         [passes / d.type.memory_bandwidth if d.type.memory_bandwidth else 0.0 for d in cluster.devices]
     )
+    forward_s = per_stage(times.forward_s)
+    held = np.where(flags, stages.boundary_bytes, stages.activation_bytes)
     return StageCosts(
-        forward_s=per_stage(times.forward_s),
+        forward_s=forward_s,
         input_grad_s=per_stage(times.input_grad_s),
         weight_grad_s=per_stage(times.weight_grad_s),
         optimizer_s=np.outer(stages.param_bytes, seconds_per_byte),
+        again_s=np.where(flags[:, None], forward_s, 0.0),
+        held_bytes=held,
+        again_bytes=stages.activation_bytes - held,
         resident_bytes=stages.param_bytes * state.total,
         gradient_bytes=stages.param_bytes * state.gradient,
         graph=stages,

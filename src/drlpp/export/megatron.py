@@ -25,7 +25,7 @@ def megatron(plan: Plan) -> str:
     check_looped(pipeline, _ENGINE)
     model = layered(plan, _ENGINE)
     check_ends(model, plan.num_stages, _ENGINE)
-    recompute = recompute_everywhere(plan, _ENGINE)
+    remakes = recompute_everywhere(plan, _ENGINE)
     counts = model.layers_per_stage(plan.num_stages)
     samples = plan.graph.samples_per_microbatch
     arguments = [
@@ -41,7 +41,7 @@ def megatron(plan: Plan) -> str:
         arguments.append(f"--optimizer sgd --sgd-momentum {SGD_MOMENTUM[plan.training.optimizer]}")
     else:
         arguments.append("--optimizer adam")  # decoupled weight decay is its default
-    if recompute:
+    if remakes:
         arguments.append("--recompute-granularity full --recompute-method uniform --recompute-num-layers 1")
     ranks = ranks_by_stage(pipeline)
     lines = [

@@ -84,15 +84,19 @@ def check_looped(pipeline: Pipeline, engine: str) -> None:
         )
 
 
+def recomputing_stages(plan: Plan) -> list[int]:
+    """Indices of the stages that recompute."""
+    return [s.index for s in plan.stages if s.recompute]
+
+
 def recompute_everywhere(plan: Plan, engine: str) -> bool:
     """Whether all stages recompute. Raises PlanError if only some do."""
-    flags = {s.recompute for s in plan.stages}
-    if len(flags) > 1:
-        some = [s.index for s in plan.stages if s.recompute]
+    some = recomputing_stages(plan)
+    if len(some) not in (0, plan.num_stages):
         raise PlanError(
             f"{engine} recomputes in all stages or in none, but the plan in stages {some} only: {RUN_INSTEAD}"
         )
-    return flags.pop()
+    return bool(some)
 
 
 def _check_chain(plan: Plan, engine: str) -> None:

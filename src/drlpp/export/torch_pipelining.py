@@ -14,7 +14,7 @@ import io
 import json
 
 from drlpp.errors import PlanError
-from drlpp.export.pipelines import RUN_INSTEAD, Pipeline, as_pipeline, check_no_tied_parameters
+from drlpp.export.pipelines import RUN_INSTEAD, Pipeline, as_pipeline, check_no_tied_parameters, recomputing_stages
 from drlpp.plan import Action, Plan
 from drlpp.plan.modules import prefixes
 from drlpp.plan.validation import check_trains
@@ -93,7 +93,7 @@ def torch_split(plan: Plan) -> str:
         "devices_of_ranks": [list(copy) for copy in pipeline.copies],
         "num_microbatches": pipeline.num_microbatches,
         "samples_per_microbatch": plan.graph.samples_per_microbatch,
-        "recompute_stages": [s.index for s in plan.stages if s.recompute],
+        "recompute_stages": recomputing_stages(plan),
     }
     return json.dumps(content, indent=1) + "\n"
 

@@ -38,7 +38,7 @@ def torchtitan(plan: Plan) -> str:
     check_no_tied_parameters(plan, _ENGINE)
     pipeline = as_pipeline(plan, _ENGINE)
     check_looped(pipeline, _ENGINE)
-    recompute = recompute_everywhere(plan, _ENGINE)
+    remakes = recompute_everywhere(plan, _ENGINE)
     samples = plan.graph.samples_per_microbatch
     ranks = ranks_by_stage(pipeline)
     parts = ",\n".join(f"    {json.dumps(part)}" for part in module_names(plan))
@@ -63,7 +63,7 @@ def torchtitan(plan: Plan) -> str:
         f'name = "{"SGD" if plan.training.optimizer in SGD_MOMENTUM else "AdamW"}"',
         "",
         "[activation_checkpoint]",
-        f'mode = "{"full" if recompute else "none"}"',
+        f'mode = "{"full" if remakes else "none"}"',
     ]
     return "\n".join(lines) + "\n"
 

@@ -3,7 +3,7 @@
 from drlpp.plan.action import Action, Schedule, parse_action
 from drlpp.plan.assignment import Assignment
 from drlpp.plan.objective import Objective
-from drlpp.plan.plan import Plan, Prediction, Provenance, Stage
+from drlpp.plan.plan import Plan, Prediction, Provenance, Stage, stages_of
 from drlpp.plan.serialize import load_plan, plan_from_dict, plan_to_dict, save_plan
 from drlpp.plan.trace import Trace, TraceEvent
 from drlpp.plan.validation import dependencies, validate
@@ -25,5 +25,6 @@ __all__ = [
     "plan_from_dict",
     "plan_to_dict",
     "save_plan",
+    "stages_of",
     "validate",
 ]

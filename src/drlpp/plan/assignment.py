@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,38 @@ class Assignment:
             tuple(devices[s] for s in used.tolist()),
             tuple(recompute[s] for s in used.tolist()) if recompute else (),
         )
+
+    @property
+    def key(self) -> bytes:
+        """Equal for equal assignments."""
+        return self.stage_of_op.tobytes() + repr((self.devices, self.recompute)).encode()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """As numbers, lists and names; `of_record` reads it."""
+        return {**dataclasses.asdict(self), "stage_of_op": self.stage_of_op.tolist()}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Assignment:
+        """What has been written as `record`."""
+        return cls(np.array(record["stage_of_op"]), tuple(map(tuple, record["devices"])), tuple(record["recompute"]))
+
+    def rearranged(
+        self, labels: NDArray[np.int64], devices: Sequence[tuple[int, ...]], origin: Sequence[int]
+    ) -> Assignment:
+        """Other stages, of which each takes all but its ops and devices from a stage of this assignment.
+
+        Args:
+            labels: ``[num_ops]`` new stages, without gaps.
+            devices: of each new stage.
+            origin: of each new stage, the stage that it comes from.
+        """
+        return Assignment(labels, tuple(devices), tuple(self.recompute[s] for s in origin))
+
+    def with_recompute_toggled(self, stage: int) -> Assignment:
+        """The same with recomputation of one stage switched."""
+        flags = tuple(flag != (s == stage) for s, flag in enumerate(self.recompute))
+        return dataclasses.replace(self, recompute=flags)
 
     def with_labels(self, labels: NDArray[np.int64]) -> Assignment:
         """The same devices and flags with other labels, which may leave stages empty."""

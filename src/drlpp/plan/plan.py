@@ -44,6 +44,18 @@ class Stage:
         return self.devices[microbatch % len(self.devices)]
 
 
+def stages_of(graph: OpGraph, assignment: Assignment) -> tuple[Stage, ...]:
+    """The stages of an assignment, with the names of their ops."""
+    members: list[list[str]] = [[] for _ in assignment.devices]
+    for op, s in zip(graph.ops, assignment.stage_of_op.tolist(), strict=True):
+        members[s].append(op.name)
+    each = zip(members, assignment.devices, assignment.recompute, strict=True)
+    return tuple(
+        Stage(index=s, ops=tuple(ops), devices=tuple(devices), recompute=recompute)
+        for s, (ops, devices, recompute) in enumerate(each)
+    )
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """What the simulator says of a plan.

@@ -66,7 +66,7 @@ class Search:
             Its objective in seconds, or many times that if it exceeds the memory of a device (`last_feasible` is then
             False).
         """
-        key = assignment_key(assignment)
+        key = assignment.key
         if key in self._seen:
             value, self.last_feasible, thorough = self._seen[key]
             if thorough or hasty:
@@ -129,8 +129,3 @@ class Search:
             history=tuple(self.history),
             breakdown=breakdown or {},
         )
-
-
-def assignment_key(assignment: Assignment) -> bytes:
-    """Equal for equal assignments."""
-    return assignment.stage_of_op.tobytes() + repr((assignment.devices, assignment.recompute)).encode()

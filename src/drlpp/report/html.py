@@ -143,7 +143,7 @@ def _stage_row(plan: Plan, row: StageRow) -> dict[str, Any]:
     return {
         "index": row.index,
         "modules": row.modules,
-        "recompute": row.recompute,
+        "remark": row.remark,
         "devices": [{"color": color_of(d), "text": f"#{d} {plan.cluster.devices[d].type.name}"} for d in row.devices],
         "replicas": len(row.devices),
         "num_ops": f"{row.num_ops:,}",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from drlpp.cost.stage_costs import stage_costs
+from drlpp.cost.stage_costs import costs_of_plan
 from drlpp.plan import Plan
 from drlpp.plan.modules import StageModules, stage_modules, summarize_modules
-from drlpp.problem import PlanningProblem
 
 _NAMED_OPS = 40
 
@@ -30,7 +29,7 @@ class StageRow:
         in_flight: largest number of micro-batches between forward and backward on one of its devices.
         memory_bytes: parameters, gradients, optimizer state and activations in flight, on one of its devices; without
             messages, which belong to the device.
-        recompute: the forward pass is run again before the backward pass.
+        remark: what else is to be said of it: ``recomputes`` or nothing.
     """
 
     index: int
@@ -45,7 +44,7 @@ class StageRow:
     activation_bytes: float
     in_flight: int
     memory_bytes: float
-    recompute: bool
+    remark: str
 
     @property
     def device_text(self) -> str:
@@ -55,22 +54,20 @@ class StageRow:
 
 def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
     """The rows of all stages of a legal plan. Raises PlanError if the partition is not legal."""
-    costs = stage_costs(PlanningProblem(plan.graph, plan.cluster, plan.training), plan.stage_of_op, plan.num_stages)
+    costs = costs_of_plan(plan)
     covers = stage_modules(plan)
     forward, backward = [], []
     for s in plan.stages:
         devices = list(s.devices)
         forward.append(float(costs.forward_s[s.index, devices].max()))
-        again = costs.forward_s[s.index, devices] if s.recompute else 0.0
-        backward.append(float((costs.backward_s[s.index, devices] + again).max()))
+        backward.append(float((costs.backward_s + costs.again_s)[s.index, devices].max()))
     loads = [(f + b) / len(s.devices) for f, b, s in zip(forward, backward, plan.stages, strict=True)]
     total = sum(loads) or 1.0
     rows = []
     for s in plan.stages:
         i = s.index
-        activation = float(costs.graph.activation_bytes[i])
-        held = float(costs.graph.boundary_bytes[i]) if s.recompute else activation
-        in_flight, peak = max(_most_held(plan, i, d, held, activation - held) for d in s.devices)
+        held, again = float(costs.held_bytes[i]), float(costs.again_bytes[i])
+        in_flight, peak = max(_most_held(plan, i, d, held, again) for d in s.devices)
         rows.append(
             StageRow(
                 index=i,
@@ -85,7 +82,7 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
                 activation_bytes=held,
                 in_flight=in_flight,
                 memory_bytes=float(costs.resident_bytes[i]) + peak,
-                recompute=s.recompute,
+                remark="recomputes" if s.recompute else "",
             )
         )
     return tuple(rows)

@@ -98,7 +98,7 @@ def stage_table(plan: Plan) -> Table:
             format_time(row.forward_s + row.backward_s),
             format_bytes(row.param_bytes),
             format_bytes(row.memory_bytes),
-            Text(("recomputes: " if row.recompute else "") + _from_to(row.modules)),
+            Text((f"{row.remark}: " if row.remark else "") + _from_to(row.modules)),
         )
     return table
 

@@ -26,11 +26,17 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from drlpp.cost import GradientGroup, StageCosts, all_reduce_s, gradient_groups, resident_and_optimizer, wire_s
-from drlpp.cost.stage_costs import stage_costs
+from drlpp.cost import (
+    GradientGroup,
+    StageCosts,
+    all_reduce_s,
+    costs_of_plan,
+    gradient_groups,
+    resident_and_optimizer,
+    wire_s,
+)
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan, TraceEvent, validate
-from drlpp.problem import PlanningProblem
 from drlpp.runtime.executor import Executor, Tensors
 from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Recorder
@@ -43,12 +49,6 @@ PAYLOAD_BYTES = 1 << 16
 ACTION_S = 0.02
 """The mean action of an emulated run takes this long, unless the user gives a time scale."""
 _HEADER = struct.Struct("d")
-
-
-def stage_costs_of(plan: Plan) -> StageCosts:
-    """Costs of the stages of a plan on the devices of its cluster."""
-    problem = PlanningProblem(plan.graph, plan.cluster, plan.training)
-    return stage_costs(problem, plan.stage_of_op, plan.num_stages)
 
 
 def default_time_scale(plan: Plan, costs: StageCosts) -> float:
@@ -258,7 +258,7 @@ class EmulatedPipeline:
         devices = used_devices(plan)
         rank = dist.get_rank()
         self.device = devices[rank] if rank < len(devices) else None
-        costs = stage_costs_of(plan)
+        costs = costs_of_plan(plan)
         self.time_scale = default_time_scale(plan, costs) if time_scale is None else time_scale
         self.recorder = Recorder(self.device)
         self._path = _shared_file()
@@ -280,7 +280,7 @@ class EmulatedPipeline:
                 forward_s=float(costs.forward_s[s.index, d]) * scale,
                 input_grad_s=float(costs.input_grad_s[s.index, d]) * scale,
                 weight_grad_s=float(costs.weight_grad_s[s.index, d]) * scale,
-                again_s=float(costs.forward_s[s.index, d]) * scale if s.recompute else 0.0,
+                again_s=float(costs.again_s[s.index, d]) * scale,
             )
             for s in plan.stages
             if d in s.devices

@@ -5,7 +5,7 @@ schedule of a plan of them.
 """
 
 from drlpp.schedules.orders import FlatSchedule, from_schedule, to_schedule
-from drlpp.schedules.registry import SCHEDULES, ScheduleKind, generate, make_schedule, schedules_for
+from drlpp.schedules.registry import SCHEDULES, ScheduleKind, generate, schedules_for
 
 __all__ = [
     "SCHEDULES",
@@ -13,7 +13,6 @@ __all__ = [
     "ScheduleKind",
     "from_schedule",
     "generate",
-    "make_schedule",
     "schedules_for",
     "to_schedule",
 ]

@@ -8,14 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cluster import Cluster
-from drlpp.cost import StageCosts
-from drlpp.cost.gradients import Devices
-from drlpp.cost.placed_stages import PlacedStages, place_stages
+from drlpp.cost.placed_stages import PlacedStages
 from drlpp.errors import ScheduleError
 from drlpp.native import library
-from drlpp.plan import Schedule
-from drlpp.schedules.orders import FlatSchedule, to_schedule
+from drlpp.schedules.orders import FlatSchedule
 from drlpp.schedules.selection import SPLITS_BACKWARD
 
 
@@ -80,20 +76,3 @@ def generate(name: str, placed: PlacedStages) -> FlatSchedule:
             f"schedule {name!r} does not apply to this placement: use one of {', '.join(schedules_for(placed))}"
         )
     return FlatSchedule(**library.make_order(placed, kind))
-
-
-def make_schedule(
-    name: str,
-    costs: StageCosts,
-    cluster: Cluster,
-    devices: Devices,
-    num_microbatches: int,
-    recompute: Sequence[bool] = (),
-) -> Schedule:
-    """The schedule of a name for stages on devices (rank -> actions).
-
-    Raises:
-        ScheduleError: the name is not known, the schedule does not apply, or the placement does not fit the stages.
-    """
-    placed = place_stages(costs, cluster, devices, num_microbatches, recompute)
-    return to_schedule(generate(name, placed), placed.used)

@@ -15,7 +15,7 @@ from drlpp.cost.problem_arrays import PackedAssignments, pack, problem_arrays
 from drlpp.errors import InputError, ScheduleError
 from drlpp.graph.stages import check_partition
 from drlpp.native import library
-from drlpp.plan import Assignment, Objective, Plan, Prediction, Provenance, Stage
+from drlpp.plan import Assignment, Objective, Plan, Prediction, Provenance, stages_of
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import SCHEDULES, FlatSchedule, to_schedule
 from drlpp.schedules.registry import schedule_flags
@@ -170,21 +170,13 @@ class Evaluator:
         evaluations = self._checked(Evaluations(**fields), packed, wanted)
         evaluation, time = evaluations[0], float(evaluations.iteration_time_s[0])
         used = np.unique([d for group in assignment.devices for d in group])
-        members: list[list[str]] = [[] for _ in assignment.devices]
-        for op, s in zip(problem.graph.ops, assignment.stage_of_op.tolist(), strict=True):
-            members[s].append(op.name)
         samples = problem.graph.samples_per_microbatch * problem.training.num_microbatches
         bubbles = 1.0 - evaluations.compute_s[0] / time if time else np.zeros(problem.cluster.num_devices)
         return Plan(
             graph=problem.graph,
             cluster=problem.cluster,
             training=problem.training,
-            stages=tuple(
-                Stage(index=s, ops=tuple(ops), devices=tuple(devices), recompute=recompute)
-                for s, (ops, devices, recompute) in enumerate(
-                    zip(members, assignment.devices, assignment.recompute, strict=True)
-                )
-            ),
+            stages=stages_of(problem.graph, assignment),
             schedule=to_schedule(FlatSchedule(**order), used),
             schedule_name=evaluation.schedule_name,
             provenance=provenance,

@@ -240,8 +240,7 @@ def _changes(plan: Plan, time: float) -> Iterator[Change]:
             yield change("plan", f"the schedule {name}", placed, generate(name, placed))
     name = plan.schedule_name if plan.schedule_name in SCHEDULES else "1f1b"
     for s, on in enumerate(assignment.recompute):
-        flags = tuple(not flag if i == s else flag for i, flag in enumerate(assignment.recompute))
-        new = place_assignment(problem, arrays, dataclasses.replace(assignment, recompute=flags))
+        new = place_assignment(problem, arrays, assignment.with_recompute_toggled(s))
         yield change("plan", f"{'no ' if on else ''}recomputation in stage {s}", new, flat)
     for op, s in _moves(plan, problem):
         labels = assignment.stage_of_op.copy()

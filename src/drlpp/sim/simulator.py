@@ -10,10 +10,10 @@ import numpy as np
 from drlpp.cost import (
     StageCosts,
     all_reduce_s,
+    costs_of_plan,
     gradient_groups,
     resident_and_optimizer,
     share_of_parameters,
-    stage_costs,
     wire_s,
 )
 from drlpp.cost.schedule_memory import RETURNS_KEPT
@@ -21,7 +21,6 @@ from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.plan.trace import TraceKind
-from drlpp.problem import PlanningProblem
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.steady_loads import steady_loads_s
 
@@ -35,8 +34,7 @@ def simulate(plan: Plan) -> Simulation:
         PlanError, ScheduleError: the plan is not legal.
     """
     validate(plan)
-    problem = PlanningProblem(plan.graph, plan.cluster, plan.training)
-    return _Iteration(plan, stage_costs(problem, plan.stage_of_op, plan.num_stages)).run()
+    return _Iteration(plan, costs_of_plan(plan)).run()
 
 
 class _Iteration:
@@ -140,13 +138,9 @@ class _Iteration:
     def _compute(self, d: int, action: Action, start: float) -> float:
         """Records the action and its memory; returns when it ends."""
         s, kind, m = action
-        forward, again = float(self.costs.forward_s[s, d]), 0.0
+        forward, again = float(self.costs.forward_s[s, d]), float(self.costs.again_s[s, d])
         input_grad, weight_grad = float(self.costs.input_grad_s[s, d]), float(self.costs.weight_grad_s[s, d])
-        graph = self.costs.graph
-        held = whole = float(graph.activation_bytes[s])
-        if self.plan.stages[s].recompute:
-            held = float(graph.boundary_bytes[s])
-            again = forward
+        held, whole = float(self.costs.held_bytes[s]), float(self.costs.graph.activation_bytes[s])
         shared = self._shared(d, s, m)
         seconds = {"F": forward, "B": input_grad + weight_grad, "I": input_grad, "W": weight_grad}[kind]
         if kind in ("B", "I") and again:
@@ -193,10 +187,10 @@ class _Iteration:
 
     def _shared(self, d: int, s: int, m: int) -> float:
         """Bytes that stage s reads from stages of device d that hold them until they have the gradient back."""
-        graph, stages, size = self.costs.graph, self.plan.stages, 0.0
+        stages, size = self.plan.stages, 0.0
         for k, x in enumerate(self.messages):
             if s in x.dsts and self._has_gradient(k) and stages[x.src].device(m) == d:
-                holds = not stages[x.src].recompute or graph.boundary_bytes[x.src] == graph.activation_bytes[x.src]
+                holds = self.costs.again_bytes[x.src] == 0
                 always = len(stages[s].devices) % len(stages[x.src].devices) == 0
                 size += x.bytes if holds and always else 0.0
         return size

@@ -21,9 +21,7 @@ def steady_loads_s(plan: Plan, costs: StageCosts) -> NDArray[np.float64]:
     loads = np.zeros(plan.cluster.num_devices)
     for stage in plan.stages:
         devices = list(stage.devices)
-        seconds = costs.forward_s[stage.index] + costs.backward_s[stage.index]
-        if stage.recompute:
-            seconds = seconds + costs.forward_s[stage.index]
+        seconds = costs.forward_s[stage.index] + costs.backward_s[stage.index] + costs.again_s[stage.index]
         loads[devices] += seconds[devices] / len(devices)
     for message in plan.stage_graph.messages:
         _add_message(plan, message, loads)

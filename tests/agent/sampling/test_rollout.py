@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from drlpp.agent.sampling.rollout import Rewarder, assignment_key
+from drlpp.agent.sampling.rollout import Rewarder
 from drlpp.plan.assignment import Assignment
 
 
@@ -34,10 +34,10 @@ def test_equal_assignments_are_valued_once_and_the_best_is_kept():
 def test_the_key_tells_devices_labels_and_recomputation_apart():
     labels = np.array([0, 1])
     keys = {
-        assignment_key(Assignment(labels, ((0,), (1,)))),
-        assignment_key(Assignment(labels, ((1,), (0,)))),
-        assignment_key(Assignment(labels, ((0,), (1,)), (True, False))),
-        assignment_key(Assignment(np.array([0, 0]), ((0,),))),
+        Assignment(labels, ((0,), (1,))).key,
+        Assignment(labels, ((1,), (0,))).key,
+        Assignment(labels, ((0,), (1,)), (True, False)).key,
+        Assignment(np.array([0, 0]), ((0,),)).key,
     }
     assert len(keys) == 4
 

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drlpp.cluster import cluster_from_dict
+from drlpp.cost import place_stages
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.errors import ScheduleError
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.plan import Action, Assignment, Plan, Provenance, Stage, parse_action
 from drlpp.problem import PlanningProblem
 from drlpp.runtime.transfers.planned import Slot, logical_times, plan_transfers, readers, stage_slots, writers
-from drlpp.schedules import make_schedule
+from drlpp.schedules import generate
+from drlpp.schedules.orders import to_schedule
 from drlpp.training import TrainingSetup
 
 CLUSTER = cluster_from_dict(
@@ -88,7 +90,8 @@ def plans(draw: st.DrawFn) -> Plan:
     problem = PlanningProblem.build(graph, CLUSTER, num_microbatches=draw(st.integers(1, 6)))
     costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages)
     name = draw(st.sampled_from(["gpipe", "list", "split-list"]))
-    schedule = make_schedule(name, costs, CLUSTER, assignment.devices, problem.training.num_microbatches)
+    placed = place_stages(costs, CLUSTER, assignment.devices, problem.training.num_microbatches)
+    schedule = to_schedule(generate(name, placed), placed.used)
     stages = tuple(
         Stage(
             index=s,

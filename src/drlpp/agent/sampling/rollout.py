@@ -41,7 +41,7 @@ class Rewarder:
 
     def value_of(self, assignment: Assignment) -> float:
         """Seconds of one assignment; the best one so far is kept."""
-        key = assignment_key(assignment)
+        key = assignment.key
         if key not in self._seen:
             self.num_evaluations += 1
             value = self._value(assignment)
@@ -53,9 +53,3 @@ class Rewarder:
     def rewards(self, values: NDArray[np.float64]) -> Tensor:
         """``[B]`` rewards of values in seconds."""
         return torch.from_numpy(-np.log(np.maximum(values, 1e-30) / self._reference_s)).float()
-
-
-def assignment_key(assignment: Assignment) -> bytes:
-    """Equal for equal assignments."""
-    text = f"{assignment.devices}{assignment.recompute}".encode()
-    return assignment.stage_of_op.astype(np.int16).tobytes() + text

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from drlpp._version import __version__
-from drlpp.agent.sampling.rollout import assignment_key
 from drlpp.errors import ExecutionError, InputError
 from drlpp.files import read_text
 from drlpp.plan import Objective, Plan, Provenance
@@ -66,7 +65,7 @@ class MeasuredValue:
         expected = self._evaluator.evaluate(assignment)
         if not expected.feasible:
             return expected.score(self._problem.objective)
-        key = hashlib.sha256(assignment_key(assignment)).hexdigest()[:16]
+        key = hashlib.sha256(assignment.key).hexdigest()[:16]
         if key not in self._rows:
             self._keep(self._run(assignment, key))
         seconds = self._rows[key]["seconds"]

@@ -54,7 +54,7 @@ class PpoConfig:
     epochs: int = 3
     minibatches: int = 2
     entropy: Mapping[str, float] = dataclasses.field(
-        default_factory=lambda: {"schedule": 0.01, "order": 0.01, "walk": 0.002, "cut": 0.003, "recompute": 0.003}
+        default_factory=lambda: dict.fromkeys(PARTS, 0.003) | {"schedule": 0.01, "order": 0.01, "walk": 0.002}
     )
     best_of: int = 4
     kl: float = 0.01

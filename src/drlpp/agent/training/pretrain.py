@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from drlpp._version import __version__
-from drlpp.agent.networks.policy import Policy, PolicyConfig
+from drlpp.agent.networks.policy import PARTS, Policy, PolicyConfig
 from drlpp.agent.networks.weights_file import load_checkpoint, random_policy, restore_optimizer, save_checkpoint
 from drlpp.agent.sampling.proposals import propose
 from drlpp.agent.sampling.rollout import Rewarder
@@ -91,7 +91,7 @@ class PretrainConfig:
             learning_rate=3e-4,
             epochs=2,
             minibatches=1,
-            entropy={"schedule": 0.05, "order": 0.02, "walk": 0.004, "cut": 0.01, "recompute": 0.003},
+            entropy=dict.fromkeys(PARTS, 0.003) | {"schedule": 0.05, "order": 0.02, "walk": 0.004, "cut": 0.01},
         )
     )
 

@@ -12,7 +12,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from drlpp._version import __version__
@@ -155,10 +154,7 @@ def _train(
         restore_optimizer(learner.optimizer, states)
         clock = Clock(**before["clock"])
         curve = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()[: int(before["iteration"])]]
-        best = before["best"]
-        rewarder.value_of(
-            Assignment(np.array(best["stage_of_op"]), tuple(map(tuple, best["devices"])), tuple(best["recompute"]))
-        )
+        rewarder.value_of(Assignment.of_record(before["best"]))
     generator = torch.Generator().manual_seed(seed * _SEEDS + len(curve))
 
     def after(row: Iteration) -> bool:
@@ -188,9 +184,4 @@ def _train(
 def _best(rewarder: Rewarder) -> dict[str, Any]:
     if rewarder.best is None:
         raise InputError("the rewarder has seen no assignment: give the one that the training uses")
-    best = rewarder.best[1]
-    return {
-        "stage_of_op": best.stage_of_op.tolist(),
-        "devices": [list(group) for group in best.devices],
-        "recompute": list(best.recompute),
-    }
+    return rewarder.best[1].record

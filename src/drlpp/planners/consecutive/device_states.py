@@ -74,6 +74,19 @@ class DeviceStates:
     def num_states(self) -> int:
         return len(self.capacity)
 
+    def placement(self, steps: Sequence[int]) -> tuple[list[tuple[int, ...]], list[bool]]:
+        """Devices of the stages of a pipeline, and whether they recompute; of a class, devices are taken in order."""
+        flags = self.recompute[list(steps)].tolist()
+        if not self.pools:
+            return [self.devices[step] for step in steps], flags
+        free = [list(pool) for pool in self.pools]
+        placed = []
+        for step in steps:
+            pool, number = self.taken[step]
+            placed.append(tuple(free[pool][:number]))
+            del free[pool][:number]
+        return placed, flags
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Steps:

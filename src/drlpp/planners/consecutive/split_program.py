@@ -149,17 +149,8 @@ def _trace(model: SplitModel, table: SplitTable, q: int, devices: DeviceStates) 
 
 
 def to_assignment(model: SplitModel, devices: DeviceStates, split: Split) -> Assignment:
-    """The partition and placement of a solution; devices of a class are taken in their order."""
+    """The partition and placement of a solution."""
     stage_of_op = np.zeros(model.members.shape[1], dtype=np.int64)
-    free = [list(pool) for pool in devices.pools]
-    placed: list[tuple[int, ...]] = []
-    for s, (start, stop, step) in enumerate(split.stages):
+    for s, (start, stop, _) in enumerate(split.stages):
         stage_of_op[model.stage_ops(start, stop)] = s
-        if devices.pools:
-            pool, number = devices.taken[step]
-            placed.append(tuple(free[pool][:number]))
-            del free[pool][:number]
-        else:
-            placed.append(devices.devices[step])
-    recompute = tuple(bool(devices.recompute[step]) for _, _, step in split.stages)
-    return Assignment.compact(stage_of_op, placed, recompute)
+    return Assignment.compact(stage_of_op, *devices.placement([step for _, _, step in split.stages]))

@@ -52,6 +52,11 @@ class Chain:
         return len(self.starts)
 
     @property
+    def with_and_without_recompute(self) -> tuple[Chain, Chain]:
+        """The chain, first without recomputation and then with it."""
+        return dataclasses.replace(self, recompute=False), dataclasses.replace(self, recompute=True)
+
+    @property
     def loops(self) -> bool:
         """Ranks have several stages: stage i is on rank i modulo their number."""
         return len(set(self.ranks)) < len(self.ranks)

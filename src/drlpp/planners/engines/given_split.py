@@ -51,8 +51,7 @@ class GivenSplit:
         search = ChainSearch(problem, self.engine, stage, budget)
         found: list[tuple[float, Chain]] = []
         for ranks in usable_groupings(problem, self.engine, len(self.layers), len(self.layers)):
-            for recompute in (False, True):
-                chain = self._chain(ranks, recompute)
+            for chain in self._chain(ranks).with_and_without_recompute:
                 found.append((search.offer(chain), chain))
             if budget.spent:
                 break
@@ -61,11 +60,11 @@ class GivenSplit:
         layers = ",".join(map(str, self.layers))
         return search.result(self.name, seed, {"restricted_to": self.engine.name, "layers": layers})
 
-    def _chain(self, ranks: Ranks, recompute: bool) -> Chain:
+    def _chain(self, ranks: Ranks) -> Chain:
         """Stage i on the i-th rank in the order of the cluster; more stages than ranks loop over them."""
         count = len(self.layers)
         places, spare = looped(tuple(sorted(ranks)), count)
-        return Chain(tuple(range(count)), places, recompute, spare)
+        return Chain(tuple(range(count)), places, spare=spare)
 
 
 def stage_of_op(graph: OpGraph, layers: tuple[int, ...]) -> NDArray[np.int64]:

@@ -93,8 +93,8 @@ class Restricted:
             if adjusted is None:
                 return
             chain = adjusted
-        for recompute in (False, True):
-            search.offer(search.polished(dataclasses.replace(chain, recompute=recompute), budget))
+        for variant in chain.with_and_without_recompute:
+            search.offer(search.polished(variant, budget))
 
 
 def usable_groupings(problem: PlanningProblem, engine: Engine, num_stages: int | None, num_blocks: int) -> list[Ranks]:

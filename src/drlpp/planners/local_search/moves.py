@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -38,7 +39,7 @@ def shift_boundary(problem: PlanningProblem, start: Assignment, rng: np.random.G
             moved += 1
             if moved == wanted:
                 break
-    return Assignment(labels, start.devices, start.recompute) if moved else None
+    return dataclasses.replace(start, stage_of_op=labels) if moved else None
 
 
 def swap_devices(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -52,14 +53,12 @@ def swap_devices(problem: PlanningProblem, start: Assignment, rng: np.random.Gen
         if set(placed[a]) & set(placed[b]):
             return None
         placed[a], placed[b] = placed[b], placed[a]
-        return Assignment(start.stage_of_op, tuple(tuple(d) for d in placed), start.recompute)
+        return dataclasses.replace(start, devices=tuple(tuple(d) for d in placed))
     d, e = int(rng.integers(total)), int(rng.integers(total))
     if d == e:
         return None
     swap = {d: e, e: d}
-    return Assignment(
-        start.stage_of_op, tuple(tuple(swap.get(x, x) for x in group) for group in placed), start.recompute
-    )
+    return dataclasses.replace(start, devices=tuple(tuple(swap.get(x, x) for x in group) for group in placed))
 
 
 def move_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -81,7 +80,7 @@ def move_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Gen
     if device in placed[target]:
         return None
     placed[target].insert(int(rng.integers(len(placed[target]) + 1)), device)
-    return Assignment(start.stage_of_op, tuple(tuple(d) for d in placed), start.recompute)
+    return dataclasses.replace(start, devices=tuple(tuple(d) for d in placed))
 
 
 def change_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -95,7 +94,7 @@ def change_replica(problem: PlanningProblem, start: Assignment, rng: np.random.G
     at = int(rng.integers(len(group) + (change == 0)))
     group[at : at + (change > 0)] = [] if change == 1 else [int(rng.choice(others))]
     devices = (*start.devices[:s], tuple(group), *start.devices[s + 1 :])
-    return Assignment(start.stage_of_op, devices, start.recompute)
+    return dataclasses.replace(start, devices=devices)
 
 
 def split_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -124,8 +123,7 @@ def split_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Gene
     labels = start.stage_of_op + (start.stage_of_op > s)
     labels[tail] = s + 1
     devices = (*start.devices[:s], first, second, *start.devices[s + 1 :])
-    recompute = (*start.recompute[: s + 1], *start.recompute[s:])
-    return Assignment(labels, devices, recompute)
+    return start.rearranged(labels, devices, _divided(start, s))
 
 
 def part_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -156,7 +154,7 @@ def part_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Gener
     some = tuple(group[i] for i in np.sort(rng.permutation(len(group))[: int(rng.integers(1, len(group) + 1))]))
     pair = (group, some) if forward else (some, group)
     devices = (*start.devices[:s], *pair, *start.devices[s + 1 :])
-    return Assignment(labels, devices, (*start.recompute[: s + 1], *start.recompute[s:]))
+    return start.rearranged(labels, devices, _divided(start, s))
 
 
 def merge_stages(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -167,15 +165,17 @@ def merge_stages(problem: PlanningProblem, start: Assignment, rng: np.random.Gen
     both = tuple(dict.fromkeys(start.devices[s] + start.devices[s + 1]))
     devices = (*start.devices[:s], both if problem.may_replicate else start.devices[s], *start.devices[s + 2 :])
     labels = start.stage_of_op - (start.stage_of_op > s)
-    return Assignment(labels, devices, (*start.recompute[: s + 1], *start.recompute[s + 2 :]))
+    return start.rearranged(labels, devices, [t for t in range(start.num_stages) if t != s + 1])
 
 
 def toggle_recompute(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
     """Switches recomputation of one stage."""
-    flags = list(start.recompute)
-    s = int(rng.integers(len(flags)))
-    flags[s] = not flags[s]
-    return Assignment(start.stage_of_op, start.devices, tuple(flags))
+    return start.with_recompute_toggled(int(rng.integers(start.num_stages)))
+
+
+def _divided(start: Assignment, s: int) -> list[int]:
+    """Where stages come from after stage s has become two."""
+    return [*range(s + 1), *range(s, start.num_stages)]
 
 
 PLACEMENT_MOVES: tuple[Move, ...] = (swap_devices, move_replica, split_stage, merge_stages)
