@@ -36,6 +36,7 @@ class TrainingSetup:
         precision: of products, and so of what they give.
         main_parameters: parameters and activations of low precision, with float32 main parameters, gradients and states
             beside them, as Megatron-LM and DeepSpeed train; else as torch's own optimizers do.
+        zero1: the optimizer's states of a parameter that several devices hold are kept by one of them (ZeRO stage 1).
 
     Raises:
         InputError: a value is out of range.
@@ -45,6 +46,7 @@ class TrainingSetup:
     optimizer: str = "momentum"
     precision: Precision = "fp32"
     main_parameters: bool = False
+    zero1: bool = False
 
     def __post_init__(self) -> None:
         if self.num_microbatches < 1:

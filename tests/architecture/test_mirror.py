@@ -26,6 +26,7 @@ REAL_PROCESSES = {
     "distributed/test_clock.py": "runtime: observe/clock_offset",
     "distributed/test_checkpoint.py": "runtime: checkpoint optimizers",
     "distributed/test_pipeline.py": "runtime: pipeline evaluation other_pipelines",
+    "distributed/test_sharded_states.py": "runtime: sharded_states",
     "distributed/test_evaluation.py": "capture: variants",
 }
 BY_WHAT_IT_PRINTS = {

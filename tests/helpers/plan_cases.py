@@ -149,6 +149,7 @@ def random_plan(
     recompute: float = 0.25,
     num_devices: int = 4,
     num_microbatches: int | None = None,
+    zero1: float = 0.0,
 ) -> Plan:
     """A random legal plan on up to `num_devices` devices; the number of micro-batches is random too, unless given."""
     rng = np.random.default_rng(seed)
@@ -158,7 +159,7 @@ def random_plan(
         count = int(rng.integers(2, 5)) if rng.random() < replicas else 1
         devices.append(tuple(int(d) for d in rng.permutation(num_devices)[:count]))
     drawn = int(rng.integers(1, 7))
-    return make_plan(
+    plan = make_plan(
         graph,
         labels,
         devices,
@@ -170,6 +171,8 @@ def random_plan(
         optimizer=str(rng.choice(["sgd", "momentum", "adamw"])),
         backward_first=float(rng.choice([0.1, 0.5, 0.9])),
     )
+    training = dataclasses.replace(plan.training, zero1=bool(rng.random() < zero1))
+    return dataclasses.replace(plan, training=training)
 
 
 def train_job(

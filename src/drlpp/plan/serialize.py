@@ -46,6 +46,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "optimizer": plan.training.optimizer,
             "precision": plan.training.precision,
             "main_parameters": plan.training.main_parameters,
+            "zero1": plan.training.zero1,
         },
         "num_microbatches": plan.num_microbatches,
         "stages": stages,

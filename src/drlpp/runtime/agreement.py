@@ -39,7 +39,7 @@ class Request:
         count: what the sum of losses is divided by, as the user gave it.
         trained: parameter -> whether it is trained, for those that this rank holds.
         digests: input -> number that tells other values apart, for those that the rank was given.
-        compare_copies: the copies of parameters should be compared before the step.
+        copies: the copies of parameters should be compared, or brought up to date, first.
         problem: why the step cannot be run; empty if it can.
     """
 
@@ -51,7 +51,7 @@ class Request:
     count: float | None = None
     trained: Mapping[str, bool] = dataclasses.field(default_factory=dict)
     digests: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    compare_copies: bool = False
+    copies: bool = False
     problem: str = ""
 
 
@@ -82,7 +82,7 @@ class Council:
             InputError: a rank cannot run it, or the ranks were given things that do not go together.
             ExecutionError: a rank does not answer.
         """
-        flags = [not ordinary, request.given is True, request.given is False, request.compare_copies]
+        flags = [not ordinary, request.given is True, request.given is False, request.copies]
         digests = [request.digests.get(name) for name in self._inputs]
         largest = [0 if d is None else 1 + d for d in digests]
         smallest = [0 if d is None else _ABOVE - d for d in digests]
@@ -90,12 +90,12 @@ class Council:
         work = dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
         wait_for_all(work, "the agreement on a step", timeout_s, _CPU)
         found = votes.tolist()
-        special, given, drawn, compare_copies = (bool(v) for v in found[: len(flags)])
+        special, given, drawn, copies = (bool(v) for v in found[: len(flags)])
         both = zip(self._inputs, found[len(flags) : len(flags) + len(digests)], found[-len(digests) :], strict=False)
         odd = [name for name, high, low in both if high and high - 1 != _ABOVE - low]
         if not special and not (given and drawn):
             _refuse_other_values(odd)
-            return dataclasses.replace(request, compare_copies=compare_copies), True
+            return dataclasses.replace(request, copies=copies), True
         told: list[Request] = [request] * dist.get_world_size()
         dist.all_gather_object(told, request, group=self._group)
         if request.problem:
@@ -145,7 +145,7 @@ def merged(told: Sequence[Request]) -> Request:
         weights=_one_of("weights", [one.weights for one in told]),
         count=_one_of("counts", [one.count for one in told]),
         trained=_merged_flags([one.trained for one in told]),
-        compare_copies=any(one.compare_copies for one in told),
+        copies=any(one.copies for one in told),
     )
 
 

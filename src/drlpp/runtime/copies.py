@@ -8,7 +8,7 @@ changed more or less often than before; that costs next to nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -26,23 +26,23 @@ class Copies:
     """The parameters of this rank that other ranks hold too.
 
     Args:
-        shared: name -> devices that hold it, of the whole model, in the same order on every rank.
+        shared: parameter -> devices that hold it, of the whole model, in the same order on every rank.
         ground: see there.
     """
 
-    def __init__(self, shared: Sequence[tuple[str, Holders]], ground: Ground) -> None:
+    def __init__(self, shared: Mapping[str, Holders], ground: Ground) -> None:
         self._ground = ground
         self._names: dict[Holders, list[str]] = defaultdict(list)
-        for name, devices in shared:
+        for name, devices in shared.items():
             self._names[devices].append(name)
-        self._mine = [ground.held.taken[n] for n, devices in shared if ground.device in devices]
+        self._mine = [ground.held.taken[n] for n, devices in shared.items() if ground.device in devices]
         self._steps = 0
         self._versions = self._version()
         self._changes: int | None = None
 
-    def due(self) -> bool:
-        """Whether this rank wants to compare before the next step; called once per step."""
-        if not self._mine:
+    def due(self, *, evaluates: bool) -> bool:
+        """Whether this rank wants to compare before the next step; called once per step and evaluation."""
+        if evaluates or not self._mine:
             return False
         version = self._version()
         changes, self._versions = version - self._versions, version
@@ -52,7 +52,7 @@ class Copies:
         steps = self._steps - 1
         return steps > 0 and (odd or steps & (steps - 1) == 0)
 
-    def compare(self, timeout_s: float) -> None:
+    def attend(self, timeout_s: float) -> None:
         """Compares. Called on every rank; raises InputError on every rank if copies differ."""
         groups = self._ground.make_groups(sorted(self._names))
         problem = ""

@@ -9,14 +9,28 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from drlpp.errors import InputError
 
-Place = tuple[tuple[int, ...], bool]
-"""Ranks that hold a parameter, and whether they hold the user's own."""
+
+class Place(NamedTuple):
+    """Where a parameter is.
+
+    Attributes:
+        ranks: that hold it.
+        own: they hold the user's own.
+        owner: the only rank that changes it (ZeRO-1); None: all do.
+    """
+
+    ranks: tuple[int, ...]
+    own: bool
+    owner: int | None
+
+
 _known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
@@ -33,11 +47,13 @@ def check_shared(owner: object, parameters: Mapping[str, tuple[torch.Tensor, Pla
     for name, (parameter, place) in parameters.items():
         others = [(ref, seen) for ref, seen in _known.get(parameter, []) if ref() is not None]
         for _, seen in others:
-            if seen != place or not place[1]:
-                where = f"on ranks {list(place[0])}, that one on ranks {list(seen[0])}"
-                what = where if seen[0] != place[0] else "of a copy of its own on another device"
+            if seen != place or not place.own:
+                where = f"on ranks {list(place.ranks)}, that one on ranks {list(seen.ranks)}"
+                if seen.ranks == place.ranks:
+                    changed = "with ZeRO-1, where another rank changes it"
+                    where = "of a copy of its own on another device" if seen.owner == place.owner else changed
                 raise InputError(
-                    f"another pipeline trains parameter {name!r} of the same module: this one would train it {what}. "
+                    f"another pipeline trains parameter {name!r} of the same module: this one would train it {where}. "
                     "Give both plans the same devices for it, capture both losses as one, or build with a state_dict "
                     "to train copies"
                 )

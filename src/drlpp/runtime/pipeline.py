@@ -18,7 +18,7 @@ model. Rank r runs the r-th of the devices that the plan uses.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,12 +39,13 @@ from drlpp.runtime.observe.recording import Recorder
 from drlpp.runtime.other_pipelines import Place, check_shared
 from drlpp.runtime.program_cache import ProgramCache
 from drlpp.runtime.programs import EvaluationProgram, Ground, StepInput, TrainingProgram
+from drlpp.runtime.sharded_states import Followers, owners
 from drlpp.runtime.stage.batches import Batch, BatchLayout, Cut, Microbatch, Weights, draw, fractions
 from drlpp.runtime.stage.precision import under_autocast
 from drlpp.runtime.stage.randomness import RandomContext
 from drlpp.runtime.stage.stage_module import stage_of_node, tensor_readers
 from drlpp.runtime.transfers.causes import explained
-from drlpp.runtime.transfers.reduction import holders
+from drlpp.runtime.transfers.reduction import Holders, holders
 from drlpp.runtime.transfers.waiting import FIRST_TIMEOUT_S, wait_for_all
 
 
@@ -93,6 +94,7 @@ class Pipeline:
 
         readers = tensor_readers(self._model, stage_of_node(self._model, plan))
         self._held = self._take_tensors(readers, devices[0], state_dict, make_model)
+        shared = self._shared_parameters(readers)
         self._ground = Ground(
             plan=plan,
             device=self.device,
@@ -103,6 +105,7 @@ class Pipeline:
             readers=readers,
             council=Council(_host_group(), tuple(self._layout.example)),
             one_queue_per_pair=one_queue_per_pair,
+            owners=owners(shared, self._state_bytes(shared)) if plan.training.zero1 else {},
         )
         if state_dict is None and make_model is None:
             check_shared(self, self._places())
@@ -110,7 +113,7 @@ class Pipeline:
         self._programs = ProgramCache(self._ground, self._model, autocast)
         self._trained = {n: self._held.taken.get(n, self._held.like(n)).requires_grad for n in self._model.parameters}
         self._planned = self._program = self._programs.planned(self._all_trained())
-        self._copies = Copies(self._shared_parameters(), self._ground)
+        self._copies = (Followers if plan.training.zero1 else Copies)(shared, self._ground)
         self._observer: Recorder | None = None
         self.limit_waits(timeout_s)
 
@@ -149,8 +152,8 @@ class Pipeline:
                 raise InputError("the batch has no target, so there is no loss: give it, or call pipeline(x)")
             return result.loss
         agreed, cut, ordinary = self._agree(batch, weights, count, scaler)
-        if agreed.compare_copies:
-            self._copies.compare(self._timeout_s)
+        if agreed.copies:
+            self._copies.attend(self._timeout_s)
         program = self._program if ordinary else self._program_of(agreed)
         if program is not self._program:
             observer = self._observer
@@ -190,6 +193,8 @@ class Pipeline:
             ExecutionError: another rank hangs or has died.
         """
         agreed, cut, _ = self._agree(batch, weights, count, None, evaluate=True)
+        if agreed.copies:
+            self._copies.attend(self._timeout_s)
         samples = self._samples(agreed, cut)
         parts = fractions(samples, agreed.weights, agreed.count)
         step = StepInput(self._taker(cut), parts)
@@ -302,13 +307,16 @@ class Pipeline:
             self._program.executor.channel.observe(recorder)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters of this rank under the model's names; a tied one under one of them."""
+        """The parameters of this rank under the model's names; a tied one under one of them.
+
+        With ZeRO-1, those that this rank is to change; others hold copies that follow it.
+        """
         for name, tensor in self._held.taken.items():
-            if isinstance(tensor, nn.Parameter):
+            if isinstance(tensor, nn.Parameter) and self._ground.changes(name):
                 yield name, tensor
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of this rank."""
+        """The parameters of this rank, as `named_parameters` gives them: for an optimizer."""
         for _, parameter in self.named_parameters():
             yield parameter
 
@@ -316,15 +324,22 @@ class Pipeline:
         """The state dict of the user's module: parameters and persistent buffers under all names that they have.
 
         Args:
-            gather: False: what this rank holds. True: the whole, on the CPU, which the module's own
-                ``load_state_dict`` takes; called on every rank.
+            gather: False: what this rank holds (with ZeRO-1, without copies of what others change). True: the whole, on
+                the CPU, which the module's own ``load_state_dict`` takes; called on every rank.
             rank: with `gather`, the only rank that gets it (the others get an empty one); None: all do.
         """
-        return self._held.gathered(self._ground.owner_rank, rank) if gather else self._held.state_dict()
+        if gather:
+            return self._held.gathered(self._ground.owner_rank, rank)
+        return self._held.state_dict(self.tensors().keys())
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All that this rank holds, by name: parameters of the loss and buffers that are not persistent too."""
-        return {name: tensor.detach() for name, tensor in self._held.taken.items()}
+    def tensors(self, *, copies: bool = False) -> dict[str, torch.Tensor]:
+        """All that this rank holds, by name: parameters of the loss and buffers that are not persistent too.
+
+        Args:
+            copies: with those that another rank changes (ZeRO-1), which may be a step behind.
+        """
+        held = self._held.taken.items()
+        return {name: tensor.detach() for name, tensor in held if copies or self._ground.changes(name)}
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Copies the values of this rank's parameters and buffers from the model's state dict.
@@ -357,13 +372,14 @@ class Pipeline:
         return held
 
     def _places(self) -> dict[str, tuple[torch.Tensor, Place]]:
-        """Per parameter of the user's module that is read: the ranks that hold it, and whether they hold his own."""
+        """Per parameter of the user's module that is read: where it is."""
         out = {}
         for name, stages in self._ground.readers.items():
             if name in self._model.parameters:
                 own = self._held.like(name)
                 ranks = tuple(self._ground.rank_of[d] for d in holders(self.plan, stages))
-                out[name] = own, (ranks, own.device.type == self.torch_device.type)
+                owner = self._ground.owner_rank(name) if name in self._ground.owners else None
+                out[name] = own, Place(ranks, own.device.type == self.torch_device.type, owner)
         return out
 
     def _equalise(self) -> None:
@@ -378,10 +394,15 @@ class Pipeline:
                     if got is not None and got is not mine:
                         mine.copy_(got)
 
-    def _shared_parameters(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Names of the parameters that several devices hold, with these devices."""
-        pairs = ((n, holders(self.plan, s)) for n, s in self._ground.readers.items() if n in self._trained)
-        return [(n, devices) for n, devices in pairs if len(devices) > 1]
+    def _shared_parameters(self, readers: Mapping[str, tuple[int, ...]]) -> Mapping[str, Holders]:
+        """The parameters that several devices hold, with these devices."""
+        held = {n: holders(self.plan, stages) for n, stages in readers.items() if n in set(self._model.parameters)}
+        return {n: devices for n, devices in held.items() if len(devices) > 1}
+
+    def _state_bytes(self, names: Iterable[str]) -> Mapping[str, int]:
+        """Parameter -> bytes that the states of its optimizer are in proportion to."""
+        like = {n: self._held.like(n) for n in names}
+        return {n: t.nbytes if t.requires_grad else 0 for n, t in like.items()}
 
     def _all_trained(self) -> frozenset[str]:
         return frozenset(n for n, trained in self._trained.items() if trained)
@@ -433,7 +454,7 @@ class Pipeline:
             count=count,
             trained=trained,
             digests={} if cut is None else _digests(cut),
-            compare_copies=not evaluate and self._copies.due(),
+            copies=self._copies.due(evaluates=evaluate),
         )
 
     def _check_can_train(self, scaler: ShardedGradScaler | None) -> None:
@@ -462,6 +483,8 @@ class Pipeline:
     def _program_of(self, agreed: Request) -> TrainingProgram:
         if any(self._trained[n] != flag for n, flag in agreed.trained.items()):
             trained = {**self._trained, **agreed.trained}
+            for name in self._held.taken.keys() & agreed.trained.keys():  # copies of what another rank changes
+                self._held.taken[name].requires_grad_(agreed.trained[name])
             planned = self._programs.planned(frozenset(n for n, flag in trained.items() if flag))
             self._trained, self._planned = trained, planned
         return self._programs.training(self._known_shapes(agreed), self._all_trained())

@@ -73,6 +73,7 @@ class Ground:
         readers: name of every tensor that the captured model reads -> stages that read it.
         council: of all ranks.
         one_queue_per_pair: see `Channel`.
+        owners: parameter that several devices hold -> the only one that changes it; empty: all do.
         groups: process groups that were made so far.
     """
 
@@ -85,6 +86,7 @@ class Ground:
     readers: Mapping[str, tuple[int, ...]]
     council: Council
     one_queue_per_pair: bool
+    owners: Mapping[str, int]
     groups: dict[Holders, dist.ProcessGroup | None] = dataclasses.field(default_factory=dict)
 
     def make_groups(self, sets: Sequence[Holders]) -> Mapping[Holders, dist.ProcessGroup]:
@@ -96,12 +98,18 @@ class Ground:
 
     def owner(self, name: str) -> int:
         """The device that answers for a tensor of the model; the first one for those that nothing reads."""
+        if name in self.owners:
+            return self.owners[name]
         stages = self.readers.get(name)
         return holders(self.plan, stages)[0] if stages else min(self.rank_of)
 
     def owner_rank(self, name: str) -> int:
         """The rank of `owner`."""
         return self.rank_of[self.owner(name)]
+
+    def changes(self, name: str) -> bool:
+        """Whether this rank changes a parameter that it holds, and so has its newest value between the steps."""
+        return self.owners.get(name, self.device) == self.device
 
     def stages_here(self, plan: Plan) -> list[int]:
         """The stages that this rank runs."""
@@ -222,7 +230,8 @@ class TrainingProgram:
         }
         times = logical_times(plan, transfers)
         sparse = sparse_parameters(base)
-        shared = shared_parameters(plan, ground.device, sharing, times, ground.held.taken, sparse)
+        owner_ranks = {name: ground.rank_of[device] for name, device in ground.owners.items()}
+        shared = shared_parameters(plan, ground.device, sharing, times, ground.held.taken, sparse, owner_ranks)
         self.reducer = GradientReducer(shared, groups)
         slots = stage_slots(messages, plan.num_stages)
         computes: dict[int, StageCompute] = {

@@ -118,7 +118,7 @@ def train_captured(
         if last:
             pipeline.observe(recorder)
         if last and tracker is not None:
-            tracker.add(pipeline.tensors().values())
+            tracker.add(pipeline.tensors(copies=True).values())
             tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
             tracker.start()
         batch = _next_batch(data, pipeline, drawn=tracker is None)  # else the tracker is to see them come and go

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -57,6 +58,7 @@ class SharedParameter:
         last_action: index of the last action of this rank that adds to its gradient; -1 if there is none.
         at_once: that action adds to it in one piece (B does, W may not), so that it is complete then.
         sparse: its gradient is sparse on every rank.
+        owner: rank that gets the sum; None: all holders do.
     """
 
     parameter: nn.Parameter
@@ -64,6 +66,7 @@ class SharedParameter:
     last_action: int
     at_once: bool
     sparse: bool = False
+    owner: int | None = None
 
 
 def shared_parameters(
@@ -73,6 +76,7 @@ def shared_parameters(
     times: Mapping[tuple[int, int], tuple[int, int]],
     tensors: Mapping[str, torch.Tensor],
     sparse: Collection[str] = (),
+    owner_ranks: Mapping[str, int] = MappingProxyType({}),
 ) -> list[SharedParameter]:
     """The parameters that a device shares with others, in the order in which the plan completes their gradients.
 
@@ -83,6 +87,7 @@ def shared_parameters(
         times: see `logical_times`.
         tensors: parameters of this rank.
         sparse: names of the parameters whose gradients are sparse.
+        owner_ranks: parameter -> the only rank that gets the sum.
     """
     last: dict[tuple[int, int], tuple[int, bool]] = {}
     for d, actions in plan.schedule.items():
@@ -96,7 +101,9 @@ def shared_parameters(
         if device in devices and len(devices) > 1 and isinstance(parameter, nn.Parameter):
             ends = {d: max((last.get((d, s), (-1, False)) for s in stages), default=(-1, False)) for d in devices}
             completed = max(times.get((d, i), (0, 0)) for d, (i, _) in ends.items())
-            shared = SharedParameter(parameter, devices, *ends[device], sparse=name in sparse)
+            shared = SharedParameter(
+                parameter, devices, *ends[device], sparse=name in sparse, owner=owner_ranks.get(name)
+            )
             out.append((completed, -position, shared))
     return [s for _, _, s in sorted(out, key=lambda item: item[:2])]
 
@@ -171,7 +178,7 @@ class GradientReducer:
                 self._hooks.append(s.parameter.register_post_accumulate_grad_hook(self._complete))
 
     def finish(self) -> None:
-        """Waits for all and stores the sums in `.grad`."""
+        """Waits for all and stores the sums in `.grad`; of what belongs to another rank nothing is left."""
         for (work, flat, span), bucket in zip(self._started, self._buckets, strict=True):
             wait_for_all(work, "the sum of gradients", self.timeout_s, flat.device)
             if self.observer is not None and span is not None:
@@ -183,6 +190,8 @@ class GradientReducer:
                 totals = [p.view(s.parameter.shape) for p, s in zip(pieces, bucket.parameters, strict=True)]
             for s, total in zip(bucket.parameters, totals, strict=True):
                 before = self._before.pop(id(s.parameter), None)
+                if s.owner not in (None, dist.get_rank()):
+                    continue
                 s.parameter.grad = (
                     total if before is None else before + total if total.is_sparse else before.add_(total)
                 )
@@ -195,21 +204,24 @@ class GradientReducer:
         """Starts the next all-reduces, in the planned order, as far as their gradients are complete."""
         while len(self._started) < len(self._buckets) and not self._buckets[len(self._started)].missing:
             parameters = [s.parameter for s in self._buckets[len(self._started)].parameters]
-            holders = self._buckets[len(self._started)].parameters[0].holders
-            if self._buckets[len(self._started)].parameters[0].sparse:
+            first = self._buckets[len(self._started)].parameters[0]
+            if first.sparse:
                 flat = _sparse_gradient(parameters[0])
             else:
                 flat = torch.cat([_dense_gradient(p).reshape(-1) for p in parameters])
             for parameter in parameters:
                 parameter.grad = None
             span = None if self.observer is None else _Span(self.observer)
-            work = self._start(flat, holders)
+            work = self._start(flat, first)
             if span is not None and work is not None:
                 span.follow(work, flat.device)
             self._started.append((work, flat, span))
 
-    def _start(self, flat: torch.Tensor, holders: Holders) -> dist.Work | None:
-        return dist.all_reduce(flat, group=self._groups[holders], async_op=True)
+    def _start(self, flat: torch.Tensor, first: SharedParameter) -> dist.Work | None:
+        group = self._groups[first.holders]
+        if first.owner is None or first.sparse:  # a sum of sparse tensors goes to all
+            return dist.all_reduce(flat, group=group, async_op=True)
+        return dist.reduce(flat, first.owner, group=group, async_op=True)
 
 
 class _Span:
@@ -234,17 +246,17 @@ class _Span:
 
 
 def _buckets(shared: Sequence[SharedParameter]) -> list[_Bucket]:
-    """Fills buckets in the given order, one at a time for each set of devices and element type.
+    """Fills buckets in the given order, one at a time for each set of devices, owner and element type.
 
     They are in the order of their last parameters, which is the same on all ranks.
     """
     kept: list[tuple[int, _Bucket]] = []
-    filling: dict[tuple[Holders, torch.dtype], tuple[int, _Bucket]] = {}
+    filling: dict[tuple[Holders, int | None, torch.dtype], tuple[int, _Bucket]] = {}
     for position, s in enumerate(shared):
         if s.sparse:
             kept.append((position, _Bucket([s], set())))
             continue
-        key = s.holders, s.parameter.dtype
+        key = s.holders, s.owner, s.parameter.dtype
         _, bucket = filling.get(key, (0, _Bucket([], set())))
         bucket.parameters.append(s)
         filling[key] = position, bucket
