@@ -33,6 +33,8 @@ SURFACE = {
         "--data",
         "--elastic",
         "--emulate",
+        "--emulate-cluster",
+        "--emulate-events",
         "--json",
         "--learning-rate",
         "--max-restarts",

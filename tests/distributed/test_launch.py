@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -15,12 +16,16 @@ import pytest
 import torch
 
 from drlpp.capture import capture_module
+from drlpp.cluster.schema import load_cluster_file
 from drlpp.errors import CaptureError, ExecutionError, InputError, PlanError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Plan, save_plan
 from drlpp.runtime import RunReport, build, compare, run
+from drlpp.runtime.emulated_world import emulated_world
+from drlpp.runtime.launch.job import RunOptions
 from drlpp.runtime.launch.user_batches import user_batches
 from drlpp.runtime.verify.reference import TrainingState
+from drlpp.sim import simulate
 from plan_cases import captured_model, make_plan, source_plan, staged
 from processes import ranks, signal_rank
 from small_models import ALL
@@ -117,6 +122,33 @@ def test_run_emulates_a_graph_without_a_model() -> None:
     assert {e.kind for e in report.trace.events} >= {"F", "send", "optimizer"} - {"optimizer"}
     with pytest.raises(PlanError, match=r"was generated, which is not a model that can be built: emulate the plan"):
         run(plan, steps=1)
+
+
+def test_run_emulates_another_cluster(tmp_path: Path) -> None:
+    """One of two devices that the plan takes for equal is half as fast, and slower still in the second step."""
+    graph = chain_graph(2, forward_s=1e-3, tensor_bytes=1e6)
+    plan = make_plan(graph, [0, 1], [(0,), (1,)], num_microbatches=2)
+    (tmp_path / "slow.yaml").write_text(
+        "schema_version: 1\nname: slow\n"
+        "device_types: {fast: {speed: 1, memory: 1TB}, slow: {speed: 0.5, memory: 1TB}}\n"
+        "hosts: [{name: a, devices: [fast, slow, fast, fast], link: {bandwidth: 10GB/s}}]\n"
+    )
+    (tmp_path / "events.yaml").write_text(
+        "schema_version: 1\nevents: [{device: 1, slower: 1.5, from_step: 2, until_step: 3}]\n"
+    )
+    files = {"emulate_cluster": tmp_path / "slow.yaml", "emulate_events": tmp_path / "events.yaml"}
+    report = run(plan, steps=3, time_scale=40.0, **files)  # type: ignore[arg-type]
+    assert report is not None
+    real = emulated_world(plan.cluster, load_cluster_file(tmp_path / "slow.yaml"), None).cluster
+    expected_s = simulate(dataclasses.replace(plan, cluster=real)).prediction.iteration_time_s
+    computes_s = sum(e.end_s - e.start_s for e in report.trace.events if e.device == 1 and e.kind in "FB")
+    assert computes_s == pytest.approx(2 * (0.002 + 0.004), rel=0.2)
+    assert all(
+        s >= t
+        for s, t in zip(report.step_times_s, [expected_s, expected_s + computes_s / 2.5, expected_s], strict=True)
+    )
+    with pytest.raises(InputError, match="emulate_cluster and emulate_events say how an emulated run behaves"):
+        RunOptions(emulate_cluster="slow.yaml")
 
 
 def test_under_torchrun(tmp_path: Path) -> None:

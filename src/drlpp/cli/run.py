@@ -16,7 +16,54 @@ drlpp run plan.json --steps 5 --verify
 
 drlpp run plan.json --steps 1000 --checkpoint checkpoints --elastic
 
+drlpp run plan.json --steps 20 --emulate-cluster measured.yaml --json
+
 torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m drlpp run plan.json"""
+
+_EmulateCluster = Annotated[
+    Path | None,
+    typer.Option(
+        "--emulate-cluster",
+        metavar="FILE",
+        help="Emulate, with devices and links as this cluster file says, whatever the plan believes.",
+    ),
+]
+_EmulateEvents = Annotated[
+    Path | None,
+    typer.Option(
+        "--emulate-events",
+        metavar="FILE",
+        help="Emulate, with devices and links that slow down from step to step, and jitter (docs/runtime.md).",
+    ),
+]
+_Precision = Annotated[
+    Literal["fp32", "bf16"] | None,
+    typer.Option(
+        "--precision", help="bf16: compute under bfloat16 autocast [default: that of the plan].", show_default=False
+    ),
+]
+_Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="FILE.py:FUNCTION",
+        help="Train on the batches that a function yields; without, drawn ones.",
+    ),
+]
+_Checkpoint = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", metavar="DIR", help="Keep checkpoints here, and go on from the last one in it."),
+]
+_CheckpointEvery = Annotated[
+    int,
+    typer.Option("--checkpoint-every", help="Steps between checkpoints; there is always one at the end.", min=1),
+]
+_RestartInPlace = Annotated[
+    bool, typer.Option("--restart-in-place", help="With --elastic: no device is lost, the same plan starts again.")
+]
+_MaxRestarts = Annotated[
+    int, typer.Option("--max-restarts", help="With --elastic: restarts before the run gives up.", min=0)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,42 +79,22 @@ def run(
     emulate: Annotated[
         bool, typer.Option("--emulate", help="Real messages and schedule, but waits in place of computing.")
     ] = False,
+    emulate_cluster: _EmulateCluster = None,
+    emulate_events: _EmulateEvents = None,
     seed: inputs.Seed = 0,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="Of the optimizer that the plan names.", min=0.0)
     ] = 1e-3,
-    precision: Annotated[
-        Literal["fp32", "bf16"] | None,
-        typer.Option(
-            "--precision", help="bf16: compute under bfloat16 autocast [default: that of the plan].", show_default=False
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="FILE.py:FUNCTION",
-            help="Train on the batches that a function yields; without, drawn ones.",
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option("--checkpoint", metavar="DIR", help="Keep checkpoints here, and go on from the last one in it."),
-    ] = None,
-    checkpoint_every: Annotated[
-        int,
-        typer.Option("--checkpoint-every", help="Steps between checkpoints; there is always one at the end.", min=1),
-    ] = 10,
+    precision: _Precision = None,
+    data: _Data = None,
+    checkpoint: _Checkpoint = None,
+    checkpoint_every: _CheckpointEvery = 10,
     elastic: Annotated[
         bool,
         typer.Option("--elastic", help="When a rank dies or hangs, plan for the devices that are left and go on."),
     ] = False,
-    restart_in_place: Annotated[
-        bool, typer.Option("--restart-in-place", help="With --elastic: no device is lost, the same plan starts again.")
-    ] = False,
-    max_restarts: Annotated[
-        int, typer.Option("--max-restarts", help="With --elastic: restarts before the run gives up.", min=0)
-    ] = 3,
+    restart_in_place: _RestartInPlace = False,
+    max_restarts: _MaxRestarts = 3,
     memory: Annotated[bool, typer.Option("--memory", help="Account for tensor memory (slower).")] = False,
     trace: Annotated[
         Path | None, typer.Option("--trace", help="Write the measured Chrome/Perfetto trace here.")
@@ -94,6 +121,8 @@ def run(
         steps=steps,
         verify=verify,
         emulate=emulate,
+        emulate_cluster=emulate_cluster,
+        emulate_events=emulate_events,
         seed=seed,
         learning_rate=learning_rate,
         precision=precision,

@@ -2,7 +2,8 @@
 
 The executor, the messages and the schedule are the real ones. An action waits for as long as the cost model says. A
 message is a real one with a payload of at most `PAYLOAD_BYTES`; it carries the time at which it would arrive on the
-cluster, and the receiver does not take it before. Channels, host ports and all-reduces are occupied first come first
+cluster, and the receiver does not take it before. What devices and links do is up to an `EmulatedWorld`, which may
+differ from what the plan believes. Channels, host ports and all-reduces are occupied first come first
 served, by the rules of the simulator (`drlpp.sim`), through a table that all ranks share. So what is measured is the
 prediction's arithmetic under real concurrency, not its cost model.
 
@@ -19,7 +20,7 @@ import mmap
 import struct
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from drlpp.cost import (
 )
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan, TraceEvent, validate
+from drlpp.runtime.emulated_world import EmulatedWorld
 from drlpp.runtime.executor import Executor, Tensors
 from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Recorder
@@ -67,18 +69,25 @@ class PacedNetwork:
     """The channels, ports and all-reduces of the emulated cluster: when each is free again, shared by all ranks.
 
     Args:
-        plan: what is run.
+        plan: what is run, on the cluster of the world.
+        world: what links really do.
         path: of a file that all ranks open; the table is kept in it.
         time_scale: emulated seconds per predicted second.
+
+    Attributes:
+        groups: devices that sum gradients.
+        step: the present one, counted from 1.
     """
 
-    def __init__(self, plan: Plan, path: Path, time_scale: float) -> None:
+    def __init__(self, plan: Plan, world: EmulatedWorld, path: Path, time_scale: float) -> None:
+        self.step = 0
         self.groups: list[GradientGroup] = gradient_groups(plan.stage_graph, [s.devices for s in plan.stages])
         self._cluster = plan.cluster
+        self._world, self._noise = world, world.noise(dist.get_rank())
         self._num_microbatches = plan.num_microbatches
         self._scale = time_scale
         d, h, g = plan.cluster.num_devices, len(plan.cluster.hosts), len(self.groups)
-        sizes = {"channel": d * d, "out": h, "in": h, "reducing": d, "left": g, "end": g}
+        sizes = {"channel": d * d, "out": h, "in": h, "reducing": d, "left": g, "start": g, "end": g}
         self._file = path.open("r+b")
         self._file.truncate(max(1, sum(sizes.values())) * 8)
         self._map = mmap.mmap(self._file.fileno(), 0)
@@ -97,10 +106,12 @@ class PacedNetwork:
         path = self._cluster.path(src, dst)
         a, b = self._cluster.devices[src].host, self._cluster.devices[dst].host
         channel = [("channel", src * self._cluster.num_devices + dst)]
+        slower = self._world.link_factor(frozenset({a, b}), self.step) * self._noise.factor()
         if message.transfer_s is not None:
-            return self._occupy(channel, message.transfer_s, 0.0)
+            return self._occupy(channel, message.transfer_s * slower, 0.0)
         ports = [("out", a), ("in", b)]
-        return self._occupy(channel if a == b else ports, wire_s(path, message.bytes), path.latency_s)
+        wire = wire_s(path, message.bytes) * slower
+        return self._occupy(channel if a == b else ports, wire, path.latency_s * slower)
 
     def backward_done(self, stage: int) -> None:
         """A backward pass of a stage has ended on this rank; the last one of a group starts its all-reduce."""
@@ -110,20 +121,23 @@ class PacedNetwork:
                     self._table["left"][g] -= 1
                     last = self._table["left"][g] == 0
                 if last:
-                    hosts = {self._cluster.devices[d].host for d in group.devices}
+                    hosts = frozenset(self._cluster.devices[d].host for d in group.devices)
                     ports = [(way, h) for h in hosts for way in ("out", "in")] if len(hosts) > 1 else []
-                    seconds = all_reduce_s(self._cluster, group.devices, group.num_bytes)
+                    slower = self._world.link_factor(hosts, self.step) * self._noise.factor()
+                    seconds = all_reduce_s(self._cluster, group.devices, group.num_bytes) * slower
                     resources = ports + [("reducing", d) for d in group.devices]
-                    self._table["end"][g] = self._occupy(resources, seconds, 0.0)[1]
+                    start, end = self._occupy(resources, seconds, 0.0)
+                    self._table["start"][g] = start
+                    self._table["end"][g] = end
 
-    def all_reduces_done(self, device: int) -> float:
-        """Waits until all all-reduces of a device have ended on the emulated cluster; returns the time of the end."""
+    def all_reduces_done(self, device: int) -> list[tuple[GradientGroup, float, float]]:
+        """Waits until all all-reduces of a device have ended on the emulated cluster; returns begin and end of each."""
         mine = [g for g, group in enumerate(self.groups) if device in group.devices]
         while any(math.isinf(self._table["end"][g]) for g in mine):
             time.sleep(5e-4)
-        end = max((float(self._table["end"][g]) for g in mine), default=0.0)
-        wait_until(end)
-        return end
+        spans = [(self.groups[g], float(self._table["start"][g]), float(self._table["end"][g])) for g in mine]
+        wait_until(max((end for *_, end in spans), default=0.0))
+        return spans
 
     def _occupy(self, resources: Sequence[tuple[str, int]], seconds: float, latency_s: float) -> tuple[float, float]:
         with _Lock(self._file.fileno()):
@@ -216,6 +230,7 @@ class WaitStage:
         slots: that the stage writes.
         forward_s, input_grad_s, weight_grad_s: emulated seconds of the three parts.
         again_s: of the second forward pass, where the stage recomputes.
+        slower: gives the factor of the seconds of what comes next.
     """
 
     slots: StageSlots
@@ -223,6 +238,7 @@ class WaitStage:
     input_grad_s: float
     weight_grad_s: float
     again_s: float
+    slower: Callable[[], float]
 
     def forward(self, microbatch: int, values: Sequence[Tensors]) -> Sequence[Tensors]:
         """F. See `StageCompute`."""
@@ -238,7 +254,7 @@ class WaitStage:
         self._after(self.weight_grad_s, ())
 
     def _after(self, seconds: float, slots: Sequence[Slot]) -> Sequence[Tensors]:
-        wait_until(time.perf_counter() + seconds)
+        wait_until(time.perf_counter() + seconds * self.slower())
         return [()] * len(slots)
 
 
@@ -247,28 +263,46 @@ class EmulatedPipeline:
 
     Args:
         plan: a legal plan.
+        world: what devices and links do; None: what the plan's cluster says.
         time_scale: emulated seconds per predicted second; None chooses one (`default_time_scale`).
+        devices: of each rank; None: those that the plan uses, in order.
+        steps_done: before the first step.
 
     Raises:
         PlanError, ScheduleError: the plan is not legal.
     """
 
-    def __init__(self, plan: Plan, time_scale: float | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        world: EmulatedWorld | None = None,
+        time_scale: float | None = None,
+        *,
+        devices: Sequence[int] | None = None,
+        steps_done: int = 0,
+    ) -> None:
         validate(plan)
-        devices = used_devices(plan)
+        world = EmulatedWorld(cluster=plan.cluster) if world is None else world
+        plan = dataclasses.replace(plan, cluster=world.cluster)
+        ranks = used_devices(plan) if devices is None else tuple(devices)
         rank = dist.get_rank()
-        self.device = devices[rank] if rank < len(devices) else None
+        mine = ranks[rank] if rank < len(ranks) else None
+        self.device = mine if mine in used_devices(plan) else None
         costs = costs_of_plan(plan)
         self.time_scale = default_time_scale(plan, costs) if time_scale is None else time_scale
+        self.steps_done = steps_done
         self.recorder = Recorder(self.device)
+        self._world, self._noise = world, world.noise(rank)
         self._path = _shared_file()
-        self._network = PacedNetwork(plan, self._path, self.time_scale)
+        self._network = PacedNetwork(plan, world, self._path, self.time_scale)
         self._executor: Executor | None = None
         self._optimizer_s = 0.0
         self._longest_s = 0.0
-        if self.device is None:
-            return
-        d, scale = self.device, self.time_scale
+        if self.device is not None:
+            self._executor = self._make_executor(plan, self.device, costs, {d: r for r, d in enumerate(ranks)})
+
+    def _make_executor(self, plan: Plan, d: int, costs: StageCosts, rank_of: Mapping[int, int]) -> Executor:
+        scale = self.time_scale
         messages = plan.stage_graph.messages
         transfers = plan_transfers(plan, messages)
         slots = stage_slots(messages, plan.num_stages)
@@ -281,15 +315,14 @@ class EmulatedPipeline:
                 input_grad_s=float(costs.input_grad_s[s.index, d]) * scale,
                 weight_grad_s=float(costs.weight_grad_s[s.index, d]) * scale,
                 again_s=float(costs.again_s[s.index, d]) * scale,
+                slower=self._slower,
             )
             for s in plan.stages
             if d in s.devices
         }
-        channel = PacedChannel(
-            plan, d, transfers, {device: r for r, device in enumerate(devices)}, self._network, self.recorder
-        )
+        channel = PacedChannel(plan, d, transfers, rank_of, self._network, self.recorder)
         actions = plan.schedule.get(d, ())
-        self._executor = Executor(
+        return Executor(
             plan,
             d,
             messages,
@@ -300,6 +333,10 @@ class EmulatedPipeline:
             self.recorder,
         )
 
+    def _slower(self) -> float:
+        device = -1 if self.device is None else self.device
+        return self._world.device_factor(device, self.steps_done + 1) * self._noise.factor()
+
     def step(self) -> tuple[float, float]:
         """Runs one step; returns its begin and end on this rank (`time.perf_counter`)."""
         dist.barrier()  # nobody looks at the table of the last step any more
@@ -308,17 +345,20 @@ class EmulatedPipeline:
         dist.barrier()
         begin = time.perf_counter()
         self.recorder.begin(begin)
+        self._network.step = self.steps_done + 1
         if self._executor is not None and self.device is not None:
             self._executor.run()
-            self._network.all_reduces_done(self.device)
+            for group, start, end in self._network.all_reduces_done(self.device):
+                self.recorder.all_reduced(int(group.num_bytes), start, end)
             start = time.perf_counter()
-            wait_until(start + self._optimizer_s)
+            wait_until(start + self._optimizer_s * self._slower())
             self.recorder.optimizer(start, time.perf_counter())
         end = time.perf_counter()
         self._longest_s = max(self._longest_s, end - begin)
         if self._executor is not None:
             self._executor.finish()
             self._executor.limit_waits(time_limit_s(self._longest_s))
+        self.steps_done += 1
         return begin, end
 
     def where(self) -> Where:

@@ -40,6 +40,8 @@ class RunOptions:
         steps: optimizer steps; the first one warms up, and is left out of the measured time if there are others.
         verify: compare with single-process training.
         emulate: wait for the predicted time of each action and message instead of computing.
+        emulate_cluster: file of the cluster that is emulated; None for that of the plan.
+        emulate_events: file of what changes from step to step (`drlpp.runtime.emulated_world`).
         seed: of the initial parameters, the micro-batches and dropout.
         learning_rate: of the optimizer that the plan names.
         track_memory: account for the memory of tensors on the CPU (this slows the run down).
@@ -56,6 +58,8 @@ class RunOptions:
     steps: int = 3
     verify: bool = False
     emulate: bool = False
+    emulate_cluster: str | None = None
+    emulate_events: str | None = None
     seed: int = 0
     learning_rate: float = 1e-3
     track_memory: bool = False
@@ -73,6 +77,8 @@ class RunOptions:
             raise InputError(
                 "an emulated run computes nothing: leave out verify, track_memory, checkpoint, data and precision"
             )
+        if (self.emulate_cluster or self.emulate_events) and not self.emulate:
+            raise InputError("emulate_cluster and emulate_events say how an emulated run behaves: set emulate too")
         if self.precision not in get_args(Precision):
             raise InputError(f"precision {self.precision!r} is not known: use one of {', '.join(get_args(Precision))}")
         if self.checkpoint_every < 1:

@@ -19,7 +19,7 @@ from drlpp.plan.validation import check_trains
 from drlpp.runtime.launch.elastic import Elastic, run_elastic, run_once
 from drlpp.runtime.launch.job import Precision, RunOptions, RunReport, autocast_precision
 from drlpp.runtime.launch.rank_processes import Failure
-from drlpp.runtime.launch.training import Say
+from drlpp.runtime.launch.training import Say, world_of
 from drlpp.runtime.launch.worker import init_process_group, train
 from drlpp.runtime.pipeline import used_devices
 
@@ -34,6 +34,8 @@ def run(
     steps: int = 3,
     verify: bool = False,
     emulate: bool = False,
+    emulate_cluster: Path | None = None,
+    emulate_events: Path | None = None,
     seed: int = 0,
     learning_rate: float = 1e-3,
     precision: Precision | None = None,
@@ -50,6 +52,7 @@ def run(
     Args:
         plan: a legal plan.
         steps, verify, emulate, seed, learning_rate, checkpoint_every, track_memory, time_scale: see `RunOptions`.
+        emulate_cluster, emulate_events: see `RunOptions`; each has the run emulated.
         precision: see `RunOptions`; None for that of the plan.
         data: ``FILE.py:function`` that yields batches (`drlpp.runtime.launch.user_batches`); None draws them.
         checkpoint: folder of checkpoints, which all ranks share; training goes on from the last one in it.
@@ -65,10 +68,13 @@ def run(
         InfeasibleError: there is no plan for the devices that are left.
         ExecutionError: a rank died or failed; the message is one line that names it.
     """
+    emulate = emulate or emulate_cluster is not None or emulate_events is not None
     options = RunOptions(
         steps=steps,
         verify=verify,
         emulate=emulate,
+        emulate_cluster=None if emulate_cluster is None else str(emulate_cluster.absolute()),
+        emulate_events=None if emulate_events is None else str(emulate_events.absolute()),
         seed=seed,
         learning_rate=learning_rate,
         precision=precision or ("fp32" if emulate else autocast_precision(plan)),
@@ -80,6 +86,8 @@ def run(
     )
     validate(plan)
     check_trains(plan, "drlpp run")
+    if emulate:
+        world_of(plan, options)
     if elastic is not None and (verify or emulate):
         raise InputError("an elastic run can be neither verified (its first steps are gone) nor emulated: leave it out")
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:

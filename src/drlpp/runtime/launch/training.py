@@ -14,9 +14,11 @@ from drlpp.capture import CapturedModel, Example
 from drlpp.capture.module_call import ModuleCall
 from drlpp.capture.own_model import OwnModel
 from drlpp.capture.sources.initial_values import seeded_construction
+from drlpp.cluster.schema import load_cluster_file
 from drlpp.errors import InputError
 from drlpp.plan import Plan
 from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from drlpp.runtime.emulated_world import EmulatedWorld, emulated_world
 from drlpp.runtime.emulation import EmulatedPipeline
 from drlpp.runtime.launch.job import AUTOCAST, RunOptions, RunReport
 from drlpp.runtime.launch.user_batches import user_batches
@@ -187,13 +189,24 @@ def _next_batch(data: Iterator[Batch] | None, pipeline: Pipeline, *, drawn: bool
     return batch
 
 
+def world_of(plan: Plan, options: RunOptions) -> EmulatedWorld:
+    """What an emulated run of a plan behaves like.
+
+    Raises:
+        ClusterError, InputError: a file is not what it should be.
+    """
+    cluster = None if options.emulate_cluster is None else load_cluster_file(Path(options.emulate_cluster))
+    changes = None if options.emulate_events is None else Path(options.emulate_events)
+    return emulated_world(plan.cluster, cluster, changes)
+
+
 def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow | None = None) -> RunReport:
     """Emulates the plan (`drlpp.runtime.emulation`). Called on every rank; all return the same report.
 
     Raises:
         PlanError, ScheduleError: the plan is not legal.
     """
-    pipeline = EmulatedPipeline(plan, options.time_scale)
+    pipeline = EmulatedPipeline(plan, world_of(plan, options), options.time_scale)
     if follow is not None:
         follow(pipeline.where)
     if dist.get_rank() == 0:
