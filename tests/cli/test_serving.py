@@ -32,6 +32,19 @@ def test_engines_that_serve_are_planned_for_serving(files, capsys):
     assert "no attention operator was seen" in printed.err
 
 
+def test_the_steady_state_of_an_engine_that_serves_is_serving(files, capsys):
+    asked = ("--objective", "steady-state", "--json")
+    assert command(files, "plan", "--planner", "dp", "--for", "vllm", *asked) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["objective"] == "serving"
+    assert "vLLM only serves: planned for --objective serving" in printed.err
+
+
+def test_an_iteration_of_training_is_not_asked_of_an_engine_that_serves(files, capsys):
+    assert command(files, "plan", "--for", "sglang", "--objective", "iteration-time") != 0
+    assert "is an iteration of training, but SGLang only serves: leave it out" in capsys.readouterr().err
+
+
 def test_a_plan_of_serving_is_not_trained(files, capsys):
     path = str(files / "plan.json")
     assert command(files, "plan", "--planner", "dp", "--objective", "serving", "-o", path) == 0

@@ -78,7 +78,7 @@ def plan(
     step = inputs.Step(
         num_microbatches, optimizer, global_batch, micro_batch_size, precision, sequences, context_length
     )
-    aim = objective or (limits.objective if limits else "iteration-time")
+    aim = objective_for(limits, objective)
     problem = inputs.load_problem(
         model, cluster, aim, step, main_parameters=limits is not None and limits.main_parameters
     )
@@ -152,6 +152,24 @@ def plan(
         raise InfeasibleError(result.reason)
     if result.status == "failed":
         raise ExecutionError(f"planner {chosen.name} failed: {result.reason}")
+
+
+def objective_for(engine: Engine | None, asked: inputs.ObjectiveName | None) -> inputs.ObjectiveName:
+    """The objective of a plan. Engines that only serve are planned for serving.
+
+    Raises:
+        InputError: an iteration of training is asked for with an engine that does not train.
+    """
+    from drlpp.errors import InputError
+
+    if engine is None or engine.objective != "serving" or asked in (None, "serving"):
+        return asked or (engine.objective if engine else "iteration-time")
+    if asked == "iteration-time":
+        raise InputError(
+            f"--objective {asked} is an iteration of training, but {engine.title} only serves: leave it out"
+        )
+    say(f"{engine.title} only serves: planned for --objective serving, the load per token of every sequence")
+    return "serving"
 
 
 def restriction_cost(engine: Engine, plan: Plan, free: Plan | None, objective: Objective) -> dict[str, Any]:
