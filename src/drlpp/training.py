@@ -36,7 +36,8 @@ class TrainingSetup:
         precision: of products, and so of what they give.
         main_parameters: parameters and activations of low precision, with float32 main parameters, gradients and states
             beside them, as Megatron-LM and DeepSpeed train; else as torch's own optimizers do.
-        zero1: the optimizer's states of a parameter that several devices hold are kept by one of them (ZeRO stage 1).
+        zero1: the devices that sum the gradient of a parameter divide its optimizer states, and with them the step of
+            the optimizer (ZeRO stage 1).
 
     Raises:
         InputError: a value is out of range.

@@ -146,7 +146,7 @@ def test_a_cut_without_a_gradient_is_refused_when_the_schedule_needs_none():
         graph=graph,
         cluster=load_cluster("local-2"),
         training=TrainingSetup(num_microbatches=2),
-        stages=(Stage(index=0, ops=("mask",), devices=(0,)), Stage(index=1, ops=("layer",), devices=(1,))),
+        stages=(Stage(index=0, ops=("mask",), replicas=((0,),)), Stage(index=1, ops=("layer",), replicas=((1,),))),
         schedule={
             0: tuple(map(parse_action, ["0F0", "0B0", "0F1", "0B1"])),
             1: tuple(map(parse_action, ["1F0", "1F1", "1B1", "1B0"])),

@@ -137,7 +137,7 @@ def plan_by_labels(
         Stage(
             index=s,
             ops=tuple(op.name for op, label in zip(graph.ops, labels, strict=True) if label == s),
-            devices=d,
+            replicas=tuple((x,) for x in d),
             recompute=s in recompute,
         )
         for s, d in enumerate(devices)

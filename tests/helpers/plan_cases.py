@@ -71,7 +71,7 @@ def make_plan(
         Stage(
             index=s,
             ops=tuple(op.name for op, k in zip(graph.ops, stage_of_op, strict=True) if k == s),
-            devices=devices[s],
+            replicas=tuple((d,) for d in devices[s]),
             recompute=s in recompute,
         )
         for s in range(len(devices))

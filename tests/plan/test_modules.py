@@ -19,7 +19,7 @@ def plan_of(modules: list[str], labels: list[int]) -> Plan:
     sizes = {f"t{i}": 1.0 for i in range(len(ops))}
     graph = OpGraph(name="g", ops=ops, edges=edges, tensor_bytes=sizes)
     stages = tuple(
-        Stage(index=s, ops=tuple(o.name for o, at in zip(ops, labels, strict=True) if at == s), devices=(s,))
+        Stage(index=s, ops=tuple(o.name for o, at in zip(ops, labels, strict=True) if at == s), replicas=((s,),))
         for s in range(max(labels) + 1)
     )
     return Plan(

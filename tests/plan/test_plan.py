@@ -16,6 +16,7 @@ from drlpp.plan import (
     Plan,
     Prediction,
     Provenance,
+    Sharding,
     Stage,
     load_plan,
     parse_action,
@@ -25,6 +26,7 @@ from drlpp.plan import (
     stages_of,
     validate,
 )
+from drlpp.plan.validation import check_undivided
 from drlpp.training import TrainingSetup
 
 
@@ -38,7 +40,10 @@ def chain_plan() -> Plan:
         graph=chain_graph(4),
         cluster=load_cluster("local-2"),
         training=TrainingSetup(num_microbatches=2),
-        stages=(Stage(index=0, ops=("op0", "op1"), devices=(0,)), Stage(index=1, ops=("op2", "op3"), devices=(1,))),
+        stages=(
+            Stage(index=0, ops=("op0", "op1"), replicas=((0,),)),
+            Stage(index=1, ops=("op2", "op3"), replicas=((1,),)),
+        ),
         schedule=schedule(r0="0F0 0F1 0B0 0B1", r1="1F0 1B0 1F1 1B1"),
         schedule_name="1f1b",
         provenance=Provenance(planner="by hand"),
@@ -55,7 +60,7 @@ def test_a_legal_plan():
 def test_split_backward_and_replicas_are_legal():
     split = schedule(r0="0F0 0F1 0I0 0W0 0B1", r1="1F0 1I0 1F1 1I1 1W0 1W1")
     validate(dataclasses.replace(chain_plan(), schedule=split))
-    one = (Stage(index=0, ops=("op0", "op1", "op2", "op3"), devices=(1, 0)),)
+    one = (Stage(index=0, ops=("op0", "op1", "op2", "op3"), replicas=((1,), (0,))),)
     validate(dataclasses.replace(chain_plan(), stages=one, schedule=schedule(r1="0F0 0B0", r0="0F1 0B1")))
 
 
@@ -81,10 +86,10 @@ def test_illegal_schedules_are_refused(ranks, message):
     ("stages", "message"),
     [
         ((), "no stages"),
-        ((Stage(index=1, ops=("op0",), devices=(0,)),), "has index 1"),
-        ((Stage(index=0, ops=("op0",), devices=()),), "has no devices"),
-        ((Stage(index=0, ops=("op0",), devices=(0, 0)),), "lists a device twice"),
-        ((Stage(index=0, ops=("op0",), devices=(5,)),), "on device 5"),
+        ((Stage(index=1, ops=("op0",), replicas=((0,),)),), "has index 1"),
+        ((Stage(index=0, ops=("op0",), replicas=()),), "has no devices"),
+        ((Stage(index=0, ops=("op0",), replicas=((0,), (0,))),), "lists a device twice"),
+        ((Stage(index=0, ops=("op0",), replicas=((5,),)),), "on device 5"),
     ],
 )
 def test_bad_stages_are_refused_at_construction(stages, message):
@@ -102,7 +107,7 @@ def test_bad_stages_are_refused_at_construction(stages, message):
     ],
 )
 def test_bad_partitions_are_refused(ops, message):
-    stages = tuple(Stage(index=i, ops=o, devices=(i,)) for i, o in enumerate(ops))
+    stages = tuple(Stage(index=i, ops=o, replicas=((i,),)) for i, o in enumerate(ops))
     with pytest.raises(PlanError, match=message):
         validate(dataclasses.replace(chain_plan(), stages=stages))
 
@@ -153,7 +158,7 @@ def test_files_list_the_names_of_the_source():
         edges=(),
         tensor_bytes={},
     )
-    plan = dataclasses.replace(chain_plan(), graph=graph, stages=(Stage(index=0, ops=("a", "b"), devices=(0,)),))
+    plan = dataclasses.replace(chain_plan(), graph=graph, stages=(Stage(index=0, ops=("a", "b"), replicas=((0,),)),))
     data = plan_to_dict(plan)
     assert data["stages"][0]["ops"] == ["x", "y", "b"]
     assert plan_from_dict(data).stages[0].ops == ("a", "b")
@@ -216,13 +221,29 @@ def test_a_schedule_for_far_more_micro_batches_is_refused_at_once():
         validate(plan)
 
 
+def test_ranks_of_a_group_have_the_same_actions():
+    plan = chain_plan()
+    stage = dataclasses.replace(
+        plan.stages[0], ops=plan.stages[0].ops + plan.stages[1].ops, replicas=((0, 1),), sharding=Sharding(tensor=2)
+    )
+    same = dataclasses.replace(plan, stages=(stage,), schedule=schedule(r0="0F0 0F1 0B0 0B1", r1="0F0 0F1 0B0 0B1"))
+    validate(same)
+    with pytest.raises(ScheduleError, match="ranks 0 and 1 divide the ops of a stage and have different actions"):
+        validate(dataclasses.replace(same, schedule=schedule(r0="0F0 0F1 0B0 0B1", r1="0F0 0B0 0F1 0B1")))
+    with pytest.raises(PlanError, match="stage 0 divides its ops over 2 devices, which the engine cannot do"):
+        check_undivided(same, "the engine")
+    with pytest.raises(PlanError, match=r"the plan divides optimizer states \(ZeRO-1\), which the engine cannot do"):
+        check_undivided(
+            dataclasses.replace(plan, training=dataclasses.replace(plan.training, zero1=True)), "the engine"
+        )
+
+
 def test_branches_run_in_any_order():
     """Two branches that no edge joins may run at the same time: the schedule needs no order between them."""
     graph = random_graph(np.random.default_rng(1), 12, branching=0.8)
     labels = np.minimum(np.arange(12) // 4, 2)
-    assignment = Assignment(labels, ((0,), (1,), (0,)))
     stages = tuple(
-        Stage(index=s, ops=tuple(graph.ops[i].name for i in np.flatnonzero(labels == s)), devices=assignment.devices[s])
+        Stage(index=s, ops=tuple(graph.ops[i].name for i in np.flatnonzero(labels == s)), replicas=((s % 2,),))
         for s in range(3)
     )
     plan = dataclasses.replace(

@@ -7,7 +7,17 @@ import pytest
 from drlpp.cluster import load_cluster
 from drlpp.errors import InputError, PlanError
 from drlpp.graph.generate.synthetic import chain_graph
-from drlpp.plan import Plan, Prediction, Provenance, Stage, parse_action, plan_from_dict, plan_to_dict, validate
+from drlpp.plan import (
+    Plan,
+    Prediction,
+    Provenance,
+    Sharding,
+    Stage,
+    parse_action,
+    plan_from_dict,
+    plan_to_dict,
+    validate,
+)
 from drlpp.training import TrainingSetup
 from mutations import mutated, refusal
 
@@ -15,7 +25,10 @@ from mutations import mutated, refusal
 @pytest.fixture(scope="module")
 def written():
     """The parsed JSON of a plan of two stages, the second with two replicas."""
-    stages = (Stage(index=0, ops=("op0", "op1"), devices=(0,)), Stage(index=1, ops=("op2", "op3"), devices=(2, 1)))
+    stages = (
+        Stage(index=0, ops=("op0", "op1"), replicas=((0,),)),
+        Stage(index=1, ops=("op2", "op3"), replicas=((2,), (1,))),
+    )
     orders = {0: "0F0 0F1 0B0 0B1", 1: "1F1 1B1", 2: "1F0 1B0"}
     plan = Plan(
         graph=chain_graph(4),
@@ -37,6 +50,35 @@ def written():
     return json.loads(json.dumps(plan_to_dict(plan)))
 
 
+def test_a_file_keeps_what_is_divided(written):
+    data = json.loads(json.dumps(written))
+    data["stages"] = [
+        {**data["stages"][0], "replicas": [[0, 1]], "sharding": {"tensor": 2, "sequence": True, "optimizer": "zero1"}},
+        {**data["stages"][1], "replicas": [[2], [3]], "sharding": {"optimizer": "zero1"}},
+    ]
+    data["schedule"] = {
+        "0": data["schedule"]["0"],
+        "1": data["schedule"]["0"],
+        "2": ["1F0", "1B0"],
+        "3": ["1F1", "1B1"],
+    }
+    plan = plan_from_dict(data)
+    validate(plan)
+    assert plan.stages[0].sharding == Sharding(tensor=2, sequence=True, optimizer="zero1")
+    assert plan.stages[0].devices == (0, 1)
+    assert plan.training.zero1
+    assert plan.grouping.groups == ((0, 1), (2,), (3,))
+    assert plan.assignment.devices == ((0,), (1, 2))
+    assert plan_from_dict(json.loads(json.dumps(plan_to_dict(plan)))).stages == plan.stages
+
+
+def test_a_file_whose_stages_disagree_about_zero1_is_refused(written):
+    data = json.loads(json.dumps(written))
+    data["stages"][0]["sharding"] = {"optimizer": "zero1"}
+    with pytest.raises(PlanError, match="stage 1 has optimizer sharding 'none', and the step 'zero1'"):
+        plan_from_dict(data)
+
+
 def test_a_replica_is_a_group_of_devices(written):
     assert [stage["replicas"] for stage in written["stages"]] == [[[0]], [[2], [1]]]
     assert plan_from_dict(written).stages[1].devices == (2, 1)
@@ -45,8 +87,15 @@ def test_a_replica_is_a_group_of_devices(written):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (["stages", 0, "replicas"], [[0, 1]], "stage 0 has the replica [0, 1]: a replica is a group of one device"),
-        (["stages", 0, "replicas"], [[]], "stage 0 has the replica []"),
+        (
+            ["stages", 0, "replicas"],
+            [[0, 1]],
+            "stage 0 has the replica [0, 1]: a replica of it is a group of 1 (sharding: tensor)",
+        ),
+        (["stages", 0, "replicas"], [[]], "stage 0 has no devices"),
+        (["stages", 1, "replicas"], [[0], []], "stage 1 has the replica []"),
+        (["stages", 0, "sharding"], {"tensor": 0}, "sharding: tensor is 0: it must be at least 1"),
+        (["stages", 0, "sharding"], {"optimizer": "zero3"}, "stages.0.sharding.optimizer = 'zero3'"),
         (["stages", 0, "replicas"], [0], "stages.0.replicas.0 = 0: must be a list"),
         (["stages", 0, "device"], [0], "unknown key 'stages.0.device'"),
         (["stages", 1, "recompute"], "no", "stages.1.recompute = 'no': must be true or false"),

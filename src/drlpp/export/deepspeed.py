@@ -17,7 +17,7 @@ from drlpp.export.pipelines import RUN_INSTEAD, Pipeline, as_pipeline, recompute
 from drlpp.export.ranks import nodes
 from drlpp.export.setup import SGD_MOMENTUM, precision
 from drlpp.plan import Plan
-from drlpp.plan.validation import check_trains
+from drlpp.plan.validation import check_trains, check_undivided
 
 _ENGINE = "DeepSpeed"
 
@@ -25,6 +25,7 @@ _ENGINE = "DeepSpeed"
 def deepspeed(plan: Plan) -> str:
     """A Python module that defines ``PlannedPipelineModule``. Raises PlanError."""
     check_trains(plan, _ENGINE)
+    check_undivided(plan, _ENGINE)
     pipeline = as_pipeline(plan, _ENGINE)
     if pipeline.num_stages > pipeline.num_ranks:
         raise PlanError(

@@ -17,6 +17,7 @@ from drlpp.export.pipelines import Pipeline, as_pipeline
 from drlpp.export.ranks import COPY_MAJOR, equal_nodes, rank_comment, ranks_by_copy
 from drlpp.export.setup import precision
 from drlpp.plan import Plan
+from drlpp.plan.validation import check_undivided
 
 
 class _Server(NamedTuple):
@@ -71,6 +72,7 @@ def sglang(plan: Plan) -> str:
 
 
 def _serve(plan: Plan, engine: _Server) -> str:
+    check_undivided(plan, engine.title)
     pipeline = as_pipeline(plan, engine.title)
     if pipeline.num_stages > pipeline.num_ranks:
         raise PlanError(

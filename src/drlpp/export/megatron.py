@@ -13,7 +13,7 @@ from drlpp.export.pipelines import as_pipeline, check_looped, recompute_everywhe
 from drlpp.export.ranks import STAGE_MAJOR, START_NODE, nodes, rank_comment, ranks_by_stage, shell_nodes
 from drlpp.export.setup import SGD_MOMENTUM, precision
 from drlpp.plan import Plan
-from drlpp.plan.validation import check_trains
+from drlpp.plan.validation import check_trains, check_undivided
 
 _ENGINE = "Megatron-LM"
 
@@ -21,6 +21,7 @@ _ENGINE = "Megatron-LM"
 def megatron(plan: Plan) -> str:
     """The arguments as a shell array. Raises PlanError."""
     check_trains(plan, _ENGINE)
+    check_undivided(plan, _ENGINE)
     pipeline = as_pipeline(plan, _ENGINE)
     check_looped(pipeline, _ENGINE)
     model = layered(plan, _ENGINE)

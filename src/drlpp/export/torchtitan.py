@@ -26,7 +26,7 @@ from drlpp.export.ranks import STAGE_MAJOR, nodes, rank_comment, ranks_by_stage
 from drlpp.export.setup import SGD_MOMENTUM, precision
 from drlpp.plan import Plan
 from drlpp.plan.modules import top_level_unit
-from drlpp.plan.validation import check_trains
+from drlpp.plan.validation import check_trains, check_undivided
 
 _ENGINE = "torchtitan"
 _SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe"}
@@ -35,6 +35,7 @@ _SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe"}
 def torchtitan(plan: Plan) -> str:
     """The configuration as TOML. Raises PlanError."""
     check_trains(plan, _ENGINE)
+    check_undivided(plan, _ENGINE)
     check_no_tied_parameters(plan, _ENGINE)
     pipeline = as_pipeline(plan, _ENGINE)
     check_looped(pipeline, _ENGINE)

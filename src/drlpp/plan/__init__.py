@@ -3,8 +3,9 @@
 from drlpp.plan.action import Action, Schedule, parse_action
 from drlpp.plan.assignment import Assignment
 from drlpp.plan.objective import Objective
-from drlpp.plan.plan import Plan, Prediction, Provenance, Stage, stages_of
+from drlpp.plan.plan import Plan, Prediction, Provenance
 from drlpp.plan.serialize import load_plan, plan_from_dict, plan_to_dict, save_plan
+from drlpp.plan.stage import Sharding, Stage, stages_of
 from drlpp.plan.trace import Trace, TraceEvent
 from drlpp.plan.validation import dependencies, validate
 
@@ -16,6 +17,7 @@ __all__ = [
     "Prediction",
     "Provenance",
     "Schedule",
+    "Sharding",
     "Stage",
     "Trace",
     "TraceEvent",

@@ -15,45 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
+from drlpp.cluster.grouping import Grouping, completed
 from drlpp.errors import PlanError
 from drlpp.graph import OpGraph
 from drlpp.graph.stages import StageGraph, stage_graph
 from drlpp.plan.action import Schedule
 from drlpp.plan.assignment import Assignment
+from drlpp.plan.stage import Stage, check_stages
 from drlpp.training import TrainingSetup
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """A set of ops that run together, and where.
-
-    Attributes:
-        index: position in the pipeline; every edge goes from a stage to itself or to a later one.
-        ops: names of ops of the graph.
-        devices: replicas; micro-batch m runs on ``devices[m % len(devices)]``.
-        recompute: keep only the stage's inputs and run its forward pass again before the backward pass.
-    """
-
-    index: int
-    ops: tuple[str, ...]
-    devices: tuple[int, ...]
-    recompute: bool = False
-
-    def device(self, microbatch: int) -> int:
-        """The device that runs a micro-batch of this stage."""
-        return self.devices[microbatch % len(self.devices)]
-
-
-def stages_of(graph: OpGraph, assignment: Assignment) -> tuple[Stage, ...]:
-    """The stages of an assignment, with the names of their ops."""
-    members: list[list[str]] = [[] for _ in assignment.devices]
-    for op, s in zip(graph.ops, assignment.stage_of_op.tolist(), strict=True):
-        members[s].append(op.name)
-    each = zip(members, assignment.devices, assignment.recompute, strict=True)
-    return tuple(
-        Stage(index=s, ops=tuple(ops), devices=tuple(devices), recompute=recompute)
-        for s, (ops, devices, recompute) in enumerate(each)
-    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,21 +75,7 @@ class Plan:
     prediction: Prediction | None = None
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise PlanError("the plan has no stages: it needs at least one")
-        for i, stage in enumerate(self.stages):
-            if stage.index != i:
-                raise PlanError(f"stage at position {i} has index {stage.index}: list stages in order without gaps")
-            if not stage.devices:
-                raise PlanError(f"stage {i} has no devices: every stage needs at least one")
-            if len(set(stage.devices)) < len(stage.devices):
-                raise PlanError(f"stage {i} lists a device twice in {list(stage.devices)}: replicas must be distinct")
-            for d in stage.devices:
-                if not 0 <= d < self.cluster.num_devices:
-                    raise PlanError(
-                        f"stage {i} is on device {d}: cluster {self.cluster.name!r} has devices "
-                        f"0..{self.cluster.num_devices - 1}"
-                    )
+        check_stages(self.stages, self.cluster, zero1=self.training.zero1)
 
     @property
     def num_stages(self) -> int:
@@ -164,10 +119,18 @@ class Plan:
         return out
 
     @functools.cached_property
+    def grouping(self) -> Grouping:
+        """The groups of the stages; idle devices are grouped like their neighbours."""
+        return completed([group for stage in self.stages for group in stage.replicas], self.cluster)
+
+    @functools.cached_property
     def assignment(self) -> Assignment:
-        """Partition and placement alone. Raises as `stage_of_op` does."""
+        """Partition and placement alone, on groups as numbered in `grouping`. Raises as `stage_of_op` does."""
+        number = {group: i for i, group in enumerate(self.grouping.groups)}
         return Assignment(
-            self.stage_of_op, tuple(s.devices for s in self.stages), tuple(s.recompute for s in self.stages)
+            self.stage_of_op,
+            tuple(tuple(number[group] for group in s.replicas) for s in self.stages),
+            tuple(s.recompute for s in self.stages),
         )
 
     @functools.cached_property

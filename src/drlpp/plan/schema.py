@@ -36,12 +36,22 @@ class TrainingEntry(TypedDict):
 
 
 @with_config(_STRICT)
+class ShardingEntry(TypedDict):
+    """What the devices of a stage divide among themselves."""
+
+    tensor: NotRequired[int]
+    sequence: NotRequired[bool]
+    optimizer: NotRequired[Literal["none", "zero1"]]
+
+
+@with_config(_STRICT)
 class StageEntry(TypedDict):
     """A stage: its ops by the names of the source, and a group of devices for each replica."""
 
     index: int
     ops: list[str]
     replicas: list[list[int]]
+    sharding: NotRequired[ShardingEntry]
     recompute: NotRequired[bool]
 
 
@@ -84,7 +94,7 @@ class PlanFile(TypedDict):
     provenance: ProvenanceEntry
 
 
-_ENTRIES = (PlanFile, GraphEntry, TrainingEntry, StageEntry, PredictionEntry, ProvenanceEntry)
+_ENTRIES = (PlanFile, GraphEntry, TrainingEntry, ShardingEntry, StageEntry, PredictionEntry, ProvenanceEntry)
 _KEYS = [key for entry in _ENTRIES for key in entry.__annotations__]
 
 

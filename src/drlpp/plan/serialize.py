@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,9 @@ from drlpp.graph import OpGraph, graph_from_dict, graph_hash, graph_to_dict
 from drlpp.parsing import parse_json
 from drlpp.plan.action import parse_action
 from drlpp.plan.migrations import FORMAT, SCHEMA_VERSION, migrated
-from drlpp.plan.plan import Plan, Prediction, Provenance, Stage
+from drlpp.plan.plan import Plan, Prediction, Provenance
 from drlpp.plan.schema import check_plan_file
+from drlpp.plan.stage import Sharding, Stage
 from drlpp.training import TrainingSetup
 
 
@@ -25,8 +27,15 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     stages = []
     for stage in plan.stages:
         members = [m for name in stage.ops for m in graph.ops[graph.index[name]].members]
-        replicas = [[device] for device in stage.devices]
-        stages.append({"index": stage.index, "ops": members, "replicas": replicas, "recompute": stage.recompute})
+        stages.append(
+            {
+                "index": stage.index,
+                "ops": members,
+                "replicas": [list(group) for group in stage.replicas],
+                "sharding": dataclasses.asdict(stage.sharding),
+                "recompute": stage.recompute,
+            }
+        )
     prediction = None
     if plan.prediction is not None:
         p = plan.prediction
@@ -78,11 +87,16 @@ def plan_from_dict(data: object, where: str = "plan") -> Plan:
         raise PlanError(f"{where}: graph.hash does not match the graph: the file was edited; plan again")
     cluster = cluster_from_dict(given["cluster"], f"{where}: cluster")
     try:
+        stages = tuple(_stage(graph, entry) for entry in given["stages"])
         return Plan(
             graph=graph,
             cluster=cluster,
-            training=TrainingSetup(num_microbatches=given["num_microbatches"], **given.get("training", {})),
-            stages=tuple(_stage(graph, entry) for entry in given["stages"]),
+            training=TrainingSetup(
+                num_microbatches=given["num_microbatches"],
+                zero1=any(stage.sharding.optimizer == "zero1" for stage in stages),
+                **given.get("training", {}),
+            ),
+            stages=stages,
             schedule={int(rank): tuple(map(parse_action, actions)) for rank, actions in given["schedule"].items()},
             schedule_name=given.get("schedule_name", "custom"),
             provenance=Provenance(**given["provenance"]),
@@ -111,15 +125,11 @@ def _stage(graph: OpGraph, entry: Mapping[str, Any]) -> Stage:
             names.append(op.name)
         if absent := [m for m in op.members if m not in members]:
             raise PlanError(f"stage {entry['index']} has {member!r} but not {absent[0]!r}: these must stay together")
-    for group in entry["replicas"]:
-        if len(group) != 1:
-            raise PlanError(
-                f"stage {entry['index']} has the replica {group}: a replica is a group of one device in this release"
-            )
     return Stage(
         index=entry["index"],
         ops=tuple(dict.fromkeys(names)),
-        devices=tuple(group[0] for group in entry["replicas"]),
+        replicas=tuple(map(tuple, entry["replicas"])),
+        sharding=Sharding(**entry.get("sharding", {})),
         recompute=entry.get("recompute", False),
     )
 

@@ -2,9 +2,11 @@
 
 A plan is legal if
 1. every op is in exactly one stage, every stage has an op, and every edge u -> v has stage(u) <= stage(v);
-2. every stage has at least one device of the cluster, each at most once (checked when the plan is built);
+2. every stage has at least one device of the cluster, each at most once; its replicas are groups of as many devices as
+   divide its ops, each on one host and of one type, and groups of two stages are equal or disjoint (checked when the
+   plan is built);
 3. the schedule of each rank holds exactly the actions of its stages and micro-batches (m mod replicas): one F, and
-   either one B or one I and one W, for each; F before B or I, I before W;
+   either one B or one I and one W, for each; F before B or I, I before W; the ranks of a group have the same list;
 4. run in the listed orders, with every action waiting for its inputs, all ranks reach their end (no deadlock).
 
 Memory is not part of legality: it depends on costs, and the simulator reports it.
@@ -25,10 +27,25 @@ def check_trains(plan: Plan, who: str) -> None:
         raise PlanError(f"{who} trains, but the plan is for serving: plan with --objective iteration-time")
 
 
+def check_undivided(plan: Plan, who: str) -> None:
+    """Raises PlanError for a plan that divides ops or optimizer states. Args: `who`: can do neither."""
+    for stage in plan.stages:
+        if stage.sharding.tensor > 1:
+            raise PlanError(
+                f"stage {stage.index} divides its ops over {stage.sharding.tensor} devices, which {who} cannot do: "
+                "plan with --parallelism pp,dp"
+            )
+    if plan.training.zero1:
+        raise PlanError(
+            f"the plan divides optimizer states (ZeRO-1), which {who} cannot do: plan with --parallelism pp,dp"
+        )
+
+
 def validate(plan: Plan) -> None:
     """Checks rules 1 to 4. Raises PlanError or ScheduleError that names the first thing that is wrong."""
     plan.stage_graph  # noqa: B018  (rule 1 is checked when the stage graph is derived)
     _check_actions(plan)
+    _check_groups(plan)
     _check_progress(plan)
 
 
@@ -42,7 +59,8 @@ def _check_actions(plan: Plan) -> None:
     expected: dict[int, set[tuple[int, int]]] = defaultdict(set)
     for stage in plan.stages:
         for m in range(plan.num_microbatches):
-            expected[stage.device(m)].add((stage.index, m))
+            for d in stage.group(m):
+                expected[d].add((stage.index, m))
     for rank in plan.schedule:
         if not 0 <= rank < plan.cluster.num_devices:
             raise ScheduleError(f"the schedule has rank {rank}: devices are 0..{plan.cluster.num_devices - 1}")
@@ -53,7 +71,7 @@ def _check_actions(plan: Plan) -> None:
             if key not in expected[rank]:
                 raise ScheduleError(
                     f"rank {rank} has action {action}: stage {action.stage} does not run micro-batch "
-                    f"{action.microbatch} there (it runs m on devices[m mod replicas])"
+                    f"{action.microbatch} there (it runs m on replicas[m mod their number])"
                 )
             so_far = done.get(key, "")
             if so_far + action.kind not in ("F", "FB", "FI", "FIW"):
@@ -67,6 +85,15 @@ def _check_actions(plan: Plan) -> None:
                 raise ScheduleError(
                     f"rank {rank} runs {list(done.get(key, ''))} of stage {key[0]}, micro-batch {key[1]}: "
                     "it must run F and then B, or F, I and W"
+                )
+
+
+def _check_groups(plan: Plan) -> None:
+    for first, *others in plan.grouping.groups:
+        for rank in others:
+            if plan.schedule.get(rank, ()) != plan.schedule.get(first, ()):
+                raise ScheduleError(
+                    f"ranks {first} and {rank} divide the ops of a stage and have different actions: give them the same"
                 )
 
 

@@ -21,6 +21,7 @@ from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.plan.trace import TraceKind
+from drlpp.plan.validation import check_undivided
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.steady_loads import steady_loads_s
 
@@ -31,9 +32,10 @@ def simulate(plan: Plan) -> Simulation:
     """Simulates one iteration of a plan.
 
     Raises:
-        PlanError, ScheduleError: the plan is not legal.
+        PlanError, ScheduleError: the plan is not legal, or divides ops or optimizer states.
     """
     validate(plan)
+    check_undivided(plan, "the simulator")
     return _Iteration(plan, costs_of_plan(plan)).run()
 
 

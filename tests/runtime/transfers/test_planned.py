@@ -38,8 +38,8 @@ def two_stage_plan(schedule: dict[int, list[str]], num_microbatches: int = 2) ->
         cluster=CLUSTER,
         training=TrainingSetup(num_microbatches=num_microbatches),
         stages=(
-            Stage(index=0, ops=("op0",), devices=(0,)),
-            Stage(index=1, ops=("op1",), devices=(1,)),
+            Stage(index=0, ops=("op0",), replicas=((0,),)),
+            Stage(index=1, ops=("op1",), replicas=((1,),)),
         ),
         schedule={r: tuple(map(parse_action, a)) for r, a in schedule.items()},
         schedule_name="hand",
@@ -96,7 +96,7 @@ def plans(draw: st.DrawFn) -> Plan:
         Stage(
             index=s,
             ops=tuple(op.name for op, k in zip(graph.ops, assignment.stage_of_op, strict=True) if k == s),
-            devices=d,
+            replicas=tuple((x,) for x in d),
         )
         for s, d in enumerate(assignment.devices)
     )

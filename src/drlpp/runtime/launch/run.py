@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from drlpp.errors import InputError
 from drlpp.plan import Plan, validate
-from drlpp.plan.validation import check_trains
+from drlpp.plan.validation import check_trains, check_undivided
 from drlpp.runtime.launch.elastic import Elastic, run_elastic, run_once
 from drlpp.runtime.launch.job import Precision, RunOptions, RunReport, autocast_precision
 from drlpp.runtime.launch.rank_processes import Failure
@@ -86,6 +86,7 @@ def run(
     )
     validate(plan)
     check_trains(plan, "drlpp run")
+    check_undivided(plan, "drlpp run")
     if emulate:
         world_of(plan, options)
     if elastic is not None and (verify or emulate):
