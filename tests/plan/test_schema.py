@@ -64,7 +64,7 @@ def test_a_file_keeps_what_is_divided(written):
     }
     plan = plan_from_dict(data)
     validate(plan)
-    assert plan.stages[0].sharding == Sharding(tensor=2, sequence=True, optimizer="zero1")
+    assert plan.stages[0].sharding == Sharding(tensor=2, sequence=True)
     assert plan.stages[0].devices == (0, 1)
     assert plan.training.zero1
     assert plan.grouping.groups == ((0, 1), (2,), (3,))
@@ -75,7 +75,9 @@ def test_a_file_keeps_what_is_divided(written):
 def test_a_file_whose_stages_disagree_about_zero1_is_refused(written):
     data = json.loads(json.dumps(written))
     data["stages"][0]["sharding"] = {"optimizer": "zero1"}
-    with pytest.raises(PlanError, match="stage 1 has optimizer sharding 'none', and the step 'zero1'"):
+    assert not plan_from_dict(data).training.zero1
+    data["stages"][0]["replicas"] = [[0], [3]]
+    with pytest.raises(PlanError, match="stages with replicas have sharding.optimizer 'zero1' and 'none'"):
         plan_from_dict(data)
 
 

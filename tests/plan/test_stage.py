@@ -32,9 +32,9 @@ def test_a_stage_knows_its_devices():
 
 
 def test_groups_of_equal_devices_behind_equal_links_are_legal():
-    check_stages([stage((0, 1), (4, 5), tensor=2), stage((1,), index=1)][:1], CLUSTER, zero1=False)
-    check_stages([stage((0, 1), tensor=2), stage((2,), (3,), index=1)], CLUSTER, zero1=False)
-    check_stages([stage((0, 1), tensor=2), stage((0, 1), index=1, tensor=2)], CLUSTER, zero1=False)
+    check_stages([stage((0, 1), (4, 5), tensor=2), stage((1,), index=1)][:1], CLUSTER)
+    check_stages([stage((0, 1), tensor=2), stage((2,), (3,), index=1)], CLUSTER)
+    check_stages([stage((0, 1), tensor=2), stage((0, 1), index=1, tensor=2)], CLUSTER)
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,11 @@ def test_groups_of_equal_devices_behind_equal_links_are_legal():
             [stage((0, 1), tensor=2), stage((1,), index=1)],
             r"stage 1 runs on the group \[1\], and another stage on \[0, 1\]",
         ),
-        ([stage((0,), (1,)), stage((2,), index=1, optimizer="zero1")], "stage 0 has optimizer sharding 'none'"),
     ],
 )
 def test_what_is_no_placement_is_refused(stages, message):
     with pytest.raises(PlanError, match=message):
-        check_stages(stages, CLUSTER, zero1=True)
+        check_stages(stages, CLUSTER)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,6 @@ def test_what_is_no_placement_is_refused(stages, message):
     [
         ({"tensor": 0}, "tensor is 0"),
         ({"sequence": True}, "sequence is true with tensor 1"),
-        ({"optimizer": "zero2"}, "optimizer is 'zero2': use one of none, zero1"),
     ],
 )
 def test_bad_sharding_is_refused(sharding, message):

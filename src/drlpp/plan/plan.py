@@ -75,7 +75,7 @@ class Plan:
     prediction: Prediction | None = None
 
     def __post_init__(self) -> None:
-        check_stages(self.stages, self.cluster, zero1=self.training.zero1)
+        check_stages(self.stages, self.cluster)
 
     @property
     def num_stages(self) -> int:

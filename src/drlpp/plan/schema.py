@@ -32,7 +32,6 @@ class TrainingEntry(TypedDict):
     optimizer: NotRequired[str]
     precision: NotRequired[Literal["fp32", "tf32", "bf16", "fp16"]]
     main_parameters: NotRequired[bool]
-    zero1: NotRequired[bool]
 
 
 @with_config(_STRICT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,10 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
                 "index": stage.index,
                 "ops": members,
                 "replicas": [list(group) for group in stage.replicas],
-                "sharding": dataclasses.asdict(stage.sharding),
+                "sharding": {
+                    **dataclasses.asdict(stage.sharding),
+                    "optimizer": "zero1" if plan.training.zero1 else "none",
+                },
                 "recompute": stage.recompute,
             }
         )
@@ -55,7 +58,6 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "optimizer": plan.training.optimizer,
             "precision": plan.training.precision,
             "main_parameters": plan.training.main_parameters,
-            "zero1": plan.training.zero1,
         },
         "num_microbatches": plan.num_microbatches,
         "stages": stages,
@@ -93,7 +95,7 @@ def plan_from_dict(data: object, where: str = "plan") -> Plan:
             cluster=cluster,
             training=TrainingSetup(
                 num_microbatches=given["num_microbatches"],
-                zero1=any(stage.sharding.optimizer == "zero1" for stage in stages),
+                zero1=_zero1(given["stages"]),
                 **given.get("training", {}),
             ),
             stages=stages,
@@ -125,13 +127,23 @@ def _stage(graph: OpGraph, entry: Mapping[str, Any]) -> Stage:
             names.append(op.name)
         if absent := [m for m in op.members if m not in members]:
             raise PlanError(f"stage {entry['index']} has {member!r} but not {absent[0]!r}: these must stay together")
+    sharding = entry.get("sharding", {})
     return Stage(
         index=entry["index"],
         ops=tuple(dict.fromkeys(names)),
         replicas=tuple(map(tuple, entry["replicas"])),
-        sharding=Sharding(**entry.get("sharding", {})),
+        sharding=Sharding(tensor=sharding.get("tensor", 1), sequence=sharding.get("sequence", False)),
         recompute=entry.get("recompute", False),
     )
+
+
+def _zero1(stages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether replicas divide the optimizer states. Raises PlanError if they do so in some stages only."""
+    of_stage = [entry.get("sharding", {}).get("optimizer", "none") == "zero1" for entry in stages]
+    replicated = [flag for flag, entry in zip(of_stage, stages, strict=True) if len(entry["replicas"]) > 1]
+    if len(set(replicated)) > 1:
+        raise PlanError("stages with replicas have sharding.optimizer 'zero1' and 'none': give all of them the same")
+    return any(replicated or of_stage)
 
 
 def save_plan(plan: Plan, path: Path) -> None:

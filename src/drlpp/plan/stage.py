@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 from drlpp.cluster import Cluster
 from drlpp.cluster.grouping import why_no_group
@@ -13,17 +12,14 @@ from drlpp.errors import PlanError
 from drlpp.graph import OpGraph
 from drlpp.plan.assignment import Assignment
 
-OptimizerSharding = Literal["none", "zero1"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Sharding:
-    """What the devices of a stage divide among themselves.
+    """What the devices of a replica divide among themselves.
 
     Attributes:
-        tensor: devices of a replica, among which every op that can be is divided.
+        tensor: their number; every op that can be is divided among them.
         sequence: what is kept between divided ops is divided as well.
-        optimizer: ``zero1``: the replicas divide the optimizer states (ZeRO stage 1).
 
     Raises:
         PlanError: a value is out of range.
@@ -31,16 +27,12 @@ class Sharding:
 
     tensor: int = 1
     sequence: bool = False
-    optimizer: OptimizerSharding = "none"
 
     def __post_init__(self) -> None:
         if self.tensor < 1:
             raise PlanError(f"sharding: tensor is {self.tensor}: it must be at least 1")
         if self.sequence and self.tensor == 1:
             raise PlanError("sharding: sequence is true with tensor 1: it divides what tensor-parallel devices keep")
-        if self.optimizer not in get_args(OptimizerSharding):
-            known = ", ".join(get_args(OptimizerSharding))
-            raise PlanError(f"sharding: optimizer is {self.optimizer!r}: use one of {known}")
 
 
 WHOLE = Sharding()
@@ -55,7 +47,7 @@ class Stage:
         index: position in the pipeline; every edge goes from a stage to itself or to a later one.
         ops: names of ops of the graph.
         replicas: a group of devices for each; micro-batch m runs on ``replicas[m % len(replicas)]``.
-        sharding: what the devices of a group, and the replicas, divide.
+        sharding: what the devices of a group divide.
         recompute: keep only the stage's inputs and run its forward pass again before the backward pass.
     """
 
@@ -83,19 +75,19 @@ class Stage:
         return self.group(microbatch)[0]
 
 
-def stages_of(graph: OpGraph, assignment: Assignment, sharding: Sharding = WHOLE) -> tuple[Stage, ...]:
+def stages_of(graph: OpGraph, assignment: Assignment) -> tuple[Stage, ...]:
     """The stages of an assignment, each replica on one device, with the names of their ops."""
     members: list[list[str]] = [[] for _ in assignment.devices]
     for op, s in zip(graph.ops, assignment.stage_of_op.tolist(), strict=True):
         members[s].append(op.name)
     each = zip(members, assignment.devices, assignment.recompute, strict=True)
     return tuple(
-        Stage(index=s, ops=tuple(ops), replicas=tuple((d,) for d in devices), sharding=sharding, recompute=recompute)
+        Stage(index=s, ops=tuple(ops), replicas=tuple((d,) for d in devices), recompute=recompute)
         for s, (ops, devices, recompute) in enumerate(each)
     )
 
 
-def check_stages(stages: Sequence[Stage], cluster: Cluster, *, zero1: bool) -> None:
+def check_stages(stages: Sequence[Stage], cluster: Cluster) -> None:
     """Checks that the stages of a plan fit its cluster. Raises PlanError that names the first thing that is wrong."""
     if not stages:
         raise PlanError("the plan has no stages: it needs at least one")
@@ -104,11 +96,6 @@ def check_stages(stages: Sequence[Stage], cluster: Cluster, *, zero1: bool) -> N
         if stage.index != i:
             raise PlanError(f"stage at position {i} has index {stage.index}: list stages in order without gaps")
         _check_devices(stage, cluster)
-        if stage.num_replicas > 1 and (stage.sharding.optimizer == "zero1") != zero1:
-            raise PlanError(
-                f"stage {i} has optimizer sharding {stage.sharding.optimizer!r}, and the step "
-                f"{'zero1' if zero1 else 'none'!r}: ZeRO-1 is for all stages with replicas or for none"
-            )
         for group in stage.replicas:
             for d in group:
                 other = groups.setdefault(d, group)

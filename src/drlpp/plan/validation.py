@@ -27,15 +27,20 @@ def check_trains(plan: Plan, who: str) -> None:
         raise PlanError(f"{who} trains, but the plan is for serving: plan with --objective iteration-time")
 
 
-def check_undivided(plan: Plan, who: str) -> None:
-    """Raises PlanError for a plan that divides ops or optimizer states. Args: `who`: can do neither."""
+def check_undivided(plan: Plan, who: str, *, states: bool = True) -> None:
+    """Raises PlanError for a plan that divides ops, or optimizer states.
+
+    Args:
+        who: cannot do it.
+        states: optimizer states either.
+    """
     for stage in plan.stages:
         if stage.sharding.tensor > 1:
             raise PlanError(
                 f"stage {stage.index} divides its ops over {stage.sharding.tensor} devices, which {who} cannot do: "
                 "plan with --parallelism pp,dp"
             )
-    if plan.training.zero1:
+    if states and plan.training.zero1:
         raise PlanError(
             f"the plan divides optimizer states (ZeRO-1), which {who} cannot do: plan with --parallelism pp,dp"
         )

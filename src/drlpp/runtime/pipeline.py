@@ -573,7 +573,7 @@ def build(
     """
     validate(plan)
     check_trains(plan, "the runtime")
-    check_undivided(plan, "the runtime")
+    check_undivided(plan, "the runtime", states=False)
     nccl = "nccl" in dist.get_backend()
     if torch_device is None:
         torch_device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

@@ -15,7 +15,7 @@ from drlpp.cost.problem_arrays import PackedAssignments, pack, problem_arrays
 from drlpp.errors import InputError, ScheduleError
 from drlpp.graph.stages import check_partition
 from drlpp.native import library
-from drlpp.plan import Assignment, Objective, Plan, Prediction, Provenance, Sharding, stages_of
+from drlpp.plan import Assignment, Objective, Plan, Prediction, Provenance, stages_of
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import SCHEDULES, FlatSchedule, to_schedule
 from drlpp.schedules.registry import schedule_flags
@@ -176,7 +176,7 @@ class Evaluator:
             graph=problem.graph,
             cluster=problem.cluster,
             training=problem.training,
-            stages=stages_of(problem.graph, assignment, Sharding(optimizer=problem.training.optimizer_sharding)),
+            stages=stages_of(problem.graph, assignment),
             schedule=to_schedule(FlatSchedule(**order), used),
             schedule_name=evaluation.schedule_name,
             provenance=provenance,

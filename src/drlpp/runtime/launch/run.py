@@ -86,7 +86,7 @@ def run(
     )
     validate(plan)
     check_trains(plan, "drlpp run")
-    check_undivided(plan, "drlpp run")
+    check_undivided(plan, "drlpp run", states=False)
     if emulate:
         world_of(plan, options)
     if elastic is not None and (verify or emulate):
