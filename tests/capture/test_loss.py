@@ -57,6 +57,7 @@ def test_a_loss_function_with_a_target_gets_the_last_input():
         (lambda output: output, False),
         (lambda output, weight=1.0: output, False),
         (lambda *outputs: outputs[0], False),
+        (torch.sum, False),
     ],
 )
 def test_takes_target(loss_fn, expected):

@@ -64,12 +64,14 @@ def loss_in(output: Any) -> torch.Tensor | None:
 
 def takes_target(loss_fn: LossFunction) -> bool:
     """Whether a loss function must be given a second argument: the target, which is the last example input and is then
-    not given to the model."""
+    not given to the model. Functions without a signature (``torch.sum``) take none."""
     function = loss_fn.forward if isinstance(loss_fn, torch.nn.Module) else loss_fn
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return False
     required = [
-        p
-        for p in inspect.signature(function).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     return len(required) > 1
 
