@@ -155,10 +155,6 @@ def make():
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=False,
-    reason="on a loaded machine a rank with this custom operator may end before it hangs (ValueError: vector::reserve)",
-)
 def test_a_main_thread_that_hangs_is_named(tmp_path: Path) -> None:
     """The process lives, but one of its actions does not end: the others find out."""
     file = tmp_path / "hangs.py"
@@ -171,6 +167,26 @@ def test_a_main_thread_that_hangs_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(ExecutionError, match=said):
         run(plan, steps=100)
+
+
+ENDS = """
+import os, threading, torch
+def make():
+    if os.environ.get("RANK") == "1":
+        threading.Timer(SECONDS, lambda: os._exit(3)).start()
+    return torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)), (torch.randn(2, 4),), torch.sum
+"""
+
+
+@pytest.mark.parametrize("seconds", [0, 4])
+def test_a_rank_that_ends_by_itself_is_named(tmp_path: Path, seconds: int) -> None:
+    """While the model is built, and in a step: not the connection that its neighbour finds closed."""
+    file = tmp_path / "ends.py"
+    file.write_text(ENDS.replace("SECONDS", str(seconds)))
+    graph = capture(load_model(f"{file}:make")).graph
+    plan = make_plan(graph, staged(graph, {"linear_1": 1}), [(0,), (1,)], num_microbatches=2)
+    with pytest.raises(ExecutionError, match=r"^rank 1 \(device 1\) ended with status 3: it left no message$"):
+        run(plan, steps=100_000)
 
 
 def test_what_cannot_be_elastic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ def ranks() -> dict[int, int]:
         try:
             command = (folder / "cmdline").read_bytes().split(b"\0")
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if b"drlpp.runtime.launch.worker" in command and parent == os.getpid():
+            if b"drlpp.runtime.launch" in command and parent == os.getpid():
                 pairs = [v.split(b"=", 1) for v in (folder / "environ").read_bytes().split(b"\0") if b"=" in v]
                 found[int(dict(pairs)[b"RANK"])] = int(folder.name)
         except (OSError, ValueError, KeyError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,6 +27,9 @@ _GRACE_S = 1.0
 """After the first rank fails, the others get this long to say why they fail, so that the cause can be told."""
 _NAMED = 4
 """Ranks whose place is told."""
+_ECHOES = ("ExecutionError", "DistNetworkError", "DistStoreError")
+_ECHOING = re.compile(r"connection (closed|reset|refused)|broken pipe|socket|not connected", re.IGNORECASE)
+"""What a rank says, of its own or by torch, when another one is gone."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Ranks:
                 with (folder / f"log-{rank}.txt").open("wb") as log:
                     self._processes.append(
                         subprocess.Popen(
-                            [sys.executable, "-m", "drlpp.runtime.launch.worker", str(folder)],
+                            [sys.executable, "-m", "drlpp.runtime.launch", str(folder)],
                             stdin=subprocess.PIPE,
                             stdout=log,
                             stderr=log,
@@ -119,12 +123,11 @@ class Ranks:
             watch = self._watches[hanging[0]]
             return self._died(hanging, f"hangs: silent for {watch.silent_s:.0f} s at {watch.where().what}")
         said = {r: file.read_text() for r in ranks if (file := error_file(self._folder, r)).exists()}
-        if own := {r: text for r, text in said.items() if not text.startswith("ExecutionError")}:
+        refused = [error for text in said.values() if (error := _refusal(text)) is not None]
+        if refused:
+            return Failure(refused[0], (), restartable=False)
+        if own := {r: text for r, text in said.items() if not _is_echo(text)}:
             rank, text = next(iter(own.items()))
-            name, _, message = text.partition(": ")
-            kind = getattr(errors, name, None)
-            if isinstance(kind, type) and issubclass(kind, DrlppError):
-                return Failure(kind(message), (), restartable=False)
             return Failure(ExecutionError(f"{self._name(rank)} failed: {text}"), (self._devices[rank],))
         if silent := [r for r in ranks if status[r] and r not in said]:
             log = (self._folder / f"log-{silent[0]}.txt").read_text(errors="replace").strip().splitlines()
@@ -147,6 +150,20 @@ class Ranks:
 
     def _name(self, rank: int) -> str:
         return f"rank {rank} (device {self._devices[rank]})"
+
+
+def _refusal(text: str) -> DrlppError | None:
+    """The error of drlpp that a rank wrote down, unless it is the failure of a run."""
+    name, _, message = text.partition(": ")
+    kind = getattr(errors, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, DrlppError)) or kind is ExecutionError:
+        return None
+    return kind(message)
+
+
+def _is_echo(text: str) -> bool:
+    """Whether a rank only says that another one is gone."""
+    return text.startswith(_ECHOES) or _ECHOING.search(text) is not None
 
 
 class _Lines:

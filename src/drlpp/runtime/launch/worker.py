@@ -1,4 +1,4 @@
-"""One rank of a run: ``python -m drlpp.runtime.launch.worker FOLDER``, started once per device by `launch.run`.
+"""One rank of a run: ``python -m drlpp.runtime.launch FOLDER``, started once per device by `launch.run`.
 
 The folder holds the job; the rank leaves its report, or one line that says what went wrong, there.
 """
@@ -211,9 +211,3 @@ def _exit_with_parent() -> None:
     """Ends this process when the launcher, which holds the other end of the standard input, is gone."""
     sys.stdin.read()
     os._exit(FAILED)
-
-
-if __name__ == "__main__":
-    status = main(Path(sys.argv[1]))
-    sys.stderr.flush()
-    os._exit(status)  # do not wait for the threads of a broken process group
