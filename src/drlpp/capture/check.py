@@ -211,8 +211,11 @@ class _Comparison:
                     tensor.copy_(value)
 
     def _graph_pass(self, number: int) -> _Pass:
+        for p in self._module.parameters():
+            p.grad = None
+        torch.manual_seed(number)
         try:
-            loss = self._run_graph(number)
+            loss = run_stages(self._captured, [0] * self._captured.graph.num_ops)
         except Exception as error:
             calls = "".join(f" (it calls {c.where})" for c in self._captured.user_calls[:1])
             raise CaptureError(
@@ -222,21 +225,6 @@ class _Comparison:
             ) from error
         gradients = {n: _dense(p.grad) for n, p in self._module.named_parameters() if p.grad is not None}
         return _Pass(loss, gradients, _not_trained(dict(self._module.state_dict(keep_vars=True))))
-
-    def _run_graph(self, number: int, again: bool = True) -> torch.Tensor:
-        """The loss of a pass of the graph; a failure of torch's own containers is tried again once.
-
-        ``ValueError: vector::reserve`` was seen in autograd, in processes of a loaded machine, and not a second time.
-        """
-        for p in self._module.parameters():
-            p.grad = None
-        torch.manual_seed(number)
-        try:
-            return run_stages(self._captured, [0] * self._captured.graph.num_ops)
-        except ValueError as error:
-            if again and str(error).startswith("vector::"):
-                return self._run_graph(number, again=False)
-            raise
 
     def _compare(self, theirs: _Pass, ours: _Pass | None, number: int, why: str = "") -> None:
         if ours is None:

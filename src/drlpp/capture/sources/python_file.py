@@ -12,11 +12,13 @@ from typing import Any
 import torch
 
 from drlpp.capture.sources.model_source import Example, ModelSource, as_call, one_line, suggestion
+from drlpp.capture.sources.operator_definitions import definitions_final, definitions_watched, kept_module
 from drlpp.errors import CaptureError
 
 
 def file_source(spec: str, path: str, function: str) -> ModelSource:
-    """The model that a function of a file makes. The file is executed when the model is built.
+    """The model that a function of a file makes. The file is executed whenever the model is built, or once in this
+    process if it defines operators (`drlpp.capture.sources.operator_definitions`).
 
     The function takes no arguments and returns ``(module, example_inputs)`` or ``(module, example_inputs, loss_fn)``.
     """
@@ -37,7 +39,7 @@ def python_function(spec: str, path: str, function: str) -> Callable[[], Any]:
     file = Path(path)
     if not file.is_file():
         raise CaptureError(f"{spec!r}: there is no file {path}: check the path before the last colon")
-    module = _execute(spec, file)
+    module = kept_module(spec, file) or _execute(spec, file)
     found = getattr(module, function, None)
     if not callable(found):
         names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
@@ -50,7 +52,8 @@ def python_function(spec: str, path: str, function: str) -> Callable[[], Any]:
 def _made(spec: str, file: Path, function: str) -> object:
     found = python_function(spec, str(file), function)
     try:
-        return found()
+        with definitions_final():
+            return found()
     except CaptureError:
         raise
     except Exception as error:
@@ -69,7 +72,10 @@ def _execute(spec: str, file: Path) -> ModuleType:
     sys.modules[name] = module
     sys.path.insert(0, str(file.resolve().parent))
     try:
-        loader.loader.exec_module(module)
+        with definitions_watched(spec, file, module):
+            loader.loader.exec_module(module)
+    except CaptureError:
+        raise
     except Exception as error:
         line = getattr(error, "lineno", "")
         raise CaptureError(
