@@ -21,9 +21,10 @@ from drlpp.capture.autocast_types import low_nodes
 from drlpp.capture.calls import Call, call_of, distinct_bytes, is_getitem, kind_of
 from drlpp.capture.export import ExportedModel, module_path
 from drlpp.capture.groups import group_nodes, is_op
+from drlpp.capture.splitting import Division, Splitter, connected
 from drlpp.capture.work import CallWork, Kernels, count_work
 from drlpp.errors import CaptureError
-from drlpp.graph import Edge, Op, OpGraph
+from drlpp.graph import Edge, Op, OpGraph, Split
 from drlpp.graph.op_graph import total_work
 
 log = logging.getLogger(__name__)
@@ -211,10 +212,15 @@ class _Builder:
     def build(self, name: str, source: str) -> tuple[OpGraph, dict[str, str]]:
         names = [self._main(group).name for group in self._groups]
         ops = tuple(self._op(n, group) for n, group in zip(names, self._groups, strict=True))
+        edges = tuple(self._edges(names))
+        ops = tuple(
+            dataclasses.replace(op, splits=tuple(splits)) if splits else op
+            for op, splits in zip(ops, self._splits(ops, edges), strict=True)
+        )
         graph = OpGraph(
             name=name,
             ops=ops,
-            edges=tuple(self._edges(names)),
+            edges=edges,
             tensor_bytes=self._tensor_bytes,
             param_bytes={p: float(self._params[p].nbytes) for op in ops for p in op.params},
             source=source,
@@ -274,24 +280,55 @@ class _Builder:
         return [str(p.target) for p in node.all_input_nodes if p.op == "get_attr" and str(p.target) in self._params]
 
     def _saved(self, node: fx.Node) -> list[str]:
-        out: list[str] = []
+        return [name for name, _ in self._kept(node)]
+
+    def _kept(self, node: fx.Node) -> list[tuple[str, fx.Node | None]]:
+        """Names of what a node keeps, each with the node whose tensor it is; None if it is none of the graph."""
+        out: list[tuple[str, fx.Node | None]] = []
         work, call = self._costs.work.get(node), self._costs.calls.get(node)
         if work is None or call is None:
             return out
         for saved in work.saved:
+            shown: fx.Node | None = None
             if saved.kind == "own":
                 key, size = f"{node.name}:saved{saved.index}", saved.bytes
             else:
                 if saved.kind == "argument":
-                    memory = self._costs.values[call.sources[saved.index]][0].memory
+                    shown = call.sources[saved.index]
+                    memory = self._costs.values[shown][0].memory
                 else:
-                    memory = self._costs.values[node][saved.index].memory
+                    shown, memory = node, self._costs.values[node][saved.index].memory
                 if memory.permanent:
                     continue
                 key, size = self._memory_names.get(memory, f"{memory.owner.name}:{memory.index}"), memory.bytes
             self._tensor_bytes[key] = size
-            out.append(key)
+            out.append((key, shown))
         return out
+
+    def _splits(self, ops: Sequence[Op], edges: Sequence[Edge]) -> list[list[Split]]:
+        values = self._costs.values
+        splitter = Splitter(
+            self._exported.module.graph,
+            {n for n, of_node in values.items() if any(v.requires_grad for v in of_node)},
+            _num_samples(self._exported.example_inputs),
+        )
+        index = {op.name: i for i, op in enumerate(ops)}
+        products = {i for i, op in enumerate(ops) if op.forward.outputs}
+        found = [
+            [self._with_kept(group, division) for division in splitter.divisions(group)]
+            if i in products or any(v.requires_grad for n in group for v in values[n])
+            else []
+            for i, group in enumerate(self._groups)
+        ]
+        return connected(found, {e.tensor: index[e.src] for e in edges}, products)
+
+    def _with_kept(self, group: Sequence[fx.Node], division: Division) -> Split:
+        """The split of a division, with the tensors of which a member keeps its part."""
+        part: dict[str, bool] = {}
+        for node in group:
+            for name, shown in self._kept(node):
+                part[name] = part.get(name, True) and division.keeps_part(node, shown)
+        return dataclasses.replace(division.split, keeps=tuple(name for name, own in part.items() if own))
 
     def _edges(self, names: Sequence[str]) -> list[Edge]:
         edges = []

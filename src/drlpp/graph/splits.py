@@ -24,8 +24,9 @@ class Part(NamedTuple):
     Attributes:
         tensor: its name in the graph; a parameter or buffer by its dotted name.
         dim: the dimension that is cut, or `PARTIAL_SUM`.
-        sections: lengths of the sections that follow each other along `dim`, each cut for itself: member j has the j-th
-            part of every section. Empty: one section. (Queries, keys and values in one tensor are three.)
+        sections: lengths of the sections that follow each other along `dim`, over and over until it is full; each is
+            cut for itself: member j has the j-th part of every section. Empty: the dimension is one section. (Queries,
+            keys and values of width 64 in one tensor are ``(64,)``, three times.)
     """
 
     tensor: str
