@@ -8,6 +8,7 @@ import pytest
 from drlpp.errors import GraphError
 from drlpp.graph import REFERENCE, Edge, Op, OpGraph, OpTimes, Work, graph_hash
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
+from random_problems import random_problem
 
 
 def diamond() -> OpGraph:
@@ -119,3 +120,21 @@ def test_fixed_bytes_are_part_of_a_tensor():
             tensor_bytes={"x": 4.0},
             tensor_fixed_bytes={"x": 9.0},
         )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_values_are_what_ops_send(seed):
+    problem, _ = random_problem(seed)
+    graph, values = problem.graph, problem.graph.values
+    names = list(graph.tensor_bytes)
+    wanted: dict[tuple[str, str, str], list] = {}
+    for e in graph.edges:
+        wanted.setdefault((e.src, e.tensor, e.phase), []).append(e)
+    found = zip(values.src, values.tensor, values.backward, strict=True)
+    assert [(graph.ops[s].name, names[t], "backward" if b else "forward") for s, t, b in found] == list(wanted)
+    for v, edges in enumerate(wanted.values()):
+        consumers = values.consumer[values.consumer_off[v] : values.consumer_off[v + 1]]
+        assert consumers.tolist() == sorted({graph.index[e.dst] for e in edges})
+        assert values.gradient[v] == any(e.requires_grad for e in edges)
+        assert values.transfer_s[v] == (-1.0 if edges[-1].transfer_s is None else edges[-1].transfer_s)
+    assert [list(wanted.values())[v][0].tensor for v in values.of_edge] == [e.tensor for e in graph.edges]

@@ -20,6 +20,7 @@ from drlpp.cost.gradients import Devices, gradient_groups, resident_and_optimize
 from drlpp.cost.links import links_inside, site_on_host
 from drlpp.cost.stage_costs import StageCosts
 from drlpp.errors import ScheduleError
+from drlpp.graph.csr import offsets
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
@@ -175,7 +176,7 @@ def place_stages(
     return PlacedStages(
         num_microbatches=num_microbatches,
         used=used,
-        slot_off=_offsets(sizes),
+        slot_off=offsets(sizes),
         slot_device=np.searchsorted(used, flat),
         action_s=np.stack([forward, again + (input_grad + weight_grad), again + input_grad, weight_grad]),
         held_bytes=costs.held_bytes,
@@ -190,9 +191,9 @@ def place_stages(
         message_bytes=np.array([m.bytes for m in messages], dtype=np.float64),
         message_s=seconds,
         message_src=src,
-        dst_off=_offsets([len(m.dsts) for m in messages]),
+        dst_off=offsets([len(m.dsts) for m in messages]),
         dst=dst,
-        returns_off=_offsets(np.bincount(dst[returning], minlength=num_stages)),
+        returns_off=offsets(np.bincount(dst[returning], minlength=num_stages)),
         returns=of_message[returning][by_stage],
         forward_inputs=np.bincount(dst[backward[of_message] == 0], minlength=num_stages).astype(np.int64),
         backward_inputs=np.bincount(dst[backward[of_message] == 1], minlength=num_stages).astype(np.int64),
@@ -210,17 +211,13 @@ def place_stages(
         group_s=np.array([all_reduce_s(cluster, g.devices, g.num_bytes) for g in groups], dtype=np.float64),
         group_pending=np.array([sum(busy[s] for s in g.stages) for g in groups], dtype=np.int64),
         group_spans=np.array([len(h) > 1 for h in group_hosts], dtype=np.int64),
-        group_off=_offsets([len(d) for d in group_devices]),
+        group_off=offsets([len(d) for d in group_devices]),
         group_device=_joined(group_devices),
-        group_host_off=_offsets([len(h) for h in group_hosts]),
+        group_host_off=offsets([len(h) for h in group_hosts]),
         group_host=_joined(group_hosts),
-        stage_group_off=_offsets(np.bincount(pairs[:, 0], minlength=num_stages)),
+        stage_group_off=offsets(np.bincount(pairs[:, 0], minlength=num_stages)),
         stage_group=np.ascontiguousarray(pairs[:, 1]),
     )
-
-
-def _offsets(sizes: Sequence[int] | _Ints) -> _Ints:
-    return np.concatenate([[0], np.cumsum(np.asarray(sizes, dtype=np.int64))]).astype(np.int64)
 
 
 def _joined(parts: Sequence[_Ints]) -> _Ints:

@@ -14,9 +14,10 @@ from drlpp.cost.links import links_inside, site_on_host
 from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, state_bytes
 from drlpp.errors import ScheduleError
+from drlpp.graph.csr import grouped, numbered, offsets
 from drlpp.graph.stages import check_partition
 from drlpp.plan import Assignment
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, per_problem
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
@@ -75,46 +76,40 @@ class ProblemArrays(NamedTuple):
     port_latency_s: _Floats
 
 
+@per_problem
 def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     """The arrays of a problem."""
     graph, cluster, times = problem.graph, problem.cluster, problem_times(problem)
-    index = graph.index
-    values: dict[tuple[str, str], int] = {}
-    edge_value = [values.setdefault((e.tensor, e.phase), len(values)) for e in graph.edges]
-    names = list(graph.tensor_bytes)
-    rank = {name: i for i, name in enumerate(names)}
-    savers: list[list[int]] = [[] for _ in names]
-    readers: dict[str, list[int]] = {p: [] for p in graph.param_bytes}
-    for i, op in enumerate(graph.ops):
-        for t in op.saved:
-            savers[rank[t]].append(i)
-        for p in op.params:
-            readers[p].append(i)
+    values, tensors, params = graph.values, graph.tensor_table, graph.param_table
+    first, number = numbered(values.tensor * 2 + values.backward)  # here a value may have several producers
+    value_tensor, value_backward = values.tensor[first], values.backward[first]
+    tensor_value = np.full(len(tensors.bytes), -1, dtype=np.int64)
+    tensor_value[value_tensor[~value_backward]] = np.flatnonzero(~value_backward)
+    saver_off, saver = grouped(tensors.item, tensors.reader, len(tensors.bytes))
+    reader_off, reader = grouped(params.item, params.reader, len(params.bytes))
     passes = OPTIMIZER_PASSES[problem.training.optimizer]
     state = state_bytes(graph, problem.training)
     bandwidth = [d.type.memory_bandwidth for d in cluster.devices]
     inside = links_inside(cluster, range(len(cluster.hosts)))
     ports = [host.network or NO_LINK for host in cluster.hosts]
-    saver_off, saver = offset_rows(savers)
-    reader_off, reader = offset_rows(list(readers.values()))
     return ProblemArrays(
         num_microbatches=problem.training.num_microbatches,
         forward_s=times.forward_s,
         input_grad_s=times.input_grad_s,
         weight_grad_s=times.weight_grad_s,
-        edge_src=np.array([index[e.src] for e in graph.edges], dtype=np.int64),
-        edge_dst=np.array([index[e.dst] for e in graph.edges], dtype=np.int64),
-        edge_value=np.array(edge_value, dtype=np.int64),
-        edge_grad=np.array([e.requires_grad for e in graph.edges], dtype=np.int64),
-        edge_s=np.array([-1.0 if e.transfer_s is None else e.transfer_s for e in graph.edges], dtype=np.float64),
-        value_tensor=np.array([rank[t] for t, _ in values], dtype=np.int64),
-        value_backward=np.array([phase == "backward" for _, phase in values], dtype=np.int64),
-        tensor_bytes=np.array([graph.tensor_bytes[t] for t in names], dtype=np.float64),
-        tensor_value=np.array([values.get((t, "forward"), -1) for t in names], dtype=np.int64),
+        edge_src=np.ascontiguousarray(graph.edge_ends[:, 0]),
+        edge_dst=np.ascontiguousarray(graph.edge_ends[:, 1]),
+        edge_value=number[values.of_edge],
+        edge_grad=graph.edge_gradients.astype(np.int64),
+        edge_s=graph.edge_seconds,
+        value_tensor=value_tensor,
+        value_backward=value_backward.astype(np.int64),
+        tensor_bytes=tensors.bytes,
+        tensor_value=tensor_value,
         tensor_maker=graph.tensor_maker,
         saver_off=saver_off,
         saver=saver,
-        param_bytes=np.array([graph.param_bytes[p] for p in readers], dtype=np.float64),
+        param_bytes=params.bytes,
         reader_off=reader_off,
         reader=reader,
         resident_factor=state.total,
@@ -179,15 +174,3 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
         recompute=np.fromiter((flag for assignment in assignments for flag in assignment.recompute), dtype=np.int64),
         devices=devices,
     )
-
-
-def offsets(sizes: list[int] | _Ints) -> _Ints:
-    """Where each of some parts begins, and the last one ends."""
-    out = np.zeros(len(sizes) + 1, dtype=np.int64)
-    np.cumsum(np.asarray(sizes, dtype=np.int64), out=out[1:])
-    return out
-
-
-def offset_rows(rows: list[list[int]]) -> tuple[_Ints, _Ints]:
-    """Where each row begins (and the last one ends), and all rows one after the other."""
-    return offsets([len(row) for row in rows]), np.array([x for row in rows for x in row], dtype=np.int64)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import GraphError
+from drlpp.graph.csr import numbered, offsets
 from drlpp.graph.splits import Split
 
 REFERENCE = "reference"
@@ -235,6 +236,30 @@ class ReaderTable:
 
 
 @dataclasses.dataclass(frozen=True)
+class ValueTable:
+    """What ops send to other ops, as arrays. A value is a tensor that one op sends in one phase.
+
+    Attributes:
+        src: ``[V]`` the op that sends it.
+        tensor: ``[V]`` its place in `OpGraph.tensor_bytes`.
+        backward: ``[V]`` it is sent in the backward phase.
+        gradient: ``[V]`` a gradient flows back from a consumer.
+        transfer_s: ``[V]`` seconds that moving it takes; -1 where the graph gives none.
+        consumer_off, consumer: ``[V + 1]``, flat: its consuming ops, ascending.
+        of_edge: ``[num_edges]`` the value of each edge; values have the order of their first edges.
+    """
+
+    src: NDArray[np.int64]
+    tensor: NDArray[np.int64]
+    backward: NDArray[np.bool_]
+    gradient: NDArray[np.bool_]
+    transfer_s: NDArray[np.float64]
+    consumer_off: NDArray[np.int64]
+    consumer: NDArray[np.int64]
+    of_edge: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
 class OpGraph:
     """An operator graph; its ops are in a topological order.
 
@@ -403,6 +428,32 @@ class OpGraph:
         return np.array([(self.index[e.src], self.index[e.dst]) for e in self.edges], dtype=np.int64).reshape(-1, 2)
 
     @functools.cached_property
+    def edge_seconds(self) -> NDArray[np.float64]:
+        """``[num_edges]`` seconds that moving the tensor of each edge takes; -1 where the graph gives none."""
+        return np.array([-1.0 if e.transfer_s is None else e.transfer_s for e in self.edges], dtype=np.float64)
+
+    @functools.cached_property
+    def edge_gradients(self) -> NDArray[np.bool_]:
+        """``[num_edges]`` whether a gradient flows back over each edge."""
+        return np.array([e.requires_grad for e in self.edges], dtype=np.bool_)
+
+    @functools.cached_property
+    def values(self) -> ValueTable:
+        """What ops send to other ops."""
+        position = self.tensor_table.position
+        tensor = np.array([position[e.tensor] for e in self.edges], dtype=np.int64)
+        backward = np.array([e.phase == "backward" for e in self.edges], dtype=np.bool_)
+        src, dst = self.edge_ends.T
+        first, of_edge = numbered((src * len(position) + tensor) * 2 + backward)
+        gradient, seconds = np.zeros(len(first), dtype=np.bool_), np.empty(len(first))
+        gradient[of_edge[self.edge_gradients]] = True
+        seconds[of_edge] = self.edge_seconds
+        pairs = np.unique(of_edge * max(self.num_ops, 1) + dst)
+        value, consumer = np.divmod(pairs, max(self.num_ops, 1))
+        offset = offsets(np.bincount(value, minlength=len(first)))
+        return ValueTable(src[first], tensor[first], backward[first], gradient, seconds, offset, consumer, of_edge)
+
+    @functools.cached_property
     def tensor_table(self) -> ReaderTable:
         """Which ops keep which tensors for the backward pass."""
         return _reader_table(self.ops, "saved", self.tensor_bytes)
@@ -424,7 +475,7 @@ class OpGraph:
     @property
     def has_transfer_times(self) -> bool:
         """The edges carry their own transfer times (dnn-partitioning), so links of the cluster do not matter."""
-        return any(e.transfer_s is not None for e in self.edges)
+        return bool((self.edge_seconds >= 0).any())
 
 
 def _first_owner_sizes(ops: Sequence[Op], attribute: str, sizes: Mapping[str, float]) -> NDArray[np.float64]:

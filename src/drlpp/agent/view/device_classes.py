@@ -6,7 +6,6 @@ Devices of one type on one host are interchangeable and form a *class*; the poli
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from drlpp.cluster import NO_LINK
 from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import resident_factor
+from drlpp.graph.csr import grouped, offset_rows
 from drlpp.problem import PlanningProblem
 
 Floats = NDArray[np.float64]
@@ -126,18 +126,15 @@ def build_tables(problem: PlanningProblem) -> Tables:
     looks = [(h.link, h.links, h.network, h.devices) for h in cluster.hosts]
     kinds = np.array([looks.index(look) for look in looks])
 
-    tensors: dict[tuple[str, str, str], list[int]] = {}
-    seconds: dict[tuple[str, str, str], float | None] = {}
-    for e in graph.edges:
-        ends = tensors.setdefault((e.src, e.tensor, e.phase), [graph.index[e.src]])
-        ends.append(graph.index[e.dst])
-        seconds[e.src, e.tensor, e.phase] = e.transfer_s
-    joined: list[list[int]] = [[] for _ in graph.ops]
-    for q, ends in enumerate(tensors.values()):
-        ends[:] = sorted(set(ends))
-        for i in ends:
-            joined[i].append(q)
-
+    values = graph.values
+    each = np.arange(len(values.src))
+    of_end = np.concatenate([each, np.repeat(each, np.diff(values.consumer_off))])
+    end = np.concatenate([values.src, values.consumer])
+    by_op = np.lexsort((end, of_end))
+    tensor_ptr, tensor_ops = grouped(of_end[by_op], end[by_op], len(each))
+    op_tensor_ptr, op_tensors = grouped(end[by_op], of_end[by_op], graph.num_ops)
+    succ_ptr, succ = offset_rows(graph.successors)
+    seconds = values.transfer_s
     return Tables(
         class_devices=members,
         time_s=np.ascontiguousarray(time_s),
@@ -146,13 +143,13 @@ def build_tables(problem: PlanningProblem) -> Tables:
         resident=graph.op_param_bytes * resident_factor(problem.graph, problem.training),
         params=graph.op_param_bytes,
         saved=graph.op_saved_bytes,
-        tensor_ptr=_pointers(list(tensors.values())),
-        tensor_ops=_flat(list(tensors.values())),
-        tensor_bytes=np.array([_size(graph.tensor_bytes[k[1]], seconds[k], bandwidth.min()) for k in tensors]),
-        op_tensor_ptr=_pointers(joined),
-        op_tensors=_flat(joined),
-        succ_ptr=_pointers(graph.successors),
-        succ=_flat(graph.successors),
+        tensor_ptr=tensor_ptr,
+        tensor_ops=tensor_ops,
+        tensor_bytes=np.where(seconds < 0, graph.tensor_table.bytes[values.tensor], seconds * bandwidth.min()),
+        op_tensor_ptr=op_tensor_ptr,
+        op_tensors=op_tensors,
+        succ_ptr=succ_ptr,
+        succ=succ,
         num_pred=np.array([len(p) for p in graph.predecessors]),
         speed=speed,
         size=size,
@@ -169,15 +166,3 @@ def build_tables(problem: PlanningProblem) -> Tables:
         may_replicate=problem.may_replicate,
         ideal_s=float(1.0 / (speed * size).sum()),
     )
-
-
-def _size(num_bytes: float, transfer_s: float | None, bandwidth: float) -> float:
-    return num_bytes if transfer_s is None else transfer_s * bandwidth
-
-
-def _pointers(lists: Sequence[Sequence[int]]) -> Ints:
-    return np.concatenate([[0], np.cumsum([len(x) for x in lists])]).astype(np.int64)
-
-
-def _flat(lists: Sequence[Sequence[int]]) -> Ints:
-    return np.array([i for x in lists for i in x], dtype=np.int64)

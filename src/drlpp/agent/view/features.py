@@ -162,15 +162,13 @@ def _op_features(problem: PlanningProblem, t: Tables, profile: Profile, work: Fl
 
 def _edge_features(problem: PlanningProblem, t: Tables) -> Floats:
     graph = problem.graph
-    size: dict[tuple[int, int], float] = {}
-    for e in graph.edges:
-        key = (graph.index[e.before], graph.index[e.after])
-        amount = graph.tensor_bytes[e.tensor] if e.transfer_s is None else e.transfer_s
-        size[key] = size.get(key, 0.0) + amount
-    arcs = graph.arcs
-    amounts = np.array([size[int(a), int(b)] for a, b in arcs])
+    arcs, num_ops = graph.arcs, max(t.num_ops, 1)
+    sizes, seconds = graph.tensor_table.bytes[graph.values.tensor[graph.values.of_edge]], graph.edge_seconds
+    before, after = np.sort(graph.edge_ends, axis=1).T
+    arc = np.searchsorted(arcs @ np.array([num_ops, 1]), before * num_ops + after)
+    amounts = np.bincount(arc, weights=np.where(seconds < 0, sizes, seconds), minlength=len(arcs))
     mean = max(float(amounts.mean()) if len(amounts) else 0.0, TINY)
-    span = (arcs[:, 1] - arcs[:, 0]).astype(np.float64) / max(t.num_ops, 1)
+    span = (arcs[:, 1] - arcs[:, 0]).astype(np.float64) / num_ops
     return np.stack([log_ratio(amounts / mean), log_ratio(span)], axis=1).reshape(-1, NUM_EDGE_FEATURES)
 
 

@@ -118,10 +118,10 @@ def _largest_op_step(problem: PlanningProblem, arrays: OpArrays) -> float:
     number = problem.training.num_microbatches
     exchange = exchange_s_per_byte(problem.cluster)[r]
     rounds = -(-number // r)
-    ways = _ways(problem)
+    paths = _longest_paths(problem)
     seconds, params = _fastest(problem, arrays)[:, None], arrays.param_bytes[:, None]
-    whole = ways.head_s[:, None] + seconds * rounds + params * exchange
-    without_weights = (ways.head_s + ways.tail_s)[:, None] + ways.here_s[:, None] * rounds
+    whole = paths.head_s[:, None] + seconds * rounds + params * exchange
+    without_weights = (paths.head_s + paths.tail_s)[:, None] + paths.here_s[:, None] * rounds
     return float(np.maximum(whole, without_weights).min(axis=1).max())
 
 
@@ -132,8 +132,8 @@ def _fastest(problem: PlanningProblem, arrays: OpArrays) -> NDArray[np.float64]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Ways:
-    """Longest ways through the graph for one micro-batch, ``[N]`` seconds on the best device of each op.
+class _LongestPaths:
+    """Longest paths through the graph for one micro-batch, ``[N]`` seconds on the best device of each op.
 
     Attributes:
         head_s: forward passes of the ops before.
@@ -149,30 +149,26 @@ class _Ways:
     here_s: NDArray[np.float64]
 
 
-def _ways(problem: PlanningProblem) -> _Ways:
+def _longest_paths(problem: PlanningProblem) -> _LongestPaths:
     types = np.unique(problem.cluster.type_index)
     forward = problem_times(problem).forward_s[types].min(axis=0)
     back = problem_times(problem).input_grad_s[types].min(axis=0)
     here = (problem_times(problem).forward_s + problem_times(problem).input_grad_s)[types].min(axis=0)
     graph = problem.graph
-    gradient: dict[tuple[int, int], bool] = {}
-    ahead: dict[tuple[int, int], bool] = {}
-    for e in graph.edges:
-        key = (graph.index[e.before], graph.index[e.after])
-        is_forward = e.phase == "forward"
-        ahead[key] = ahead.get(key, False) or is_forward
-        gradient[key] = gradient.get(key, False) or (e.requires_grad and is_forward)
+    is_forward = ~graph.values.backward[graph.values.of_edge]
+    ahead = set(map(tuple, graph.edge_ends[is_forward].tolist()))
+    gradient = set(map(tuple, graph.edge_ends[is_forward & graph.edge_gradients].tolist()))
     head, tail, both = np.zeros((3, graph.num_ops))
     for i in range(graph.num_ops):
         for p in graph.predecessors[i]:
-            if not ahead[p, i]:
+            if (p, i) not in ahead:
                 continue
             head[i] = max(head[i], head[p] + forward[p])
             both[i] = max(both[i], head[p] + forward[p])
-            if gradient[p, i]:
+            if (p, i) in gradient:
                 tail[i] = max(tail[i], tail[p] + back[p])
                 both[i] = max(both[i], both[p] + here[p])
-    return _Ways(head, tail, both, here)
+    return _LongestPaths(head, tail, both, here)
 
 
 def _optimizer_s(problem: PlanningProblem) -> NDArray[np.float64]:
@@ -187,20 +183,20 @@ def _optimizer_s(problem: PlanningProblem) -> NDArray[np.float64]:
 def _fill_bounds(problem: PlanningProblem, rows: SetRows) -> list[Bound]:
     """The bounds by work, path and fill for a step."""
     number = problem.training.num_microbatches
-    ways = _ways(problem)
+    paths = _longest_paths(problem)
     work = rows.shared_out(problem_times(problem).total_s)
     here = rows.shared_out(problem_times(problem).forward_s + problem_times(problem).input_grad_s)
     optimizer = float(rows.shared_out(_optimizer_s(problem)).sum())
     fill = 0.0
-    for head in np.quantile(ways.head_s, np.linspace(0, 1, FILL_STEPS)):
-        late = ways.head_s >= head
+    for head in np.quantile(paths.head_s, np.linspace(0, 1, FILL_STEPS)):
+        late = paths.head_s >= head
         fill = max(fill, head + number * float(work[late].sum()))
-        for tail in np.quantile(ways.tail_s[late], np.linspace(0, 1, FILL_STEPS)):
-            both = late & (ways.tail_s >= tail)
+        for tail in np.quantile(paths.tail_s[late], np.linspace(0, 1, FILL_STEPS)):
+            both = late & (paths.tail_s >= tail)
             fill = max(fill, head + tail + number * float(here[both].sum()))
     return [
         Bound(number * float(work.sum()) + optimizer, "work"),
-        Bound(float((ways.both_s + ways.here_s).max()), "path"),
+        Bound(float((paths.both_s + paths.here_s).max()), "path"),
         Bound(fill, "fill"),
     ]
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import resident_factor
+from drlpp.graph.csr import numbered
 from drlpp.plan import Assignment
 from drlpp.planners.space.chain_split import ChainLoads, crossing_bytes, split_chain
 from drlpp.planners.space.device_orders import host_order
@@ -41,19 +42,19 @@ class BlockAmounts:
     @classmethod
     def of(cls, problem: PlanningProblem, block: NDArray[np.int64]) -> BlockAmounts:
         graph, n = problem.graph, int(block.max()) + 1
-        last: dict[tuple[int, str], int] = {}
-        for (src, dst), edge in zip(graph.edge_ends.tolist(), graph.edges, strict=True):
-            key = min(src, dst), edge.tensor
-            last[key] = max(last.get(key, 0), int(block[max(src, dst)]))
-        ends = np.array([(block[op], end) for (op, _), end in last.items()], dtype=np.int64).reshape(-1, 2)
-        sizes = np.array([graph.tensor_bytes[tensor] for _, tensor in last], dtype=np.float64)
+        tensor, sizes = graph.values.tensor[graph.values.of_edge], graph.tensor_table.bytes
+        before, after = np.sort(graph.edge_ends, axis=1).T
+        first, number = numbered(before * len(sizes) + tensor)
+        last = np.zeros(len(first), dtype=np.int64)
+        np.maximum.at(last, number, block[after])
+        ends = np.stack([block[before[first]], last], axis=1)
         return cls(
             problem=problem,
             block=block,
             seconds=np.array([_per_block(block, row) for row in problem_times(problem).total_s]),
             resident_bytes=_per_block(block, graph.op_param_bytes) * resident_factor(problem.graph, problem.training),
             activation_bytes=_per_block(block, graph.op_saved_bytes),
-            boundary_bytes=crossing_bytes(ends, sizes, n),
+            boundary_bytes=crossing_bytes(ends, sizes[tensor[first]], n),
         )
 
     @property

@@ -8,8 +8,6 @@ and the simulator has the last word.
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +15,8 @@ from numpy.typing import NDArray
 
 from drlpp.cost.op_times import problem_times
 from drlpp.graph import OpGraph
-from drlpp.problem import PlanningProblem
+from drlpp.graph.csr import grouped, offset_rows
+from drlpp.problem import PlanningProblem, per_problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +56,6 @@ class OpArrays:
         return int(self.total_s.shape[1])
 
 
-def _csr(lists: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    pointer = np.zeros(len(lists) + 1, dtype=np.int64)
-    np.cumsum([len(x) for x in lists], out=pointer[1:])
-    return pointer, np.array([x for items in lists for x in items], dtype=np.int64)
-
-
 class Arcs(NamedTuple):
     """The arcs of a graph of N ops.
 
@@ -79,46 +72,39 @@ class Arcs(NamedTuple):
 
 def graph_arcs(graph: OpGraph) -> Arcs:
     """The arcs of a graph."""
-    return Arcs(*_csr(graph.predecessors), *_csr(graph.successors))
+    return Arcs(*offset_rows(graph.predecessors), *offset_rows(graph.successors))
 
 
+@per_problem
 def op_arrays(problem: PlanningProblem) -> OpArrays:
-    """The arrays of a problem."""
-    graph = problem.graph
-    index = graph.index
-    consumers: dict[tuple[int, str, str], set[int]] = defaultdict(set)
-    gradient: dict[tuple[int, str, str], bool] = defaultdict(bool)
-    seconds: dict[tuple[int, str, str], float] = {}
-    for e in graph.edges:
-        key: tuple[int, str, str] = (index[e.src], e.tensor, e.phase)
-        consumers[key].add(index[e.dst])
-        gradient[key] |= e.requires_grad
-        seconds[key] = e.transfer_s or 0.0
-    keys = sorted(consumers)
+    """The arrays of a problem. Values are sorted by producer, name and phase."""
+    graph, values, times = problem.graph, problem.graph.values, problem_times(problem)
+    names = list(graph.tensor_bytes)
+    keys = zip(values.src.tolist(), (names[t] for t in values.tensor.tolist()), ~values.backward, strict=True)
+    order = np.array([v for _, v in sorted((key, v) for v, key in enumerate(keys))], dtype=np.int64)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    src, copies = values.src[order], np.where(values.gradient[order], 2.0, 1.0)
     timed = graph.has_transfer_times
-    copies = np.array([2.0 if gradient[k] else 1.0 for k in keys])
-    amount = np.array([seconds[k] if timed else graph.tensor_bytes[k[1]] for k in keys])
-    produced: list[list[int]] = [[] for _ in graph.ops]
-    consumed: list[list[int]] = [[] for _ in graph.ops]
-    for v, key in enumerate(keys):
-        produced[key[0]].append(v)
-        for op in sorted(consumers[key]):
-            consumed[op].append(v)
-    consumer_ptr, consumer_op = _csr([sorted(consumers[k]) for k in keys])
-    touch_ptr, touch_value = _csr([a + b for a, b in zip(produced, consumed, strict=True)])
-    times = problem_times(problem)
+    amount = np.maximum(values.transfer_s, 0.0) if timed else graph.tensor_table.bytes[values.tensor]
+    of_consumer = place[np.repeat(np.arange(len(order)), np.diff(values.consumer_off))]
+    consumer_ptr, consumer_op = grouped(of_consumer, values.consumer, len(order))
+    consumed = np.repeat(np.arange(len(order)), np.diff(consumer_ptr))
+    touch_ptr, touch_value = grouped(
+        np.concatenate([src, consumer_op]), np.concatenate([np.arange(len(order)), consumed]), graph.num_ops
+    )
     return OpArrays(
         forward_s=times.forward_s,
         total_s=times.total_s,
         param_bytes=graph.op_param_bytes,
         saved_bytes=graph.op_saved_bytes,
-        value_src=np.array([k[0] for k in keys], dtype=np.int64),
-        value_amount=amount * copies,
+        value_src=src,
+        value_amount=amount[order] * copies,
         value_copies=copies,
         consumer_ptr=consumer_ptr,
         consumer_op=consumer_op,
         touch_ptr=touch_ptr,
         touch_value=touch_value,
-        produces=np.array([len(x) for x in produced], dtype=np.int64),
+        produces=np.bincount(src, minlength=graph.num_ops).astype(np.int64),
         timed=timed,
     )
