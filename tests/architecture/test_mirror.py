@@ -60,6 +60,7 @@ THROUGH_THE_WHOLE = {
     "cost/test_prices.py": "cost: collectives links",
     "cost/test_placement.py": "cost: problem_arrays",
     "report/test_stages.py": "cost: schedule_memory",
+    "cost/calibration/test_fit.py": "cost: calibration/parameters",
     "cluster/test_cluster.py": "cluster: presets",
     "schedules/test_selection.py": "schedules: replay",
     "sim/test_simulator.py": "sim: simulation steady_loads",

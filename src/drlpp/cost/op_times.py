@@ -142,6 +142,11 @@ def class_of(op: Op) -> OpClass:
     return "product" if work.outputs or work.flop > _PRODUCT_INTENSITY * work.bytes else "memory"
 
 
+def op_classes(graph: OpGraph) -> list[OpClass]:
+    """The class of every op."""
+    return [class_of(op) for op in graph.ops]
+
+
 def _kernel_seconds(ops: Sequence[Op], device: DeviceType, dtype: str) -> NDArray[np.float64]:
     """``[num_ops, 3]`` seconds of the kernels of the parts of every op."""
     base, speed = device, 1.0

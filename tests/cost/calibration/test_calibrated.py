@@ -1,0 +1,61 @@
+"""Calibrated costs as a graph and a cluster: unequal devices of a type part, equal ones stay together."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from drlpp.cluster import Cluster, cluster_from_dict
+from drlpp.cluster.schema import cluster_to_dict
+from drlpp.cost.calibration import calibrate, calibrated_plan, measurements
+from drlpp.cost.op_times import op_times
+from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.sim import simulate
+from plan_cases import make_plan
+from wrong_costs import noisy_trace
+
+GRAPH = chain_graph(8, forward_s=1e-3, tensor_bytes=1e6, param_bytes=1e6)
+PLAN = make_plan(GRAPH, [0, 0, 1, 1, 2, 2, 3, 3], [(0,), (1,), (2,), (3,)], num_microbatches=8)
+
+
+def slow_device(cluster: Cluster, device: int, slower: float) -> Cluster:
+    """The cluster with one device of a type of its own."""
+    old = cluster.device_types[0]
+    slow = dataclasses.replace(old, name="slow", speed=old.speed / slower, speed_is_given=True)
+    names = iter(["slow" if d.id == device else d.type.name for d in cluster.devices])
+    hosts = tuple(dataclasses.replace(h, devices=tuple(next(names) for _ in h.devices)) for h in cluster.hosts)
+    return Cluster(cluster.name, (old, slow), hosts)
+
+
+def test_equal_devices_stay_of_one_type() -> None:
+    rng = np.random.default_rng(0)
+    found = calibrate([measurements(PLAN, [noisy_trace(rng, PLAN, PLAN.cluster, GRAPH, 0.2) for _ in range(3)])])
+    made = calibrated_plan(PLAN, found)
+    assert [t.name for t in made.cluster.device_types] == ["cpu"]
+    assert op_times(made.graph, made.cluster).forward_s == pytest.approx(
+        op_times(GRAPH, PLAN.cluster).forward_s, rel=0.03
+    )
+
+
+def test_a_slow_device_gets_a_type_of_its_own() -> None:
+    rng, real = np.random.default_rng(0), slow_device(PLAN.cluster, 2, 1.6)
+    found = calibrate([measurements(PLAN, [noisy_trace(rng, PLAN, real, GRAPH, 0.05)])])
+    made = calibrated_plan(PLAN, found)
+    assert [d.type.name for d in made.cluster.devices] == ["cpu-1", "cpu-1", "cpu-2", "cpu-1"]
+    fast, slow = (op_times(made.graph, made.cluster).total_s[k].sum() for k in (0, 1))
+    assert slow / fast == pytest.approx(1.6, rel=0.03)
+    assert made.cluster.device_types[0].speed / made.cluster.device_types[1].speed == pytest.approx(1.6, rel=0.03)
+    really = simulate(dataclasses.replace(PLAN, cluster=real)).prediction.iteration_time_s
+    assert simulate(made).prediction.iteration_time_s == pytest.approx(really, rel=0.03)
+    again = cluster_from_dict(cluster_to_dict(made.cluster))
+    assert [t.speed for t in again.device_types] == [t.speed for t in made.cluster.device_types]
+
+
+def test_the_update_gives_a_bandwidth() -> None:
+    """A type whose memory bandwidth nobody gave takes time for the optimizer's step then."""
+    types = tuple(dataclasses.replace(t, memory_bandwidth=1e9) for t in PLAN.cluster.device_types)
+    trace = simulate(dataclasses.replace(PLAN, cluster=dataclasses.replace(PLAN.cluster, device_types=types))).trace
+    made = calibrated_plan(PLAN, calibrate([measurements(PLAN, [trace])]))
+    assert made.cluster.device_types[0].memory_bandwidth == pytest.approx(1e9, rel=0.01)
