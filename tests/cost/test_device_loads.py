@@ -22,13 +22,12 @@ from random_problems import random_problem
 
 def literal_loads(problem: PlanningProblem, assignment: Assignment) -> dict[int, float]:
     cluster, devices = problem.cluster, assignment.devices
-    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages)
+    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.recompute)
     load: dict[int, float] = defaultdict(float)
     for s, replicas in enumerate(devices):
         for d in replicas:
             forward = costs.forward_s[s, d]
-            again = forward if assignment.recompute[s] else 0.0
-            load[d] += (forward + again + costs.backward_s[s, d]) / len(replicas)
+            load[d] += (forward + costs.again_s[s, d] + costs.backward_s[s, d]) / len(replicas)
     for message in costs.graph.messages:
         period = math.lcm(*(len(devices[s]) for s in (message.src, *message.dsts)))
         for m in range(period):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 
+from drlpp.errors import PlanError
+from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.runtime.programs import refuse_blocks
 from drlpp.runtime.transfers import reduction
 from executor_cases import CASES, run_case
+from plan_cases import make_plan
 from worker_pool import WorkerPool
 
 Devices = list[tuple[int, ...]]
@@ -24,6 +31,16 @@ def test_planned_order_of_messages_alone(pool: WorkerPool, case: str) -> None:
     verification = run_case(pool, case, one_queue_per_pair=True).verification
     assert verification is not None
     assert verification.passed, verification.describe()
+
+
+def test_blocks_that_compute_again_are_refused() -> None:
+    plan = make_plan(chain_graph(2), np.array([0, 1]), [(0,), (1,)], num_microbatches=1, recompute=(1,))
+    blocks = dataclasses.replace(
+        plan, stages=tuple(dataclasses.replace(s, recompute=2 * s.recompute) for s in plan.stages)
+    )
+    refuse_blocks(plan)
+    with pytest.raises(PlanError, match="stage 1 has recompute 'block', which `drlpp run` cannot do yet"):
+        refuse_blocks(blocks)
 
 
 def test_report(pool: WorkerPool) -> None:

@@ -1,10 +1,13 @@
 """The stage graph: messages, memory and tied parameters, by hand on a diamond."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from drlpp.errors import PlanError
 from drlpp.graph import Edge, Op, OpGraph
+from drlpp.graph.blocks import Recompute
 from drlpp.graph.stages import stage_graph
 
 
@@ -75,3 +78,33 @@ def test_what_a_stage_got_views_of_is_held_as_these_views():
 def test_illegal_partitions_are_refused(labels, stages, message):
     with pytest.raises(PlanError, match=message):
         stage_graph(graph(), np.array(labels), stages)
+
+
+def layers() -> OpGraph:
+    """An input, two blocks of two ops that each save their result, and a loss that saves what the last one made."""
+    names = ["in", "a0", "b0", "a1", "b1", "loss"]
+    modules = ["", "layers.0", "layers.0", "layers.1", "layers.1", ""]
+    saved = [(), ("a0", "in"), ("b0",), ("a1", "b0"), ("b1",), ("b1",)]
+    ops = tuple(Op(name=n, kind=n[0], module=m, saved=s) for n, m, s in zip(names, modules, saved, strict=True))
+    edges = tuple(Edge(src=a, dst=b, tensor=a) for a, b in itertools.pairwise(names))
+    sizes = {"in": 1.0, "a0": 10.0, "b0": 100.0, "a1": 1000.0, "b1": 10000.0}
+    return OpGraph(name="layers", ops=ops, edges=edges, tensor_bytes=sizes)
+
+
+def test_blocks_that_compute_again_keep_their_inputs_and_what_others_save():
+    s = stage_graph(layers(), np.zeros(6, dtype=np.int64), 1)
+    assert s.kept(0, Recompute.NONE) == (11111, 0, 0)
+    assert s.kept(0, Recompute.STAGE) == (0, 11111, 11111)
+    assert s.kept(0, Recompute.BLOCK) == (10101, 1000, 1010)  # in, b0 and b1 stay; the second block brings back a1
+
+
+def test_a_border_inside_a_block_makes_two_blocks_of_it():
+    s = stage_graph(layers(), np.array([0, 0, 1, 1, 1, 1]), 2)
+    assert s.kept(0, Recompute.BLOCK) == (11, 0, 0)  # it reads `in` and sends a0
+    assert s.kept(1, Recompute.BLOCK) == (10110, 1000, 1000)
+
+
+def test_without_repeated_blocks_nothing_is_computed_again():
+    s = stage_graph(graph(), np.array([0, 0, 1, 1]), 2)
+    for stage in range(2):
+        assert s.kept(stage, Recompute.BLOCK) == s.kept(stage, Recompute.NONE)

@@ -11,6 +11,7 @@ from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import generate, to_schedule
 from drlpp.schedules.orders import BACKWARD, WEIGHT_GRAD
+from random_problems import random_recompute, with_blocks
 
 
 def cluster_of(num_devices: int, memory_bytes: int = 10**12) -> Cluster:
@@ -53,8 +54,8 @@ def random_stages(seed: int) -> PlacedStages:
     devices = [
         tuple(int(d) for d in rng.permutation(num_devices)[: 1 if rng.random() < 0.6 else num_devices]) for _ in used
     ]
-    recompute = [bool(rng.random() < 0.3) for _ in used]
-    problem = PlanningProblem.build(graph, cluster)
+    recompute = [random_recompute(rng) for _ in used]
+    problem = PlanningProblem.build(with_blocks(graph, 3), cluster)
     costs = stage_costs(problem, stage_of_op.astype(np.int64), len(used), recompute)
     placed = place_stages(costs, cluster, devices, int(rng.integers(1, 10)))
     placed.action_s[[BACKWARD, WEIGHT_GRAD]] += 1e-4  # so that no backward pass is without weight gradients

@@ -8,6 +8,7 @@ import numpy as np
 
 from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
 from drlpp.graph import OpGraph
+from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
@@ -61,8 +62,23 @@ def random_assignment(rng: np.random.Generator, graph: OpGraph, num_devices: int
     for _ in used:
         count = 1 if chain or rng.random() < 0.6 else int(rng.integers(1, num_devices + 1))
         devices.append(tuple(int(d) for d in rng.permutation(num_devices)[:count]))
-    recompute = tuple(bool(rng.random() < 0.3) for _ in used)
+    recompute = tuple(random_recompute(rng) for _ in used)
     return Assignment(stage_of_op.astype(np.int64), tuple(devices), recompute)
+
+
+def random_recompute(rng: np.random.Generator) -> Recompute:
+    """Nothing in most stages; else the stage or its blocks."""
+    draw = rng.random()
+    return Recompute.NONE if draw >= 0.3 else Recompute.BLOCK if draw < 0.15 else Recompute.STAGE
+
+
+def with_blocks(graph: OpGraph, size: int) -> OpGraph:
+    """The graph with every `size` ops as one of some repeated blocks, but for the first op."""
+    ops = tuple(
+        dataclasses.replace(op, kind="op", module=f"layers.{(i - 1) // size}" if i else "")
+        for i, op in enumerate(graph.ops)
+    )
+    return dataclasses.replace(graph, ops=ops)
 
 
 def random_problem(seed: int) -> tuple[PlanningProblem, Assignment]:
@@ -71,6 +87,8 @@ def random_problem(seed: int) -> tuple[PlanningProblem, Assignment]:
     graph = random_graph(rng, int(rng.integers(1, 25)) + 1, branching=0.5, skips=0.3, measured=bool(rng.random() < 0.5))
     if rng.random() < 0.3:
         graph = with_special_edges(rng, graph)
+    if seed % 2:
+        graph = with_blocks(graph, 2 + seed % 3)
     cluster = random_cluster(rng, int(rng.integers(1, 7)))
     problem = PlanningProblem.build(graph, cluster, num_microbatches=int(rng.integers(1, 9)))
     return problem, random_assignment(rng, graph, cluster.num_devices)

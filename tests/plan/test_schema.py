@@ -1,11 +1,13 @@
 """Plan files of a wrong form are refused in one line."""
 
+import dataclasses
 import json
 
 import pytest
 
 from drlpp.cluster import load_cluster
 from drlpp.errors import InputError, PlanError
+from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import (
     Plan,
@@ -81,6 +83,15 @@ def test_a_file_whose_stages_disagree_about_zero1_is_refused(written):
         plan_from_dict(data)
 
 
+@pytest.mark.parametrize("choice", Recompute)
+def test_what_a_stage_computes_again_is_kept(written, choice):
+    plan = plan_from_dict(written)
+    stages = (dataclasses.replace(plan.stages[0], recompute=choice), *plan.stages[1:])
+    again = plan_to_dict(dataclasses.replace(plan, stages=stages))
+    assert again["stages"][0]["recompute"] == {0: False, 1: True, 2: "block"}[choice]
+    assert plan_from_dict(again).stages[0].recompute is choice
+
+
 def test_a_replica_is_a_group_of_devices(written):
     assert [stage["replicas"] for stage in written["stages"]] == [[[0]], [[2], [1]]]
     assert plan_from_dict(written).stages[1].devices == (2, 1)
@@ -100,7 +111,7 @@ def test_a_replica_is_a_group_of_devices(written):
         (["stages", 0, "sharding"], {"optimizer": "zero3"}, "stages.0.sharding.optimizer = 'zero3'"),
         (["stages", 0, "replicas"], [0], "stages.0.replicas.0 = 0: must be a list"),
         (["stages", 0, "device"], [0], "unknown key 'stages.0.device'"),
-        (["stages", 1, "recompute"], "no", "stages.1.recompute = 'no': must be true or false"),
+        (["stages", 1, "recompute"], "no", "stages.1.recompute = 'no': must be "),
         (["schedule", "first"], [], "schedule.first"),
         (["prediction", "bottleneck_s"], None, "prediction.bottleneck_s = None: must be a number"),
         (["provenance", "mood"], "good", "unknown key 'provenance.mood'"),

@@ -36,7 +36,7 @@ class PlacedStages(NamedTuple):
         action_s: ``[4, L]`` seconds of the actions F, B, I, W in each slot; B and I include the second forward pass of
             a stage that recomputes.
         held_bytes: ``[S]`` kept from F to the end of the backward pass, per micro-batch.
-        again_bytes: ``[S]`` more that the backward pass of a stage that recomputes needs (0 for others).
+        again_bytes, remade_bytes: ``[S]`` more that B, and that I to W, of a stage that recomputes needs (else 0).
         resident_bytes: ``[U]`` parameters, gradients and optimizer state.
         gradient_bytes: ``[L]`` the part of it that is gradients of each slot.
         memory_bytes, optimizer_s: ``[U]``.
@@ -65,6 +65,7 @@ class PlacedStages(NamedTuple):
     action_s: _Floats
     held_bytes: _Floats
     again_bytes: _Floats
+    remade_bytes: _Floats
     resident_bytes: _Floats
     gradient_bytes: _Floats
     memory_bytes: _Floats
@@ -181,6 +182,7 @@ def place_stages(
         action_s=np.stack([forward, again + (input_grad + weight_grad), again + input_grad, weight_grad]),
         held_bytes=costs.held_bytes,
         again_bytes=costs.again_bytes,
+        remade_bytes=costs.remade_bytes,
         resident_bytes=resident[used],
         gradient_bytes=costs.gradient_bytes[slot_stage] * share[flat],
         memory_bytes=cluster.memory_bytes[used],

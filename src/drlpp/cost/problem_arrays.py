@@ -14,6 +14,7 @@ from drlpp.cost.links import links_inside, site_on_host
 from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, state_bytes
 from drlpp.errors import ScheduleError
+from drlpp.graph.blocks import block_numbers
 from drlpp.graph.csr import grouped, numbered, offsets
 from drlpp.graph.stages import check_partition
 from drlpp.plan import Assignment
@@ -28,6 +29,7 @@ class ProblemArrays(NamedTuple):
 
     Attributes:
         forward_s, input_grad_s, weight_grad_s: ``[num_device_types, N]``.
+        block: ``[N]`` number of the repeated block of each op, or -1.
         edge_src, edge_dst, edge_value, edge_grad, edge_s: ``[E]``; seconds are -1 where the graph gives none.
         value_tensor, value_backward: ``[V]``.
         tensor_bytes, tensor_value, tensor_maker: ``[T]``; the value of the tensor in the forward pass, and the op that
@@ -46,6 +48,7 @@ class ProblemArrays(NamedTuple):
     forward_s: _Floats
     input_grad_s: _Floats
     weight_grad_s: _Floats
+    block: _Ints
     edge_src: _Ints
     edge_dst: _Ints
     edge_value: _Ints
@@ -97,6 +100,7 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
         forward_s=times.forward_s,
         input_grad_s=times.input_grad_s,
         weight_grad_s=times.weight_grad_s,
+        block=block_numbers(graph),
         edge_src=np.ascontiguousarray(graph.edge_ends[:, 0]),
         edge_dst=np.ascontiguousarray(graph.edge_ends[:, 1]),
         edge_value=number[values.of_edge],

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, state_bytes
 from drlpp.errors import ScheduleError
+from drlpp.graph.blocks import Recompute, block_numbers
 from drlpp.graph.stages import StageGraph, stage_graph
 from drlpp.plan import Plan
 from drlpp.problem import PlanningProblem
@@ -27,7 +28,7 @@ class StageCosts:
         again_s: ``[S, D]`` seconds of the second forward pass, before the backward pass; 0 where a stage does not
             recompute.
         held_bytes: ``[S]`` kept from F to the end of the backward pass, per micro-batch.
-        again_bytes: ``[S]`` more that the backward pass of a stage that recomputes needs (0 for others).
+        again_bytes, remade_bytes: ``[S]`` more that B, and that I to W, of a stage that recomputes needs (else 0).
         resident_bytes: ``[S]`` parameters, gradients and optimizer state.
         gradient_bytes: ``[S]`` the part of them that is gradients.
         graph: messages between stages and activation bytes.
@@ -40,6 +41,7 @@ class StageCosts:
     again_s: NDArray[np.float64]
     held_bytes: NDArray[np.float64]
     again_bytes: NDArray[np.float64]
+    remade_bytes: NDArray[np.float64]
     resident_bytes: NDArray[np.float64]
     gradient_bytes: NDArray[np.float64]
     graph: StageGraph
@@ -57,21 +59,21 @@ def costs_of_plan(plan: Plan) -> StageCosts:
 
 
 def stage_costs(
-    problem: PlanningProblem, stage_of_op: NDArray[np.int64], num_stages: int, recompute: Sequence[bool] = ()
+    problem: PlanningProblem, stage_of_op: NDArray[np.int64], num_stages: int, recompute: Sequence[int] = ()
 ) -> StageCosts:
     """Sums op times into stages.
 
     Args:
         stage_of_op: ``[num_ops]``.
-        recompute: per stage; empty means none.
+        recompute: a `Recompute` per stage; empty means none.
 
     Raises:
         PlanError: the partition is not legal.
         ScheduleError: `recompute` has another length.
     """
-    flags = np.array(recompute or (False,) * num_stages, dtype=bool)
-    if len(flags) != num_stages:
-        raise ScheduleError(f"recompute is given for {len(flags)} stages: there are {num_stages}")
+    choices = np.array(recompute or (Recompute.NONE,) * num_stages, dtype=np.int64)
+    if len(choices) != num_stages:
+        raise ScheduleError(f"recompute is given for {len(choices)} stages: there are {num_stages}")
     stages = stage_graph(problem.graph, stage_of_op, num_stages)
     cluster, training, times = problem.cluster, problem.training, problem_times(problem)
     state = state_bytes(problem.graph, training)
@@ -85,15 +87,18 @@ def stage_costs(
         [passes / d.type.memory_bandwidth if d.type.memory_bandwidth else 0.0 for d in cluster.devices]
     )
     forward_s = per_stage(times.forward_s)
-    held = np.where(flags, stages.boundary_bytes, stages.activation_bytes)
+    in_blocks_s = per_stage(times.forward_s * (block_numbers(problem.graph) >= 0))
+    again_s = np.where((choices == Recompute.BLOCK)[:, None], in_blocks_s, forward_s)
+    kept = np.array([stages.kept(s, choice) for s, choice in enumerate(choices.tolist())]).T.copy()  # [3, S]
     return StageCosts(
         forward_s=forward_s,
         input_grad_s=per_stage(times.input_grad_s),
         weight_grad_s=per_stage(times.weight_grad_s),
         optimizer_s=np.outer(stages.param_bytes, seconds_per_byte),
-        again_s=np.where(flags[:, None], forward_s, 0.0),
-        held_bytes=held,
-        again_bytes=stages.activation_bytes - held,
+        again_s=np.where((choices > 0)[:, None], again_s, 0.0),
+        held_bytes=kept[0],
+        again_bytes=kept[1],
+        remade_bytes=kept[2],
         resident_bytes=stages.param_bytes * state.total,
         gradient_bytes=stages.param_bytes * state.gradient,
         graph=stages,

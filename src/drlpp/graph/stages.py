@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import PlanError
+from drlpp.graph.blocks import Recompute, block_numbers
 from drlpp.graph.op_graph import OpGraph
 
 Phase = Literal["forward", "backward"]
@@ -40,6 +41,20 @@ class Message:
     transfer_s: float | None
 
 
+class Kept(NamedTuple):
+    """Bytes that a micro-batch of a stage keeps.
+
+    Attributes:
+        held: from F to the end of its backward pass.
+        again: more during B, which brings back what was not kept.
+        remade: more from the start of I to the end of W: all that was not kept.
+    """
+
+    held: float
+    again: float
+    remade: float
+
+
 @dataclasses.dataclass(frozen=True)
 class StageGraph:
     """The DAG of stages under a partition.
@@ -51,6 +66,9 @@ class StageGraph:
         activation_bytes: ``[S]`` kept per micro-batch in flight: tensors saved for backward, received and sent. A
             saved tensor that the stage neither makes nor receives is there as views of it, which the stage receives.
         boundary_bytes: ``[S]`` the part of `activation_bytes` that was received: what recomputation has to keep.
+        block_inputs_bytes: ``[S]`` what is kept where repeated blocks compute again: all but what only ops inside one
+            block made and need.
+        largest_block_bytes: ``[S]`` the most of the rest that one block brings back.
         tied: parameter bytes by the set of (two or more) stages that share them.
     """
 
@@ -59,7 +77,18 @@ class StageGraph:
     param_bytes: NDArray[np.float64]
     activation_bytes: NDArray[np.float64]
     boundary_bytes: NDArray[np.float64]
+    block_inputs_bytes: NDArray[np.float64]
+    largest_block_bytes: NDArray[np.float64]
     tied: tuple[tuple[tuple[int, ...], float], ...]
+
+    def kept(self, stage: int, recompute: int) -> Kept:
+        """What a micro-batch of a stage keeps; `recompute` is a `Recompute`."""
+        whole = float(self.activation_bytes[stage])
+        if recompute == Recompute.BLOCK:
+            held = float(self.block_inputs_bytes[stage])
+            return Kept(held, float(self.largest_block_bytes[stage]), whole - held)
+        held = float(self.boundary_bytes[stage]) if recompute else whole
+        return Kept(held, whole - held, whole - held)
 
 
 def check_partition(graph: OpGraph, stage_of_op: NDArray[np.int64], num_stages: int) -> None:
@@ -91,7 +120,8 @@ def stage_graph(graph: OpGraph, stage_of_op: NDArray[np.int64], num_stages: int)
     tensors, params = graph.tensor_table, graph.param_table
 
     keeper, maker = stage_of_op[tensors.reader], graph.tensor_maker[tensors.item]
-    held = (keeper * len(tensors.bytes) + tensors.item)[(maker < 0) | (stage_of_op[maker] == keeper)]
+    own = (maker < 0) | (stage_of_op[maker] == keeper)
+    held = (keeper * len(tensors.bytes) + tensors.item)[own]
     sent, received = [], []
     for m in messages:
         if m.phase == "forward":
@@ -99,7 +129,9 @@ def stage_graph(graph: OpGraph, stage_of_op: NDArray[np.int64], num_stages: int)
             sent += [m.src * len(tensors.bytes) + t for t in items]
             received += [d * len(tensors.bytes) + t for d in m.dsts for t in items]
     boundary = np.array(received, dtype=np.int64)
-    held = np.concatenate([held, np.array(sent, dtype=np.int64), boundary])
+    crossing = np.concatenate([np.array(sent, dtype=np.int64), boundary])
+    block_inputs, largest_block = _by_blocks(graph, stage_of_op, num_stages, held, own, crossing)
+    held = np.concatenate([held, crossing])
 
     read = np.unique(stage_of_op[params.reader] * len(params.bytes) + params.item)
     readers = np.bincount(read % len(params.bytes), minlength=len(params.bytes)) if len(read) else np.zeros(0)
@@ -113,8 +145,44 @@ def stage_graph(graph: OpGraph, stage_of_op: NDArray[np.int64], num_stages: int)
         param_bytes=_sum_by_stage(read, params.bytes, num_stages),
         activation_bytes=_sum_by_stage(np.unique(held), tensors.bytes, num_stages),
         boundary_bytes=_sum_by_stage(np.unique(boundary), tensors.bytes, num_stages),
+        block_inputs_bytes=block_inputs,
+        largest_block_bytes=largest_block,
         tied=tuple(sorted(tied.items())),
     )
+
+
+def _by_blocks(
+    graph: OpGraph,
+    stage_of_op: NDArray[np.int64],
+    num_stages: int,
+    held: NDArray[np.int64],
+    own: NDArray[np.bool_],
+    crossing: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``[S]`` each: bytes that stay where blocks compute again, and the most that one block brings back.
+
+    Args:
+        held: saved tensors as ``stage * num_tensors + tensor``, of the pairs of `tensor_table` that `own` chooses.
+        crossing: what stages send or receive, in the same form.
+    """
+    tensors, block = graph.tensor_table, block_numbers(graph)
+    count = len(tensors.bytes)
+    reader, maker = tensors.reader[own], graph.tensor_maker[tensors.item[own]]
+    ends, into = graph.edge_ends, graph.values.tensor[graph.values.of_edge]
+    inside = stage_of_op[ends[:, 0]] == stage_of_op[ends[:, 1]]
+    enters = inside & (block[ends[:, 1]] >= 0) & (block[ends[:, 0]] != block[ends[:, 1]])
+    entering = stage_of_op[ends[enters, 1]] * count + into[enters]
+    stays = np.unique(np.concatenate([held[block[reader] < 0], entering, crossing]))
+    remade, first = np.unique(held, return_index=True)
+    again = ~np.isin(remade, stays)
+    remade, first = remade[again], first[again]
+    owner = np.where(maker[first] >= 0, block[maker[first]], block[reader[first]])
+    largest = np.zeros(num_stages)
+    if len(remade):
+        width = int(block.max()) + 1
+        keys, where = np.unique(remade // count * width + np.maximum(owner, 0), return_inverse=True)
+        np.maximum.at(largest, keys // width, np.bincount(where, weights=tensors.bytes[remade % count]))
+    return _sum_by_stage(stays, tensors.bytes, num_stages), largest
 
 
 def _messages(graph: OpGraph, stage_of_op: NDArray[np.int64]) -> list[Message]:

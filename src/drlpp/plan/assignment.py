@@ -19,7 +19,7 @@ class Assignment:
     Attributes:
         stage_of_op: ``[num_ops]`` stage indices ``0..S-1`` without gaps.
         devices: per stage, its replicas.
-        recompute: per stage; empty means none.
+        recompute: a `Recompute` per stage, where flags will do for its first two; empty means none.
 
     Raises:
         PlanError: lengths do not agree, or a stage has no device or one twice.
@@ -27,7 +27,7 @@ class Assignment:
 
     stage_of_op: NDArray[np.int64]
     devices: tuple[tuple[int, ...], ...]
-    recompute: tuple[bool, ...] = ()
+    recompute: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.recompute:
@@ -47,7 +47,7 @@ class Assignment:
         cls,
         labels: NDArray[np.int64],
         devices: Mapping[int, tuple[int, ...]] | Sequence[tuple[int, ...]],
-        recompute: Sequence[bool] = (),
+        recompute: Sequence[int] = (),
     ) -> Assignment:
         """From labels with gaps: labels that no op has are dropped and the rest are numbered in order.
 

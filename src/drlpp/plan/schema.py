@@ -51,7 +51,7 @@ class StageEntry(TypedDict):
     ops: list[str]
     replicas: list[list[int]]
     sharding: NotRequired[ShardingEntry]
-    recompute: NotRequired[bool]
+    recompute: NotRequired[Literal[False, True, "block"]]
 
 
 @with_config(_STRICT)

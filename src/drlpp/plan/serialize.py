@@ -12,6 +12,7 @@ from drlpp.cluster import cluster_from_dict, cluster_to_dict
 from drlpp.errors import InputError, PlanError
 from drlpp.files import read_text, write_atomically
 from drlpp.graph import OpGraph, graph_from_dict, graph_hash, graph_to_dict
+from drlpp.graph.blocks import Recompute
 from drlpp.parsing import parse_json
 from drlpp.plan.action import parse_action
 from drlpp.plan.migrations import FORMAT, SCHEMA_VERSION, migrated
@@ -19,6 +20,10 @@ from drlpp.plan.plan import Plan, Prediction, Provenance
 from drlpp.plan.schema import check_plan_file
 from drlpp.plan.stage import Sharding, Stage
 from drlpp.training import TrainingSetup
+
+_CHOICES: dict[bool | str, Recompute] = {False: Recompute.NONE, True: Recompute.STAGE, "block": Recompute.BLOCK}
+"""What a plan file says of recomputation."""
+_BY_CHOICE = {choice: word for word, choice in _CHOICES.items()}
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
@@ -36,7 +41,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
                     **dataclasses.asdict(stage.sharding),
                     "optimizer": "zero1" if plan.training.zero1 else "none",
                 },
-                "recompute": stage.recompute,
+                "recompute": _BY_CHOICE[Recompute(stage.recompute)],
             }
         )
     prediction = None
@@ -133,7 +138,7 @@ def _stage(graph: OpGraph, entry: Mapping[str, Any]) -> Stage:
         ops=tuple(dict.fromkeys(names)),
         replicas=tuple(map(tuple, entry["replicas"])),
         sharding=Sharding(tensor=sharding.get("tensor", 1), sequence=sharding.get("sequence", False)),
-        recompute=entry.get("recompute", False),
+        recompute=_CHOICES[entry.get("recompute", False)],
     )
 
 

@@ -10,6 +10,7 @@ from drlpp.cluster import Cluster
 from drlpp.cluster.grouping import why_no_group
 from drlpp.errors import PlanError
 from drlpp.graph import OpGraph
+from drlpp.graph.blocks import Recompute
 from drlpp.plan.assignment import Assignment
 
 
@@ -48,14 +49,17 @@ class Stage:
         ops: names of ops of the graph.
         replicas: a group of devices for each; micro-batch m runs on ``replicas[m % len(replicas)]``.
         sharding: what the devices of a group divide.
-        recompute: keep only the stage's inputs and run its forward pass again before the backward pass.
+        recompute: a `Recompute`: what runs again before the backward pass; a flag will do for the whole stage.
     """
 
     index: int
     ops: tuple[str, ...]
     replicas: tuple[tuple[int, ...], ...]
     sharding: Sharding = WHOLE
-    recompute: bool = False
+    recompute: int = Recompute.NONE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recompute", Recompute(self.recompute))
 
     @property
     def num_replicas(self) -> int:

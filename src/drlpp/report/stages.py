@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from drlpp.cost.stage_costs import costs_of_plan
+from drlpp.graph.stages import Kept
 from drlpp.plan import Plan
 from drlpp.plan.modules import StageModules, stage_modules, summarize_modules
 
@@ -66,8 +67,8 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
     rows = []
     for s in plan.stages:
         i = s.index
-        held, again = float(costs.held_bytes[i]), float(costs.again_bytes[i])
-        in_flight, peak = max(_most_held(plan, i, d, held, again) for d in s.devices)
+        kept = Kept(float(costs.held_bytes[i]), float(costs.again_bytes[i]), float(costs.remade_bytes[i]))
+        in_flight, peak = max(_most_held(plan, i, d, kept) for d in s.devices)
         rows.append(
             StageRow(
                 index=i,
@@ -79,7 +80,7 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
                 backward_s=backward[i],
                 time_share=loads[i] / total,
                 param_bytes=float(costs.graph.param_bytes[i]),
-                activation_bytes=held,
+                activation_bytes=kept.held,
                 in_flight=in_flight,
                 memory_bytes=float(costs.resident_bytes[i]) + peak,
                 remark="recomputes" if s.recompute else "",
@@ -88,28 +89,23 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
     return tuple(rows)
 
 
-def _most_held(plan: Plan, stage: int, device: int, held: float, remade: float) -> tuple[int, float]:
-    """The largest number of micro-batches in flight, and the largest number of bytes that they hold.
-
-    Args:
-        held: bytes per micro-batch from F to B or W.
-        remade: more bytes that recomputation brings back during B, or from I to W.
-    """
+def _most_held(plan: Plan, stage: int, device: int, kept: Kept) -> tuple[int, float]:
+    """The largest number of micro-batches in flight, and the largest number of bytes that they hold."""
     count, most, level, peak = 0, 0, 0.0, 0.0
     for action in plan.schedule.get(device, ()):
         if action.stage != stage:
             continue
         if action.kind == "F":
             count += 1
-            level += held
+            level += kept.held
         elif action.kind == "I":
-            level += remade
+            level += kept.remade
         elif action.kind == "B":
-            peak = max(peak, level + remade)
+            peak = max(peak, level + kept.again)
         most, peak = max(most, count), max(peak, level)
         if action.kind in ("B", "W"):
             count -= 1
-            level -= held if action.kind == "B" else held + remade
+            level -= kept.held + (kept.remade if action.kind == "W" else 0.0)
     return most, peak
 
 

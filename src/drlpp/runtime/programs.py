@@ -25,6 +25,7 @@ from drlpp.capture import CapturedModel
 from drlpp.capture.parameter_hooks import has_hooks
 from drlpp.capture.variants import Evaluation
 from drlpp.errors import InputError, PlanError, ScheduleError
+from drlpp.graph.blocks import Recompute
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Schedule
 from drlpp.runtime.agreement import Council
@@ -191,11 +192,12 @@ class TrainingProgram:
 
     Raises:
         InputError: nothing is trained.
-        PlanError: a stage changes its state in a way that its replicas cannot combine.
+        PlanError: a stage changes its state in a way that its replicas cannot combine, or computes blocks again.
     """
 
     def __init__(self, ground: Ground, forms: Sequence[CapturedModel], trained: frozenset[str]) -> None:
         plan = cut_down(ground.plan, len(forms))
+        refuse_blocks(plan)
         base = forms[0]
         self._current = Current()
         stage_of = stage_of_node(base, plan)
@@ -241,7 +243,7 @@ class TrainingProgram:
                 messages,
                 loss=base.loss,
                 loss_gradient=self._current.loss_gradient,
-                recompute=plan.stages[s].recompute,
+                recompute=bool(plan.stages[s].recompute),
                 context=ground.context,
                 microbatch=functools.partial(self._current.take, stage.inputs),
                 report_loss=self._current.report_loss,
@@ -519,6 +521,16 @@ def _cut_hook(name: str, stages: Sequence[int]) -> str:
         f"parameter {name!r} has a gradient hook, and stages {stages[0]} and {stages[1]} read it: the hook would see "
         "parts of the gradient; put its readers into one stage, or do without the hook"
     )
+
+
+def refuse_blocks(plan: Plan) -> None:
+    """Raises PlanError where a stage computes its blocks again, which ranks cannot do."""
+    for stage in plan.stages:
+        if stage.recompute == Recompute.BLOCK:
+            raise PlanError(
+                f"stage {stage.index} has recompute 'block', which `drlpp run` cannot do yet: give it true (the whole "
+                "stage computes again) or false"
+            )
 
 
 def _changed_state(plan: Plan, stage: StageModule) -> str:

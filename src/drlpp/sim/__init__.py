@@ -23,11 +23,13 @@ Semantics (two implementations agree on them: `sim.simulator` is the readable on
    occupies both directions of their ports. All-reduces overlap with the remaining compute.
 7. The optimizer step of a device starts when its actions and its all-reduces have ended. The iteration ends with the
    last device.
-8. A stage that recomputes runs its forward pass again as the first part of B (or I).
+8. A stage that recomputes runs its forward pass again as the first part of B (or I); one that recomputes its repeated
+   blocks (`graph.blocks`) that of the ops in blocks only.
 9. Memory of a device: parameters and optimizer state of its stages all the time, the gradients of a stage from the end
    of its first backward pass on (in a replica without micro-batches always), and for each micro-batch in flight the
    stage's activations, from the start of F to the end of B, or of W: I frees nothing. A stage that recomputes holds
-   only what it received, and all of its activations during B (or from the start of I to the end of W). What a stage
+   only what it received, and all of its activations during B (or from the start of I to the end of W). With blocks it
+   holds what enters a block and what ops outside save, and during B the largest block beside it. What a stage
    receives from one on the same device counts once, up to B or I, since the other keeps it for longer, unless that one
    recomputes. Buffers of messages (`cost.schedule_memory`): what the two actions after the current one read from other
    devices is there already; gradients that B or I reads are there until it ends; and of the gradients that a stage

@@ -142,7 +142,8 @@ class _Iteration:
         s, kind, m = action
         forward, again = float(self.costs.forward_s[s, d]), float(self.costs.again_s[s, d])
         input_grad, weight_grad = float(self.costs.input_grad_s[s, d]), float(self.costs.weight_grad_s[s, d])
-        held, whole = float(self.costs.held_bytes[s]), float(self.costs.graph.activation_bytes[s])
+        remade = float((self.costs.again_bytes if kind == "B" else self.costs.remade_bytes)[s])
+        held = float(self.costs.held_bytes[s])
         shared = self._shared(d, s, m)
         seconds = {"F": forward, "B": input_grad + weight_grad, "I": input_grad, "W": weight_grad}[kind]
         if kind in ("B", "I") and again:
@@ -154,12 +155,12 @@ class _Iteration:
         if kind == "F":
             self.held[d] += held - shared
         elif kind in ("B", "I"):
-            self.held[d] += whole - held + (shared if kind == "I" else 0.0)
+            self.held[d] += remade + (shared if kind == "I" else 0.0)
         ahead = self.position[d]
         waiting = sum(self._received(d, a) for a in self.plan.schedule[d][ahead : ahead + LOOKAHEAD])
         self._remember(d, start, waiting if kind == "F" else waiting + self._received(d, action))
         if kind in ("B", "W"):
-            self.held[d] -= whole - (shared if kind == "B" else 0.0)
+            self.held[d] -= held + remade - (shared if kind == "B" else 0.0)
         if kind in ("B", "I") and self.kept[s, d] < RETURNS_KEPT:
             if self.kept[s, d] == 0:
                 self.held[d] += self.gradient[s, d]

@@ -47,7 +47,7 @@ IncrementalLoads::IncrementalLoads(const ProblemArrays& a, const AssignmentView&
       const Int k = a.device_type[assignment.devices[i]];
       for (Int o = 0; o < num_ops(); ++o) {
         const double once = a.forward_s[k][o] + a.input_grad_s[k][o] + a.weight_grad_s[k][o];
-        const double total = once + (assignment.recompute[s] ? a.forward_s[k][o] : 0.0);
+        const double total = once + (runs_again(assignment.recompute[s], a.block[o]) ? a.forward_s[k][o] : 0.0);
         op_s_[o][i] = total / static_cast<double>(placed_.replicas(s));
       }
     }

@@ -14,7 +14,7 @@ void check_stages(const PlacedStages& p) {
   check_range("slot_device", p.slot_device, 0, devices);
   if (p.action_s.rows != NUM_ACTIONS) throw std::invalid_argument("action_s must have 4 rows");
   check_length("action_s", p.action_s.columns, slots);
-  for (const auto* bytes : {&p.held_bytes, &p.again_bytes}) check_length("held_bytes", size_of(*bytes), stages);
+  for (const auto* bytes : {&p.held_bytes, &p.again_bytes, &p.remade_bytes}) check_length("held_bytes", size_of(*bytes), stages);
   check_length("gradient_bytes", size_of(p.gradient_bytes), slots);
   for (const auto* of_device : {&p.resident_bytes, &p.memory_bytes, &p.optimizer_s}) {
     check_length("resident_bytes", size_of(*of_device), devices);

@@ -16,7 +16,7 @@ struct PlacedStages {
   Int num_microbatches = 0;
   Ints used, slot_off, slot_device;
   Matrix action_s;  // [NUM_ACTIONS, L]
-  Reals held_bytes, again_bytes, resident_bytes, gradient_bytes, memory_bytes, optimizer_s;
+  Reals held_bytes, again_bytes, remade_bytes, resident_bytes, gradient_bytes, memory_bytes, optimizer_s;
   Ints message_off, message_backward, message_grad;
   Reals message_bytes, message_s;
   Ints message_src, dst_off, dst, returns_off, returns, forward_inputs, backward_inputs;
@@ -64,6 +64,7 @@ struct PlacedStages {
     field("action_s", action_s);
     field("held_bytes", held_bytes);
     field("again_bytes", again_bytes);
+    field("remade_bytes", remade_bytes);
     field("resident_bytes", resident_bytes);
     field("gradient_bytes", gradient_bytes);
     field("memory_bytes", memory_bytes);

@@ -85,16 +85,27 @@ void Placement::add_times(const Matrix& op_s, const AssignmentView& assignment, 
   }
 }
 
+void Placement::measure_again(const ProblemArrays& a, const AssignmentView& assignment) {
+  again_s_.assign(a.num_types(), assignment.num_stages(), 0.0);
+  if (std::all_of(assignment.recompute.begin(), assignment.recompute.end(), [](Int r) { return r == KEEP_ALL; })) return;
+  for (Int k = 0; k < a.num_types(); ++k) {
+    for (Int o = 0; o < a.num_ops(); ++o) {
+      const Int s = assignment.labels[o];
+      if (runs_again(assignment.recompute[s], a.block[o])) again_s_[k][s] += a.forward_s[k][o];
+    }
+  }
+}
+
 void Placement::measure_times(const ProblemArrays& a, const AssignmentView& assignment, PlacedStages& out) {
   add_times(a.forward_s, assignment, forward_s_);
   add_times(a.input_grad_s, assignment, input_grad_s_);
   add_times(a.weight_grad_s, assignment, weight_grad_s_);
+  measure_again(a, assignment);
   out.action_s.assign(NUM_ACTIONS, out.num_slots(), 0.0);
   for (Int s = 0; s < out.num_stages(); ++s) {
     for (Int i = out.slot_off[s]; i < out.slot_off[s + 1]; ++i) {
       const Int k = a.device_type[assignment.devices[i]];
-      const double forward = forward_s_[k][s], input_grad = input_grad_s_[k][s], weight_grad = weight_grad_s_[k][s];
-      const double again = assignment.recompute[s] ? forward : 0.0;
+      const double forward = forward_s_[k][s], again = again_s_[k][s], input_grad = input_grad_s_[k][s], weight_grad = weight_grad_s_[k][s];
       out.action_s[FORWARD][i] = forward;
       out.action_s[BACKWARD][i] = again + (input_grad + weight_grad);
       out.action_s[INPUT_GRAD][i] = again + input_grad;

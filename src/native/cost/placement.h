@@ -23,12 +23,14 @@ class Placement {
   void place_devices(const ProblemArrays& a, const AssignmentView& assignment, PlacedStages& out);
   void place_hosts(const ProblemArrays& a, bool timed, PlacedStages& out);
   void add_times(const Matrix& op_s, const AssignmentView& assignment, Matrix& stage_s);
+  void measure_again(const ProblemArrays& a, const AssignmentView& assignment);
   void measure_times(const ProblemArrays& a, const AssignmentView& assignment, PlacedStages& out);
 
   StageMessages messages_;
   StageParameters parameters_;
   Ints seen_, number_, host_number_, on_host_;
   Matrix forward_s_, input_grad_s_, weight_grad_s_;  // [num_device_types, S]
+  Matrix again_s_;  // the same of what runs again
 };
 
 }  // namespace drlpp

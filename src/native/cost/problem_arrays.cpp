@@ -8,6 +8,8 @@ namespace {
 
 void check_graph(const ProblemArrays& a) {
   const Int edges = a.num_edges(), values = a.num_values(), tensors = a.num_tensors();
+  check_length("block", size_of(a.block), a.num_ops());
+  check_range("block", a.block, -1, a.num_ops());
   check_length("edge_dst", size_of(a.edge_dst), edges);
   check_length("edge_value", size_of(a.edge_value), edges);
   check_length("edge_grad", size_of(a.edge_grad), edges);
@@ -58,6 +60,7 @@ void PackedAssignments::check(const ProblemArrays& problem) const {
   check_offsets("stage_off", stage_off, size(), replicas.size());
   check_offsets("slot_off", slot_off, size(), devices.size());
   check_length("recompute", recompute.size(), replicas.size());
+  check_range("recompute", recompute, KEEP_ALL, AGAIN_BLOCKS + 1);
   check_range("devices", devices, 0, problem.num_devices());
   for (Int b = 0; b < size(); ++b) {
     Int slots = 0;

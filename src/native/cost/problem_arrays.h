@@ -7,10 +7,19 @@
 
 namespace drlpp {
 
+// What a stage computes again before its backward pass: `graph.blocks.Recompute`.
+enum Recompute : Int { KEEP_ALL, AGAIN_STAGE, AGAIN_BLOCKS };
+
+// Whether an op of a block (-1: of none) runs its forward pass again.
+inline bool runs_again(Int recompute, Int block) {
+  return recompute == AGAIN_STAGE || (recompute == AGAIN_BLOCKS && block >= 0);
+}
+
 // N ops, E edges, V values (a tensor in a phase), T tensors, P parameters, D devices.
 struct ProblemArrays {
   Int num_microbatches = 0;
   Matrix forward_s, input_grad_s, weight_grad_s;  // [num_device_types, N]
+  Ints block;
   Ints edge_src, edge_dst, edge_value, edge_grad;
   Reals edge_s;
   Ints value_tensor, value_backward;
@@ -39,6 +48,7 @@ struct ProblemArrays {
     field("forward_s", forward_s);
     field("input_grad_s", input_grad_s);
     field("weight_grad_s", weight_grad_s);
+    field("block", block);
     field("edge_src", edge_src);
     field("edge_dst", edge_dst);
     field("edge_value", edge_value);

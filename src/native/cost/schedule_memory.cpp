@@ -77,11 +77,11 @@ void PeakMemory::follow_device(
       during = memory + p.again_bytes[s] + read_[i];
       memory -= p.held_bytes[s] - messages.shared[slot];
     } else if (kind == INPUT_GRAD) {
-      memory += p.again_bytes[s] + messages.shared[slot];
+      memory += p.remade_bytes[s] + messages.shared[slot];
       during = memory + read_[i];
     } else {
       during = memory;
-      memory -= p.held_bytes[s] + p.again_bytes[s];
+      memory -= p.held_bytes[s] + p.remade_bytes[s];
     }
     for (Int j = i + 1; j < std::min(i + 1 + LOOKAHEAD, end); ++j) during += read_[j];
     peak = std::max(peak, during);

@@ -128,6 +128,54 @@ void StageMessages::add_tensor(const ProblemArrays& a, const AssignmentView& ass
   }
 }
 
+// Lists, as stage * num_tensors + tensor: what stages that compute blocks again keep, and what else their ops save.
+void StageMessages::list_block_tensors(const ProblemArrays& a, const AssignmentView& assignment) {
+  const Int tensors = a.num_tensors();
+  stays_.clear();
+  saved_.clear();
+  for (Int t = 0; t < tensors; ++t) {
+    const Int maker = a.tensor_maker[t], value = a.tensor_value[t];
+    for (Int r = a.saver_off[t]; r < a.saver_off[t + 1]; ++r) {
+      const Int s = assignment.labels[a.saver[r]], block = a.block[a.saver[r]];
+      if (maker >= 0 && assignment.labels[maker] != s) continue;
+      if (block < 0) stays_.push_back(s * tensors + t);
+      saved_.push_back({s * tensors + t, std::max<Int>(0, maker >= 0 ? a.block[maker] : block)});
+    }
+    for (Int k = value >= 0 ? first_[value] : -1; k >= 0; k = sent_[k].following) {
+      stays_.push_back(sent_[k].stage * tensors + t);
+      receivers_.for_each(k, [&](Int s) { stays_.push_back(s * tensors + t); });
+    }
+  }
+  for (Int e = 0; e < a.num_edges(); ++e) {
+    const Int u = a.edge_src[e], v = a.edge_dst[e], s = assignment.labels[v];
+    const bool enters = a.block[v] >= 0 && a.block[u] != a.block[v];
+    if (enters && assignment.labels[u] == s) stays_.push_back(s * tensors + a.value_tensor[a.edge_value[e]]);
+  }
+  std::sort(stays_.begin(), stays_.end());
+  stays_.erase(std::unique(stays_.begin(), stays_.end()), stays_.end());
+  const auto key = [](const Saved& x, const Saved& y) { return x.key < y.key; };
+  std::stable_sort(saved_.begin(), saved_.end(), key);
+  const auto same = [](const Saved& x, const Saved& y) { return x.key == y.key; };
+  saved_.erase(std::unique(saved_.begin(), saved_.end(), same), saved_.end());
+}
+
+// The bytes of these tensors by stage, and the most of the rest that one block brings back.
+void StageMessages::measure_blocks(const ProblemArrays& a, const AssignmentView& assignment) {
+  const Int tensors = a.num_tensors(), stages = assignment.num_stages();
+  list_block_tensors(a, assignment);
+  block_inputs_.assign(stages, 0.0);
+  largest_block_.assign(stages, 0.0);
+  for (Int key : stays_) block_inputs_[key / tensors] += a.tensor_bytes[key % tensors];
+  Int stage = -1;
+  for (const Saved& saved : saved_) {
+    if (std::binary_search(stays_.begin(), stays_.end(), saved.key)) continue;
+    if (saved.key / tensors != stage) of_block_.assign(a.num_ops(), 0.0);
+    stage = saved.key / tensors;
+    of_block_[saved.block] += a.tensor_bytes[saved.key % tensors];
+    largest_block_[stage] = std::max(largest_block_[stage], of_block_[saved.block]);
+  }
+}
+
 void StageMessages::measure_activations(const ProblemArrays& a, const AssignmentView& assignment, PlacedStages& out) {
   const Int stages = assignment.num_stages();
   activation_.assign(stages, 0.0);
@@ -135,11 +183,14 @@ void StageMessages::measure_activations(const ProblemArrays& a, const Assignment
   holder_.assign(stages, -1);
   receiver_.assign(stages, -1);
   for (Int t = 0; t < a.num_tensors(); ++t) add_tensor(a, assignment, t);
-  out.held_bytes.resize(stages);
-  out.again_bytes.resize(stages);
+  const auto& choices = assignment.recompute;
+  if (std::find(choices.begin(), choices.end(), AGAIN_BLOCKS) != choices.end()) measure_blocks(a, assignment);
+  for (Reals* bytes : {&out.held_bytes, &out.again_bytes, &out.remade_bytes}) bytes->resize(stages);
   for (Int s = 0; s < stages; ++s) {
-    out.held_bytes[s] = assignment.recompute[s] ? boundary_[s] : activation_[s];
-    out.again_bytes[s] = activation_[s] - out.held_bytes[s];
+    const Int choice = choices[s];
+    out.held_bytes[s] = choice == AGAIN_BLOCKS ? block_inputs_[s] : choice ? boundary_[s] : activation_[s];
+    out.remade_bytes[s] = activation_[s] - out.held_bytes[s];
+    out.again_bytes[s] = choice == AGAIN_BLOCKS ? largest_block_[s] : out.remade_bytes[s];
   }
 }
 

@@ -17,7 +17,7 @@ class StageMessages {
   bool timed() const { return timed_; }
   bool uses_links() const { return uses_links_; }
 
-  // Writes `held_bytes` and `again_bytes`. Call it after `find`.
+  // Writes `held_bytes`, `again_bytes` and `remade_bytes`. Call it after `find`.
   void measure_activations(const ProblemArrays& a, const AssignmentView& assignment, PlacedStages& out);
 
  private:
@@ -30,11 +30,19 @@ class StageMessages {
     Int flags;       // how messages of one stage and one set of receivers are ordered
   };
 
+  // A tensor that an op of a stage saves, and the block that makes it.
+  struct Saved {
+    Int key;  // stage * num_tensors + tensor
+    Int block;
+  };
+
   void find_sent(const ProblemArrays& a, const AssignmentView& assignment);
   void sort_sent(const ProblemArrays& a);
   bool same_message(Int i, Int j) const;
   void open_message(const ProblemArrays& a, const Sent& sent, Int row, PlacedStages& out);
   void list_returns(PlacedStages& out);
+  void list_block_tensors(const ProblemArrays& a, const AssignmentView& assignment);
+  void measure_blocks(const ProblemArrays& a, const AssignmentView& assignment);
   void add_tensor(const ProblemArrays& a, const AssignmentView& assignment, Int tensor);
 
   std::vector<Sent> sent_;
@@ -44,6 +52,10 @@ class StageMessages {
   bool timed_ = false, uses_links_ = false;
   Ints holder_, receiver_;           // [S] the last tensor that was counted
   Reals activation_, boundary_;      // [S] bytes kept, and received
+  Ints stays_;
+  std::vector<Saved> saved_;
+  Reals block_inputs_, largest_block_;  // [S] where blocks are computed again
+  Reals of_block_;
 };
 
 }  // namespace drlpp

@@ -18,7 +18,7 @@ void ListScheduler::begin_slots(const MessageMemory& messages, const Depths& dep
       slot.first = i - p.slot_off[s];
       slot.replicas = p.replicas(s);
       slot.count = p.share(s, slot.first);
-      slot.held_bytes = p.held_bytes[s] + (split_ ? p.again_bytes[s] : -messages.shared[i]);
+      slot.held_bytes = p.held_bytes[s] + (split_ ? p.remade_bytes[s] : -messages.shared[i]);
       const double in_flight =
           options_->slack * static_cast<double>(depths.to_sink[s]) / static_cast<double>(slot.replicas);
       slot.limit = in_flight >= static_cast<double>(num_mb)
