@@ -24,6 +24,7 @@ SURFACE = {
     "compare": COMMON | {"--context-length", "--sequences", "--html", "--json", "--planners", "--plans-dir"},
     "bench": {"--budget", "--cpu-time", "--json", "--list", "--markdown", "--output", "--planners", "--seeds"},
     "whatif": COMMON | {"--json", "--planner"},
+    "calibrate": {"--cluster-out", "--json", "--output", "--trace"},
     "simulate": {"--json", "--trace"},
     "validate": set(),
     "devices": {"--json"},

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import typer
 
-from drlpp.cli import bench, capture, compare, export, learn, lists, plan, run, simulate, whatif
+from drlpp.cli import bench, calibrate, capture, compare, export, learn, lists, plan, run, simulate, whatif
 from drlpp.cli.stdout import stdout_failure
 from drlpp.cli.terminal import complain
 from drlpp.errors import DrlppError, InfeasibleError, InputError
@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (plan, compare, bench, whatif, simulate, run, learn, capture, export, lists):
+for module in (plan, compare, bench, whatif, simulate, run, calibrate, learn, capture, export, lists):
     module.register(app)
 
 

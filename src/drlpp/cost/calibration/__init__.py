@@ -3,5 +3,6 @@
 from drlpp.cost.calibration.calibrated import calibrated_plan
 from drlpp.cost.calibration.fit import Calibration, Factor, calibrate
 from drlpp.cost.calibration.measured import Measurements, measurements
+from drlpp.cost.calibration.summary import summary
 
-__all__ = ["Calibration", "Factor", "Measurements", "calibrate", "calibrated_plan", "measurements"]
+__all__ = ["Calibration", "Factor", "Measurements", "calibrate", "calibrated_plan", "measurements", "summary"]

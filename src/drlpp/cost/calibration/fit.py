@@ -15,11 +15,14 @@ from drlpp.cost.calibration.regression import Posterior, fit
 from drlpp.cost.collectives import all_reduce_s
 from drlpp.cost.op_times import op_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES
+from drlpp.cost.stage_costs import costs_of_plan
 from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 
 MISFIT = 0.02
 """Part by which times are off besides: ops of one class are not equally far from what the database says."""
+SHORTEST_UPDATE = 1e-3
+"""An optimizer's step that takes a smaller part of a step says nothing of the device."""
 _ACTION_PART = 0.003
 """Part of the typical action that is taken for its overhead, before anything is measured."""
 
@@ -125,7 +128,7 @@ def _update_bandwidth(measured: Sequence[Measurements]) -> dict[int, float]:
         graph = m.plan.stage_graph
         for d, seconds in m.update_s.items():
             size = sum(float(graph.param_bytes[s.index]) for s in m.plan.stages if d in s.devices)
-            if size > 0 and passes > 0:
+            if size > 0 and passes > 0 and seconds.typical_s > SHORTEST_UPDATE * m.iteration_time_s:
                 found.setdefault(d, []).append(passes * size / seconds.typical_s)
     return {d: float(np.median(rates)) for d, rates in found.items()}
 
@@ -187,12 +190,14 @@ class _Actions:
         cluster, num_classes = measured[0].plan.cluster, len(where.classes)
         self._work = np.zeros((len(rows), 2, num_classes))  # forward and backward seconds by class
         tables = {id(m): _by_class(where, m) for m in measured}
-        recompute = {(id(m), s.index): s.recompute for m in measured for s in m.plan.stages}
+        costs = {id(m): costs_of_plan(m.plan) for m in measured}
         for i, (a, m) in enumerate(rows):
             forward, input_grad, weight_grad = tables[id(m)][:, int(cluster.type_index[a.device]), a.stage]
-            if a.kind == "F" or (a.kind in "BI" and recompute[id(m), a.stage]):
+            if a.kind == "F":
                 self._work[i, 0] = forward
             if a.kind in "BI":
+                again = costs[id(m)].again_s[a.stage, a.device] / max(costs[id(m)].forward_s[a.stage, a.device], 1e-300)
+                self._work[i, 0] = again * forward
                 self._work[i, 1] += input_grad
             if a.kind in "BW":
                 self._work[i, 1] += weight_grad
