@@ -63,6 +63,12 @@ def state_of(module: nn.Module) -> Any:
     return attributes, {n: id(t) for n, t in (*module.named_parameters(), *module.named_buffers())}
 
 
+def test_tensors_in_plain_attributes_keep_their_values() -> None:
+    module, batch = made("PlainAttribute")
+    capture_module(module, batch)
+    assert torch.equal(module.average, torch.zeros(8))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["HarmlessCounter", "AuxiliaryLoss", "AssignedBuffer", "EvalPart", "ClampedWeight"])
 def test_the_module_is_left_as_it_was(name: str) -> None:
     module, batch = made(name)

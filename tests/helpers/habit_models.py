@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -542,6 +543,58 @@ class FrozenPart(Net):
 class Data(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:
         return self.inner(h.data) + h  # type: ignore[no-any-return]
+
+
+@refused("'inner' was compiled by torch.jit, so it cannot be looked into")
+class Scripted(Net):
+    def prepare(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.inner = torch.jit.script(self.inner)
+
+
+@refused("'inner.weight' has no shape yet .* call the module once on a batch before")
+class LazyPart(Net):
+    def prepare(self) -> None:
+        self.inner = nn.LazyLinear(8)
+
+
+@refused("'code' begins with a name that torch.fx keeps for itself")
+class CodeBook(Net):
+    def prepare(self) -> None:
+        self.register_buffer("code", torch.ones(8))
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.inner(h) * self.code  # type: ignore[no-any-return, operator]
+
+
+@refused(r"the memory of parameter 'inner.weight' through another tensor, .* write inner.weight.detach\(\) in forward")
+class AliasOfAParameter(Net):
+    def prepare(self) -> None:
+        self.kept = [self.inner.weight.detach()]
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.inner(h) + F.linear(h, self.kept[0])  # type: ignore[no-any-return]
+
+
+@supported
+class PlainAttribute(Net):
+    """A moving average in a tensor that is no buffer."""
+
+    def prepare(self) -> None:
+        self.average = torch.zeros(8)
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        self.average.mul_(0.9).add_(0.1 * h.detach().mean(0))
+        return self.inner(h - self.average)  # type: ignore[no-any-return]
+
+
+@supported
+class ZerosOfThatShape(Net):
+    """Adds to zeros of the shape of an activation, through which no gradient goes."""
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(h) + self.inner(h)  # type: ignore[no-any-return]
 
 
 @supported

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from drlpp.capture.model_state import loss_tensors, module_tensors
 from drlpp.capture.module_call import ModuleCall
 from drlpp.capture.user_call import UserCall
 from drlpp.graph import OpGraph
@@ -41,6 +42,7 @@ class CapturedModel:
             module makes on the way are among the buffers.
         aliases: further name of a tied parameter or shared buffer -> the name in `parameters` or `buffers`.
         no_grad: names of fx nodes that run without gradient recording.
+        without_gradient: names of fx nodes whose value has no gradient although an argument has one (``zeros_like``).
         no_autocast: names of fx nodes in a region that switches autocast off: they must not run under one from outside.
         autocast: fx node name -> arguments of the `torch.autocast` region it runs in (device type, dtype, enabled,
             cache).
@@ -59,10 +61,18 @@ class CapturedModel:
     buffers: tuple[str, ...]
     aliases: Mapping[str, str]
     no_grad: frozenset[str]
+    without_gradient: frozenset[str]
     no_autocast: frozenset[str]
     autocast: Mapping[str, tuple[Any, ...]]
     has_values: bool
     unchecked: str = ""
+
+    @property
+    def constants(self) -> dict[str, torch.Tensor]:
+        """What the graph reads besides parameters and buffers of the module and its loss: tensors in plain attributes
+        and those that the capture made."""
+        own = {*module_tensors(self.call.module), *loss_tensors(self.call.loss_fn)}
+        return {n: self.module.get_buffer(n) for n in self.buffers if n not in own}
 
     @property
     def user_calls(self) -> tuple[UserCall, ...]:

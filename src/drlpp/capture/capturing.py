@@ -16,7 +16,7 @@ from drlpp.capture.check import check_module, why_unchecked
 from drlpp.capture.export import export_module
 from drlpp.capture.graph_builder import build_graph
 from drlpp.capture.loss import LossFunction
-from drlpp.capture.model_state import check_memory
+from drlpp.capture.model_state import check_constants, check_kinds, check_memory
 from drlpp.capture.own_model import OwnModel
 from drlpp.capture.python_state import StateKept
 from drlpp.capture.sources.fake_parameters import is_hollow
@@ -121,13 +121,16 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
             "its train() before the capture if that is not meant",
             name,
         )
+    for part in (example.module, example.loss_fn):
+        if isinstance(part, torch.nn.Module):
+            check_kinds(part)
     check_memory(example.module, example.loss_fn)
     exported = export_module(example.module, example.args, example.kwargs, example.loss_fn)
     state = StateKept(example.module)
-    graph, op_of_node = build_graph(exported, name=name, source=source, kernels=kernels)
+    graph, op_of_node, without_gradient = build_graph(exported, name=name, source=source, kernels=kernels)
     state.restore()  # to count the work of the user's code, it is run
     module = exported.module
-    return CapturedModel(
+    captured = CapturedModel(
         graph=graph,
         module=module,
         op_of_node=op_of_node,
@@ -139,10 +142,13 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
         buffers=tuple(n for n, _ in module.named_buffers()),
         aliases=exported.aliases,
         no_grad=exported.no_grad,
+        without_gradient=without_gradient,
         no_autocast=exported.no_autocast,
         autocast=exported.autocast,
         has_values=has_values,
     )
+    check_constants(captured.constants, example.module)
+    return captured
 
 
 def _checked(captured: CapturedModel, make: Callable[[], Example] | None, seconds: float) -> CapturedModel:
@@ -160,7 +166,8 @@ def _checked(captured: CapturedModel, make: Callable[[], Example] | None, second
         if make is not None:
             example = make()
             call = dataclasses.replace(call, module=example.module, loss_fn=example.loss_fn)
-        unchecked = check_module(captured, OwnModel(call), seconds)
+        constants = captured.constants if make is None else {}
+        unchecked = check_module(captured, OwnModel(call, constants), seconds)
     if unchecked:
         log.warning("%s is not checked against the module in plain PyTorch: %s", captured.graph.name, unchecked)
     return dataclasses.replace(captured, unchecked=unchecked)

@@ -76,6 +76,15 @@ class NodeCosts:
                     out.add(node)
         return out
 
+    def without_gradient(self) -> frozenset[str]:
+        """Names of nodes whose value has no gradient although an argument has one."""
+        return frozenset(
+            node.name
+            for node, own in self.values.items()
+            if not any(v.requires_grad for v in own)
+            and any(v.requires_grad for source in node.all_input_nodes for v in self.values[source])
+        )
+
 
 def node_costs(module: fx.GraphModule, no_grad: Collection[str], kernels: Kernels = "gpu") -> NodeCosts:
     """Walks an exported graph once and counts every call (equal calls once).
@@ -170,8 +179,10 @@ def _require_gradient(values: dict[fx.Node, tuple[_Value, ...]], changed: _Value
             )
 
 
-def build_graph(exported: ExportedModel, *, name: str, source: str, kernels: Kernels) -> tuple[OpGraph, dict[str, str]]:
-    """The operator graph of an exported model, and fx node name -> op name.
+def build_graph(
+    exported: ExportedModel, *, name: str, source: str, kernels: Kernels
+) -> tuple[OpGraph, dict[str, str], frozenset[str]]:
+    """The operator graph of an exported model, fx node name -> op name, and the fx nodes at which gradients end.
 
     Raises:
         CaptureError: an operator cannot be analysed.
@@ -179,7 +190,8 @@ def build_graph(exported: ExportedModel, *, name: str, source: str, kernels: Ker
     costs = node_costs(exported.module, exported.no_grad, kernels)
     _name_unpriced(name, costs)
     groups = group_nodes(exported.module, exported.autocast, costs.views)
-    return _Builder(exported, costs, groups).build(name, source)
+    graph, op_of_node = _Builder(exported, costs, groups).build(name, source)
+    return graph, op_of_node, costs.without_gradient()
 
 
 def _name_unpriced(name: str, costs: NodeCosts) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.nn.parameter import is_lazy
 
 from drlpp.capture.loss import LOSS
 from drlpp.errors import CaptureError
@@ -22,6 +23,13 @@ def module_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
             first[id(tensor)] = name
             out[name] = tensor
     return out
+
+
+def loss_tensors(loss_fn: object) -> dict[str, torch.Tensor]:
+    """Parameters and buffers of a loss function, under the names that the captured graph has for them."""
+    if not isinstance(loss_fn, nn.Module):
+        return {}
+    return {f"{LOSS}.{name}": tensor for name, tensor in module_tensors(loss_fn).items()}
 
 
 def state_keys(module: nn.Module) -> Mapping[str, str]:
@@ -52,26 +60,75 @@ def check_memory(module: nn.Module, loss_fn: object) -> None:
         CaptureError: it names the two.
     """
     tensors = module_tensors(module)
-    if isinstance(loss_fn, nn.Module):
-        of_loss = {f"{LOSS}.{name}": tensor for name, tensor in module_tensors(loss_fn).items()}
-        if both := sorted(set(of_loss) & set(tensors)):
+    _check_names(tensors)
+    of_loss = loss_tensors(loss_fn)
+    if both := sorted(set(of_loss) & set(tensors)):
+        raise CaptureError(
+            f"the module and its loss function both have a tensor {both[0]!r}: give the sub-module {LOSS!r} of the "
+            "module another name"
+        )
+    known = {id(t) for t in tensors.values()}
+    tensors |= {name: t for name, t in of_loss.items() if id(t) not in known}
+    for first, second in _sharing_memory(tensors):
+        if any(_is_trained(tensors[n]) for n in (first, second)):
             raise CaptureError(
-                f"the module and its loss function both have a tensor {both[0]!r}: give the sub-module {LOSS!r} of the "
-                "module another name"
+                f"{first!r} and {second!r} are two tensors with the same memory: tie them by one parameter "
+                "(for example, b.weight = a.weight), or copy the values"
             )
-        known = {id(t) for t in tensors.values()}
-        tensors |= {name: t for name, t in of_loss.items() if id(t) not in known}
+
+
+def check_kinds(module: nn.Module) -> None:
+    """Checks that all parts of a module can be looked into.
+
+    Raises:
+        CaptureError: a part was compiled by torch.jit, or a parameter has no shape yet.
+    """
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"module {name!r} was compiled by torch.jit, so it cannot be looked into: use the module that it was "
+                "made from"
+            )
+    for name, tensor in _named(module):
+        if is_lazy(tensor):
+            raise CaptureError(f"{name!r} has no shape yet (a lazy module): call the module once on a batch before")
+
+
+def check_constants(constants: Mapping[str, torch.Tensor], module: nn.Module) -> None:
+    """Checks that no tensor which the graph reads besides parameters and buffers changes with a trained parameter.
+
+    Raises:
+        CaptureError: it shows the memory of one.
+    """
+    trained = {n: t for n, t in module_tensors(module).items() if _is_trained(t)}
+    for pair in _sharing_memory(trained | {f"constant {n}": t for n, t in constants.items()}):
+        parameter = next((n for n in pair if n in trained), None)
+        if parameter is not None:
+            raise CaptureError(
+                f"forward reads the memory of parameter {parameter!r} through another tensor, which was made outside "
+                f"of forward: write {parameter}.detach() in forward"
+            )
+
+
+def _check_names(tensors: Mapping[str, torch.Tensor]) -> None:
+    reserved = set(dir(fx.GraphModule)) | {"graph"}
+    for name in tensors:
+        if name.partition(".")[0] in reserved - set(dir(nn.Module)):
+            raise CaptureError(
+                f"{name!r} begins with a name that torch.fx keeps for itself: rename that attribute of the module"
+            )
+
+
+def _sharing_memory(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
+    """Pairs of tensors that show the same memory, neighbours in it."""
     by_storage: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
     for name, tensor in tensors.items():
         if tensor.layout is torch.strided and tensor.numel():
             by_storage[tensor.untyped_storage()._cdata].append((*_extent(tensor), name))
     for pieces in by_storage.values():
         for (_, end, first), (begin, _, second) in itertools.pairwise(sorted(pieces)):
-            if begin < end and any(_is_trained(tensors[n]) for n in (first, second)):
-                raise CaptureError(
-                    f"{first!r} and {second!r} are two tensors with the same memory: tie them by one parameter "
-                    "(for example, b.weight = a.weight), or copy the values"
-                )
+            if begin < end:
+                yield first, second
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -18,13 +19,15 @@ class OwnModel:
 
     Args:
         call: the module, in the modes in which the user left it, with its loss and the example.
+        constants: tensors that it reads besides parameters and buffers, such as those in plain attributes.
 
     Attributes:
         module: the model with its loss.
     """
 
-    def __init__(self, call: ModuleCall) -> None:
+    def __init__(self, call: ModuleCall, constants: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
         self._call = call
+        self._constants = constants
         self.module = ModelWithLoss(call.module, call.loss_fn)
 
     def loss(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -35,9 +38,9 @@ class OwnModel:
         return self.module(*args, **kwargs)  # type: ignore[no-any-return]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Parameters and buffers under the names that the graph has for them; a tied one once."""
+        """Parameters, buffers and constants under the names that the graph has for them; a tied one once."""
         named = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-        return {name.removeprefix("model."): tensor for name, tensor in named.items()}
+        return {**{name.removeprefix("model."): tensor for name, tensor in named.items()}, **self._constants}
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The parameters among `tensors`."""

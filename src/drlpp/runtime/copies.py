@@ -72,6 +72,8 @@ class Copies:
         for name, sample in zip(names, samples, strict=True):
             top, bottom = high[at : at + len(sample)], -low[at : at + len(sample)]
             at += len(sample)
+            if not len(sample):
+                continue
             dtype = self._ground.held.taken[name].dtype
             bound = max(_TOLERANCE, 4 * torch.finfo(dtype).eps) * torch.maximum(top.abs(), bottom.abs()).max()
             if (top - bottom).max() > bound:

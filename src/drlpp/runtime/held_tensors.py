@@ -14,8 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from drlpp.capture import CapturedModel
-from drlpp.capture.loss import LOSS
-from drlpp.capture.model_state import module_tensors, state_keys
+from drlpp.capture.model_state import loss_tensors, module_tensors, state_keys
 from drlpp.capture.parameter_hooks import copy_hooks
 from drlpp.errors import InputError, did_you_mean
 from drlpp.runtime.stage.stage_module import TensorSource, find_tensor
@@ -50,7 +49,7 @@ class HeldTensors:
         self.taken: dict[str, torch.Tensor] = {}
         self._captured = captured
         self._model = module_tensors(captured.call.module)
-        self._own = self._model | _loss_tensors(captured.call.loss_fn)
+        self._own = self._model | loss_tensors(captured.call.loss_fn)
         self._keys = state_keys(captured.call.module)
         self._persistent = frozenset(self._keys.values())
         self._given = {} if state_dict is None else state_dict
@@ -215,13 +214,6 @@ def spread(
     else:
         dist.recv(data, src)
     return value if wanted else None
-
-
-def _loss_tensors(loss_fn: object) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of a loss function, under the names that the captured graph has for them."""
-    if not isinstance(loss_fn, nn.Module):
-        return {}
-    return {f"{LOSS}.{name}": tensor for name, tensor in module_tensors(loss_fn).items()}
 
 
 def _fitting(name: str, given: torch.Tensor, own: torch.Tensor) -> torch.Tensor:

@@ -99,6 +99,27 @@ def test_gradient_modes_and_values_with_gradient() -> None:
     assert readers == dict.fromkeys(["a.weight", "a.bias", "bn.weight", "bn.bias", "b.weight", "b.bias"], (0,))
 
 
+class Experts(nn.Module):
+    """Adds to zeros of the shape of an activation, as loops over experts do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x)
+        return (torch.zeros_like(h) + self.b(h)).square().mean()
+
+
+def test_runtime_and_graph_agree_on_the_values_with_a_gradient() -> None:
+    model = capture_module(Experts(), torch.randn(3, 4))
+    names = values_with_gradient(model)
+    assert "zeros_like" not in names
+    assert {e.tensor: e.requires_grad for e in model.graph.edges} == {
+        e.tensor: e.tensor in names for e in model.graph.edges
+    }
+
+
 def test_value_spec() -> None:
     spec = value_spec(captured())
     assert (spec["linear"].shape, spec["linear"].dtype) == ((3, 4), torch.float32)

@@ -146,7 +146,8 @@ def _is_differentiable(node: fx.Node, captured: CapturedModel) -> bool:
         if index in made_by.target.without_gradient:
             return False
     number = not isinstance(value, torch.Tensor) or value.is_floating_point() or value.is_complex()
-    return number and node.name not in captured.no_grad and node.target is not torch.ops.aten.detach.default
+    ends = node.name in captured.without_gradient or node.target is torch.ops.aten.detach.default
+    return number and not ends and node.name not in captured.no_grad
 
 
 def parameter_readers(
