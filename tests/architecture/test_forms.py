@@ -13,6 +13,9 @@ ROOMS = ("cost", "schedules", "sim", "planners", "agent")
 ON_THEIR_OWN = {
     "cost/op_times.py": "amounts and measured times of each op",
     "cost/calibration/calibrated.py": "times of each op, which it replaces",
+    "cost/sharding/choice.py": "names in the splits of ops",
+    "cost/sharding/classes.py": "kinds, names and splits, by which blocks are equal",
+    "cost/sharding/members.py": "sizes by name, as splits name them",
     "planners/engines/cut_points.py": "names of modules, at which engines cut",
     "planners/engines/given_split.py": "names of modules, which people count as layers",
     "planners/pipedream/planner.py": "PipeDream's own rules by kinds of ops and edges of its files",

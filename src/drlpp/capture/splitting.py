@@ -35,6 +35,8 @@ MAX_NODES = 64
 MAX_WAYS = 32
 """Divisions of an op that are looked at; the first ones are kept."""
 SAMPLES = "samples"
+_FIRST = (SAMPLES, "sequence", "features")
+"""Names that an axis has before others, where its operands have several."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -215,8 +217,8 @@ def _cut_shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def _leaves(node: fx.Node, members: Collection[fx.Node]) -> bool:
-    """Whether a tensor is read outside of its op."""
-    return shape_of(node) is not None and any(u not in members for u in node.users if is_op(u))
+    """Whether a tensor is read outside of its op, or is the loss."""
+    return shape_of(node) is not None and any(u not in members for u in node.users)
 
 
 def _changes_state(group: Sequence[fx.Node]) -> bool:
@@ -270,5 +272,6 @@ def _axes(graph: fx.Graph, cuts: Mapping[fx.Node, Sequence[Cut]], samples: int) 
             if SAMPLES in known or (first and reads is None):
                 axis[node, cut] = SAMPLES
             else:
-                axis[node, cut] = known[0] if known and not names_axes(node) else own_axis(node, cut)
+                named = [*(name for name in _FIRST if name in known), *known]
+                axis[node, cut] = named[0] if named and not names_axes(node) else own_axis(node, cut)
     return axis

@@ -74,19 +74,19 @@ def problem_times(problem: PlanningProblem) -> OpTimeTable:
 
 def op_times(graph: OpGraph, cluster: Cluster) -> OpTimeTable:
     """Times of all ops on all device types of the cluster."""
-    table = np.array([_device_times(graph, t) for t in cluster.device_types])  # [T, N, 3]
+    table = np.array([device_times(graph, t) for t in cluster.device_types])  # [T, N, 3]
     return OpTimeTable(*(np.ascontiguousarray(table[:, :, i]) for i in range(3)))
 
 
 def roofline_times(op: Op, device: DeviceType, dtype: str) -> tuple[float, float, float]:
     """Analytic seconds of the kernels of one op: forward, input gradient, weight gradient; without the host's."""
-    forward, input_grad, weight_grad = _kernel_seconds([op], device, dtype)[0].tolist()
+    forward, input_grad, weight_grad = roofline_seconds([op], device, dtype)[0].tolist()
     return forward, input_grad, weight_grad
 
 
-def _device_times(graph: OpGraph, device: DeviceType) -> NDArray[np.float64]:
-    """``[num_ops, 3]`` seconds of the parts of every op."""
-    seconds = _kernel_seconds(graph.ops, device, graph.compute_dtype)
+def device_times(graph: OpGraph, device: DeviceType) -> NDArray[np.float64]:
+    """``[num_ops, 3]`` seconds of the parts of every op of a graph on one device type."""
+    seconds = roofline_seconds(graph.ops, device, graph.compute_dtype)
     amounts = _amounts(graph.ops)
     host = np.where(amounts[:, :, :2].any(axis=2), amounts[:, :, 2], 0.0) * device.host_op_s
     for i, op in enumerate(graph.ops):
@@ -147,8 +147,8 @@ def op_classes(graph: OpGraph) -> list[OpClass]:
     return [class_of(op) for op in graph.ops]
 
 
-def _kernel_seconds(ops: Sequence[Op], device: DeviceType, dtype: str) -> NDArray[np.float64]:
-    """``[num_ops, 3]`` seconds of the kernels of the parts of every op."""
+def roofline_seconds(ops: Sequence[Op], device: DeviceType, dtype: str) -> NDArray[np.float64]:
+    """``[num_ops, 3]`` analytic seconds of the kernels of the parts of every op; without the host's."""
     base, speed = device, 1.0
     if not device.peak_flops:
         base, speed = device_preset(REFERENCE_PRESET), device.speed

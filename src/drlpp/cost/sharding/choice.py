@@ -1,0 +1,295 @@
+"""The best way for a group of devices to share the ops of a graph.
+
+The choice minimises the seconds of a micro-batch in one stage: ops, collectives inside the group, and sums of partial
+gradients (a share of them, since they are due once per step). What a member holds has a price too, since a sequence can
+be cut without saving a byte of parameters: all of the graph's parameters and kept tensors are worth `MEMORY_WORTH` of
+the graph's time. A choice that takes longer than the whole graph on one device is never taken.
+
+Left out: two axes of one op at a time, collectives that overlap with ops, and random operators, which every member
+computes whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from drlpp.cluster import DeviceType, Link
+from drlpp.cost.collectives import ring_s
+from drlpp.cost.op_times import device_times, roofline_seconds
+from drlpp.cost.sharding.classes import equal_ops
+from drlpp.cost.sharding.members import (
+    PARTIAL,
+    Placement,
+    member_op,
+    move_s,
+    operands,
+    placement,
+    shared_sum_s,
+)
+from drlpp.cost.sharding.program import ParamUse, Program, SavedUse, TensorUse, moves, solve
+from drlpp.cost.sharding.sharded import Move, ShardedGraph
+from drlpp.errors import InputError
+from drlpp.graph import Op, OpGraph, OpTimes, Split
+
+MEMORY_WORTH = 1.0
+"""What all bytes of a graph are worth, in parts of its time: half of the bytes are worth half of the time."""
+PARAM_BYTES = 4.0
+"""Bytes held per byte of a parameter: itself, its gradient and two states."""
+STREAM_AXES = ("sequence", "features")
+"""Axes of activations that stay whole between divided ops, unless `sequence` is given."""
+
+_Use = TypeVar("_Use", TensorUse, ParamUse, SavedUse)
+
+
+def shard(
+    graph: OpGraph, device_type: DeviceType, link: Link, degree: int, *, sequence: bool, num_microbatches: int = 1
+) -> ShardedGraph:
+    """Chooses how `degree` devices of one type share the ops of a graph.
+
+    Args:
+        graph: with `Op.splits`, as captured models and generated transformers have them.
+        device_type: of one member.
+        link: between the members.
+        degree: number of members; 1 leaves all whole.
+        sequence: activations between the divided ops may be cut as well, along the sequence or the features.
+        num_microbatches: of a step.
+
+    Raises:
+        InputError: `degree` is below 1, or above it and the graph says of no op how it may be divided.
+    """
+    if degree < 1:
+        raise InputError(f"a group has {degree} devices: it must have at least 1")
+    if degree > 1 and not any(op.splits for op in graph.ops):
+        raise InputError(
+            f"graph {graph.name!r} says of no op how it may be divided, so a group of {degree} devices cannot share "
+            "its ops: capture the model, or leave tensor parallelism out"
+        )
+    sharing = _Sharing(graph, device_type, link, degree, sequence=sequence, num_microbatches=num_microbatches)
+    whole = sharing.sharded([0] * graph.num_ops)
+    if degree == 1:
+        return whole
+    limit = sharing.total_s(whole)
+    for worth in (MEMORY_WORTH, 0.0):
+        options = sharing.best(worth)
+        found = sharing.sharded(options) if options is not None else whole
+        if sharing.total_s(found) <= limit:
+            return found
+    return whole
+
+
+class _Sharing:
+    """One graph, group and degree."""
+
+    def __init__(
+        self,
+        graph: OpGraph,
+        device_type: DeviceType,
+        link: Link,
+        degree: int,
+        *,
+        sequence: bool,
+        num_microbatches: int,
+    ) -> None:
+        self._graph, self._device, self._link, self._degree = graph, device_type, link, degree
+        self._sequence, self._num_microbatches = sequence, num_microbatches
+        self._sizes = operands(graph)
+        self._numbers = [self._allowed(op) for op in graph.ops]
+        self._uses = self._tensor_uses()
+
+    def _allowed(self, op: Op) -> list[int]:
+        """Indices of the splits that may be taken."""
+        return [
+            k
+            for k, split in enumerate(op.splits)
+            if split.fits(self._degree) and (self._sequence or split.axis not in STREAM_AXES)
+        ]
+
+    def _splits(self, i: int) -> list[Split]:
+        return [self._graph.ops[i].splits[k] for k in self._numbers[i]]
+
+    def _placements(self, i: int, tensor: str, *, given: bool) -> tuple[Placement, ...]:
+        """Per option of op i, how it gives or reads a tensor."""
+        found = [split.given(tensor) if given else split.read(tensor) for split in self._splits(i)]
+        return (None, *map(placement, found))
+
+    def _tensor_uses(self) -> dict[str, TensorUse]:
+        """Tensor -> its maker and readers, by their positions."""
+        makers: dict[str, int] = {}
+        readers: dict[str, dict[int, None]] = defaultdict(dict)
+        learns: set[str] = set()
+        for (src, dst), edge in zip(self._graph.edge_ends.tolist(), self._graph.edges, strict=True):
+            makers[edge.tensor] = src
+            readers[edge.tensor][dst] = None
+            if edge.requires_grad:
+                learns.add(edge.tensor)
+        return {
+            tensor: TensorUse(
+                self._graph.tensor_bytes[tensor],
+                tensor in learns,
+                maker,
+                self._placements(maker, tensor, given=True),
+                tuple((r, self._placements(r, tensor, given=False)) for r in sorted(readers[tensor])),
+            )
+            for tensor, maker in makers.items()
+        }
+
+    def _param_uses(self) -> list[ParamUse]:
+        readers: dict[str, list[tuple[int, tuple[Placement, ...]]]] = defaultdict(list)
+        for i, op in enumerate(self._graph.ops):
+            for param in op.params:
+                partial = PARTIAL if op.weight_grad.flop or op.weight_grad.bytes else None
+                first, *others = self._placements(i, param, given=False)
+                readers[param].append((i, (first, *(partial if held is None else held for held in others))))
+        return [ParamUse(self._graph.param_bytes[param], tuple(found)) for param, found in readers.items()]
+
+    def _saved_uses(self) -> list[SavedUse]:
+        keepers: dict[str, list[tuple[int, tuple[bool, ...]]]] = defaultdict(list)
+        for i, op in enumerate(self._graph.ops):
+            for tensor in op.saved:
+                keepers[tensor].append((i, (False, *(tensor in split.keeps for split in self._splits(i)))))
+        return [SavedUse(self._graph.tensor_bytes[tensor], tuple(found)) for tensor, found in keepers.items()]
+
+    def _move_s(self, source: Placement, target: Placement, num_bytes: float) -> float:
+        return move_s(source, target, num_bytes, self._link, self._degree)
+
+    def _param_sum_s(self, num_bytes: float) -> float:
+        """Seconds per micro-batch; gradients are summed together, so their bytes alone count."""
+        return ring_s(self._degree, num_bytes, self._link.bandwidth, 0.0) / self._num_microbatches
+
+    def _member(self, i: int, option: int) -> Op:
+        op = self._graph.ops[i]
+        return member_op(op, self._splits(i)[option - 1], self._sizes[i], self._degree) if option else op
+
+    def best(self, memory_worth: float) -> list[int] | None:
+        """Per op the option: 0 for whole, else 1 + the position among the splits that may be taken."""
+        classes = equal_ops(self._graph)
+        count, first = Counter(classes), {k: i for i, k in reversed(list(enumerate(classes)))}
+        examples = [first[k] for k in range(len(count))]
+        seconds = self._option_seconds(examples)
+        held = PARAM_BYTES * sum(self._graph.param_bytes.values())
+        held += sum(self._graph.tensor_bytes[t] for t in {t for op in self._graph.ops for t in op.saved})
+        time_s = sum(count[k] * table[0] for k, table in enumerate(seconds))
+        byte_s = memory_worth * time_s / held if held else 0.0
+        program = Program(
+            seconds=[[count[k] * s for s in table] for k, table in enumerate(seconds)],
+            tensors=Counter(_by_class(use, classes) for use in self._uses.values()),
+            params=Counter(_by_class(use, classes) for use in self._param_uses()),
+            saved=Counter(_by_class(use, classes) for use in self._saved_uses()),
+            move_s=self._move_s,
+            param_sum_s=self._param_sum_s,
+            param_byte_s=byte_s * PARAM_BYTES,
+            saved_byte_s=byte_s,
+            degree=self._degree,
+        )
+        chosen = solve(program)
+        return None if chosen is None else [chosen[k] for k in classes]
+
+    def _option_seconds(self, ops: Sequence[int]) -> list[list[float]]:
+        """Per op, seconds of a micro-batch by option, with the sums inside the op."""
+        measured = device_times(self._graph, self._device).sum(axis=1)
+        variants = [self._member(i, o) for i in ops for o in range(len(self._numbers[i]) + 1)]
+        totals = iter(roofline_seconds(variants, self._device, self._graph.compute_dtype).sum(axis=1).tolist())
+        out = []
+        for i in ops:
+            table = [next(totals) for _ in range(len(self._numbers[i]) + 1)]
+            if self._graph.ops[i].times and table[0]:
+                table = [s * float(measured[i]) / table[0] for s in table]
+            inner = [shared_sum_s(s, self._sizes[i], self._link, self._degree) for s in self._splits(i)]
+            out.append([a + b for a, b in zip(table, [0.0, *inner], strict=True)])
+        return out
+
+    def total_s(self, found: ShardedGraph) -> float:
+        """Seconds of a micro-batch of a member, one op after the other."""
+        ops = float(device_times(found.graph, self._device).sum())
+        step_s = float(found.step_s.sum()) / self._num_microbatches
+        return ops + float((found.forward_s + found.input_grad_s).sum()) + step_s
+
+    def sharded(self, options: Sequence[int]) -> ShardedGraph:
+        """The result of a choice of options."""
+        graph = self._graph
+        forward_s, input_grad_s, step_s = np.zeros((3, graph.num_ops))
+        found: list[Move] = []
+        for tensor, use in self._uses.items():
+            for forward, (source, target), reader in moves(use, options):
+                seconds = self._move_s(source, target, use.bytes)
+                if seconds:
+                    i = use.maker if forward else reader
+                    (forward_s if forward else input_grad_s)[i] += seconds
+                    phase = "forward" if forward else "backward"
+                    found.append(Move(tensor, phase, source, target, i, use.bytes, seconds))  # type: ignore[arg-type]
+        for i, o in enumerate(options):
+            if o:
+                forward_s[i] += shared_sum_s(self._splits(i)[o - 1], self._sizes[i], self._link, self._degree)
+        held, partial = self._held(options)
+        for param, i in partial.items():
+            step_s[i] += self._param_sum_s(graph.param_bytes[param]) * self._num_microbatches
+        return ShardedGraph(
+            degree=self._degree,
+            sequence=self._sequence,
+            choice=tuple(self._numbers[i][o - 1] if o else -1 for i, o in enumerate(options)),
+            graph=dataclasses.replace(
+                graph,
+                ops=tuple(self._final(i, o) for i, o in enumerate(options)),
+                param_bytes=held,
+                tensor_bytes=(sizes := self._tensor_bytes(options)),
+                tensor_fixed_bytes={t: min(size, sizes[t]) for t, size in graph.tensor_fixed_bytes.items()},
+            ),
+            forward_s=forward_s,
+            input_grad_s=input_grad_s,
+            step_s=step_s,
+            moves=tuple(found),
+            partial_gradients=tuple(partial),
+        )
+
+    def _final(self, i: int, option: int) -> Op:
+        """The op of a member, with its share of measured times."""
+        op, member = self._graph.ops[i], self._member(i, option)
+        times = op.times
+        if option and times:
+            whole, own = roofline_seconds([op, member], self._device, self._graph.compute_dtype)
+            share = np.divide(own, whole, out=np.ones(3), where=whole > 0).tolist()
+            times = {
+                kind: OpTimes(t.forward_s * share[0], t.input_grad_s * share[1], t.weight_grad_s * share[2])
+                for kind, t in times.items()
+            }
+        return dataclasses.replace(member, times=times, splits=())
+
+    def _held(self, options: Sequence[int]) -> tuple[dict[str, float], dict[str, int]]:
+        """Parameter -> bytes of a member; and those whose gradient is a partial sum -> their first reader."""
+        held, partial = dict(self._graph.param_bytes), dict[str, int]()
+        for i, o in enumerate(options):
+            for param in self._graph.ops[i].params if o else ():
+                if self._splits(i)[o - 1].read(param):
+                    held[param] = self._graph.param_bytes[param] / self._degree
+                elif self._graph.ops[i].weight_grad.bytes:
+                    partial.setdefault(param, i)
+        return held, partial
+
+    def _tensor_bytes(self, options: Sequence[int]) -> dict[str, float]:
+        """Tensor -> bytes of a member: of all forms that some op keeps, else as it comes out."""
+        kept: dict[str, set[bool]] = defaultdict(set)
+        for i, o in enumerate(options):
+            for tensor in self._graph.ops[i].saved:
+                kept[tensor].add(bool(o) and tensor in self._splits(i)[o - 1].keeps)
+        sizes = dict(self._graph.tensor_bytes)
+        for tensor, size in sizes.items():
+            if tensor in kept:
+                sizes[tensor] = sum(size / self._degree if is_part else size for is_part in kept[tensor])
+            elif tensor in self._uses and (use := self._uses[tensor]).gives[options[use.maker]] not in (None, PARTIAL):
+                sizes[tensor] = size / self._degree
+        return sizes
+
+
+def _by_class(use: _Use, classes: Sequence[int]) -> _Use:
+    """A use with classes in the place of positions."""
+    if isinstance(use, TensorUse):
+        readers = tuple(dict.fromkeys((classes[i], forms) for i, forms in use.readers))
+        return dataclasses.replace(use, maker=classes[use.maker], readers=readers)
+    if isinstance(use, ParamUse):
+        return dataclasses.replace(use, readers=tuple(dict.fromkeys((classes[i], f) for i, f in use.readers)))
+    return dataclasses.replace(use, keepers=tuple(dict.fromkeys((classes[i], f) for i, f in use.keepers)))
