@@ -26,7 +26,7 @@ _NETWORK = {"a100": 8 * 25e9, "h100": 8 * 50e9, "h200": 8 * 50e9, "gb200": 4 * 5
 """Bytes per second of all network cards of a host."""
 
 MEGATRON_HOST_S = 6.5e-5
-"""Seconds of the host per kernel in Megatron's modules.
+"""Seconds of the host per kernel in the modules of Megatron-LM of 2021 to 2023 (Aceso, vTrain).
 
 Aceso timed them one by one: small layers of GPT (350M, one sample) take 0.9 ms forward and 1.5 ms backward whatever
 their size, and have 13 kernels forward and 24 backward in our graph.
@@ -34,9 +34,11 @@ their size, and have 13 kernels forward and 24 backward in our graph.
 
 
 @functools.lru_cache(maxsize=256)
-def dgx_cluster(device: str, gpus: int, per_host: int, network: float = 0.0) -> Cluster:
+def dgx_cluster(
+    device: str, gpus: int, per_host: int, network: float = 0.0, host_s: float = MEGATRON_HOST_S
+) -> Cluster:
     """Hosts of `per_host` equal GPUs on NVLink; `network` is in bytes per second per host, 0 for what is usual."""
-    kind = dataclasses.replace(device_preset(device), host_op_s=MEGATRON_HOST_S)
+    kind = dataclasses.replace(device_preset(device), host_op_s=host_s)
     family = device.split("-")[0]
     link = Link(bandwidth=_INSIDE[family], latency_s=5e-6)
     port = Link(bandwidth=network or _NETWORK[family], latency_s=5e-6)

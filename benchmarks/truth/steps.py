@@ -4,50 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from drlpp.cluster import Cluster
 from drlpp.graph import OpGraph
+from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.transformers import Transformer
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 from truth.clusters import DEVICES, dgx_cluster
 from truth.layers import layer_graph
+from truth.megatron import megatron_run
 from truth.rows import Findings, Pair, Row, number, read_rows, whole
+from truth.runs import Run
 
 _VOCABULARY = {"GPT": 50304, "BERT": 30592}
 """Of the tokenizers that Megatron's tests use, padded; for rows that state none."""
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Run:
-    """A published run: the model's shape, the plan, what was measured."""
-
-    set: str
-    ref: str
-    device: str
-    per_host: int
-    shape: Transformer
-    num_microbatches: int
-    pipeline: int
-    chunks: int
-    replicas: int
-    sharded_optimizer: bool
-    recompute: bool
-    seconds: float
-    memory_bytes: float
-    out_of_memory: bool | None
-    network: float = 0.0
-
-    @property
-    def job(self) -> str:
-        """What the plans of one job share."""
-        s, samples = self.shape, self.shape.batch * self.num_microbatches
-        gpus = self.pipeline * self.replicas
-        return f"{self.set} {self.device} x{gpus} {s.layers}x{s.hidden} seq {s.seq} batch {samples}"
 
 
 def tp1_run(line: int, row: Row) -> Run | str:
@@ -94,7 +71,7 @@ def tp1_run(line: int, row: Row) -> Run | str:
         chunks=chunks,
         replicas=replicas,
         sharded_optimizer=row["zero"] == "1",
-        recompute="full" in row["recompute"],
+        recompute=Recompute.BLOCK if "full" in row["recompute"] else Recompute.NONE,
         seconds=number(row, "iter_s"),
         memory_bytes=number(row, "mem_gb") * 1e9,
         out_of_memory=row["oom"] == "1" if row["oom"] else None,
@@ -130,7 +107,7 @@ def vtrain_run(table: str, line: int, row: Row) -> Run | str:
         chunks=1,
         replicas=whole(row, "dp"),
         sharded_optimizer=False,
-        recompute=True,
+        recompute=Recompute.BLOCK,
         seconds=number(row, "iter_ms") / 1e3,
         memory_bytes=0.0,
         out_of_memory=None,
@@ -145,7 +122,13 @@ def read_runs(data: Path, findings: Findings) -> list[Run]:
     read = [
         (f"vtrain/{t}", vtrain_run(t, n, row), "vtrain") for t in tables for n, row in read_rows(data / "vtrain" / t)
     ]
-    read += [("truth_tp1.csv", tp1_run(n, row), row["dataset"]) for n, row in read_rows(data / "truth_tp1.csv")]
+    own = list(read_rows(data / "megatron-lm-ci" / "runs.csv"))
+    read += [("megatron-lm-ci/runs.csv", megatron_run(n, row), "megatron-lm-ci") for n, row in own]
+    read += [
+        ("truth_tp1.csv", tp1_run(n, row), row["dataset"])
+        for n, row in read_rows(data / "truth_tp1.csv")
+        if not own or row["dataset"] != "megatron-lm-ci"  # the same rows, with more columns
+    ]
     for _, run, name in read:
         if isinstance(run, str):
             findings.leave_out(f"{name} steps", run)
@@ -157,7 +140,7 @@ def read_runs(data: Path, findings: Findings) -> list[Run]:
     return list(found.values())
 
 
-def layer_stages(graph: OpGraph, layers_per_stage: list[int]) -> np.ndarray:
+def layer_stages(graph: OpGraph, layers_per_stage: Sequence[int]) -> np.ndarray:
     """``[num_ops]`` stage of each op: so many layers each, the embedding in the first and the head in the last."""
     border = np.cumsum(layers_per_stage)
     last = len(layers_per_stage) - 1
@@ -172,19 +155,22 @@ def layer_stages(graph: OpGraph, layers_per_stage: list[int]) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2048)
-def _evaluator(run_shape: Transformer, device: str, gpus: int, per_host: int, network: float, number: int) -> Evaluator:
-    cluster = dgx_cluster(device, gpus, per_host, network)
-    problem = PlanningProblem.build(layer_graph(run_shape), cluster, num_microbatches=number, optimizer="adamw")
-    return Evaluator(problem)
+def _problem(shape: Transformer, cluster: Cluster, number: int, *, megatron: bool, zero1: bool) -> PlanningProblem:
+    problem = PlanningProblem.build(
+        layer_graph(shape), cluster, num_microbatches=number, optimizer="adamw", main_parameters=megatron
+    )
+    return dataclasses.replace(problem, training=dataclasses.replace(problem.training, zero1=zero1))
 
 
 def evaluate(run: Run) -> Evaluation:
     """The run's plan, as the evaluator sees it."""
     gpus = run.pipeline * run.replicas
-    evaluator = _evaluator(run.shape, run.device, gpus, run.per_host, run.network, run.num_microbatches)
+    cluster = dgx_cluster(run.device, gpus, run.per_host, run.network, run.host_s)
+    problem = _problem(run.shape, cluster, run.num_microbatches, megatron=run.megatron, zero1=run.sharded_optimizer)
+    evaluator = Evaluator(problem)
     stages = run.pipeline * run.chunks
     assignment = Assignment(
-        layer_stages(evaluator.problem.graph, [run.shape.layers // stages] * stages),
+        layer_stages(problem.graph, run.layers_per_stage or [run.shape.layers // stages] * stages),
         tuple(
             tuple(range((s % run.pipeline) * run.replicas, (s % run.pipeline + 1) * run.replicas))
             for s in range(stages)
@@ -199,9 +185,9 @@ def run(data: Path, findings: Findings) -> None:
     for r in read_runs(data, findings):
         evaluation = evaluate(r)
         if r.seconds:
-            name = f"{r.set} steps" + (f", {r.device}" if r.set != "vtrain" else "")
+            name = f"{r.set} steps" + (f", {r.device}" if r.set != "vtrain" else "") + r.part
             findings.add(Pair(name, "time", evaluation.iteration_time_s, r.seconds, r.job, r.ref))
-        peak = float(evaluation.peak_memory_bytes.max())
+        peak = float(evaluation.peak_memory_bytes[-1] if r.last_rank_tells else evaluation.peak_memory_bytes.max())
         if r.memory_bytes:
             findings.add(Pair(f"{r.set} steps", "memory", peak, r.memory_bytes, r.job, r.ref))
         if r.out_of_memory is not None:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from drlpp.cost.optimizer_state import resident_factor, state_bytes
+from drlpp.cost.optimizer_state import late_gradient, resident_factor, state_bytes
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.training import TrainingSetup
 
@@ -30,3 +30,11 @@ def test_bytes_per_parameter(graph, options, bytes_per_param):
     assert resident_factor(graph, training) * size == bytes_per_param
     state = state_bytes(graph, training)
     assert state.total == state.parameter + state.gradient + state.states
+
+
+@pytest.mark.parametrize(
+    ("precision", "main", "late"), [("fp32", False, 1.0), ("bf16", False, 1.0), ("bf16", True, 0.0)]
+)
+def test_gradients_exist_from_the_first_backward_pass_on_unless_they_are_summed_in_a_buffer(precision, main, late):
+    training = TrainingSetup(num_microbatches=1, optimizer="adamw", precision=precision, main_parameters=main)
+    assert late_gradient(chain_graph(2), training) == late

@@ -53,6 +53,15 @@ def state_bytes(graph: OpGraph, training: TrainingSetup) -> StateBytes:
     return StateBytes(_LOW / size, _FLOAT32 / size, (1.0 + states) * _FLOAT32 / size)
 
 
+def late_gradient(graph: OpGraph, training: TrainingSetup) -> float:
+    """The gradient of a byte of a parameter, where it exists from the first backward pass on only.
+
+    Training with main parameters sums gradients in a buffer that is there from the start.
+    """
+    buffered = training.in_low_precision and training.main_parameters
+    return 0.0 if buffered else state_bytes(graph, training).gradient
+
+
 def resident_factor(graph: OpGraph, training: TrainingSetup) -> float:
     """Resident bytes per byte of a parameter of the graph."""
     return state_bytes(graph, training).total

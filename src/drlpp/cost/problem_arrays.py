@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from drlpp.cluster import NO_LINK
 from drlpp.cost.links import links_inside, site_on_host
 from drlpp.cost.op_times import problem_times
-from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, state_bytes
+from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, late_gradient, state_bytes
 from drlpp.errors import ScheduleError
 from drlpp.graph.blocks import block_numbers
 from drlpp.graph.csr import grouped, numbered, offsets
@@ -37,7 +37,7 @@ class ProblemArrays(NamedTuple):
         saver_off, saver: ``[T + 1]``, ops that keep each tensor.
         param_bytes, reader_off, reader: ``[P]``, ``[P + 1]``, ops that read each parameter.
         resident_factor: resident bytes per parameter byte.
-        gradient_factor: the part of them that is the gradient.
+        gradient_factor: the part of them that is the gradient, 0 where it exists from the start.
         device_type, device_host, device_site, memory_bytes, optimizer_s: ``[D]``; the last in seconds per parameter
             byte, a site counted on its host.
         sites, link_off, link_bandwidth, link_latency_s: `cost.links.LinksInside` of all hosts.
@@ -117,7 +117,7 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
         reader_off=reader_off,
         reader=reader,
         resident_factor=state.total,
-        gradient_factor=state.gradient,
+        gradient_factor=late_gradient(graph, problem.training),
         device_type=cluster.type_index,
         device_host=cluster.host_index,
         device_site=site_on_host(cluster),

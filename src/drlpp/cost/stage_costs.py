@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cost.op_times import problem_times
-from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, state_bytes
+from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, late_gradient, state_bytes
 from drlpp.errors import ScheduleError
 from drlpp.graph.blocks import Recompute, block_numbers
 from drlpp.graph.stages import StageGraph, stage_graph
@@ -30,7 +30,7 @@ class StageCosts:
         held_bytes: ``[S]`` kept from F to the end of the backward pass, per micro-batch.
         again_bytes, remade_bytes: ``[S]`` more that B, and that I to W, of a stage that recomputes needs (else 0).
         resident_bytes: ``[S]`` parameters, gradients and optimizer state.
-        gradient_bytes: ``[S]`` the part of them that is gradients.
+        gradient_bytes: ``[S]`` the part of them that is gradients, where these do not exist from the start.
         graph: messages between stages and activation bytes.
     """
 
@@ -100,6 +100,6 @@ def stage_costs(
         again_bytes=kept[1],
         remade_bytes=kept[2],
         resident_bytes=stages.param_bytes * state.total,
-        gradient_bytes=stages.param_bytes * state.gradient,
+        gradient_bytes=stages.param_bytes * late_gradient(problem.graph, training),
         graph=stages,
     )

@@ -361,7 +361,8 @@ class _Builder:
         n = logits.elements
         # cast to float32, log-softmax, and the same back
         works = (_streamed(2 * n, n * (self.low + 3 * 4), 3), _streamed(n, n * (2 * 4 + 4 + self.low), 2), NO_WORK)
-        self.add("loss", "aten.cross_entropy_loss", [logits], (1.0, 4), works, kept=4 * n)
+        kept = (4 + self.low) * n  # the softmax, and the gradient of the logits that its backward pass writes beside it
+        self.add("loss", "aten.cross_entropy_loss", [logits], (1.0, 4), works, kept=kept)
 
     def graph(self, source: _Tensor) -> OpGraph:
         shape = self.shape
