@@ -45,7 +45,7 @@ def literal_loads(problem: PlanningProblem, assignment: Assignment) -> dict[int,
                     load[src] += seconds / period
             if others and message.transfer_s is not None:
                 load[src] += message.transfer_s / period
-    for group in gradient_groups(costs.graph, devices):
+    for group in gradient_groups(costs, devices):
         for d in group.devices:
             load[d] += all_reduce_s(cluster, group.devices, group.num_bytes) / problem.training.num_microbatches
     return load

@@ -7,26 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drlpp.cost import place_stages
 from drlpp.cost.placement import place_assignment
 from drlpp.cost.problem_arrays import problem_arrays
-from drlpp.cost.stage_costs import stage_costs
 from drlpp.errors import PlanError, ScheduleError
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
+from placed import assert_equal
 from random_problems import random_cluster, random_problem, with_special_edges
-
-
-def assert_equal(problem: PlanningProblem, assignment: Assignment) -> None:
-    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.recompute)
-    number = problem.training.num_microbatches
-    slow = place_stages(costs, problem.cluster, assignment.devices, number)
-    fast = place_assignment(problem, problem_arrays(problem), assignment)
-    for name in slow._fields:
-        a, b = np.asarray(getattr(slow, name)), np.asarray(getattr(fast, name))
-        assert a.dtype == b.dtype, name
-        np.testing.assert_array_equal(a, b, err_msg=name)
 
 
 @settings(max_examples=300, deadline=None)

@@ -90,7 +90,10 @@ def random_problem(seed: int) -> tuple[PlanningProblem, Assignment]:
     if seed % 2:
         graph = with_blocks(graph, 2 + seed % 3)
     cluster = random_cluster(rng, int(rng.integers(1, 7)))
-    problem = PlanningProblem.build(graph, cluster, num_microbatches=int(rng.integers(1, 9)))
+    number = int(rng.integers(1, 9))
+    problem = PlanningProblem.build(graph, cluster, num_microbatches=number)
+    if seed % 2:
+        problem = dataclasses.replace(problem, training=dataclasses.replace(problem.training, zero1=True))
     return problem, random_assignment(rng, graph, cluster.num_devices)
 
 

@@ -36,6 +36,8 @@ class DeviceType:
         speed_is_given: the user wrote `speed`, so it also scales what the database says.
         source: where the numbers come from.
         host_op_s: seconds that the host needs to ask for one kernel of an eager program; 0 with CUDA graphs.
+        members: devices that one of this kind stands for: a group among which every op is divided (`cluster.grouping`).
+        inside: what joins any two of them.
     """
 
     name: str
@@ -47,6 +49,8 @@ class DeviceType:
     speed_is_given: bool = False
     source: str = ""
     host_op_s: float = 0.0
+    members: int = 1
+    inside: Link | None = None
 
     def __post_init__(self) -> None:
         if self.memory_bytes <= 0:
@@ -261,6 +265,11 @@ class Cluster:
     def memory_bytes(self) -> NDArray[np.float64]:
         """``[num_devices]`` memory of each device."""
         return np.array([d.type.memory_bytes for d in self.devices], dtype=np.float64)
+
+    @functools.cached_property
+    def members(self) -> NDArray[np.int64]:
+        """``[num_devices]`` devices that each stands for."""
+        return np.array([d.type.members for d in self.devices], dtype=np.int64)
 
     def path(self, src: int, dst: int) -> Link:
         """The channel from one device to another: the host's link, or the smaller port and both latencies."""

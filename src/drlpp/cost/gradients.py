@@ -2,6 +2,8 @@
 
 A replicated stage sums the gradients of its own parameters over its replicas. A parameter that several stages read
 (tied) is summed once, over the devices of all of them. On a device that holds several of these stages it is one copy.
+Under ZeRO stage 1 the devices of a sum divide the optimizer states and step of its parameters equally; gradients are
+reduced and scattered before it and parameters gathered after it, which together takes what an all-reduce takes.
 """
 
 from __future__ import annotations
@@ -14,35 +16,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cost.stage_costs import StageCosts
-from drlpp.graph.stages import StageGraph
 
 Devices = Sequence[Sequence[int]]
 """Per stage, the devices that run it (its replicas)."""
 
 
 class GradientGroup(NamedTuple):
-    """An all-reduce: `num_bytes` of gradients over `devices`, when the backward passes of all `stages` are done."""
+    """An all-reduce when the backward passes of all `stages` are done.
+
+    Attributes:
+        num_bytes: of gradients, the most that one of the devices holds.
+        held_bytes: ``[G]`` what each of them holds.
+    """
 
     stages: tuple[int, ...]
     devices: tuple[int, ...]
     num_bytes: float
+    held_bytes: tuple[float, ...]
 
 
-def gradient_groups(stages: StageGraph, devices: Devices) -> list[GradientGroup]:
+def gradient_groups(costs: StageCosts, devices: Devices) -> list[GradientGroup]:
     """All-reduces of a step: those of replicated stages in order of the stage, then those of tied parameters."""
-    own = stages.param_bytes.copy()
-    for shared, num_bytes in stages.tied:
-        own[list(shared)] -= num_bytes
-    own[own < 1e-9 * stages.param_bytes] = 0.0
-    groups = [
-        GradientGroup((s,), tuple(sorted(devices[s])), float(own[s]))
-        for s in range(stages.num_stages)
-        if len(devices[s]) > 1 and own[s] > 0
-    ]
-    for shared, num_bytes in stages.tied:
-        union = tuple(sorted({d for s in shared for d in devices[s]}))
-        if len(union) > 1 and num_bytes > 0:
-            groups.append(GradientGroup(shared, union, num_bytes))
+    own = costs.param_bytes.copy()
+    for shared, sizes in costs.tied:
+        own[list(shared)] -= sizes
+    own[own < 1e-9 * costs.param_bytes] = 0.0
+    groups = []
+    for s, replicas in enumerate(devices):
+        if len(replicas) > 1 and own[s, replicas[0]] > 0:
+            members = tuple(sorted(replicas))
+            held = tuple(own[s, list(members)].tolist())
+            groups.append(GradientGroup((s,), members, held[0], held))
+    for shared, sizes in costs.tied:
+        members = tuple(sorted({d for s in shared for d in devices[s]}))
+        held = tuple(sizes[list(members)].tolist())
+        if len(members) > 1 and max(held) > 0:
+            groups.append(GradientGroup(shared, members, max(held), held))
     return groups
 
 
@@ -53,20 +62,27 @@ def resident_and_optimizer(
     resident, optimizer = np.zeros(num_devices), np.zeros(num_devices)
     for s, replicas in enumerate(devices):
         index = list(replicas)
-        resident[index] += costs.resident_bytes[s]
+        resident[index] += costs.resident_bytes[s, index]
         optimizer[index] += costs.optimizer_s[s, index]
-    share = share_of_parameters(costs.graph, devices, num_devices)
-    return resident * share, optimizer * share
+    share = share_of_parameters(costs, devices, num_devices)
+    resident, optimizer = resident * share, optimizer * share
+    for group in gradient_groups(costs, devices):
+        index = list(group.devices)
+        spared = np.array(group.held_bytes) * (1 - 1 / len(index))
+        resident[index] -= spared * costs.divided_states
+        optimizer[index] -= spared * costs.divided_update_s[index]
+    return resident, optimizer
 
 
-def share_of_parameters(stages: StageGraph, devices: Devices, num_devices: int) -> NDArray[np.float64]:
+def share_of_parameters(costs: StageCosts, devices: Devices, num_devices: int) -> NDArray[np.float64]:
     """``[D]`` of the parameters that the stages of a device read, the part that is no second copy."""
     params, copies = np.zeros(num_devices), np.zeros(num_devices)
     for s, replicas in enumerate(devices):
-        params[list(replicas)] += stages.param_bytes[s]
-    for shared, num_bytes in stages.tied:
+        index = list(replicas)
+        params[index] += costs.param_bytes[s, index]
+    for shared, sizes in costs.tied:
         for d, count in Counter(d for s in shared for d in devices[s]).items():
-            copies[d] += (count - 1) * num_bytes
+            copies[d] += (count - 1) * sizes[d]
     share = np.ones(num_devices)
     some = copies > 0
     share[some] = 1.0 - copies[some] / params[some]

@@ -13,13 +13,20 @@ The last is how Megatron-LM and DeepSpeed keep parameters (`TrainingSetup.main_p
 for ``momentum``, 2 for ``adamw``. With Adam it takes 18 bytes per parameter (Rajbhandari et al., SC 2020, count 16 with
 gradients in low precision). The copies of parameters that products keep in mixed precision are activations
 (`drlpp.graph.mixed_precision`).
+
+Under ZeRO stage 1 the devices that sum the gradient of a parameter divide main parameter and states, and the step of
+the optimizer. They are taken to divide them equally; `drlpp run` divides whole parameters.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+from numpy.typing import NDArray
+
 from drlpp.graph import OpGraph
+from drlpp.problem import PlanningProblem
 from drlpp.training import NO_OPTIMIZER, OPTIMIZER_STATES, TrainingSetup
 
 _ELEMENT_BYTES = {"float64": 8.0, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
@@ -30,11 +37,17 @@ OPTIMIZER_PASSES = {"sgd": 3.0, "momentum": 5.0, "adamw": 7.0, NO_OPTIMIZER: 0.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StateBytes:
-    """Resident bytes per byte of a parameter of the graph; `states` are those of the optimizer and main parameters."""
+    """Resident bytes per byte of a parameter of the graph.
+
+    Attributes:
+        states: of the optimizer, and main parameters.
+        divided: the part of `states` that the devices divide which sum the gradient: all of it with ZeRO-1, else none.
+    """
 
     parameter: float
     gradient: float
     states: float
+    divided: float
 
     @property
     def total(self) -> float:
@@ -45,12 +58,13 @@ class StateBytes:
 def state_bytes(graph: OpGraph, training: TrainingSetup) -> StateBytes:
     """What each byte of a parameter takes."""
     if not training.trains:
-        return StateBytes(1.0, 0.0, 0.0)
+        return StateBytes(1.0, 0.0, 0.0, 0.0)
     states = float(OPTIMIZER_STATES[training.optimizer])
     if not (training.in_low_precision and training.main_parameters):
-        return StateBytes(1.0, 1.0, states)
+        return StateBytes(1.0, 1.0, states, states * training.zero1)
     size = _ELEMENT_BYTES.get(graph.dtype, _FLOAT32)
-    return StateBytes(_LOW / size, _FLOAT32 / size, (1.0 + states) * _FLOAT32 / size)
+    states = (1.0 + states) * _FLOAT32 / size
+    return StateBytes(_LOW / size, _FLOAT32 / size, states, states * training.zero1)
 
 
 def late_gradient(graph: OpGraph, training: TrainingSetup) -> float:
@@ -62,6 +76,14 @@ def late_gradient(graph: OpGraph, training: TrainingSetup) -> float:
     return 0.0 if buffered else state_bytes(graph, training).gradient
 
 
-def resident_factor(graph: OpGraph, training: TrainingSetup) -> float:
-    """Resident bytes per byte of a parameter of the graph."""
-    return state_bytes(graph, training).total
+def resident_factor(graph: OpGraph, training: TrainingSetup, replicas: int = 1) -> float:
+    """Resident bytes per byte of a parameter of the graph, on each of some replicas."""
+    state = state_bytes(graph, training)
+    return state.total - state.divided * (1 - 1 / replicas)
+
+
+def optimizer_s_per_byte(problem: PlanningProblem) -> NDArray[np.float64]:
+    """``[D]`` seconds of the optimizer step per byte of a parameter; 0 where the memory bandwidth is not known."""
+    passes = OPTIMIZER_PASSES[problem.training.optimizer]
+    bandwidth = [d.type.memory_bandwidth for d in problem.cluster.devices]
+    return np.array([passes / b if b else 0.0 for b in bandwidth])

@@ -40,6 +40,7 @@ class PlacedStages(NamedTuple):
         resident_bytes: ``[U]`` parameters, gradients and optimizer state.
         gradient_bytes: ``[L]`` the part of it that is gradients of each slot.
         memory_bytes, optimizer_s: ``[U]``.
+        members: ``[U]`` devices that each stands for: what it receives, each of them holds.
         message_off: ``[S + 1]`` messages of each source stage.
         message_backward, message_grad: ``[K]`` 1 if the message belongs to the backward pass; if a gradient returns.
         message_bytes, message_s: ``[K]`` size, and seconds where the graph gives them (else -1).
@@ -69,6 +70,7 @@ class PlacedStages(NamedTuple):
     resident_bytes: _Floats
     gradient_bytes: _Floats
     memory_bytes: _Floats
+    members: _Ints
     optimizer_s: _Floats
     message_off: _Ints
     message_backward: _Ints
@@ -135,13 +137,14 @@ def place_stages(
         )
     used = np.unique(flat)
     sizes = np.array([len(r) for r in devices])
+    first_device = [replicas[0] for replicas in devices]
     slot_stage = np.repeat(np.arange(num_stages), sizes)
     forward = costs.forward_s[slot_stage, flat]
     input_grad = costs.input_grad_s[slot_stage, flat]
     weight_grad = costs.weight_grad_s[slot_stage, flat]
     again = costs.again_s[slot_stage, flat]
     resident, optimizer = resident_and_optimizer(costs, devices, cluster.num_devices)
-    share = share_of_parameters(graph, devices, cluster.num_devices)
+    share = share_of_parameters(costs, devices, cluster.num_devices)
 
     messages = graph.messages
     src = np.array([m.src for m in messages], dtype=np.int64)
@@ -167,7 +170,7 @@ def place_stages(
         local, width = np.empty(num_used, dtype=np.int64), int(counts.max())
         local[order] = np.arange(num_used) - np.repeat(first, counts)
 
-    groups = gradient_groups(graph, devices)
+    groups = gradient_groups(costs, devices)
     busy = [min(len(r), num_microbatches) for r in devices]
     group_devices = [np.searchsorted(used, g.devices) for g in groups]
     group_hosts = [np.unique(host[d]) for d in group_devices]
@@ -180,12 +183,13 @@ def place_stages(
         slot_off=offsets(sizes),
         slot_device=np.searchsorted(used, flat),
         action_s=np.stack([forward, again + (input_grad + weight_grad), again + input_grad, weight_grad]),
-        held_bytes=costs.held_bytes,
-        again_bytes=costs.again_bytes,
-        remade_bytes=costs.remade_bytes,
+        held_bytes=costs.held_bytes[range(num_stages), first_device],
+        again_bytes=costs.again_bytes[range(num_stages), first_device],
+        remade_bytes=costs.remade_bytes[range(num_stages), first_device],
         resident_bytes=resident[used],
-        gradient_bytes=costs.gradient_bytes[slot_stage] * share[flat],
+        gradient_bytes=costs.gradient_bytes[slot_stage, flat] * share[flat],
         memory_bytes=cluster.memory_bytes[used],
+        members=cluster.members[used],
         optimizer_s=optimizer[used],
         message_off=np.searchsorted(src, np.arange(num_stages + 1)).astype(np.int64),
         message_backward=backward,

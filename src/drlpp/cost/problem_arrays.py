@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK
+from drlpp.cost.held_bytes import held_graphs
 from drlpp.cost.links import links_inside, site_on_host
 from drlpp.cost.op_times import problem_times
-from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, late_gradient, state_bytes
+from drlpp.cost.optimizer_state import late_gradient, optimizer_s_per_byte, state_bytes
 from drlpp.errors import ScheduleError
 from drlpp.graph.blocks import block_numbers
 from drlpp.graph.csr import grouped, numbered, offsets
@@ -34,12 +35,16 @@ class ProblemArrays(NamedTuple):
         value_tensor, value_backward: ``[V]``.
         tensor_bytes, tensor_value, tensor_maker: ``[T]``; the value of the tensor in the forward pass, and the op that
             makes it, or -1.
+        held_bytes: ``[num_device_types, T]`` what a device holds of each tensor.
         saver_off, saver: ``[T + 1]``, ops that keep each tensor.
-        param_bytes, reader_off, reader: ``[P]``, ``[P + 1]``, ops that read each parameter.
+        param_bytes: ``[num_device_types, P]`` what a device holds of each parameter.
+        reader_off, reader: ``[P + 1]``, ops that read each parameter.
         resident_factor: resident bytes per parameter byte.
         gradient_factor: the part of them that is the gradient, 0 where it exists from the start.
-        device_type, device_host, device_site, memory_bytes, optimizer_s: ``[D]``; the last in seconds per parameter
-            byte, a site counted on its host.
+        divided_states: the part of them that the devices divide which sum the gradient.
+        zero1: 1 if they divide the optimizer step as well.
+        device_type, device_host, device_site, memory_bytes, members, optimizer_s: ``[D]``; the last in seconds per
+            parameter byte, a site counted on its host.
         sites, link_off, link_bandwidth, link_latency_s: `cost.links.LinksInside` of all hosts.
         port_bandwidth, port_latency_s: ``[num_hosts]``.
     """
@@ -57,6 +62,7 @@ class ProblemArrays(NamedTuple):
     value_tensor: _Ints
     value_backward: _Ints
     tensor_bytes: _Floats
+    held_bytes: _Floats
     tensor_value: _Ints
     tensor_maker: _Ints
     saver_off: _Ints
@@ -66,10 +72,13 @@ class ProblemArrays(NamedTuple):
     reader: _Ints
     resident_factor: float
     gradient_factor: float
+    divided_states: float
+    zero1: int
     device_type: _Ints
     device_host: _Ints
     device_site: _Ints
     memory_bytes: _Floats
+    members: _Ints
     optimizer_s: _Floats
     sites: _Ints
     link_off: _Ints
@@ -90,9 +99,8 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     tensor_value[value_tensor[~value_backward]] = np.flatnonzero(~value_backward)
     saver_off, saver = grouped(tensors.item, tensors.reader, len(tensors.bytes))
     reader_off, reader = grouped(params.item, params.reader, len(params.bytes))
-    passes = OPTIMIZER_PASSES[problem.training.optimizer]
+    held = held_graphs(problem)
     state = state_bytes(graph, problem.training)
-    bandwidth = [d.type.memory_bandwidth for d in cluster.devices]
     inside = links_inside(cluster, range(len(cluster.hosts)))
     ports = [host.network or NO_LINK for host in cluster.hosts]
     return ProblemArrays(
@@ -109,20 +117,24 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
         value_tensor=value_tensor,
         value_backward=value_backward.astype(np.int64),
         tensor_bytes=tensors.bytes,
+        held_bytes=np.array([h.tensor_table.bytes for h in held]),
         tensor_value=tensor_value,
         tensor_maker=graph.tensor_maker,
         saver_off=saver_off,
         saver=saver,
-        param_bytes=params.bytes,
+        param_bytes=np.array([h.param_table.bytes for h in held]),
         reader_off=reader_off,
         reader=reader,
         resident_factor=state.total,
         gradient_factor=late_gradient(graph, problem.training),
+        divided_states=state.divided,
+        zero1=int(problem.training.zero1),
         device_type=cluster.type_index,
         device_host=cluster.host_index,
         device_site=site_on_host(cluster),
         memory_bytes=cluster.memory_bytes,
-        optimizer_s=np.array([passes / b if b else 0.0 for b in bandwidth]),
+        members=cluster.members,
+        optimizer_s=optimizer_s_per_byte(problem),
         sites=inside.sites,
         link_off=inside.link_off,
         link_bandwidth=inside.bandwidth,

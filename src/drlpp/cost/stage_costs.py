@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.held_bytes import held_graphs
 from drlpp.cost.op_times import problem_times
-from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, late_gradient, state_bytes
+from drlpp.cost.optimizer_state import late_gradient, optimizer_s_per_byte, state_bytes
 from drlpp.errors import ScheduleError
 from drlpp.graph.blocks import Recompute, block_numbers
 from drlpp.graph.stages import StageGraph, stage_graph
@@ -27,11 +28,15 @@ class StageCosts:
             bandwidth is not known).
         again_s: ``[S, D]`` seconds of the second forward pass, before the backward pass; 0 where a stage does not
             recompute.
-        held_bytes: ``[S]`` kept from F to the end of the backward pass, per micro-batch.
-        again_bytes, remade_bytes: ``[S]`` more that B, and that I to W, of a stage that recomputes needs (else 0).
-        resident_bytes: ``[S]`` parameters, gradients and optimizer state.
-        gradient_bytes: ``[S]`` the part of them that is gradients, where these do not exist from the start.
-        graph: messages between stages and activation bytes.
+        held_bytes: ``[S, D]`` kept from F to the end of the backward pass, per micro-batch.
+        again_bytes, remade_bytes: ``[S, D]`` more that B, and that I to W, of a stage that recomputes needs (else 0).
+        param_bytes: ``[S, D]`` parameters that the stage reads.
+        resident_bytes: ``[S, D]`` parameters, gradients and optimizer state, all of it on one device.
+        gradient_bytes: ``[S, D]`` the part of them that is gradients, where these do not exist from the start.
+        tied: ``[D]`` bytes of parameters by the set of (two or more) stages that share them.
+        divided_states: bytes of state per byte of a parameter that the devices divide which sum its gradient.
+        divided_update_s: ``[D]`` seconds of the optimizer step per byte of a parameter that they divide.
+        graph: messages between stages.
     """
 
     forward_s: NDArray[np.float64]
@@ -42,8 +47,12 @@ class StageCosts:
     held_bytes: NDArray[np.float64]
     again_bytes: NDArray[np.float64]
     remade_bytes: NDArray[np.float64]
+    param_bytes: NDArray[np.float64]
     resident_bytes: NDArray[np.float64]
     gradient_bytes: NDArray[np.float64]
+    tied: tuple[tuple[tuple[int, ...], NDArray[np.float64]], ...]
+    divided_states: float
+    divided_update_s: NDArray[np.float64]
     graph: StageGraph
 
     @property
@@ -82,24 +91,34 @@ def stage_costs(
         by_type = np.array([np.bincount(stage_of_op, weights=row, minlength=num_stages) for row in table])  # [T, S]
         return np.ascontiguousarray(by_type[cluster.type_index].T)
 
-    passes = OPTIMIZER_PASSES[training.optimizer]
-    seconds_per_byte = np.array(
-        [passes / d.type.memory_bandwidth if d.type.memory_bandwidth else 0.0 for d in cluster.devices]
-    )
+    by_type = [
+        stages if held is problem.graph else stage_graph(held, stage_of_op, num_stages) for held in held_graphs(problem)
+    ]
+
+    def per_device(amounts: Callable[[StageGraph], NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.array([amounts(held) for held in by_type])[cluster.type_index].swapaxes(0, 1).copy()
+
+    update_s = optimizer_s_per_byte(problem)
     forward_s = per_stage(times.forward_s)
     in_blocks_s = per_stage(times.forward_s * (block_numbers(problem.graph) >= 0))
     again_s = np.where((choices == Recompute.BLOCK)[:, None], in_blocks_s, forward_s)
-    kept = np.array([stages.kept(s, choice) for s, choice in enumerate(choices.tolist())]).T.copy()  # [3, S]
+    kept = per_device(lambda held: np.array([held.kept(s, choice) for s, choice in enumerate(choices.tolist())]))
+    params = per_device(lambda held: held.param_bytes)
+    tied = [np.array([held.tied[g][1] for held in by_type])[cluster.type_index] for g in range(len(stages.tied))]
     return StageCosts(
         forward_s=forward_s,
         input_grad_s=per_stage(times.input_grad_s),
         weight_grad_s=per_stage(times.weight_grad_s),
-        optimizer_s=np.outer(stages.param_bytes, seconds_per_byte),
+        optimizer_s=params * update_s,
         again_s=np.where((choices > 0)[:, None], again_s, 0.0),
-        held_bytes=kept[0],
-        again_bytes=kept[1],
-        remade_bytes=kept[2],
-        resident_bytes=stages.param_bytes * state.total,
-        gradient_bytes=stages.param_bytes * late_gradient(problem.graph, training),
+        held_bytes=kept[..., 0],
+        again_bytes=kept[..., 1],
+        remade_bytes=kept[..., 2],
+        param_bytes=params,
+        resident_bytes=params * state.total,
+        gradient_bytes=params * late_gradient(problem.graph, training),
+        tied=tuple((shared, sizes) for (shared, _), sizes in zip(stages.tied, tied, strict=True)),
+        divided_states=state.divided,
+        divided_update_s=update_s * training.zero1,
         graph=stages,
     )

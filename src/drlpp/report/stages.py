@@ -67,7 +67,8 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
     rows = []
     for s in plan.stages:
         i = s.index
-        kept = Kept(float(costs.held_bytes[i]), float(costs.again_bytes[i]), float(costs.remade_bytes[i]))
+        here = i, s.devices[0]
+        kept = Kept(*(float(table[here]) for table in (costs.held_bytes, costs.again_bytes, costs.remade_bytes)))
         in_flight, peak = max(_most_held(plan, i, d, kept) for d in s.devices)
         rows.append(
             StageRow(
@@ -79,10 +80,10 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
                 forward_s=forward[i],
                 backward_s=backward[i],
                 time_share=loads[i] / total,
-                param_bytes=float(costs.graph.param_bytes[i]),
+                param_bytes=float(costs.param_bytes[here]),
                 activation_bytes=kept.held,
                 in_flight=in_flight,
-                memory_bytes=float(costs.resident_bytes[i]) + peak,
+                memory_bytes=float(costs.resident_bytes[here]) + peak,
                 remark="recomputes" if s.recompute else "",
             )
         )

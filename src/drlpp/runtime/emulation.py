@@ -81,7 +81,7 @@ class PacedNetwork:
 
     def __init__(self, plan: Plan, world: EmulatedWorld, path: Path, time_scale: float) -> None:
         self.step = 0
-        self.groups: list[GradientGroup] = gradient_groups(plan.stage_graph, [s.devices for s in plan.stages])
+        self.groups: list[GradientGroup] = gradient_groups(costs_of_plan(plan), [s.devices for s in plan.stages])
         self._cluster = plan.cluster
         self._world, self._noise = world, world.noise(dist.get_rank())
         self._num_microbatches = plan.num_microbatches

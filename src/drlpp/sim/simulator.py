@@ -47,7 +47,7 @@ class _Iteration:
         self.messages = plan.stage_graph.messages
         devices = [stage.devices for stage in plan.stages]
         self.resident, self.optimizer_s = resident_and_optimizer(costs, devices, self.cluster.num_devices)
-        self.groups = gradient_groups(plan.stage_graph, devices)
+        self.groups = gradient_groups(costs, devices)
 
         self.sends: dict[tuple[int, str], list[int]] = defaultdict(list)  # (s, phase) -> messages it produces
         self.returns: dict[int, list[int]] = defaultdict(list)  # s -> messages whose gradient it returns
@@ -91,8 +91,8 @@ class _Iteration:
         self.heap: list[tuple[float, int, int]] = []
         self.events: list[TraceEvent] = []
         self.transfers: list[Transfer] = []
-        share = share_of_parameters(plan.stage_graph, devices, self.cluster.num_devices)
-        self.gradient = np.outer(costs.gradient_bytes, share)  # [S, D], once the stage has run backward
+        share = share_of_parameters(costs, devices, self.cluster.num_devices)
+        self.gradient = costs.gradient_bytes * share  # [S, D], once the stage has run backward
         self.held = [float(r) for r in self.resident]  # bytes on each device, without what has yet to be read
         for stage in plan.stages:
             for d in stage.devices[: plan.num_microbatches]:
@@ -142,8 +142,8 @@ class _Iteration:
         s, kind, m = action
         forward, again = float(self.costs.forward_s[s, d]), float(self.costs.again_s[s, d])
         input_grad, weight_grad = float(self.costs.input_grad_s[s, d]), float(self.costs.weight_grad_s[s, d])
-        remade = float((self.costs.again_bytes if kind == "B" else self.costs.remade_bytes)[s])
-        held = float(self.costs.held_bytes[s])
+        remade = float((self.costs.again_bytes if kind == "B" else self.costs.remade_bytes)[s, d])
+        held = float(self.costs.held_bytes[s, d])
         shared = self._shared(d, s, m)
         seconds = {"F": forward, "B": input_grad + weight_grad, "I": input_grad, "W": weight_grad}[kind]
         if kind in ("B", "I") and again:
@@ -181,26 +181,27 @@ class _Iteration:
             return 0.0
         m %= len(self.plan.stages[s].devices)
         phase = "forward" if kind == "F" else "backward"
-        size = sum(x.bytes for x in self._read_first(d, s, m) if x.phase == phase)
+        size, members = sum(x.bytes for x in self._read_first(d, s, m) if x.phase == phase), self.cluster.members[d]
         if phase == "backward":
             for k in self.sends[s, "forward"]:
                 if self._has_gradient(k):
                     size += self.messages[k].bytes * len(self._receivers(k, m).keys() - {d})
-        return size
+        return size * float(members)
 
     def _shared(self, d: int, s: int, m: int) -> float:
         """Bytes that stage s reads from stages of device d that hold them until they have the gradient back."""
         stages, size = self.plan.stages, 0.0
         for k, x in enumerate(self.messages):
             if s in x.dsts and self._has_gradient(k) and stages[x.src].device(m) == d:
-                holds = self.costs.again_bytes[x.src] == 0
+                holds = self.costs.again_bytes[x.src, d] == 0
                 always = len(stages[s].devices) % len(stages[x.src].devices) == 0
                 size += x.bytes if holds and always else 0.0
         return size
 
     def _returned(self, d: int, s: int, m: int) -> float:
         """Bytes of gradients that a backward pass of stage s leaves for other devices."""
-        return sum(x.bytes for x in self._read_first(d, s, m) if x.requires_grad and x.phase == "forward")
+        size = sum(x.bytes for x in self._read_first(d, s, m) if x.requires_grad and x.phase == "forward")
+        return size * float(self.cluster.members[d])
 
     def _read_first(self, d: int, s: int, m: int) -> list[Message]:
         """Messages from other devices of which stage s is the first reader on device d."""

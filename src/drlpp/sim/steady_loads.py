@@ -25,7 +25,7 @@ def steady_loads_s(plan: Plan, costs: StageCosts) -> NDArray[np.float64]:
         loads[devices] += seconds[devices] / len(devices)
     for message in plan.stage_graph.messages:
         _add_message(plan, message, loads)
-    for group in gradient_groups(plan.stage_graph, [stage.devices for stage in plan.stages]):
+    for group in gradient_groups(costs, [stage.devices for stage in plan.stages]):
         seconds_of_step = all_reduce_s(plan.cluster, group.devices, group.num_bytes)
         loads[list(group.devices)] += seconds_of_step / plan.num_microbatches
     return loads

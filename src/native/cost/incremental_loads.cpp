@@ -41,6 +41,7 @@ IncrementalLoads::IncrementalLoads(const ProblemArrays& a, const AssignmentView&
   const Int stages = placed_.num_stages(), devices = placed_.num_devices();
   list_values(a);
   list_params(a);
+  assignment.stage_types(a, type_);
   op_s_.assign(num_ops(), placed_.num_slots(), 0.0);
   for (Int s = 0; s < stages; ++s) {
     for (Int i = placed_.slot_off[s]; i < placed_.slot_off[s + 1]; ++i) {
@@ -60,7 +61,7 @@ IncrementalLoads::IncrementalLoads(const ProblemArrays& a, const AssignmentView&
   own_bytes_.resize(stages);
   users_.resize(values_.size() * stages);
   grad_users_.resize(values_.size() * stages);
-  readers_.resize(param_bytes_.size() * stages);
+  readers_.resize(param_bytes_.columns * stages);
   load_.resize(devices);
   tied_load_.resize(devices);
   device_stamp_.assign(devices, 0);
@@ -118,9 +119,9 @@ void IncrementalLoads::refresh() {
     for (Int i = param_off_[o]; i < param_off_[o + 1]; ++i) ++readers_[param_[i] * stages + s];
   }
   for (Int v = 0; v < size_of(values_); ++v) add_value(v, 1.0);
-  for (Int p = 0; p < size_of(param_bytes_); ++p) {
+  for (Int p = 0; p < param_bytes_.columns; ++p) {
     const Int s = only_reader(p);
-    if (s >= 0) own_bytes_[s] += param_bytes_[p];
+    if (s >= 0) own_bytes_[s] += held(p, s);
   }
   for (Int s = 0; s < stages; ++s) reduce_own(s, 1.0);
   reduce_tied();
@@ -281,7 +282,7 @@ void IncrementalLoads::move_parameters(Int op, Int old, Int stage) {
       if (s < 0) continue;
       const bool elsewhere = s != old && s != stage;
       if (elsewhere) reduce_own(s, -1.0);
-      own_bytes_[s] += sign * param_bytes_[p];
+      own_bytes_[s] += sign * held(p, s);
       if (elsewhere) reduce_own(s, 1.0);
     }
   }
@@ -328,22 +329,23 @@ void IncrementalLoads::reduce_tied() {
   for (Int i = 0; i < size_of(shared_); ++i) {
     const Int p = shared_[i];
     if (only_reader(p) >= 0) continue;
-    double size = 0.0;
-    bool first = true;
-    for (Int j = 0; j < size_of(shared_); ++j) {
-      if (!same_readers(p, shared_[j])) continue;
-      first = first && j >= i;
-      size += param_bytes_[shared_[j]];
+    together_.clear();
+    for (Int q : shared_) {
+      if (same_readers(p, q)) together_.push_back(q);
     }
-    if (!first || size <= 0.0) continue;
+    if (together_.front() != p) continue;
     ++stamp_;
+    double most = 0.0;
     for (Int s = 0; s < stages; ++s) {
       if (readers_[p * stages + s] == 0) continue;
+      double size = 0.0;
+      for (Int q : together_) size += held(q, s);
+      most = std::max(most, size);
       for (Int r = placed_.slot_off[s]; r < placed_.slot_off[s + 1]; ++r) {
         device_stamp_[placed_.slot_device[r]] = stamp_;
       }
     }
-    reduce(size, 1.0, tied_load_);
+    if (most > 0.0) reduce(most, 1.0, tied_load_);
   }
 }
 

@@ -7,6 +7,9 @@ namespace drlpp {
 // Bytes of parameters, gradients and optimizer state. `resident_factor`: resident bytes per byte of parameters.
 inline double resident_bytes(double param_bytes, double resident_factor) { return param_bytes * resident_factor; }
 
+// What a device of n does not hold of `num_bytes` that they divide.
+inline double spared_bytes(double num_bytes, Int n) { return num_bytes * (1.0 - 1.0 / static_cast<double>(n)); }
+
 // Seconds of the optimizer step. `optimizer_s`: seconds of a device per byte of parameters.
 inline double optimizer_step_s(double param_bytes, double optimizer_s) { return param_bytes * optimizer_s; }
 

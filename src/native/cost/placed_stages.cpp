@@ -12,6 +12,7 @@ void check_stages(const PlacedStages& p) {
     if (p.replicas(s) < 1) throw std::invalid_argument("slot_off: stage " + std::to_string(s) + " has no slot");
   }
   check_range("slot_device", p.slot_device, 0, devices);
+  check_length("members", size_of(p.members), devices);
   if (p.action_s.rows != NUM_ACTIONS) throw std::invalid_argument("action_s must have 4 rows");
   check_length("action_s", p.action_s.columns, slots);
   for (const auto* bytes : {&p.held_bytes, &p.again_bytes, &p.remade_bytes}) check_length("held_bytes", size_of(*bytes), stages);

@@ -17,6 +17,7 @@ struct PlacedStages {
   Ints used, slot_off, slot_device;
   Matrix action_s;  // [NUM_ACTIONS, L]
   Reals held_bytes, again_bytes, remade_bytes, resident_bytes, gradient_bytes, memory_bytes, optimizer_s;
+  Ints members;
   Ints message_off, message_backward, message_grad;
   Reals message_bytes, message_s;
   Ints message_src, dst_off, dst, returns_off, returns, forward_inputs, backward_inputs;
@@ -68,6 +69,7 @@ struct PlacedStages {
     field("resident_bytes", resident_bytes);
     field("gradient_bytes", gradient_bytes);
     field("memory_bytes", memory_bytes);
+    field("members", members);
     field("optimizer_s", optimizer_s);
     field("message_off", message_off);
     field("message_backward", message_backward);

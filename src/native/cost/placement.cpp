@@ -36,7 +36,11 @@ void Placement::place_devices(const ProblemArrays& a, const AssignmentView& assi
   out.slot_device.resize(assignment.devices.size());
   for (Int i = 0; i < out.num_slots(); ++i) out.slot_device[i] = number_[assignment.devices[i]];
   out.memory_bytes.resize(out.used.size());
-  for (Int u = 0; u < out.num_devices(); ++u) out.memory_bytes[u] = a.memory_bytes[out.used[u]];
+  out.members.resize(out.used.size());
+  for (Int u = 0; u < out.num_devices(); ++u) {
+    out.memory_bytes[u] = a.memory_bytes[out.used[u]];
+    out.members[u] = a.members[out.used[u]];
+  }
 }
 
 // Numbers the hosts of the used devices, and the devices that share channels: those of a host, or all of them if
@@ -127,7 +131,7 @@ bool Placement::place(const ProblemArrays& a, const AssignmentView& assignment, 
   messages_.measure_activations(a, assignment, out);
   parameters_.find(a, assignment);
   parameters_.place(a, assignment, out);
-  parameters_.reduce(out);
+  parameters_.reduce(a, out);
   return true;
 }
 

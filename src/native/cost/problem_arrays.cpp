@@ -19,6 +19,9 @@ void check_graph(const ProblemArrays& a) {
   check_range("edge_value", a.edge_value, 0, values);
   check_length("value_backward", size_of(a.value_backward), values);
   check_range("value_tensor", a.value_tensor, 0, tensors);
+  check_length("held_bytes", a.held_bytes.rows, a.num_types());
+  check_length("held_bytes", a.held_bytes.columns, tensors);
+  check_length("param_bytes", a.param_bytes.rows, a.num_types());
   check_length("tensor_value", size_of(a.tensor_value), tensors);
   check_range("tensor_value", a.tensor_value, -1, values);
   check_length("tensor_maker", size_of(a.tensor_maker), tensors);
@@ -35,6 +38,7 @@ void check_cluster(const ProblemArrays& a) {
   check_length("device_host", size_of(a.device_host), devices);
   check_range("device_host", a.device_host, 0, hosts);
   check_length("memory_bytes", size_of(a.memory_bytes), devices);
+  check_length("members", size_of(a.members), devices);
   check_length("optimizer_s", size_of(a.optimizer_s), devices);
   check_length("device_site", size_of(a.device_site), devices);
   check_sites(a.sites, a.link_off, hosts, size_of(a.link_bandwidth));

@@ -23,13 +23,17 @@ struct ProblemArrays {
   Ints edge_src, edge_dst, edge_value, edge_grad;
   Reals edge_s;
   Ints value_tensor, value_backward;
-  Reals tensor_bytes;
+  Reals tensor_bytes;  // of messages
+  Matrix held_bytes;   // [num_device_types, T]
   Ints tensor_value, tensor_maker, saver_off, saver;
-  Reals param_bytes;
+  Matrix param_bytes;  // [num_device_types, P]
   Ints reader_off, reader;
-  double resident_factor = 0.0, gradient_factor = 0.0;
+  double resident_factor = 0.0, gradient_factor = 0.0, divided_states = 0.0;
+  Int zero1 = 0;
   Ints device_type, device_host, device_site;
-  Reals memory_bytes, optimizer_s;
+  Reals memory_bytes;
+  Ints members;
+  Reals optimizer_s;
   Ints sites, link_off;
   Reals link_bandwidth, link_latency_s, port_bandwidth, port_latency_s;
 
@@ -38,7 +42,7 @@ struct ProblemArrays {
   Int num_edges() const { return size_of(edge_src); }
   Int num_values() const { return size_of(value_tensor); }
   Int num_tensors() const { return size_of(tensor_bytes); }
-  Int num_params() const { return size_of(param_bytes); }
+  Int num_params() const { return param_bytes.columns; }
   Int num_devices() const { return size_of(device_type); }
   Int num_hosts() const { return size_of(port_bandwidth); }
 
@@ -57,6 +61,7 @@ struct ProblemArrays {
     field("value_tensor", value_tensor);
     field("value_backward", value_backward);
     field("tensor_bytes", tensor_bytes);
+    field("held_bytes", held_bytes);
     field("tensor_value", tensor_value);
     field("tensor_maker", tensor_maker);
     field("saver_off", saver_off);
@@ -66,10 +71,13 @@ struct ProblemArrays {
     field("reader", reader);
     field("resident_factor", resident_factor);
     field("gradient_factor", gradient_factor);
+    field("divided_states", divided_states);
+    field("zero1", zero1);
     field("device_type", device_type);
     field("device_host", device_host);
     field("device_site", device_site);
     field("memory_bytes", memory_bytes);
+    field("members", members);
     field("optimizer_s", optimizer_s);
     field("sites", sites);
     field("link_off", link_off);
@@ -88,6 +96,12 @@ struct AssignmentView {
   View<const Int> labels, replicas, recompute, devices;
 
   Int num_stages() const { return replicas.size(); }
+
+  // The device type of the first replica of each stage: what a stage holds is the same on all of them.
+  void stage_types(const ProblemArrays& a, Ints& types) const {
+    types.clear();
+    for (Int s = 0, slot = 0; s < num_stages(); slot += replicas[s++]) types.push_back(a.device_type[devices[slot]]);
+  }
 };
 
 // B assignments; assignment b has the stages stage_off[b] .. stage_off[b + 1], and slots likewise.

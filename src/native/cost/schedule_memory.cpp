@@ -19,8 +19,9 @@ void add_received(const PlacedStages& p, Int k, MessageMemory& out) {
         const bool always = p.replicas(t) % sources == 0;
         if (p.message_grad[k] && p.again_bytes[src] == 0.0 && always) out.shared[slot] += size;
       } else if (p.first_there(k, j, m, d)) {
-        received[slot] += size;
-        if (p.message_grad[k]) out.returned[slot] += size;
+        const double copies = size * static_cast<double>(p.members[d]);
+        received[slot] += copies;
+        if (p.message_grad[k]) out.returned[slot] += copies;
       }
     }
   }
@@ -33,7 +34,8 @@ void add_gradients(const PlacedStages& p, Int k, MessageMemory& out) {
     const Int m = slot - p.slot_off[src];
     for (Int j = p.dst_off[k]; j < p.dst_off[k + 1]; ++j) {
       const Int d = p.device(p.dst[j], m);
-      if (d != p.slot_device[slot] && p.first_there(k, j, m, d)) out.before_backward[slot] += p.message_bytes[k];
+      if (d == p.slot_device[slot] || !p.first_there(k, j, m, d)) continue;
+      out.before_backward[slot] += p.message_bytes[k] * static_cast<double>(p.members[p.slot_device[slot]]);
     }
   }
 }

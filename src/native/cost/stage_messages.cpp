@@ -105,12 +105,11 @@ void StageMessages::find(const ProblemArrays& a, const AssignmentView& assignmen
 
 // Counts a tensor once in every stage that has it.
 void StageMessages::add_tensor(const ProblemArrays& a, const AssignmentView& assignment, Int tensor) {
-  const double size = a.tensor_bytes[tensor];
   const Int maker = a.tensor_maker[tensor];
   const auto hold = [&](Int s) {
     if (holder_[s] == tensor) return;
     holder_[s] = tensor;
-    activation_[s] += size;
+    activation_[s] += held_[s][tensor];
   };
   for (Int r = a.saver_off[tensor]; r < a.saver_off[tensor + 1]; ++r) {
     const Int s = assignment.labels[a.saver[r]];
@@ -123,7 +122,7 @@ void StageMessages::add_tensor(const ProblemArrays& a, const AssignmentView& ass
       hold(s);
       if (receiver_[s] == tensor) return;
       receiver_[s] = tensor;
-      boundary_[s] += size;
+      boundary_[s] += held_[s][tensor];
     });
   }
 }
@@ -165,13 +164,13 @@ void StageMessages::measure_blocks(const ProblemArrays& a, const AssignmentView&
   list_block_tensors(a, assignment);
   block_inputs_.assign(stages, 0.0);
   largest_block_.assign(stages, 0.0);
-  for (Int key : stays_) block_inputs_[key / tensors] += a.tensor_bytes[key % tensors];
+  for (Int key : stays_) block_inputs_[key / tensors] += held_[key / tensors][key % tensors];
   Int stage = -1;
   for (const Saved& saved : saved_) {
     if (std::binary_search(stays_.begin(), stays_.end(), saved.key)) continue;
     if (saved.key / tensors != stage) of_block_.assign(a.num_ops(), 0.0);
     stage = saved.key / tensors;
-    of_block_[saved.block] += a.tensor_bytes[saved.key % tensors];
+    of_block_[saved.block] += held_[stage][saved.key % tensors];
     largest_block_[stage] = std::max(largest_block_[stage], of_block_[saved.block]);
   }
 }
@@ -182,6 +181,9 @@ void StageMessages::measure_activations(const ProblemArrays& a, const Assignment
   boundary_.assign(stages, 0.0);
   holder_.assign(stages, -1);
   receiver_.assign(stages, -1);
+  assignment.stage_types(a, type_);
+  held_.clear();
+  for (Int k : type_) held_.push_back(a.held_bytes[k]);
   for (Int t = 0; t < a.num_tensors(); ++t) add_tensor(a, assignment, t);
   const auto& choices = assignment.recompute;
   if (std::find(choices.begin(), choices.end(), AGAIN_BLOCKS) != choices.end()) measure_blocks(a, assignment);

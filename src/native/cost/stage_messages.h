@@ -56,6 +56,8 @@ class StageMessages {
   std::vector<Saved> saved_;
   Reals block_inputs_, largest_block_;  // [S] where blocks are computed again
   Reals of_block_;
+  std::vector<const double*> held_;  // [S] bytes of each tensor on the devices of a stage
+  Ints type_;
 };
 
 }  // namespace drlpp

@@ -13,6 +13,8 @@ void StageParameters::find(const ProblemArrays& a, const AssignmentView& assignm
   holder_.assign(stages, -1);
   tied_sets_.assign(0, stages);
   tied_bytes_.clear();
+  types_ = a.num_types();
+  assignment.stage_types(a, type_);
   for (Int p = 0; p < a.num_params(); ++p) {
     const Int row = tied_sets_.add_row();  // the stages of the parameter in hand
     Int count = 0;
@@ -20,7 +22,7 @@ void StageParameters::find(const ProblemArrays& a, const AssignmentView& assignm
       const Int s = assignment.labels[a.reader[r]];
       if (holder_[s] == p) continue;
       holder_[s] = p;
-      bytes_[s] += a.param_bytes[p];
+      bytes_[s] += a.param_bytes[type_[s]][p];
       tied_sets_.insert(row, s);
       ++count;
     }
@@ -28,18 +30,18 @@ void StageParameters::find(const ProblemArrays& a, const AssignmentView& assignm
     if (count > 1) {
       at = 0;
       while (!tied_sets_.equal(at, row)) ++at;
-      if (at == row) tied_bytes_.push_back(0.0);
-      tied_bytes_[at] += a.param_bytes[p];
+      if (at == row) tied_bytes_.resize(tied_bytes_.size() + types_, 0.0);
+      for (Int k = 0; k < types_; ++k) tied_bytes_[at * types_ + k] += a.param_bytes[k][p];
     }
     if (count < 2 || at != row) tied_sets_.drop_last();
   }
-  tied_order_.resize(tied_bytes_.size());
+  tied_order_.resize(tied_bytes_.size() / types_);
   for (Int i = 0; i < size_of(tied_order_); ++i) tied_order_[i] = i;
   std::sort(tied_order_.begin(), tied_order_.end(), [this](Int i, Int j) { return tied_sets_.lists_before(i, j); });
 }
 
 // Divides the sums of a device by the copies of tied parameters in them; `read_` becomes the share that is left.
-void StageParameters::share_copies(PlacedStages& out) {
+void StageParameters::share_copies(const ProblemArrays& a, PlacedStages& out) {
   const Int devices = out.num_devices();
   copies_.assign(devices, 0.0);
   count_.resize(devices);
@@ -49,7 +51,7 @@ void StageParameters::share_copies(PlacedStages& out) {
       for (Int r = out.slot_off[s]; r < out.slot_off[s + 1]; ++r) ++count_[out.slot_device[r]];
     });
     for (Int u = 0; u < devices; ++u) {
-      if (count_[u] > 1) copies_[u] += static_cast<double>(count_[u] - 1) * tied_bytes_[g];
+      if (count_[u] > 1) copies_[u] += static_cast<double>(count_[u] - 1) * held(g, a.device_type[out.used[u]]);
     }
   }
   for (Int u = 0; u < devices; ++u) {
@@ -72,7 +74,7 @@ void StageParameters::place(const ProblemArrays& a, const AssignmentView& assign
       read_[u] += bytes_[s];
     }
   }
-  share_copies(out);
+  share_copies(a, out);
   out.gradient_bytes.resize(out.num_slots());
   for (Int s = 0; s < out.num_stages(); ++s) {
     for (Int i = out.slot_off[s]; i < out.slot_off[s + 1]; ++i) {
@@ -82,7 +84,7 @@ void StageParameters::place(const ProblemArrays& a, const AssignmentView& assign
 }
 
 // Adds an all-reduce over the devices of a set of stages, unless it is one device only.
-void StageParameters::add_group(Int tied, double num_bytes, PlacedStages& out) {
+void StageParameters::add_group(const ProblemArrays& a, Int tied, PlacedStages& out) {
   const Int stages = out.num_stages(), devices = out.num_devices();
   std::fill(on_device_.begin(), on_device_.end(), 0);
   Int pending = 0, members = 0;
@@ -95,6 +97,15 @@ void StageParameters::add_group(Int tied, double num_bytes, PlacedStages& out) {
     }
   }
   if (members < 2) return;
+  double num_bytes = 0.0;
+  for (Int u = 0; u < devices; ++u) {
+    if (!on_device_[u]) continue;
+    const double here = held(tied, a.device_type[out.used[u]]), spared = spared_bytes(here, members);
+    num_bytes = std::max(num_bytes, here);
+    out.resident_bytes[u] -= spared * a.divided_states;
+    if (a.zero1) out.optimizer_s[u] -= optimizer_step_s(spared, a.optimizer_s[out.used[u]]);
+  }
+  if (num_bytes <= 0.0) return;
   std::fill(on_host_.begin(), on_host_.end(), 0);
   for (Int u = 0; u < devices; ++u) {
     if (!on_device_[u]) continue;
@@ -115,10 +126,10 @@ void StageParameters::add_group(Int tied, double num_bytes, PlacedStages& out) {
   for (Int s = 0; s < stages; ++s) out.stage_group_off[s + 1] += has(tied, s);
 }
 
-void StageParameters::reduce(PlacedStages& out) {
+void StageParameters::reduce(const ProblemArrays& a, PlacedStages& out) {
   const Int stages = out.num_stages();
   own_ = bytes_;
-  for (Int g : tied_order_) tied_sets_.for_each(g, [&](Int s) { own_[s] -= tied_bytes_[g]; });
+  for (Int g : tied_order_) tied_sets_.for_each(g, [&](Int s) { own_[s] -= held(g, type_[s]); });
   on_device_.resize(out.num_devices());
   on_host_.resize(out.links.num_hosts());
   for (Ints* list : {&out.group_pending, &out.group_spans, &out.group_device, &out.group_host}) list->clear();
@@ -128,12 +139,10 @@ void StageParameters::reduce(PlacedStages& out) {
   out.group_host_off.assign(1, 0);
   out.stage_group_off.assign(stages + 1, 0);
   for (Int s = 0; s < stages; ++s) {
-    const double size = own_bytes(own_[s], bytes_[s]);
-    if (out.replicas(s) > 1 && size > 0.0) add_group(-1 - s, size, out);
+    own_[s] = own_bytes(own_[s], bytes_[s]);
+    if (out.replicas(s) > 1) add_group(a, -1 - s, out);
   }
-  for (Int g : tied_order_) {
-    if (tied_bytes_[g] > 0.0) add_group(g, tied_bytes_[g], out);
-  }
+  for (Int g : tied_order_) add_group(a, g, out);
   for (Int s = 0; s < stages; ++s) out.stage_group_off[s + 1] += out.stage_group_off[s];
   fill_.assign(out.stage_group_off.begin(), out.stage_group_off.end());
   out.stage_group.resize(out.stage_group_off[stages]);

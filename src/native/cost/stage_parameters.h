@@ -17,17 +17,21 @@ class StageParameters {
   void place(const ProblemArrays& a, const AssignmentView& assignment, PlacedStages& out);
 
   // Writes the fields about all-reduces: those of replicated stages, then those of tied parameters.
-  void reduce(PlacedStages& out);
+  void reduce(const ProblemArrays& a, PlacedStages& out);
 
  private:
-  void share_copies(PlacedStages& out);
+  void share_copies(const ProblemArrays& a, PlacedStages& out);
   // Whether a set of stages, or stage s alone for -1 - s, has a stage.
   bool has(Int tied, Int stage) const { return tied < 0 ? stage == -1 - tied : tied_sets_.has(tied, stage); }
-  void add_group(Int tied, double num_bytes, PlacedStages& out);
+  // What a device of type k holds of the parameters of a set of stages, or of those that stage s alone reads.
+  double held(Int tied, Int k) const { return tied < 0 ? own_[-1 - tied] : tied_bytes_[tied * types_ + k]; }
+  void add_group(const ProblemArrays& a, Int tied, PlacedStages& out);
 
+  Int types_ = 0;
+  Ints type_;            // [S] device type of each stage
   Reals bytes_;          // [S] parameters that each stage reads
   StageSets tied_sets_;  // sets of two or more stages that share parameters
-  Reals tied_bytes_;     // their bytes
+  Reals tied_bytes_;     // [sets, num_device_types] their bytes
   Ints tied_order_;      // in order of their lists
   Ints holder_;
   Reals read_, copies_, own_;

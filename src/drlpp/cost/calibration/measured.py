@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from drlpp.cost.gradients import gradient_groups
+from drlpp.cost.stage_costs import costs_of_plan
 from drlpp.errors import InputError
 from drlpp.plan import Plan, Trace, TraceEvent
 
@@ -159,7 +160,7 @@ def _receiver(event: TraceEvent) -> int:
 
 def _all_reduces(plan: Plan, trace: Trace) -> Iterable[tuple[tuple[int, ...], float, float]]:
     """Devices, bytes and seconds of each all-reduce: from when the last device begins to when the last one ends."""
-    sets = {g.devices for g in gradient_groups(plan.stage_graph, [s.devices for s in plan.stages])}
+    sets = {g.devices for g in gradient_groups(costs_of_plan(plan), [s.devices for s in plan.stages])}
     once = [devices for devices in sets if all(devices == other or not {*devices} & {*other} for other in sets)]
     mine: dict[int, list[TraceEvent]] = defaultdict(list)
     for e in trace.events:

@@ -19,6 +19,10 @@ Valid for unequal devices, replicated stages and devices with several stages. Fo
 - *memory*: parameters, gradients and optimizer state that do not fit all devices together, or one op that fits none:
   no plan exists, and the bound is infinite.
 
+With ZeRO-1 all of this holds: replicas that divide optimizer states keep all of them together, and take one whole step
+of the optimizer together, which is what the sums over all devices ask for. One device alone keeps at least the part of
+as many replicas as there are devices. What is exchanged takes what an all-reduce takes.
+
 Left out, all of it on the safe side: latencies, shared ports, recomputation and activation memory; bubbles other than
 those of the fill, which stages taken in turns by the same devices could shrink to those of single ops.
 """
@@ -91,9 +95,10 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
 
 def _may_fit(problem: PlanningProblem, arrays: OpArrays) -> bool:
     """False if the parameters alone exceed the memory of all devices, or those of one op the largest device."""
-    resident = arrays.param_bytes * resident_factor(problem.graph, problem.training)
-    memory = problem.cluster.memory_bytes
-    return bool(resident.sum() <= memory.sum() * (1 + 1e-9) and resident.max() <= memory.max() * (1 + 1e-9))
+    graph, training, memory = problem.graph, problem.training, problem.cluster.memory_bytes
+    together = arrays.param_bytes.sum() * resident_factor(graph, training)
+    alone = arrays.param_bytes.max() * resident_factor(graph, training, problem.cluster.num_devices)
+    return bool(together <= memory.sum() * (1 + 1e-9) and alone <= memory.max() * (1 + 1e-9))
 
 
 def _replicas(problem: PlanningProblem) -> NDArray[np.int64]:
