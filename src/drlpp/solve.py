@@ -9,9 +9,10 @@ from typing import Any
 
 from drlpp.cluster import Cluster
 from drlpp.errors import InfeasibleError
-from drlpp.plan import Plan
+from drlpp.plan import Plan, Provenance
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
 from drlpp.planners.micro_batch_sizes import solve_over_sizes
+from drlpp.planners.parameters import restored
 from drlpp.planners.registry import PLANNERS, check_planner, get_planner
 from drlpp.problem import PlanningProblem
 
@@ -48,6 +49,21 @@ def make_planner(
 
         return DrlPlanner(DrlConfig(log_dir=log_dir, policy_only=policy_only, weights=weights))
     return get_planner(name)
+
+
+def planner_of(provenance: Provenance) -> Planner:
+    """The planner that made a plan, with the settings that it had.
+
+    Raises:
+        InputError: this version has no such planner or setting.
+    """
+    check_planner(provenance.planner, planner_names())
+    if provenance.planner == DRL:
+        from drlpp.agent.planner.planner import DrlConfig, DrlPlanner
+
+        own = {key: value for key, value in provenance.parameters.items() if key != "search"}
+        return DrlPlanner(restored(DrlConfig, own))
+    return get_planner(provenance.planner, provenance.parameters)
 
 
 def solve(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,12 +47,18 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Who made a plan and how: enough to make it again."""
+    """Who made a plan and how: enough to make it again.
+
+    Attributes:
+        parameters: settings of the planner by name, as JSON has them (`drlpp.planners.parameters`).
+        notes: more for people.
+    """
 
     planner: str
     seed: int = 0
     budget_s: float | None = None
     version: str = ""
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 

@@ -73,6 +73,7 @@ class ProvenanceEntry(TypedDict):
     seed: NotRequired[int]
     budget_s: NotRequired[float | None]
     version: NotRequired[str]
+    parameters: NotRequired[dict[str, Any]]
     notes: NotRequired[dict[str, str]]
 
 

@@ -74,6 +74,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
             "seed": plan.provenance.seed,
             "budget_s": plan.provenance.budget_s,
             "version": plan.provenance.version,
+            "parameters": dict(plan.provenance.parameters),
             "notes": dict(plan.provenance.notes),
         },
     }

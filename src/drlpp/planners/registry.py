@@ -5,11 +5,12 @@ A planner's file is loaded when the planner is first asked for, so that knowing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from drlpp.errors import InputError, did_you_mean
+from drlpp.planners.parameters import restored
 
 if TYPE_CHECKING:
     from drlpp.planners.base import Planner
@@ -40,9 +41,21 @@ def check_planner(name: str, known: Iterable[str] = PLANNERS) -> None:
         raise InputError(f"planner {name!r} is not known: {did_you_mean(name, known)}use one of {', '.join(known)}")
 
 
-def get_planner(name: str) -> Planner:
-    """The planner of a name. Raises InputError with the nearest known name."""
+def get_planner(name: str, parameters: Mapping[str, Any] | None = None) -> Planner:
+    """The planner of a name.
+
+    Args:
+        parameters: settings as the provenance of a plan keeps them; None for the defaults.
+
+    Raises:
+        InputError: the name is not known (the message tells the nearest one), or a setting is not.
+    """
     check_planner(name)
     file, _, kind = _HOMES[name].partition(":")
-    make = cast("Callable[[], Planner]", getattr(import_module(f"drlpp.planners.{file}"), kind))
-    return make()
+    made = cast("Callable[..., Planner]", getattr(import_module(f"drlpp.planners.{file}"), kind))()
+    settings = {key: value for key, value in (parameters or {}).items() if key != "search"}
+    if not settings:
+        return made
+    if not hasattr(made, "params"):
+        raise InputError(f"planner {name!r} has no setting {next(iter(settings))!r}: leave it out")
+    return type(made)(restored(type(made.params), settings))  # type: ignore[call-arg]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from drlpp._version import __version__
@@ -9,15 +10,30 @@ from drlpp.plan import Provenance
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.misses import miss
+from drlpp.planners.parameters import recorded
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 
-POOL_SIZE = 12
-LONG_SCHEDULE = 100_000
-"""Stages times micro-batches above which only `QUICK_SCHEDULES` are tried."""
 QUICK_SCHEDULES = ("1f1b", "gpipe")
-HOPELESS = 1.25
-"""A hasty offer that takes this many times the best so far under 1F1B is not tried under other schedules."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SearchParams:
+    """Settings of every search.
+
+    Attributes:
+        pool_size: best offers that are kept to go on from.
+        long_schedule: stages times micro-batches above which only `QUICK_SCHEDULES` are tried.
+        hopeless: a hasty offer that takes this many times the best so far under 1F1B is not tried under other
+            schedules.
+    """
+
+    pool_size: int = 12
+    long_schedule: int = 100_000
+    hopeless: float = 1.25
+
+
+SEARCH = SearchParams()
 
 
 class Search:
@@ -30,6 +46,7 @@ class Search:
         seed: for the provenance.
         progress: called at each improvement.
         evaluator: to share one between planners; else one is made.
+        parameters: settings of the planner (a dataclass), for the provenance; None if it has none.
     """
 
     def __init__(
@@ -40,12 +57,14 @@ class Search:
         seed: int,
         progress: Progress = no_progress,
         evaluator: Evaluator | None = None,
+        parameters: object = None,
     ) -> None:
         self.planner = planner
         self.problem = problem
         self.budget = budget
         self.seed = seed
         self.progress = progress
+        self.parameters = parameters
         self.evaluator = evaluator if evaluator is not None else Evaluator(problem)
         self.best: Assignment | None = None
         self.best_value = math.inf
@@ -73,14 +92,14 @@ class Search:
                 return value
         self.num_offers += 1
         steady = self.problem.objective.of_one_microbatch  # which does not depend on the schedule
-        give_up_s = 0.0 if steady else HOPELESS * self.best_value if hasty else math.inf
+        give_up_s = 0.0 if steady else SEARCH.hopeless * self.best_value if hasty else math.inf
         evaluation = self._evaluate(assignment, give_up_s)
         value = evaluation.score(self.problem.objective)
         self.last_feasible = evaluation.feasible
         self._seen[key] = value, evaluation.feasible, steady or value <= give_up_s
         self.pool.append((value, assignment))
-        if len(self.pool) > 2 * POOL_SIZE:
-            self.pool = sorted(self.pool, key=lambda x: x[0])[:POOL_SIZE]
+        if len(self.pool) > 2 * SEARCH.pool_size:
+            self.pool = sorted(self.pool, key=lambda x: x[0])[: SEARCH.pool_size]
         if evaluation.feasible and value < self.best_value:
             self.best, self.best_value = assignment, value
             self.history.append((self.budget.elapsed_s, value))
@@ -93,7 +112,7 @@ class Search:
 
     def _evaluate(self, assignment: Assignment, give_up_s: float) -> Evaluation:
         """Under all schedules; or only 1F1B where that takes longer than `give_up_s`, or trying all would take long."""
-        long = assignment.num_stages * self.problem.training.num_microbatches > LONG_SCHEDULE
+        long = assignment.num_stages * self.problem.training.num_microbatches > SEARCH.long_schedule
         return self.evaluator.evaluate(assignment, QUICK_SCHEDULES[:1] if long else None, give_up_s)
 
     @property
@@ -117,9 +136,10 @@ class Search:
             seed=self.seed,
             budget_s=self.budget.seconds if math.isfinite(self.budget.seconds) else None,
             version=__version__,
+            parameters={"search": recorded(SEARCH)} | (recorded(self.parameters) if self.parameters else {}),
             notes=notes or {},
         )
-        long = self.best.num_stages * self.problem.training.num_microbatches > LONG_SCHEDULE
+        long = self.best.num_stages * self.problem.training.num_microbatches > SEARCH.long_schedule
         plan = self.evaluator.make_plan(self.best, provenance, QUICK_SCHEDULES if long else None)
         return PlanResult(
             planner=self.planner,

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drlpp.agent.networks.policy import PARTS, PolicyConfig
+from drlpp.agent.networks.policy import PARTS, PolicyConfig, Sieve
 from drlpp.agent.networks.weights_file import random_policy
 from drlpp.agent.training.corpus import draw_problem
 from drlpp.agent.view.coarse import coarse_problem
@@ -87,7 +87,7 @@ def test_no_width_is_an_error():
 
 
 def test_distinct_slots_get_their_most_probable_partition(view, policy, generator):
-    rollout = policy.sample([view], 40, generator, greedy_first=True, distinct=True)[0]
+    rollout = policy.sample([view], 40, generator, greedy_first=True, sieve=Sieve())[0]
     assert rollout.num_episodes == 40
     assert len({tuple(c) for c in rollout.decisions["schedule"].choice.tolist()}) == 40
     order = rollout.decisions["order"]
@@ -99,13 +99,13 @@ def test_distinct_slots_get_their_most_probable_partition(view, policy, generato
 
 def test_few_slots_get_several_partitions(view, generator):
     policy = random_policy(PolicyConfig(width=8, num_layers=1, scheduler=False), 0)
-    rollout = policy.sample([view], 12, generator, distinct=True)[0]
+    rollout = policy.sample([view], 12, generator, sieve=Sieve())[0]
     assert len(set(rollout.slots)) == 1
     assert len({tuple(a.stage_of_op.tolist()) for a in rollout.assignments()}) > 1
 
 
 def test_variations_have_their_log_probabilities(view, policy, generator):
-    rollout = policy.sample([view], 6, generator, distinct=True)[0]
+    rollout = policy.sample([view], 6, generator, sieve=Sieve())[0]
     varied = policy.vary(rollout, [2, 2, 0], generator, 4.0)
     assert [varied.slots[i] for i in range(3)] == [rollout.slots[i] for i in (2, 2, 0)]
     now = policy.evaluate(view, varied.decisions)

@@ -9,7 +9,7 @@ import pytest
 from agent_problems import small_problem
 from drlpp.agent.networks.policy import PolicyConfig
 from drlpp.agent.networks.weights_file import random_policy, save_checkpoint
-from drlpp.agent.planner.planner import SHORT_BUDGET_S, DrlConfig, DrlPlanner
+from drlpp.agent.planner.planner import DrlConfig, DrlPlanner
 from drlpp.errors import InputError
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
@@ -39,13 +39,13 @@ def test_what_each_part_found_is_told_apart():
 
 
 def test_annealing_has_its_own_way_for_a_part_of_the_time():
-    problem = small_problem(1)
-    result = DrlPlanner(DrlConfig(iterations=0)).solve(problem, Budget(SHORT_BUDGET_S, time.process_time), 3)
+    problem, enough_s = small_problem(1), DrlConfig().short_budget_s
+    result = DrlPlanner(DrlConfig(iterations=0)).solve(problem, Budget(enough_s, time.process_time), 3)
     b = result.breakdown
-    alone = get_planner("annealing").solve(problem, Budget(SHORT_BUDGET_S / 8, time.process_time), 3)
+    alone = get_planner("annealing").solve(problem, Budget(enough_s / 8, time.process_time), 3)
     assert b["refined_best_s"] <= b["annealing_best_s"] + 1e-12
     assert b["annealing_best_s"] <= alone.plan.prediction.iteration_time_s * (1 + 1e-9)
-    assert 0 < b["annealing_s"] < SHORT_BUDGET_S / 2
+    assert 0 < b["annealing_s"] < enough_s / 2
 
 
 def test_the_search_ends_with_a_plan_that_is_proven_optimal():

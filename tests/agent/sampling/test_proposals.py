@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from drlpp.agent.decisions.device_groups import Slot
-from drlpp.agent.networks.policy import PolicyConfig
+from drlpp.agent.networks.policy import PolicyConfig, Sieve, kept_by_estimate
 from drlpp.agent.networks.weights_file import random_policy
 from drlpp.agent.sampling.proposals import propose
 from drlpp.agent.sampling.rollout import Rewarder
@@ -74,14 +74,16 @@ def test_one_device():
     assert {assignment.devices for _, assignment in found} == {((0,),)}
 
 
-def test_the_sieve_keeps_the_best_of_each_kind(problem, policy, monkeypatch):
+def test_the_sieve_keeps_the_best_of_each_kind(problem, monkeypatch):
+    view = problem_view(problem)
+
     def of(*replicas):
         return tuple(Slot(((0, r),)) for r in replicas)
 
     # what the estimate likes best is all of one kind; the order of the slots makes no other kind
     slots = [of(1, 1, 2), of(1, 2, 1), of(2, 1, 1), of(1, 1, 1), of(3, 1), of(1, 3), of(4), of(2, 1, 1)]
     monkeypatch.setattr("drlpp.agent.networks.policy.estimate", lambda view, drawn: np.arange(8.0))
-    kept = policy._promising(problem_view(problem), slots, 4, greedy_first=False).tolist()
+    kept = kept_by_estimate(view, slots, 4, Sieve(), greedy_first=False).tolist()
     assert kept == [0, 1, 3, 4]
-    assert policy._promising(problem_view(problem), slots, 8, greedy_first=False).tolist() == [0, 1, 2, 3, 4, 6, 5, 7]
-    assert policy._promising(problem_view(problem), slots, 1, greedy_first=True).tolist() == [0]
+    assert kept_by_estimate(view, slots, 8, Sieve(), greedy_first=False).tolist() == [0, 1, 2, 3, 4, 6, 5, 7]
+    assert kept_by_estimate(view, slots, 1, Sieve(), greedy_first=True).tolist() == [0]

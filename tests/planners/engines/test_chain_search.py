@@ -57,7 +57,7 @@ def test_only_what_fits_is_kept_and_the_nearest_is_named():
     for chain in search.simple(RANKS, None):
         search.offer(chain)
     assert search.best is None
-    result = search.result("p", 0, {})
+    result = search.result("p", 0, {}, {})
     assert result.status == "infeasible"
     assert result.reason.startswith("no plan can fit the memory")
 

@@ -26,10 +26,19 @@ from drlpp.plan.assignment import Assignment
 
 PARTS = ("schedule", "order", "walk", "cut", "recompute")
 """Names of the kinds of decisions, in the order of the columns of log-probabilities."""
-_CANDIDATES = 8
-"""Slots drawn for each that is kept, where a planner draws."""
-_LIKED = 0.25
-"""Part of the slots that are kept for their estimate alone."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Sieve:
+    """Which slots are kept, where a planner draws more than it evaluates.
+
+    Attributes:
+        candidates: slots drawn for each that is kept.
+        by_estimate: part of the slots that are kept for their estimate alone.
+    """
+
+    candidates: int = 8
+    by_estimate: float = 0.25
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,7 +138,7 @@ class Policy(nn.Module):
         *,
         repeats: int = 1,
         greedy_first: bool = False,
-        distinct: bool = False,
+        sieve: Sieve | None = None,
     ) -> list[Rollout]:
         """Draws episodes on every problem.
 
@@ -137,11 +146,12 @@ class Policy(nn.Module):
             num_episodes: per problem; rounded up to a multiple of `repeats`.
             repeats: partitions that are drawn for the same slots.
             greedy_first: episode 0 of each problem takes the most probable choices.
-            distinct: draw more slots than episodes without replacement, keep those of the best estimate and of each
+            sieve: draw more slots than episodes without replacement, keep those of the best estimate and of each
                 kind, and give each the most probable partition; if there are fewer slots than episodes, the other
-                episodes are further partitions of them. What a planner wants, while PPO needs independent episodes.
+                episodes are further partitions of them. What a planner wants; PPO needs independent
+                episodes (None).
         """
-        return [self._sample(view, num_episodes, repeats, greedy_first, distinct, generator) for view in views]
+        return [self._sample(view, num_episodes, repeats, greedy_first, sieve, generator) for view in views]
 
     def _sample(
         self,
@@ -149,14 +159,14 @@ class Policy(nn.Module):
         num_episodes: int,
         repeats: int,
         greedy_first: bool,
-        distinct: bool,
+        sieve: Sieve | None,
         generator: torch.Generator,
     ) -> Rollout:
         encoding = self.encoder(view)
-        if distinct:
-            wide = _CANDIDATES * num_episodes
+        if sieve is not None:
+            wide = sieve.candidates * num_episodes
             schedule, slots = self.scheduler.sample(view, encoding, wide, Beam(generator, wide, greedy_first))
-            kept = self._promising(view, slots, num_episodes, greedy_first)
+            kept = kept_by_estimate(view, slots, num_episodes, sieve, greedy_first)
             schedule, slots = schedule.select(kept), [slots[i] for i in kept.tolist()]
             rows = torch.arange(num_episodes) % len(slots)
             choose = Chooser(generator, len(slots))
@@ -192,25 +202,6 @@ class Policy(nn.Module):
         log_probs = self._log_probs(encoding, decisions, logits, scheduled)
         return Rollout(view, encoding, decisions, log_probs, slots, partitions)
 
-    def _promising(self, view: ProblemView, slots: list[tuple[Slot, ...]], number: int, greedy_first: bool) -> Tensor:
-        """Rows of so many slots; a greedy one stays in front.
-
-        A part of them are those with the best estimates. The estimate has a correlated error for groups with equal
-        replica counts. So the rest is filled round-robin over the multisets of replica counts, best estimate first.
-        """
-        value = estimate(view, slots)
-        if greedy_first:
-            value[0] = 0.0
-        liked = np.argsort(value, kind="stable")
-        best, rest = np.split(liked, [int(_LIKED * number)])
-        seen: Counter[tuple[int, ...]] = Counter()
-        turn = []
-        for i in rest.tolist():
-            kind = tuple(sorted(slot.replicas for slot in slots[i]))
-            turn.append(seen[kind])
-            seen[kind] += 1
-        return torch.from_numpy(np.concatenate([best, rest[np.argsort(turn, kind="stable")]])[:number])
-
     def _log_probs(
         self, encoding: Encoding, decisions: dict[str, Decisions], logits: Tensor, scheduled: Tensor
     ) -> Tensor:
@@ -225,3 +216,25 @@ class Policy(nn.Module):
         all_logits = {"schedule": logits, **self.partitioner.replay(encoding, decisions, scheduled)}
         pairs = [log_prob_and_entropy(all_logits[p], decisions[p]) for p in PARTS]
         return Evaluated(torch.cat([p[0] for p in pairs], dim=1), torch.cat([p[1] for p in pairs], dim=1))
+
+
+def kept_by_estimate(
+    view: ProblemView, slots: list[tuple[Slot, ...]], number: int, sieve: Sieve, greedy_first: bool
+) -> Tensor:
+    """Rows of so many slots; a greedy one stays in front.
+
+    A part of them are those with the best estimates. The estimate has a correlated error for groups with equal
+    replica counts. So the rest is filled round-robin over the multisets of replica counts, best estimate first.
+    """
+    value = estimate(view, slots)
+    if greedy_first:
+        value[0] = 0.0
+    ranked = np.argsort(value, kind="stable")
+    best, rest = np.split(ranked, [int(sieve.by_estimate * number)])
+    seen: Counter[tuple[int, ...]] = Counter()
+    turn = []
+    for i in rest.tolist():
+        kind = tuple(sorted(slot.replicas for slot in slots[i]))
+        turn.append(seen[kind])
+        seen[kind] += 1
+    return torch.from_numpy(np.concatenate([best, rest[np.argsort(turn, kind="stable")]])[:number])

@@ -26,8 +26,8 @@ import torch
 
 from drlpp.agent.networks.policy import Policy
 from drlpp.agent.networks.weights_file import initial_policy, load_checkpoint
-from drlpp.agent.planner.restarts import Start, Starts, reaches, refine
-from drlpp.agent.sampling.proposals import propose
+from drlpp.agent.planner.restarts import RestartParams, Start, Starts, reaches, refine
+from drlpp.agent.sampling.proposals import ProposalParams, propose
 from drlpp.agent.sampling.rollout import Rewarder
 from drlpp.agent.training.fine_tune import Clock, Iteration, TrainConfig, train_on_problem
 from drlpp.agent.training.ppo import PpoConfig
@@ -51,25 +51,11 @@ from drlpp.units import format_time
 BASELINES = ("pipedream-contracted", "greedy", "metis", "dapple", "piper", "pipedream", "milp")
 """Planners whose plans are candidates, besides data parallelism, the uniform split and the dynamic program; those that
 find most per second first."""
-SHORT_BUDGET_S = 8.0
-"""With less than this, fine-tuning and the slower baselines are left out: refinement finds more per second."""
-_QUICK = BASELINES[:3]
-_THRIFTY, _THRIFTY_SHARE = "piper", 0.3
-"""Of the baselines the one that knows recomputation, and its part of the budget where memory is short."""
-_BASELINE_SHARE = 0.5
-"""Each of them has this part of the time that is left for all; of all time that is left while no plan fits."""
-_PROBE = 2
-"""Samples of the first batch, which shows how many more there is time for."""
-_PROBE_COST = 2.0
-"""A sample of so small a batch takes at least this many times as long as one of a large batch."""
-_BOUND_COST = 200.0
-"""The lower bound, which ends the search early, is looked for where so many evaluations would fit."""
+QUICK_BASELINES = BASELINES[:3]
+THRIFTY = "piper"
+"""Of the baselines the one that knows recomputation."""
 COST_PARTS = ("sampling", "evaluation", "learning", "baselines", "annealing", "refinement")
 """Activities whose seconds the breakdown tells."""
-_OFFERED = 8
-"""Best samples of a batch that are evaluated on the ops themselves."""
-_UPDATE_COST = 5.0
-"""A PPO iteration takes about this many times as long as sampling its episodes; measured from the second one on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +72,21 @@ class DrlConfig:
             `annealing`.
         annealing_share: part of what is left then, for annealing from one pool.
         learning_share: part of what is left then, for fine-tuning.
+        short_budget_s: with less than this, fine-tuning and the slower baselines are left out: refinement finds more
+            per second.
+        thrifty_share: part of the budget of the baseline that recomputes, where memory is short.
+        each_baseline_share: each baseline has this part of the time that is left for all; of all time that is left
+            while no plan fits.
+        probe: samples of the first batch, which shows how many more there is time for.
+        probe_cost: a sample of so small a batch takes at least this many times as long as one of a large batch.
+        bound_cost: the lower bound, which ends the search early, is looked for where so many evaluations would fit.
+        bound_share: part of what is left, for the lower bound.
+        offered: best samples of a batch that are evaluated on the ops themselves.
+        update_cost: a PPO iteration takes about this many times as long as sampling its episodes; measured from the
+            second one on.
+        max_groups: larger graphs are coarsened to this many groups of ops for the policy.
+        proposals: of a batch of samples.
+        restarts: of the refinement; its annealing is that of one pool, too.
         ppo: settings of the fine-tuning.
         weights: file of weights to start from; None for those of the package.
         log_dir: where learning curves for tensorboard go; None for nowhere.
@@ -101,6 +102,18 @@ class DrlConfig:
     baseline_share: float = 0.25
     annealing_share: float = 0.25
     learning_share: float = 0.1
+    short_budget_s: float = 8.0
+    thrifty_share: float = 0.3
+    each_baseline_share: float = 0.5
+    probe: int = 2
+    probe_cost: float = 2.0
+    bound_cost: float = 200.0
+    bound_share: float = 0.02
+    offered: int = 8
+    update_cost: float = 5.0
+    max_groups: int = MAX_GROUPS
+    proposals: ProposalParams = dataclasses.field(default_factory=ProposalParams)
+    restarts: RestartParams = dataclasses.field(default_factory=RestartParams)
     ppo: PpoConfig = dataclasses.field(default_factory=PpoConfig)
     weights: Path | None = None
     log_dir: Path | None = None
@@ -127,8 +140,8 @@ class DrlPlanner:
     summary = "learned agent: pre-trained policy, PPO on the problem, local refinement"
 
     def __init__(self, config: DrlConfig | None = None) -> None:
-        self.config = config if config is not None else DrlConfig()
-        self._weights = load_checkpoint(self.config.weights)[0] if self.config.weights else None
+        self.params = config if config is not None else DrlConfig()
+        self._weights = load_checkpoint(self.params.weights)[0] if self.params.weights else None
 
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
@@ -139,7 +152,7 @@ class DrlPlanner:
             policy = Policy(self._weights.config)
             policy.load_state_dict(self._weights.state_dict())
         with one_thread():
-            return _Run(self.config, problem, budget, seed, progress).solve(policy)
+            return _Run(self.params, problem, budget, seed, progress).solve(policy)
 
 
 class _Run:
@@ -151,10 +164,10 @@ class _Run:
         self.config = config
         self.problem = problem
         self.budget = budget
-        self.long = budget.seconds >= SHORT_BUDGET_S
+        self.long = budget.seconds >= config.short_budget_s
         self.seed = seed
-        self.search = Search(DrlPlanner.name, problem, budget, seed, progress)
-        self.coarse = coarse_problem(problem, MAX_GROUPS)
+        self.search = Search(DrlPlanner.name, problem, budget, seed, progress, parameters=config)
+        self.coarse = coarse_problem(problem, config.max_groups)
         self.view = problem_view(self.coarse.problem)
         self.evaluator = Evaluator(self.coarse.problem)
         steps = problem.objective.microbatches(problem.training.num_microbatches)
@@ -224,7 +237,7 @@ class _Run:
         if self.search.best is None:
             splits = [Start(self.search.offer(split), split, "baselines") for split in memory_splits(self.problem)]
             found = [start for start in splits if start.value_s <= self.search.best_value]
-            found += self._found_by(_THRIFTY, self.budget.part(_THRIFTY_SHARE))
+            found += self._found_by(THRIFTY, self.budget.part(self.config.thrifty_share))
         self.found["baselines_s"] = self.budget.elapsed_s - before
         return found
 
@@ -237,9 +250,9 @@ class _Run:
 
     def _zero_shot(self, policy: Policy) -> list[Start]:
         """A probe of a few samples, the first one greedy, and as many more as there is time for."""
-        starts = self._sample(policy, _PROBE, greedy_first=True)
-        self.episode_s /= _PROBE_COST
-        starts += self._more(policy, self.config.episodes - _PROBE)
+        starts = self._sample(policy, self.config.probe, greedy_first=True)
+        self.episode_s /= self.config.probe_cost
+        starts += self._more(policy, self.config.episodes - self.config.probe)
         self.found["zero_shot_best_s"] = self.found["policy_best_s"] = self.policy_s
         return starts
 
@@ -252,10 +265,18 @@ class _Run:
     def _sample(self, policy: Policy, episodes: int, greedy_first: bool = False) -> list[Start]:
         """Draws a batch of samples and offers the best of them; `policy_s` is the best of all that fit."""
         before, judged = self.budget.elapsed_s, self.judging_s
-        drawn = propose(policy, self.view, self.rewarder, episodes, self.generator, greedy_first=greedy_first)
+        drawn = propose(
+            policy,
+            self.view,
+            self.rewarder,
+            episodes,
+            self.generator,
+            greedy_first=greedy_first,
+            params=self.config.proposals,
+        )
         offering = self.budget.elapsed_s
         starts = [Start(value, self.coarse.expand(assignment), "policy") for value, assignment in drawn]
-        best = sorted(starts, key=lambda start: start.value_s)[:_OFFERED]
+        best = sorted(starts, key=lambda start: start.value_s)[: self.config.offered]
         for start in best:
             self.policy_s = min(self.policy_s, self._offer(start.assignment))
         judging_s = self.judging_s - judged
@@ -272,18 +293,18 @@ class _Run:
             fitting: what was found before.
         """
         before = self.budget.elapsed_s
-        offer_starts(one_pool, rng)
+        offer_starts(one_pool, rng, self.config.restarts.annealing)
         found = [Start(value, assignment, "baselines") for value, assignment in one_pool.pool]
         self._hand_over(one_pool)
         share = self.budget.part(self.config.baseline_share)
         plans = list(fitting)
-        for name in BASELINES if self.long else _QUICK:
+        for name in BASELINES if self.long else QUICK_BASELINES:
             allowed = share if self.search.best is not None else self.budget
             if allowed.spent:
                 break
             if name == "milp" and importlib.util.find_spec("highspy") is None:
                 continue
-            plans += self._found_by(name, allowed.part(_BASELINE_SHARE))
+            plans += self._found_by(name, allowed.part(self.config.each_baseline_share))
         for plan in plans:
             if one_pool.best is None:
                 one_pool.offer(plan.assignment)
@@ -295,7 +316,7 @@ class _Run:
         """Goes on from the starts of annealing as the planner of this name does, for a part of its time."""
         before = self.budget.elapsed_s
         one_pool.budget = self.budget.part(self.config.annealing_share)
-        anneal(one_pool, rng)
+        anneal(one_pool, rng, self.config.restarts.annealing)
         self._hand_over(one_pool)
         self.found["annealing_best_s"] = one_pool.best_value
         self.found["annealing_s"] = self.budget.elapsed_s - before
@@ -306,8 +327,8 @@ class _Run:
             self.search.offer(one_pool.best)
 
     def _find_bound(self) -> None:
-        if self.budget.left_s > _BOUND_COST * self.offer_s:
-            self.bound_s = lower_bound(self.problem, self.budget.part(0.02)).value_s
+        if self.budget.left_s > self.config.bound_cost * self.offer_s:
+            self.bound_s = lower_bound(self.problem, self.budget.part(self.config.bound_share)).value_s
 
     @property
     def _optimal(self) -> bool:
@@ -315,13 +336,14 @@ class _Run:
 
     def _refine(self, starts: Starts) -> None:
         before = self.budget.elapsed_s
-        found = refine(self.search, starts, self.offer_s, self.bound_s, np.random.default_rng(self.seed))
+        rng = np.random.default_rng(self.seed)
+        found = refine(self.search, starts, self.offer_s, self.bound_s, rng, self.config.restarts)
         self.found |= {f"refined_from_{origin}_s": value for origin, value in found.items()}
         self.found["refinement_s"] = self.budget.elapsed_s - before
 
     def _fine_tune(self, policy: Policy, budget: Budget) -> None:
         """PPO on the problem while `budget` lasts."""
-        iteration_s = _UPDATE_COST * self.episode_s * self.config.episodes
+        iteration_s = self.config.update_cost * self.episode_s * self.config.episodes
         if self.config.iterations == 0 or budget.left_s < iteration_s:
             return
         best = self.found["policy_best_s"]

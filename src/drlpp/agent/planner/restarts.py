@@ -18,15 +18,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from drlpp.plan.assignment import Assignment
-from drlpp.planners.local_search.annealing import anneal
+from drlpp.planners.local_search.annealing import AnnealingParams, anneal
 from drlpp.planners.search import Search
 from drlpp.problem import PlanningProblem
 
-MAX_ISLANDS = 16
-FIRST_OFFERS = 150
-"""An island's first turn is at least as long as so many evaluations take."""
-KEPT = 3
-"""Plans of an island, best first, that go into the common pool."""
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RestartParams:
+    """Settings of the races.
+
+    Attributes:
+        max_islands: of a race.
+        first_offers: an island's first turn is at least as long as so many evaluations take.
+        kept: plans of an island, best first, that go into the common pool.
+        annealing: of the islands.
+    """
+
+    max_islands: int = 16
+    first_offers: int = 150
+    kept: int = 3
+    annealing: AnnealingParams = dataclasses.field(default_factory=AnnealingParams)
+
+
+DEFAULTS = RestartParams()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +99,8 @@ class Starts:
 
 
 class _Island:
-    def __init__(self, common: Search, start: Start, rng: np.random.Generator) -> None:
+    def __init__(self, common: Search, start: Start, rng: np.random.Generator, params: RestartParams) -> None:
+        self._params = params
         self.origin = start.origin
         self._rng = rng
         self._search = Search(common.planner, common.problem, common.budget, common.seed, evaluator=common.evaluator)
@@ -99,14 +114,14 @@ class _Island:
     def run(self, common: Search, share: float) -> None:
         """Anneals for a part of the time that is left, and offers what is best to the common search."""
         self._search.budget = common.budget.part(share)
-        anneal(self._search, self._rng)
+        anneal(self._search, self._rng, self._params.annealing)
         for assignment in self._best():
             common.offer(assignment)
 
     def _best(self) -> Iterator[Assignment]:
         if self._search.best is not None:
             yield self._search.best
-        for _, assignment in sorted(self._search.pool, key=lambda x: x[0])[:KEPT]:
+        for _, assignment in sorted(self._search.pool, key=lambda x: x[0])[: self._params.kept]:
             yield assignment
 
 
@@ -116,7 +131,12 @@ def reaches(value_s: float, bound_s: float) -> bool:
 
 
 def refine(
-    search: Search, starts: Starts, offer_s: float, bound_s: float, rng: np.random.Generator
+    search: Search,
+    starts: Starts,
+    offer_s: float,
+    bound_s: float,
+    rng: np.random.Generator,
+    params: RestartParams = DEFAULTS,
 ) -> dict[str, float]:
     """Races of islands until the budget of a search is spent or its best plan is proven optimal.
 
@@ -131,28 +151,30 @@ def refine(
     found: dict[str, float] = {}
     whole = search.budget
     while not (whole.spent or reaches(search.best_value, bound_s)):
-        search.budget = whole.part(_race_share(whole.left_s, offer_s))
-        for island in _race(search, starts, offer_s, rng):
+        search.budget = whole.part(_race_share(whole.left_s, offer_s, params))
+        for island in _race(search, starts, offer_s, rng, params):
             found[island.origin] = min(found.get(island.origin, math.inf), island.value_s)
         search.budget = whole
     return found
 
 
-def _race_share(left_s: float, offer_s: float) -> float:
+def _race_share(left_s: float, offer_s: float, params: RestartParams) -> float:
     """Half of the time that is left, or all of it where half were too short for a race of all islands."""
-    return 0.5 if left_s / 2 > 2 * _race_s(MAX_ISLANDS, offer_s) else 1.0
+    return 0.5 if left_s / 2 > 2 * _race_s(params.max_islands, offer_s, params) else 1.0
 
 
-def _race_s(islands: int, offer_s: float) -> float:
-    return (math.log2(islands) + 1) * islands * FIRST_OFFERS * offer_s
+def _race_s(islands: int, offer_s: float, params: RestartParams) -> float:
+    return (math.log2(islands) + 1) * islands * params.first_offers * offer_s
 
 
-def _race(search: Search, starts: Starts, offer_s: float, rng: np.random.Generator) -> Sequence[_Island]:
+def _race(
+    search: Search, starts: Starts, offer_s: float, rng: np.random.Generator, params: RestartParams
+) -> Sequence[_Island]:
     """One race; returns its islands."""
-    number = MAX_ISLANDS
-    while number > 1 and _race_s(number, offer_s) > search.budget.left_s:
+    number = params.max_islands
+    while number > 1 and _race_s(number, offer_s, params) > search.budget.left_s:
         number //= 2
-    islands = [_Island(search, s, rng.spawn(1)[0]) for s in starts.take(number)] if number > 1 else []
+    islands = [_Island(search, s, rng.spawn(1)[0], params) for s in starts.take(number)] if number > 1 else []
     running = list(islands)
     while len(running) > 1 and not search.budget.spent:
         rounds = math.ceil(math.log2(len(running))) + 1
@@ -160,5 +182,5 @@ def _race(search: Search, starts: Starts, offer_s: float, rng: np.random.Generat
             turns = rounds * len(running) - position
             island.run(search, 1.0 / turns)
         running = sorted(running, key=lambda x: x.value_s)[: len(running) // 2]
-    anneal(search, rng)
+    anneal(search, rng, params.annealing)
     return islands

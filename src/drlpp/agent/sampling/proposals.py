@@ -7,15 +7,34 @@ neither the estimate nor the policy foresees. Every episode is drawn from the po
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
-from drlpp.agent.networks.policy import Policy, Rollout
+from drlpp.agent.networks.policy import Policy, Rollout, Sieve
 from drlpp.agent.sampling.rollout import Rewarder
 from drlpp.agent.view.features import ProblemView
 from drlpp.plan.assignment import Assignment
 
-ROUNDS, PARENTS, TEMPERATURE = 2, 4, 4.0
-"""Rounds of variations; best episodes that are varied in each; flattening of the policy for them."""
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProposalParams:
+    """Settings of a batch of draws.
+
+    Attributes:
+        rounds: of variations.
+        parents: best episodes that are varied in each.
+        temperature: flattening of the policy for them.
+        sieve: which slots are kept of those that are drawn.
+    """
+
+    rounds: int = 2
+    parents: int = 4
+    temperature: float = 4.0
+    sieve: Sieve = dataclasses.field(default_factory=Sieve)
+
+
+DEFAULTS = ProposalParams()
 
 
 def propose(
@@ -26,6 +45,7 @@ def propose(
     generator: torch.Generator,
     *,
     greedy_first: bool = False,
+    params: ProposalParams = DEFAULTS,
 ) -> list[tuple[float, Assignment]]:
     """Draws and evaluates so many episodes on one problem.
 
@@ -33,16 +53,16 @@ def propose(
         Objective in seconds (larger by a factor where the plan does not fit) and assignment of each, in the order in
         which they were drawn; with `greedy_first` the first has the most probable choices.
     """
-    first = max(1, episodes - ROUNDS * (episodes // (2 * ROUNDS)))
-    rollout = policy.sample([view], first, generator, greedy_first=greedy_first, distinct=True)[0]
+    first = max(1, episodes - params.rounds * (episodes // (2 * params.rounds)))
+    rollout = policy.sample([view], first, generator, greedy_first=greedy_first, sieve=params.sieve)[0]
     drawn = list(_judged(rollout, rewarder))
     while len(drawn) < episodes:
-        number = min(episodes - len(drawn), max(1, (episodes - first) // ROUNDS))
+        number = min(episodes - len(drawn), max(1, (episodes - first) // params.rounds))
         several = [x for x in drawn if len(x[1].devices) > 1] or drawn
-        parents = sorted(several, key=lambda x: x[0])[: min(PARENTS, number)]
+        parents = sorted(several, key=lambda x: x[0])[: min(params.parents, number)]
         for k, (_, _, source, row) in enumerate(parents):
             rows = [row] * len(range(k, number, len(parents)))
-            drawn += _judged(policy.vary(source, rows, generator, TEMPERATURE), rewarder)
+            drawn += _judged(policy.vary(source, rows, generator, params.temperature), rewarder)
     return [(value, assignment) for value, assignment, _, _ in drawn]
 
 

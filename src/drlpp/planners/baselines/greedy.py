@@ -10,6 +10,7 @@ fastest devices alone.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -28,8 +29,21 @@ from drlpp.planners.space.op_arrays import OpArrays, graph_arcs, op_arrays
 from drlpp.planners.space.op_orders import priority_order
 from drlpp.problem import PlanningProblem
 
-BISECTIONS = 12
-DEVICE_ORDERS = 6
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GreedyParams:
+    """Settings of the planner.
+
+    Attributes:
+        bisections: of the cap on the load.
+        device_orders: orders of the devices that are tried.
+        precision: the bisection ends at this ratio of its ends.
+    """
+
+    bisections: int = 12
+    device_orders: int = 6
+    precision: float = 1.002
+
 
 Places = tuple[tuple[int, ...], ...]
 """Groups of devices, in the order in which stages take them."""
@@ -65,10 +79,10 @@ def greedy_assignment(
     return Assignment.compact(labels, places) if len(labels) else None
 
 
-def group_places(problem: PlanningProblem, rng: np.random.Generator) -> Iterator[Places]:
+def group_places(problem: PlanningProblem, rng: np.random.Generator, num_orders: int) -> Iterator[Places]:
     """Orders of places: groups of neighbours, about `USUAL_STAGES` first; single devices; the fastest devices alone."""
     cluster, slowness = problem.cluster, problem_times(problem).total_s.sum(axis=1)
-    orders = device_orders(cluster, slowness, DEVICE_ORDERS, rng)
+    orders = device_orders(cluster, slowness, num_orders, rng)
     sizes = sorted(
         replica_choices(problem, cluster.num_devices),
         key=lambda size: abs(math.log2(cluster.num_devices // size / USUAL_STAGES)),
@@ -87,26 +101,28 @@ class Greedy:
     name = "greedy"
     summary = "list placement by upward rank (HEFT), made a legal pipeline"
 
+    def __init__(self, params: GreedyParams | None = None) -> None:
+        self.params = params or GreedyParams()
+
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
-        search = Search(self.name, problem, budget, seed, progress)
+        search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         rng = np.random.default_rng(seed)
         rank = upward_rank(problem, op_arrays(problem))
         orders = [priority_order(problem.graph, -rank), np.arange(problem.graph.num_ops, dtype=np.int64)]
-        for places in group_places(problem, rng):
+        for places in group_places(problem, rng, self.params.device_orders):
             for order in orders:
                 self._bisect(search, order, places)
                 if budget.spent:
                     return search.result()
         return search.result()
 
-    @staticmethod
-    def _bisect(search: Search, order: NDArray[np.int64], places: Places) -> None:
+    def _bisect(self, search: Search, order: NDArray[np.int64], places: Places) -> None:
         problem = search.problem
         worst = float(problem_times(problem).total_s.max(axis=0).sum())
         low, high = worst / (4 * sum(len(p) for p in places)), worst
-        for _ in range(BISECTIONS):
+        for _ in range(self.params.bisections):
             cap = (low * high) ** 0.5 if low > 0 else high
             assignment = greedy_assignment(problem, order, places, cap)
             if assignment is None:
@@ -114,5 +130,5 @@ class Greedy:
             else:
                 high = cap
                 search.offer(assignment)
-            if search.budget.spent or high <= low * 1.002:
+            if search.budget.spent or high <= low * self.params.precision:
                 break

@@ -1,11 +1,13 @@
 """Random plans until the budget is spent: the floor that every search has to beat.
 
 Each sample draws a topological order (random priorities), a number of stages (small ones more often), the cuts, an
-order of the hosts' devices and how many replicas each stage has. `MAX_SAMPLES` bounds the run, so that the result of
+order of the hosts' devices and how many replicas each stage has. `max_samples` bounds the run, so that the result of
 a small problem does not depend on the clock.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,18 @@ from drlpp.planners.space.device_orders import device_orders
 from drlpp.planners.space.op_orders import priority_order
 from drlpp.problem import PlanningProblem
 
-MAX_SAMPLES = 2000
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RandomParams:
+    """Settings of the planner.
+
+    Attributes:
+        max_samples: bounds the run, so that the result of a small problem does not depend on the speed of the machine.
+        device_orders: orders of the devices that plans are drawn from.
+    """
+
+    max_samples: int = 2000
+    device_orders: int = 8
 
 
 def random_assignment(
@@ -53,14 +66,17 @@ class RandomPlans:
     name = "random"
     summary = "random plans until the budget is spent, best kept"
 
+    def __init__(self, params: RandomParams | None = None) -> None:
+        self.params = params or RandomParams()
+
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
-        search = Search(self.name, problem, budget, seed, progress)
+        search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         rng = np.random.default_rng(seed)
         slowness = problem_times(problem).total_s.sum(axis=1)
-        for _ in range(MAX_SAMPLES):
-            devices = device_orders(problem.cluster, slowness, 8, rng)
+        for _ in range(self.params.max_samples):
+            devices = device_orders(problem.cluster, slowness, self.params.device_orders, rng)
             search.offer(random_assignment(problem, rng, devices[int(rng.integers(len(devices)))]), hasty=True)
             if budget.spent:
                 break

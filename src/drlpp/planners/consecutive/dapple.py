@@ -8,7 +8,7 @@ taken host by host (fresh first) or one of each host in turn (scatter first).
 What differs: DAPPLE enumerates splits of a list of layers and prunes; here, for each bound on the load of a stage, a
 dynamic program (`split_dp`) finds the split that one micro-batch passes fastest, which minimises DAPPLE's estimate
 for that bound; the bound is scanned. Devices may be unequal. On many devices, plans with the same number of replicas
-in all stages are made first. The simulation picks among the `RANKED` plans of least estimate of each order of the
+in all stages are made first. The simulation picks among the `ranked` plans of least estimate of each order of the
 devices and set of replicas, because the estimate does not know which link a transfer takes.
 """
 
@@ -27,7 +27,7 @@ from drlpp.cost.optimizer_state import resident_factor
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.device_states import DeviceStates, in_order
-from drlpp.planners.consecutive.dynamic_program import replica_sets, split_models
+from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, replica_sets, split_models
 from drlpp.planners.consecutive.split_program import Split, solve_split, to_assignment
 from drlpp.planners.consecutive.split_states import SplitModel
 from drlpp.planners.search import Search
@@ -35,8 +35,20 @@ from drlpp.planners.space.device_orders import folded, host_order
 from drlpp.planners.space.op_arrays import OpArrays, op_arrays
 from drlpp.problem import PlanningProblem
 
-SCAN = (1.0, 1.02, 1.05, 1.1, 1.2, 1.4, 1.8, 2.5, 4.0, np.inf)
-RANKED = 2
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DappleParams:
+    """Settings of the planner.
+
+    Attributes:
+        scan: factors on the smallest bottleneck at which the shortest fill is looked for; at last without a limit.
+        ranked: plans of least estimate, for each order of the devices, that the simulation picks among.
+        program: of the program that splits the ops.
+    """
+
+    scan: tuple[float, ...] = (1.0, 1.02, 1.05, 1.1, 1.2, 1.4, 1.8, 2.5, 4.0)
+    ranked: int = 2
+    program: DynamicProgramParams = dataclasses.field(default_factory=DynamicProgramParams)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,14 +63,17 @@ class Dapple:
     name = "dapple"
     summary = "split of the shortest estimated step latency, with replication (DAPPLE, PPoPP 2021)"
 
+    def __init__(self, params: DappleParams | None = None) -> None:
+        self.params = params or DappleParams()
+
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
-        search = Search(self.name, problem, budget, seed, progress)
+        search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         arrays = op_arrays(problem)
         orders = tuple(dict.fromkeys((host_order(problem.cluster), scatter_order(problem.cluster))))
         least = math.inf
-        for model in split_models(problem, arrays, np.random.default_rng(seed)):
+        for model in split_models(problem, arrays, np.random.default_rng(seed), self.params.program):
             for replicas, order in itertools.product(replica_sets(problem), orders):
                 states = in_order(problem, arrays, folded(order, 1), replicas, reach=len(order))
                 found = sorted(self._scan(problem, arrays, model, states, budget), key=lambda e: e.latency_s)
@@ -70,26 +85,24 @@ class Dapple:
                 break
         return search.result({"dapple_latency_s": least} if math.isfinite(least) else {})
 
-    @staticmethod
-    def _offer(search: Search, found: Sequence[_Estimate]) -> None:
+    def _offer(self, search: Search, found: Sequence[_Estimate]) -> None:
         """Offers the plans of least estimate, and more while none of them fits the memory."""
         fits = False
         for number, estimate in enumerate(found, start=1):
             search.offer(estimate.assignment)
             fits = fits or search.last_feasible
-            if search.budget.spent or (fits and number >= RANKED):
+            if search.budget.spent or (fits and number >= self.params.ranked):
                 return
 
-    @staticmethod
     def _scan(
-        problem: PlanningProblem, arrays: OpArrays, model: SplitModel, states: DeviceStates, budget: Budget
+        self, problem: PlanningProblem, arrays: OpArrays, model: SplitModel, states: DeviceStates, budget: Budget
     ) -> list[_Estimate]:
         resident = resident_factor(problem.graph, problem.training)
         base = solve_split(model, states, resident_per_param_byte=resident, budget=budget)
         if base is None:
             return []
         out = [_Estimate(step_latency_s(problem, arrays, model, states, base), to_assignment(model, states, base))]
-        for factor in SCAN:
+        for factor in (*self.params.scan, math.inf):
             if budget.spent:
                 break
             split = solve_split(

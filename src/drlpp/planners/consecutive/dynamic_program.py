@@ -1,12 +1,12 @@
 """Optimal split in consecutive stages by dynamic programming, for unequal devices and with replication.
 
 The program (`split_dp`) is exact over all splits of one topological order, or over all downsets of the graph where
-these are few (`MAX_DOWNSETS`): then no partition whose stages follow one another in a chain is better. Source: the
+these are few (`max_downsets`): then no partition whose stages follow one another in a chain is better. Source: the
 "linearise and DP" and the dynamic program over ideals of Tarnawski et al., "Efficient Algorithms for Device Placement
 of DNN Graph Operators" (NeurIPS 2020).
 
 What differs: devices may be unequal, and their order along the pipeline is searched: exactly by type, where the
-counts of types allow (`MAX_TYPE_STATES`), and over the orders of the groups of like devices on a host; stages may be
+counts of types allow (`max_type_states`), and over the orders of the groups of like devices on a host; stages may be
 replicated as in PipeDream, with the gradient exchange of a step spread over its micro-batches; several topological
 orders are tried.
 
@@ -18,6 +18,7 @@ linearisation, are among the candidates.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 
@@ -37,52 +38,74 @@ from drlpp.planners.space.op_arrays import OpArrays, op_arrays
 from drlpp.planners.space.op_orders import op_orders
 from drlpp.problem import PlanningProblem
 
-MAX_DOWNSETS = 2000
-MAX_TYPE_STATES = 512
-MAX_OP_ORDERS = 4
-MAX_DEVICE_ORDERS = 6
-MAX_FOLDS = 4
-MAX_POSITIONS_MANY_DEVICES = 512
-PIPEDREAM_SHARE = 0.3
-FILL_SLACKS = (1.0, 1.04, 1.15, 1.4, 2.0)
-FILLED_STATES = 3
-"""Device states, best first, on which the fill is shortened."""
-KEPT_STATES = 4
-"""Device states, best first, that are tried with every topological order."""
-MEMORY_SHARES = (1.0, 0.85, 0.7, 0.5)
-"""The program's memory is an estimate: where the evaluator disagrees, it tries again with less."""
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicProgramParams:
+    """Settings of the program.
+
+    Attributes:
+        max_downsets: all downsets are the states of a graph that has no more.
+        max_type_states: states by numbers of devices of each type are tried where there are no more.
+        max_op_orders, max_device_orders: orders of ops, and of groups of devices.
+        max_folds: depths at which the devices are folded into equal pipelines.
+        max_positions_many_devices: splits along one order on more than 128 devices.
+        pipedream_share: part of the time that is left for PipeDream's program, for the steady state.
+        fill_slacks: factors on the smallest bottleneck at which the shortest fill is looked for.
+        filled_states: device states, best first, on which the fill is shortened.
+        kept_states: device states, best first, that are tried with every topological order.
+        memory_shares: the program's memory is an estimate: where the evaluator disagrees, it tries again with less.
+    """
+
+    max_downsets: int = 2000
+    max_type_states: int = 512
+    max_op_orders: int = 4
+    max_device_orders: int = 6
+    max_folds: int = 4
+    max_positions_many_devices: int = 512
+    pipedream_share: float = 0.3
+    fill_slacks: tuple[float, ...] = (1.0, 1.04, 1.15, 1.4, 2.0)
+    filled_states: int = 3
+    kept_states: int = 4
+    memory_shares: tuple[float, ...] = (1.0, 0.85, 0.7, 0.5)
 
 
-def split_models(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator) -> Iterator[SplitModel]:
+DEFAULTS = DynamicProgramParams()
+
+
+def split_models(
+    problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS
+) -> Iterator[SplitModel]:
     """All downsets where they are few, else one model per topological order."""
     graph = problem.graph
-    masks = all_downsets(graph.predecessors, MAX_DOWNSETS)
+    masks = all_downsets(graph.predecessors, params.max_downsets)
     if masks is not None:
         yield over_downsets(arrays, masks)
         return
     many = problem.cluster.num_devices > 128
     for number, order in enumerate(op_orders(graph, rng)):
-        if number == MAX_OP_ORDERS:
+        if number == params.max_op_orders:
             return
-        yield along_order(arrays, order, MAX_POSITIONS_MANY_DEVICES) if many else along_order(arrays, order)
+        yield along_order(arrays, order, params.max_positions_many_devices) if many else along_order(arrays, order)
 
 
-def device_choices(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator) -> Iterator[DeviceStates]:
+def device_choices(
+    problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS
+) -> Iterator[DeviceStates]:
     """Device states to plan with: orders of the groups of devices, equal pipelines side by side, types in any order."""
     cluster = problem.cluster
     far = not arrays.timed and len(cluster.hosts) > 1
-    orders = device_orders(cluster, arrays.total_s.sum(axis=1), MAX_DEVICE_ORDERS, rng)
+    orders = device_orders(cluster, arrays.total_s.sum(axis=1), params.max_device_orders, rng)
     for replicas in replica_sets(problem):
         for number, order in enumerate(orders):
             yield in_order(problem, arrays, folded(order, 1), replicas)
             if far and len(replicas) > 1:
                 yield in_order(problem, arrays, folded(order, 1), replicas, reach=len(order))
             if number == 0 and len(replicas) > 1:
-                for depth in fold_depths(cluster, order)[:MAX_FOLDS]:
+                for depth in fold_depths(cluster, order)[: params.max_folds]:
                     places = folded(order, depth)
                     yield in_order(problem, arrays, places, replica_choices(problem, len(places)))
         if len(set(cluster.type_index.tolist())) > 1:
-            states = by_class(problem, arrays, replicas, MAX_TYPE_STATES)
+            states = by_class(problem, arrays, replicas, params.max_type_states)
             if states is not None:
                 yield states
 
@@ -93,50 +116,55 @@ class DynamicProgram:
     name = "dp"
     summary = "optimal split in consecutive stages, with replication, for unequal devices"
 
+    def __init__(self, params: DynamicProgramParams = DEFAULTS) -> None:
+        self.params = params
+
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
-        search = Search(self.name, problem, budget, seed, progress)
+        search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         if problem.may_replicate:
             search.offer(data_parallel_assignment(problem))
-        run_dynamic_program(search, np.random.default_rng(seed))
+        run_dynamic_program(search, np.random.default_rng(seed), self.params)
         return search.result()
 
 
-def run_dynamic_program(search: Search, rng: np.random.Generator) -> None:
+def run_dynamic_program(search: Search, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS) -> None:
     """Offers the program's solutions to a search until all are made or the budget is spent."""
     arrays = op_arrays(search.problem)
-    states: Iterable[DeviceStates] = device_choices(search.problem, arrays, rng)
-    for model in split_models(search.problem, arrays, rng):
-        states = offer_splits(search, model, states)
+    states: Iterable[DeviceStates] = device_choices(search.problem, arrays, rng, params)
+    for model in split_models(search.problem, arrays, rng, params):
+        states = offer_splits(search, model, states, params)
         if search.budget.spent:
             return
     if search.problem.objective.of_one_microbatch:
         whole = search.budget
-        search.budget = whole.part(PIPEDREAM_SHARE)
+        search.budget = whole.part(params.pipedream_share)
         offer_pipelines(search)
         search.budget = whole
 
 
-def offer_splits(search: Search, model: SplitModel, choices: Iterable[DeviceStates]) -> list[DeviceStates]:
+def offer_splits(
+    search: Search, model: SplitModel, choices: Iterable[DeviceStates], params: DynamicProgramParams = DEFAULTS
+) -> list[DeviceStates]:
     """Offers the best splits of one model on some device states.
 
     Returns:
-        The states with the best plans, at most `KEPT_STATES`: what is worth trying with the next model.
+        The states with the best plans, at most `kept_states`: what is worth trying with the next model.
     """
     steady = search.problem.objective.of_one_microbatch
     ranked: list[tuple[float, int, DeviceStates, Split]] = []
     for number, states in enumerate(choices):
-        split, value = offer_split(search, model, states, search.best_value if steady else math.inf)
+        split, value = offer_split(search, model, states, search.best_value if steady else math.inf, params)
         if split is not None:
             ranked.append((value, number, states, split))
         if search.budget.spent:
             break
     ranked.sort(key=lambda x: x[:2])
     if not search.problem.objective.of_one_microbatch:
-        for _, _, states, split in ranked[:FILLED_STATES]:
-            _offer_short_fills(search, model, states, split)
-    return [states for _, _, states, _ in ranked[:KEPT_STATES]]
+        for _, _, states, split in ranked[: params.filled_states]:
+            _offer_short_fills(search, model, states, split, params)
+    return [states for _, _, states, _ in ranked[: params.kept_states]]
 
 
 def replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
@@ -153,7 +181,11 @@ def replica_sets(problem: PlanningProblem) -> list[tuple[int, ...]]:
 
 
 def offer_split(
-    search: Search, model: SplitModel, states: DeviceStates, limit_s: float = math.inf
+    search: Search,
+    model: SplitModel,
+    states: DeviceStates,
+    limit_s: float = math.inf,
+    params: DynamicProgramParams = DEFAULTS,
 ) -> tuple[Split | None, float]:
     """Offers the split with the smallest bottleneck, with ever less memory per device until its plan fits.
 
@@ -164,7 +196,7 @@ def offer_split(
         The last split (None if there is none) and the objective of its plan.
     """
     split, value = None, math.inf
-    for share in MEMORY_SHARES:
+    for share in params.memory_shares:
         found = solve_split(
             model,
             states,
@@ -181,10 +213,12 @@ def offer_split(
     return split, value
 
 
-def _offer_short_fills(search: Search, model: SplitModel, states: DeviceStates, base: Split) -> None:
+def _offer_short_fills(
+    search: Search, model: SplitModel, states: DeviceStates, base: Split, params: DynamicProgramParams
+) -> None:
     """Offers the shortest fill at bottlenecks that are not much worse than the optimal one."""
     limit = search.best_value / search.problem.training.num_microbatches  # a larger load alone takes longer
-    for slack in FILL_SLACKS:
+    for slack in params.fill_slacks:
         if search.budget.spent or base.value_s * slack > limit:
             return
         split = solve_split(

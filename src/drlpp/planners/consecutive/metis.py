@@ -12,6 +12,7 @@ devices; every configuration is ranked by the evaluator, and the enumeration end
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -20,13 +21,24 @@ import numpy as np
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.uniform import USUAL_STAGES
 from drlpp.planners.consecutive.device_states import DeviceStates, in_order
-from drlpp.planners.consecutive.dynamic_program import offer_split, split_models
+from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, offer_split, split_models
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders, fold_depths, folded
 from drlpp.planners.space.op_arrays import OpArrays, op_arrays
 from drlpp.problem import PlanningProblem
 
-MAX_DEVICE_ORDERS = 24
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MetisParams:
+    """Settings of the planner.
+
+    Attributes:
+        max_device_orders: orders of the groups of devices.
+        program: of the program that splits the ops.
+    """
+
+    max_device_orders: int = 24
+    program: DynamicProgramParams = dataclasses.field(default_factory=DynamicProgramParams)
 
 
 class Metis:
@@ -35,26 +47,31 @@ class Metis:
     name = "metis"
     summary = "enumeration of data-parallel degree, device group order and sizes (Metis, ATC 2024)"
 
+    def __init__(self, params: MetisParams | None = None) -> None:
+        self.params = params or MetisParams()
+
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
-        search = Search(self.name, problem, budget, seed, progress)
+        search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         rng = np.random.default_rng(seed)
         arrays = op_arrays(problem)
         configurations = 0
-        for model in split_models(problem, arrays, rng):
-            for states in group_choices(problem, arrays, rng):
+        for model in split_models(problem, arrays, rng, self.params.program):
+            for states in group_choices(problem, arrays, rng, self.params.max_device_orders):
                 configurations += 1
-                offer_split(search, model, states)
+                offer_split(search, model, states, params=self.params.program)
                 if budget.spent:
                     return search.result({"configurations": float(configurations)})
         return search.result({"configurations": float(configurations)})
 
 
-def group_choices(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator) -> Iterator[DeviceStates]:
+def group_choices(
+    problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator, max_device_orders: int
+) -> Iterator[DeviceStates]:
     """Orders of the device groups, data-parallel degrees and group sizes (powers of two)."""
     cluster = problem.cluster
-    for order in device_orders(cluster, arrays.total_s.sum(axis=1), MAX_DEVICE_ORDERS, rng):
+    for order in device_orders(cluster, arrays.total_s.sum(axis=1), max_device_orders, rng):
         depths = [1, *fold_depths(cluster, order)] if problem.may_replicate else [1]
         for depth in depths:
             places = folded(order, depth)

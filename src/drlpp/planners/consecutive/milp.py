@@ -5,12 +5,12 @@ balances times and transfers over consecutive ranks, and Tarnawski et al., "Effi
 of DNN Graph Operators" (NeurIPS 2020), section 5. Solved by HiGHS (Huangfu and Hall, 2018; `pip install
 drlpp[solvers]`).
 
-The graph is contracted to at most `MAX_GROUPS` groups. ``y[g, s]`` says that group g is in stage s or before; a value
+The graph is contracted to at most `max_groups` groups. ``y[g, s]`` says that group g is in stage s or before; a value
 that is produced outside a stage and used inside loads it, and one that is produced inside and used outside too. The
 objective is the largest load of a stage. Devices of the stages are given: one after another, and those of the best
 plan that `dp` finds in its part of the budget, from which the program also starts and than which it is never worse.
 
-Left out: the devices are not variables; transfers are taken between neighbouring stages. Above `MAX_STAGES` stages
+Left out: the devices are not variables; transfers are taken between neighbouring stages. Above `max_stages` stages
 the devices are taken in groups.
 """
 
@@ -34,20 +34,44 @@ from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.uniform import uniform_assignment
 from drlpp.planners.consecutive.device_states import AllReduceTable
-from drlpp.planners.consecutive.dynamic_program import run_dynamic_program
+from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, run_dynamic_program
 from drlpp.planners.local_search.stage_annealing import Slots, make_slots
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import host_order
 from drlpp.planners.space.op_arrays import OpArrays, op_arrays
 from drlpp.problem import PlanningProblem
 
-MAX_GROUPS = 160
-MAX_VARIABLES = 2000
-"""Groups times stages at most: fewer groups with more stages."""
-MAX_STAGES = 32
-DP_SHARE = 0.4
-"""Part of the budget for `dp`."""
-FEASIBLE_GAP = 1e-3
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MilpParams:
+    """Settings of the planner.
+
+    Attributes:
+        max_groups: groups of ops of the program.
+        max_variables: groups times stages at most: fewer groups with more stages.
+        max_stages: no program for more stages.
+        dp_share: part of the budget for `dp`.
+        solver_share: part of what is left for each start that the solver has.
+        feasible_gap: relative gap at which the solver ends.
+        program: of `dp`.
+    """
+
+    max_groups: int = 160
+    max_variables: int = 2000
+    max_stages: int = 32
+    dp_share: float = 0.4
+    solver_share: float = 0.7
+    feasible_gap: float = 1e-3
+    program: DynamicProgramParams = dataclasses.field(default_factory=DynamicProgramParams)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Limits:
+    """What one run of the solver keeps to."""
+
+    params: MilpParams
+    seconds: float
+    seed: int
 
 
 class Milp:
@@ -56,15 +80,18 @@ class Milp:
     name = "milp"
     summary = "mixed-integer program for the stage of every op, started from dp (HiGHS)"
 
+    def __init__(self, params: MilpParams | None = None) -> None:
+        self.params = params or MilpParams()
+
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
         _highs()  # says at once if it is missing
-        search = Search(self.name, problem, budget, seed, progress)
-        in_line = _in_line(problem)
+        search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
+        in_line = _in_line(problem, self.params.max_stages)
         search.offer(in_line)
-        search.budget = budget.part(DP_SHARE)
-        run_dynamic_program(search, np.random.default_rng(seed))
+        search.budget = budget.part(self.params.dp_share)
+        run_dynamic_program(search, np.random.default_rng(seed), self.params.program)
         search.budget = budget
         start_s = search.best_value
         arrays = op_arrays(problem)
@@ -73,11 +100,11 @@ class Milp:
         starts.append(in_line)
         bound_s = 0.0
         for number, start in enumerate(starts):
-            if budget.spent or start.num_stages < 2 or start.num_stages > MAX_STAGES:
+            if budget.spent or start.num_stages < 2 or start.num_stages > self.params.max_stages:
                 continue
             slots = make_slots(problem, arrays, start.devices, reduce_s)
-            seconds = budget.left_s / (len(starts) - number) * 0.7
-            labels, bound = _solve(problem, arrays, slots, start.stage_of_op, seconds, seed)
+            seconds = budget.left_s / (len(starts) - number) * self.params.solver_share
+            labels, bound = _solve(problem, arrays, slots, start.stage_of_op, _Limits(self.params, seconds, seed))
             bound_s = max(bound_s, bound) if number == 0 else bound_s
             search.offer(start.with_labels(labels))
         return search.result({"start_s": start_s, "program_bound_s": bound_s})
@@ -107,12 +134,12 @@ def _without_stdout() -> Iterator[None]:
         os.close(saved)
 
 
-def _in_line(problem: PlanningProblem) -> Assignment:
+def _in_line(problem: PlanningProblem, max_stages: int) -> Assignment:
     """Equal op times over the devices in the order of the hosts, several devices to a stage where there are many."""
     order = host_order(problem.cluster)
-    number = min(len(order), MAX_STAGES, problem.graph.num_ops)
+    number = min(len(order), max_stages, problem.graph.num_ops)
     plain = uniform_assignment(problem, number)
-    if len(order) <= MAX_STAGES or not problem.may_replicate:
+    if len(order) <= max_stages or not problem.may_replicate:
         return plain
     parts = np.array_split(np.array(order), plain.num_stages)
     return Assignment(plain.stage_of_op, tuple(tuple(int(d) for d in p) for p in parts))
@@ -162,11 +189,11 @@ class _Program:
 
 
 def _solve(
-    problem: PlanningProblem, arrays: OpArrays, slots: Slots, start: NDArray[np.int64], seconds: float, seed: int
+    problem: PlanningProblem, arrays: OpArrays, slots: Slots, start: NDArray[np.int64], limits: _Limits
 ) -> tuple[NDArray[np.int64], float]:
     """Best labels found for given slots, and the program's own bound in seconds (of the contracted graph)."""
     stages = len(slots.devices)
-    groups = _contract(problem, arrays, min(MAX_GROUPS, MAX_VARIABLES // stages))
+    groups = _contract(problem, arrays, min(limits.params.max_groups, limits.params.max_variables // stages))
     number = int(groups.group_of_op.max()) + 1
 
     def per_group(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -224,7 +251,7 @@ def _solve(
     first = np.array([start[groups.group_of_op == g].min() for g in range(number)])
     for a, b in groups.arcs:  # a group of ops of several stages starts in the first; arcs may then need raising
         first[b] = max(first[b], first[a])
-    values, bound = _run_highs(program, y, first, seconds, seed)
+    values, bound = _run_highs(program, y, first, limits)
     if values is None:
         return start, 0.0
     label = np.array([sum(1 for s in range(stages - 1) if values[y[g][s]] < 0.5) for g in range(number)])
@@ -232,7 +259,7 @@ def _solve(
 
 
 def _run_highs(
-    program: _Program, y: list[list[int]], first: NDArray[np.int64], seconds: float, seed: int
+    program: _Program, y: list[list[int]], first: NDArray[np.int64], limits: _Limits
 ) -> tuple[NDArray[np.float64] | None, float]:
     """Values of the variables (None if nothing feasible was found) and the bound on the objective."""
     highspy = _highs()
@@ -255,9 +282,9 @@ def _run_highs(
         solver = highspy.Highs()  # the first one of a process prints a banner, whatever the options
     solver.silent()
     solver.setOptionValue("threads", 1)
-    solver.setOptionValue("random_seed", seed % 2**31)
-    solver.setOptionValue("time_limit", max(0.05, seconds))
-    solver.setOptionValue("mip_rel_gap", FEASIBLE_GAP)
+    solver.setOptionValue("random_seed", limits.seed % 2**31)
+    solver.setOptionValue("time_limit", max(0.05, limits.seconds))
+    solver.setOptionValue("mip_rel_gap", limits.params.feasible_gap)
     solver.passModel(lp)
     known = [(y[g][s], float(s >= first[g])) for g in range(len(y)) for s in range(len(y[g]))]
     solver.setSolution(len(known), np.array([k for k, _ in known]), np.array([v for _, v in known]))

@@ -20,7 +20,7 @@ import numpy as np
 
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.device_states import DeviceStates, in_order
-from drlpp.planners.consecutive.dynamic_program import MAX_DEVICE_ORDERS, offer_splits, replica_sets, split_models
+from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, offer_splits, replica_sets, split_models
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders, folded
 from drlpp.planners.space.op_arrays import OpArrays, op_arrays
@@ -33,23 +33,28 @@ class Piper:
     name = "piper"
     summary = "dynamic program with replication and recomputation per stage (Piper, NeurIPS 2021)"
 
+    def __init__(self, params: DynamicProgramParams | None = None) -> None:
+        self.params = params or DynamicProgramParams()
+
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
-        search = Search(self.name, problem, budget, seed, progress)
+        search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         rng = np.random.default_rng(seed)
         arrays = op_arrays(problem)
-        choices: Iterable[DeviceStates] = _device_choices(problem, arrays, rng)
-        for model in split_models(problem, arrays, rng):
-            choices = offer_splits(search, model, choices)
+        choices: Iterable[DeviceStates] = _device_choices(problem, arrays, rng, self.params)
+        for model in split_models(problem, arrays, rng, self.params):
+            choices = offer_splits(search, model, choices, self.params)
             if budget.spent:
                 break
         return search.result()
 
 
-def _device_choices(problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator) -> Iterator[DeviceStates]:
+def _device_choices(
+    problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator, params: DynamicProgramParams
+) -> Iterator[DeviceStates]:
     """Orders of the devices, with recomputation and any number of replicas per stage; the same number first on many."""
-    orders = device_orders(problem.cluster, arrays.total_s.sum(axis=1), MAX_DEVICE_ORDERS, rng)
+    orders = device_orders(problem.cluster, arrays.total_s.sum(axis=1), params.max_device_orders, rng)
     for replicas in replica_sets(problem):
         for order in orders:
             yield in_order(problem, arrays, folded(order, 1), replicas, recompute=True)

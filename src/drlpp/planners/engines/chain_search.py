@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,7 +202,7 @@ class ChainSearch:
             ranks.insert(s + 1, spare.pop(0))
         return Chain(tuple(starts), tuple(ranks), chain.recompute, tuple(spare))
 
-    def result(self, planner: str, seed: int, notes: dict[str, str]) -> PlanResult:
+    def result(self, planner: str, seed: int, notes: dict[str, str], parameters: dict[str, Any]) -> PlanResult:
         """The plan of the best chain, or why there is none."""
         if self.best is None:
             reason = proof_that_none_fits(self.problem) or not_found(
@@ -219,6 +220,7 @@ class ChainSearch:
             seed=seed,
             budget_s=self.budget.seconds if math.isfinite(self.budget.seconds) else None,
             version=__version__,
+            parameters=parameters,
             notes=notes,
         )
         plan = self.evaluator.make_plan(self._assignment(self.best), provenance, self._schedules(self.best))

@@ -58,7 +58,7 @@ class GivenSplit:
         for _, chain in sorted(found, key=lambda pair: pair[0])[:_IMPROVED]:
             search.offer(search.polished(chain, budget, cuts_stay=True))
         layers = ",".join(map(str, self.layers))
-        return search.result(self.name, seed, {"restricted_to": self.engine.name, "layers": layers})
+        return search.result(self.name, seed, {"restricted_to": self.engine.name, "layers": layers}, {})
 
     def _chain(self, ranks: Ranks) -> Chain:
         """Stage i on the i-th rank in the order of the cluster; more stages than ranks loop over them."""

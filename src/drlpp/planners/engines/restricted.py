@@ -26,16 +26,28 @@ from drlpp.planners.engines.chain_search import Chain, ChainSearch, looped
 from drlpp.planners.engines.cut_points import block_graph, block_of_op
 from drlpp.planners.engines.engine import RUN, Engine
 from drlpp.planners.engines.rank_groups import Ranks, rank_groups, slowest
+from drlpp.planners.parameters import recorded
 from drlpp.problem import PlanningProblem, SearchSpace
 
-_SIMPLE = 0.4
-"""Part of the budget for simple chains."""
-_STARTS = 3
-"""Simple chains of a grouping that are improved."""
-_POLISH = 0.25
-"""Part of the planner's budget for moving cuts."""
-_GROUPINGS = 4
-"""The planner is asked for so many groupings."""
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RestrictedParams:
+    """Settings of the search within an engine's rules.
+
+    Attributes:
+        simple_share: part of the budget for simple chains.
+        starts: simple chains of a grouping that are improved.
+        polish_share: part of the planner's budget for moving cuts.
+        groupings: the planner is asked for so many groupings.
+    """
+
+    simple_share: float = 0.4
+    starts: int = 3
+    polish_share: float = 0.25
+    groupings: int = 4
+
+
+PARAMS = RestrictedParams()
 
 
 class Restricted:
@@ -71,21 +83,26 @@ class Restricted:
         block = block_of_op(problem.graph, self.engine)
         search = ChainSearch(problem, self.engine, block, budget, self.num_stages)
         groupings = usable_groupings(problem, self.engine, self.num_stages, search.amounts.num_blocks)
-        best_simple = _simple_chains(search, groupings, self.num_stages, budget.part(_SIMPLE))
+        best_simple = _simple_chains(search, groupings, self.num_stages, budget.part(PARAMS.simple_share))
         blocks = block_graph(problem, search.amounts.block)
-        promising = sorted(best_simple, key=lambda ranks: best_simple[ranks])[:_GROUPINGS]
+        promising = sorted(best_simple, key=lambda ranks: best_simple[ranks])[: PARAMS.groupings]
         for k, ranks in enumerate(promising):
             if budget.spent or len(ranks) < (self.num_stages or 0):
                 break
             part = budget.part(1 / (len(promising) - k))
-            result = self.planner.solve(_one_copy(problem, blocks, ranks), part.part(1 - _POLISH), seed, progress)
+            result = self.planner.solve(
+                _one_copy(problem, blocks, ranks), part.part(1 - PARAMS.polish_share), seed, progress
+            )
             if result.status == "not-applicable":
                 return dataclasses.replace(result, planner=self.name)
             if result.plan is not None:
                 devices = [s.devices[0] for s in result.plan.stages]
                 self._offer(search, _chain(search, result.plan.stage_of_op.tolist(), devices, ranks), part)
         notes = {"restricted_to": self.engine.name} | ({"num_stages": str(self.num_stages)} if self.num_stages else {})
-        return search.result(self.name, seed, notes)
+        parameters = {"restricted": recorded(PARAMS)}
+        if params := getattr(self.planner, "params", None):
+            parameters["planner"] = recorded(params)
+        return search.result(self.name, seed, notes, parameters)
 
     def _offer(self, search: ChainSearch, chain: Chain, budget: Budget) -> None:
         if self.num_stages is not None:
@@ -138,7 +155,7 @@ def _simple_chains(
     values: dict[Ranks, float] = {}
     for k, (ranks, chains) in enumerate(sorted(found.items(), key=lambda item: item[1][0][0])):
         part = budget.part(1 / (len(found) - k))
-        polished = [search.offer(search.polished(chain, part)) for _, chain in chains[:_STARTS]]
+        polished = [search.offer(search.polished(chain, part)) for _, chain in chains[: PARAMS.starts]]
         values[ranks] = min(chains[0][0], *polished)
     return values
 

@@ -13,6 +13,7 @@ exact loads lets any device join or leave any stage. Restarts begin at one of th
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -23,8 +24,8 @@ from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
 from drlpp.planners.baselines.uniform import uniform_assignment
 from drlpp.planners.consecutive.device_states import AllReduceTable
-from drlpp.planners.consecutive.dynamic_program import run_dynamic_program
-from drlpp.planners.local_search.diagram_plans import offer_set_plans
+from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, run_dynamic_program
+from drlpp.planners.local_search.diagram_plans import DiagramParams, offer_set_plans
 from drlpp.planners.local_search.load_annealing import POWER, anneal_exactly
 from drlpp.planners.local_search.moves import (
     PLACEMENT_MOVES,
@@ -44,17 +45,34 @@ from drlpp.planners.search import Search
 from drlpp.planners.space.op_arrays import OpArrays, graph_arcs, op_arrays
 from drlpp.problem import PlanningProblem
 
-MAX_ROUNDS = 2000
-"""Ends the search of small problems, so that their plan does not depend on the speed of the machine."""
-MOVES_PER_OP = 1000
-MAX_MOVES = 400_000
-START_SHARE = 0.6
-"""Part of the budget for the planners that give the starts."""
-EXACT_MOVES = 20_000
-"""Of one run on a plan whose stages share devices."""
-WALK_STEPS, LOAD_STEPS = 150, 1500
-MANY_STAGES = 256
-"""With more stages than this the label search only polishes."""
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AnnealingParams:
+    """Settings of the search.
+
+    Attributes:
+        max_rounds: ends the search of small problems, so that their plan does not depend on the speed of the machine.
+        moves_per_op, max_moves: of a run of the label search.
+        start_share: part of the budget for the planners that give the starts.
+        exact_moves: of one run on a plan whose stages share devices.
+        walk_steps, load_steps: of the walks with the full simulation, and on the exact loads.
+        many_stages: with more stages than this the label search only polishes.
+        program, diagram: settings of the planners that give the starts.
+    """
+
+    max_rounds: int = 2000
+    moves_per_op: int = 1000
+    max_moves: int = 400_000
+    start_share: float = 0.6
+    exact_moves: int = 20_000
+    walk_steps: int = 150
+    load_steps: int = 1500
+    many_stages: int = 256
+    program: DynamicProgramParams = dataclasses.field(default_factory=DynamicProgramParams)
+    diagram: DiagramParams = dataclasses.field(default_factory=DiagramParams)
+
+
+DEFAULTS = AnnealingParams()
 
 
 class Annealing:
@@ -63,34 +81,37 @@ class Annealing:
     name = "annealing"
     summary = "simulated annealing over stages, devices and replication, started from dp"
 
+    def __init__(self, params: AnnealingParams = DEFAULTS) -> None:
+        self.params = params
+
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
-        search = Search(self.name, problem, budget, seed, progress)
+        search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         rng = np.random.default_rng(seed)
-        offer_starts(search, rng)
+        offer_starts(search, rng, self.params)
         start_s = search.best_value
-        anneal(search, rng)
+        anneal(search, rng, self.params)
         return search.result({"start_s": start_s, "evaluations": float(search.num_offers)})
 
 
-def offer_starts(search: Search, rng: np.random.Generator) -> None:
+def offer_starts(search: Search, rng: np.random.Generator, params: AnnealingParams = DEFAULTS) -> None:
     """The plans of data parallelism, uniform split, dynamic program and, for the steady state, sets of devices."""
     problem = search.problem
     if problem.may_replicate:
         search.offer(data_parallel_assignment(problem))
     search.offer(uniform_assignment(problem, min(problem.cluster.num_devices, problem.graph.num_ops)))
     whole = search.budget
-    search.budget = whole.part(START_SHARE)
-    run_dynamic_program(search, rng)
-    offer_set_plans(search, rng)
+    search.budget = whole.part(params.start_share)
+    run_dynamic_program(search, rng, params.program)
+    offer_set_plans(search, rng, params.diagram)
     search.budget = whole
 
 
-def anneal(search: Search, rng: np.random.Generator) -> None:
-    """Improves on the pool of a search until `MAX_ROUNDS` or the end of the budget."""
-    labels = _LabelSearch(search, op_arrays(search.problem))
-    for number in range(MAX_ROUNDS):
+def anneal(search: Search, rng: np.random.Generator, params: AnnealingParams = DEFAULTS) -> None:
+    """Improves on the pool of a search until `max_rounds` or the end of the budget."""
+    labels = _LabelSearch(search, op_arrays(search.problem), params)
+    for number in range(params.max_rounds):
         if search.budget.spent:
             return
         ranked = sorted(search.pool, key=lambda x: x[0])
@@ -99,13 +120,13 @@ def anneal(search: Search, rng: np.random.Generator) -> None:
             if number % 3 == 2:
                 labels.run_free(start, rng)
             elif number % 3 == 1:
-                _walk_loads(search, start, rng)
+                _walk_loads(search, start, rng, params.load_steps)
             else:
                 labels.run(start if number == 0 else _changed(search.problem, start, rng, PLACEMENT_MOVES), rng)
         else:
             if number % 2 == 0:
                 labels.run(start if number == 0 else _changed(search.problem, start, rng, PLACEMENT_MOVES), rng)
-            _walk(search, ranked[0][1] if number % 4 else start, rng)
+            _walk(search, ranked[0][1] if number % 4 else start, rng, params.walk_steps)
 
 
 def _changed(
@@ -121,20 +142,21 @@ def _changed(
 class _LabelSearch:
     """Runs of the label search for one problem."""
 
-    def __init__(self, search: Search, arrays: OpArrays) -> None:
+    def __init__(self, search: Search, arrays: OpArrays, params: AnnealingParams) -> None:
         self._search = search
+        self._params = params
         self._arrays = arrays
         graph = search.problem.graph
         self._arcs = graph_arcs(graph)
         self._reduce_s = AllReduceTable(search.problem.cluster)
-        self._moves = min(MAX_MOVES, MOVES_PER_OP * graph.num_ops)
+        self._moves = min(params.max_moves, params.moves_per_op * graph.num_ops)
         self._seconds_per_move = 2e-6
 
     def run(self, start: Assignment, rng: np.random.Generator) -> None:
         """Anneals the labels of an assignment with its devices, and offers the result."""
         if len({d for group in start.devices for d in group}) < sum(len(group) for group in start.devices):
             if self._search.problem.objective.of_one_microbatch:  # a device's loads add up, which slots do not know
-                moves = min(self._moves, EXACT_MOVES)
+                moves = min(self._moves, self._params.exact_moves)
                 seed = int(rng.integers(2**31))
                 self._search.offer(
                     anneal_exactly(self._search.problem, start, moves=moves, hot=0.005, cold=5e-5, seed=seed)
@@ -159,7 +181,7 @@ class _LabelSearch:
         slots = make_slots(problem, self._arrays, devices, self._reduce_s)
         left = max(0.0, self._search.budget.left_s)
         moves = int(min(self._moves, left / 2 / self._seconds_per_move))
-        hot = 10 ** rng.uniform(-2.5, -1.0) if len(devices) <= MANY_STAGES else 1e-4
+        hot = 10 ** rng.uniform(-2.5, -1.0) if len(devices) <= self._params.many_stages else 1e-4
         before = self._search.budget.elapsed_s
         best, _ = anneal_labels(
             self._arrays,
@@ -184,11 +206,11 @@ _WALK_MOVES: tuple[Move, ...] = (
 )
 
 
-def _walk(search: Search, start: Assignment, rng: np.random.Generator) -> None:
+def _walk(search: Search, start: Assignment, rng: np.random.Generator, steps: int) -> None:
     """Annealing with the full simulation."""
     current, value = start, search.offer(start)
     hot = 10 ** rng.uniform(-3.5, -1.8)
-    for step in range(WALK_STEPS):
+    for step in range(steps):
         if search.budget.spent:
             return
         move = _WALK_MOVES[int(rng.integers(len(_WALK_MOVES)))]
@@ -196,7 +218,7 @@ def _walk(search: Search, start: Assignment, rng: np.random.Generator) -> None:
         if proposed is None:
             continue
         new = search.offer(proposed, hasty=True)
-        temperature = max(hot * 0.01 ** (step / WALK_STEPS) * value, 1e-300)
+        temperature = max(hot * 0.01 ** (step / steps) * value, 1e-300)
         if new <= value or rng.random() < math.exp(-(new - value) / temperature):
             current, value = proposed, new
 
@@ -212,7 +234,7 @@ _LOAD_MOVES: tuple[Move, ...] = (
 )
 
 
-def _walk_loads(search: Search, start: Assignment, rng: np.random.Generator) -> None:
+def _walk_loads(search: Search, start: Assignment, rng: np.random.Generator, steps: int) -> None:
     """Annealing on the exact loads, where any device may join or leave any stage; the best is offered."""
 
     def energy(plan: Assignment) -> tuple[float, float]:
@@ -225,14 +247,14 @@ def _walk_loads(search: Search, start: Assignment, rng: np.random.Generator) -> 
     current = best = start
     least, value = energy(start)
     hot = 10 ** rng.uniform(-3.5, -1.8)
-    for step in range(LOAD_STEPS):
+    for step in range(steps):
         if search.budget.spent:
             break
         proposed = _LOAD_MOVES[int(rng.integers(len(_LOAD_MOVES)))](search.problem, current, rng)
         if proposed is None:
             continue
         most, new = energy(proposed)
-        if new <= value or rng.random() < math.exp(-(new - value) / (hot * 0.01 ** (step / LOAD_STEPS) * value)):
+        if new <= value or rng.random() < math.exp(-(new - value) / (hot * 0.01 ** (step / steps) * value)):
             current, value = proposed, new
             if most < least:
                 best, least = proposed, most

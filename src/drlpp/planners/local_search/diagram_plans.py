@@ -25,39 +25,54 @@ from drlpp.planners.space.op_arrays import op_arrays
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 
-WIDTH = 512
-ROWS = ((0.02, False), (0.002, True))
-"""What is small and whether skips count (`SetRows.row`), of the rows of groups, which share the budget."""
-STEPS = 10
-"""Bisections of T."""
-SLACKS = (1.002, 1.005, 1.01, 1.015, 1.02, 1.03, 1.04, 1.05, 1.07, 1.1)
-"""Factors on the smallest T that is then tried again, while they can lead to a better plan."""
-WAYS = 6
-"""Plans for each T."""
-EXCHANGES = 500
-"""Exchanges of two replicas of a stage that are tried for each plan."""
-MOVES_PER_OP = 400
-MAX_MOVES = 60_000
-HOT, COLD = 0.003, 3e-5
-"""Of the annealing that each plan gets."""
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DiagramParams:
+    """Settings of the search.
+
+    Attributes:
+        width: states of a layer of the diagram.
+        rows: what is small and whether skips count (`SetRows.row`), of the rows of groups, which share the budget.
+        steps: bisections of T.
+        slacks: factors on the smallest T that is then tried again, while they can lead to a better plan.
+        ways: plans for each T.
+        exchanges: exchanges of two replicas of a stage that are tried for each plan.
+        moves_per_op, max_moves: of the annealing that each plan gets.
+        hot, cold: its temperatures.
+    """
+
+    width: int = 512
+    rows: tuple[tuple[float, bool], ...] = ((0.02, False), (0.002, True))
+    steps: int = 10
+    slacks: tuple[float, ...] = (1.002, 1.005, 1.01, 1.015, 1.02, 1.03, 1.04, 1.05, 1.07, 1.1)
+    ways: int = 6
+    exchanges: int = 500
+    moves_per_op: int = 400
+    max_moves: int = 60_000
+    hot: float = 0.003
+    cold: float = 3e-5
+
 
 Sets = list[tuple[int, ...]]
 """Devices of each op, in order; empty: not known."""
 
 
-def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
+def offer_set_plans(search: Search, rng: np.random.Generator, params: DiagramParams | None = None) -> None:
     """Offers plans for ever smaller T, until none may exist or the budget is spent."""
-    problem = search.problem
+    problem, params = search.problem, params or DiagramParams()
     if not problem.objective.of_one_microbatch:
         return
     rows = SetRows(problem, op_arrays(problem))
     if rows.out_of_reach:
         return
-    moves = min(MAX_MOVES, MOVES_PER_OP * problem.graph.num_ops)
+    moves = min(params.max_moves, params.moves_per_op * problem.graph.num_ops)
 
     def offer(bound_s: float, small: float, skips: bool) -> bool:
         """Offers the plans of one T; False if there is none."""
-        ways = rows.find(bound_s, WIDTH, small, search.budget, skips=skips, most_ways=WAYS, relaxed=False) or []
+        ways = (
+            rows.find(bound_s, params.width, small, search.budget, skips=skips, most_ways=params.ways, relaxed=False)
+            or []
+        )
         for way in ways:
             if search.budget.spent:
                 break
@@ -67,25 +82,25 @@ def offer_set_plans(search: Search, rng: np.random.Generator) -> None:
                     sets[op] = devices
             if not way:  # no group is worth a place in the row
                 continue
-            plan = reordered(problem, sets_to_assignment(problem.graph, _filled(problem.graph, sets)), EXCHANGES)
+            plan = reordered(problem, sets_to_assignment(problem.graph, _filled(problem.graph, sets)), params.exchanges)
             search.offer(plan)
             seed = int(rng.integers(2**31))
-            search.offer(anneal_exactly(problem, plan, moves=moves, hot=HOT, cold=COLD, seed=seed))
+            search.offer(anneal_exactly(problem, plan, moves=moves, hot=params.hot, cold=params.cold, seed=seed))
         return bool(ways)
 
     whole = search.budget
-    for k, (small, skips) in enumerate(ROWS):
-        search.budget = whole.part(1 / (len(ROWS) - k))
-        _bisect(search, rows.work_s, functools.partial(offer, small=small, skips=skips))
+    for k, (small, skips) in enumerate(params.rows):
+        search.budget = whole.part(1 / (len(params.rows) - k))
+        _bisect(search, rows.work_s, functools.partial(offer, small=small, skips=skips), params)
     search.budget = whole
 
 
-def _bisect(search: Search, low: float, offer: Callable[[float], bool]) -> None:
+def _bisect(search: Search, low: float, offer: Callable[[float], bool], params: DiagramParams) -> None:
     """Offers plans for T between `low` and the best value, and then for some above the smallest T that has any."""
     high = search.best_value
     if not math.isfinite(high):
         high = 2 * float(op_arrays(search.problem).total_s.max(axis=0).sum())
-    for _ in range(STEPS):
+    for _ in range(params.steps):
         if search.budget.spent:
             return
         middle = (low + high) / 2
@@ -93,7 +108,7 @@ def _bisect(search: Search, low: float, offer: Callable[[float], bool]) -> None:
             high = middle
         else:
             low = middle
-    for slack in SLACKS:
+    for slack in params.slacks:
         if search.budget.spent or high * slack >= search.best_value:
             return
         offer(high * slack)

@@ -18,7 +18,7 @@ What differs:
   the paper's program says of its own optimum, ``pipedream_time_s``.
 - On more than `MANY_DEVICES` machines a stage has a power of two of them.
 - Graphs with more antichains than `max_states` allows are coarsened (an op joins an only neighbour, lightest first)
-  until they have fewer; where even `MIN_GROUPS` groups have more, the prefixes of the topological order are the
+  until they have fewer; where even `min_groups` groups have more, the prefixes of the topological order are the
   states.
 """
 
@@ -44,14 +44,27 @@ from drlpp.planners.pipedream.antichains import CutStates, bits, cut_states, pre
 from drlpp.planners.search import Search
 from drlpp.problem import PlanningProblem
 
-MAX_STATES = 2000
-"""Most antichains of the exact program."""
-MAX_STATES_COARSE = 400
-"""Most states once a graph is approximated anyway."""
-MAX_STEPS = 6e9
-"""Most steps of the program's loops (of which pruning skips most)."""
-STEPS_PER_SECOND = 2e8
-MIN_GROUPS = 24
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PipeDreamParams:
+    """Settings of the planner.
+
+    Attributes:
+        max_states: antichains of the exact program, at most.
+        max_states_coarse: states once a graph is approximated anyway.
+        max_steps: steps of the program's loops, of which pruning skips most.
+        steps_per_second: fewer steps where the budget has no time for them.
+        min_groups: a graph is not coarsened further.
+    """
+
+    max_states: int = 2000
+    max_states_coarse: int = 400
+    max_steps: float = 6e9
+    steps_per_second: float = 2e8
+    min_groups: int = 24
+
+
+DEFAULTS = PipeDreamParams()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -296,8 +309,8 @@ def output_bytes(graph: OpGraph) -> NDArray[np.float64]:
     )
 
 
-def max_states(levels: Sequence[Level], max_steps: float) -> int:
-    """The number of states with which the program takes about `max_steps` steps, at most `MAX_STATES`."""
+def max_states(levels: Sequence[Level], max_steps: float, most: int = DEFAULTS.max_states) -> int:
+    """The number of states with which the program takes about `max_steps` steps, at most `most`."""
 
     def steps(states: int) -> float:
         total = 0.0
@@ -306,14 +319,17 @@ def max_states(levels: Sequence[Level], max_steps: float) -> int:
             total += options * (states**2 / 2 if depth == len(levels) - 1 else states**3 / 6)
         return total
 
-    return next((s for s in range(MAX_STATES, 20, -20) if steps(s) <= max_steps), 20)
+    return next((s for s in range(most, 20, -20) if steps(s) <= max_steps), 20)
 
 
 def pipedream_cuts(
-    problem: PlanningProblem, levels: Sequence[Level], max_steps: float = MAX_STEPS
+    problem: PlanningProblem,
+    levels: Sequence[Level],
+    max_steps: float | None = None,
+    params: PipeDreamParams = DEFAULTS,
 ) -> tuple[ReducedGraph, CutCosts]:
     """The graph as the program sees it: exact where it has few antichains, else coarsened."""
-    limit = max_states(levels, max_steps)
+    limit = max_states(levels, params.max_steps if max_steps is None else max_steps, params.max_states)
     graph = problem.graph
     seconds = mean_seconds(problem)
     reduced = reduce_graph(graph)
@@ -321,12 +337,12 @@ def pipedream_cuts(
     groups = graph.num_ops
     while states is None:
         groups = min(groups, 512) * 3 // 4
-        if groups < MIN_GROUPS:
+        if groups < params.min_groups:
             reduced = reduce_graph(graph)
-            states = prefix_states(reduced.predecessors, min(limit, MAX_STATES_COARSE))
+            states = prefix_states(reduced.predecessors, min(limit, params.max_states_coarse))
             break
         reduced = reduce_graph(graph, coarsen(graph, groups, seconds))
-        states = cut_states(reduced.predecessors, min(limit, MAX_STATES_COARSE))
+        states = cut_states(reduced.predecessors, min(limit, params.max_states_coarse))
     return reduced, reduced_costs(problem, reduced, states)
 
 
@@ -377,14 +393,17 @@ class PipeDream:
     name = "pipedream"
     summary = "hierarchical dynamic program with replication (PipeDream, SOSP 2019)"
 
+    def __init__(self, params: PipeDreamParams = DEFAULTS) -> None:
+        self.params = params
+
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
-        search = Search(self.name, problem, budget, seed, progress)
-        return search.result(offer_pipelines(search))
+        search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
+        return search.result(offer_pipelines(search, self.params))
 
 
-def offer_pipelines(search: Search) -> dict[str, float]:
+def offer_pipelines(search: Search, params: PipeDreamParams = DEFAULTS) -> dict[str, float]:
     """Offers PipeDream's plan, and the one of its program if the gradients are exchanged once a step.
 
     Returns:
@@ -394,7 +413,8 @@ def offer_pipelines(search: Search) -> dict[str, float]:
     levels = cluster_levels(problem.cluster)
     if not problem.may_replicate:
         levels = (Level(problem.cluster.num_devices, 1.0),)
-    reduced, costs = pipedream_cuts(problem, levels, min(MAX_STEPS, STEPS_PER_SECOND * budget.left_s))
+    max_steps = min(params.max_steps, params.steps_per_second * budget.left_s)
+    reduced, costs = pipedream_cuts(problem, levels, max_steps, params)
     devices = tuple(range(problem.cluster.num_devices))
     paper = _best_pipeline(costs, levels, 1.0, problem.may_replicate)
     search.offer(plan_to_assignment(problem, reduced, costs.states, paper, devices))
