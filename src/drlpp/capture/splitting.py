@@ -10,6 +10,7 @@ has heads. Cuts along the samples are left out.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -19,6 +20,7 @@ from torch import fx
 from drlpp.capture.cuts import PARTIAL, Cut, cut_size
 from drlpp.capture.groups import is_op, schema_arguments
 from drlpp.capture.split_rules import (
+    Rule,
     is_random,
     names_axes,
     own_axis,
@@ -78,8 +80,9 @@ class Splitter:
 
     def __init__(self, graph: fx.Graph, learns: Collection[fx.Node], samples: int) -> None:
         self._learns = learns
-        self._cuts = _candidates(graph)
-        self._axis = _axes(graph, self._cuts, samples)
+        self._reads = functools.cache(reads_for)
+        self._cuts = _candidates(graph, self._reads)
+        self._axis = _axes(graph, self._cuts, self._reads, samples)
 
     def divisions(self, group: Sequence[fx.Node]) -> list[Division]:
         """All divisions of the op that stands for the nodes of `group`, which are in the order of the graph."""
@@ -134,7 +137,7 @@ class Splitter:
                 yield _Way(division.axis, division.reads, division.gives)
         for cut in self._cuts.get(node, ()):
             axis = self._axis.get((node, cut), "")
-            if axis != SAMPLES and (reads := reads_for(node, cut)) is not None:
+            if axis != SAMPLES and (reads := self._reads(node, cut)) is not None:
                 yield _Way(axis, reads, cut)
         if node not in self._learns:
             yield None
@@ -228,21 +231,21 @@ def _changes_state(group: Sequence[fx.Node]) -> bool:
     return writes and any(not isinstance(x.meta.get("val"), torch.nn.Parameter) for x in given)
 
 
-def _candidates(graph: fx.Graph) -> dict[fx.Node, list[Cut]]:
+def _candidates(graph: fx.Graph, reads: Rule) -> dict[fx.Node, list[Cut]]:
     """Node -> how its tensor may be cut: what operators suggest, and what the cuts of their readers ask for."""
     found: dict[fx.Node, dict[Cut, None]] = {n: dict.fromkeys(own_cuts(n)) for n in graph.nodes}
     for node in reversed(graph.nodes):
         for cut in found[node]:
-            for operand, wanted in (reads_for(node, cut) or {}).items() if is_op(node) else ():
+            for operand, wanted in (reads(node, cut) or {}).items() if is_op(node) else ():
                 found[operand][wanted] = None
     for node in graph.nodes:
         if is_op(node):
-            for cut in _passed_on(node, found):
+            for cut in _passed_on(node, found, reads):
                 found[node].setdefault(cut)
     return {node: list(cuts) for node, cuts in found.items()}
 
 
-def _passed_on(node: fx.Node, found: Mapping[fx.Node, Mapping[Cut, None]]) -> Iterator[Cut]:
+def _passed_on(node: fx.Node, found: Mapping[fx.Node, Mapping[Cut, None]], reads: Rule) -> Iterator[Cut]:
     """Cuts in sections that an operand has, where the result may have the same."""
     shape = shape_of(node)
     for operand in node.all_input_nodes:
@@ -250,11 +253,13 @@ def _passed_on(node: fx.Node, found: Mapping[fx.Node, Mapping[Cut, None]]) -> It
             rank = len(shape_of(operand) or ())
             if shape is not None and cut.sections and 0 <= (dim := cut.dim + len(shape) - rank) < len(shape):
                 own = Cut(dim, cut.sections)
-                if own not in found[node] and (reads_for(node, own) or {}).get(operand) == cut:
+                if own not in found[node] and (reads(node, own) or {}).get(operand) == cut:
                     yield own
 
 
-def _axes(graph: fx.Graph, cuts: Mapping[fx.Node, Sequence[Cut]], samples: int) -> dict[tuple[fx.Node, Cut], str]:
+def _axes(
+    graph: fx.Graph, cuts: Mapping[fx.Node, Sequence[Cut]], reads: Rule, samples: int
+) -> dict[tuple[fx.Node, Cut], str]:
     """(node, cut) -> what it cuts; nothing for parameters, buffers and constants."""
     axis: dict[tuple[fx.Node, Cut], str] = {}
     from_inputs: set[fx.Node] = set()
@@ -267,9 +272,9 @@ def _axes(graph: fx.Graph, cuts: Mapping[fx.Node, Sequence[Cut]], samples: int) 
             if node.op == "placeholder":
                 axis[node, cut] = SAMPLES if first else "sequence"
                 continue
-            reads = reads_for(node, cut)
-            known = [axis[x, c] for x, c in (reads or {}).items() if (x, c) in axis]
-            if SAMPLES in known or (first and reads is None):
+            wanted = reads(node, cut)
+            known = [axis[x, c] for x, c in (wanted or {}).items() if (x, c) in axis]
+            if SAMPLES in known or (first and wanted is None):
                 axis[node, cut] = SAMPLES
             else:
                 named = [*(name for name in _FIRST if name in known), *known]

@@ -86,19 +86,27 @@ def roofline_times(op: Op, device: DeviceType, dtype: str) -> tuple[float, float
 
 def device_times(graph: OpGraph, device: DeviceType) -> NDArray[np.float64]:
     """``[num_ops, 3]`` seconds of the parts of every op of a graph on one device type."""
-    seconds = roofline_seconds(graph.ops, device, graph.compute_dtype)
-    amounts = _amounts(graph.ops)
-    host = np.where(amounts[:, :, :2].any(axis=2), amounts[:, :, 2], 0.0) * device.host_op_s
-    for i, op in enumerate(graph.ops):
-        measured = _measured(op, graph, device, seconds[i])
-        if measured is not None:
-            seconds[i], host[i] = measured, 0.0
+    seconds, host = kernels_and_host(graph.ops, graph, device)
     if host.any():
         seconds[:, 0] = _paced(seconds[:, 0], host[:, 0], device.host_op_s)
         back = np.ascontiguousarray(seconds[::-1, 1:]).ravel()  # the last op first, its inputs before its parameters
         paced = _paced(back, np.ascontiguousarray(host[::-1, 1:]).ravel(), device.host_op_s)
         seconds[:, 1:] = paced.reshape(-1, 2)[::-1]
     return seconds
+
+
+def kernels_and_host(
+    ops: Sequence[Op], graph: OpGraph, device: DeviceType
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``[len(ops), 3]`` seconds of the parts of ops of a graph, measured or analytic, and those that the host needs."""
+    seconds = roofline_seconds(ops, device, graph.compute_dtype)
+    amounts = _amounts(ops)
+    host = np.where(amounts[:, :, :2].any(axis=2), amounts[:, :, 2], 0.0) * device.host_op_s
+    for i, op in enumerate(ops):
+        measured = _measured(op, graph, device, seconds[i])
+        if measured is not None:
+            seconds[i], host[i] = measured, 0.0
+    return seconds, host
 
 
 def _measured(

@@ -169,7 +169,7 @@ class Op:
             object.__setattr__(self, "members", (self.name,))
         amounts = [self.output_bytes, self.kv_bytes_per_token]
         works = (self.forward, self.input_grad, self.weight_grad)
-        amounts += [x for w in works for x in dataclasses.astuple(w)]
+        amounts += [x for w in works for x in (*w.amounts, *w.fixed_amounts)]
         amounts += [x for t in self.times.values() for x in (t.forward_s, t.input_grad_s, t.weight_grad_s)]
         for amount in amounts:
             if not (math.isfinite(amount) and amount >= 0):

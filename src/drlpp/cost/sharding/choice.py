@@ -20,10 +20,11 @@ import numpy as np
 
 from drlpp.cluster import DeviceType, Link
 from drlpp.cost.collectives import ring_s
-from drlpp.cost.op_times import device_times, roofline_seconds
+from drlpp.cost.op_times import device_times, kernels_and_host, roofline_seconds
 from drlpp.cost.sharding.classes import equal_ops
 from drlpp.cost.sharding.members import (
     PARTIAL,
+    Operands,
     Placement,
     member_op,
     move_s,
@@ -70,16 +71,13 @@ def shard(
             "its ops: capture the model, or leave tensor parallelism out"
         )
     sharing = _Sharing(graph, device_type, link, degree, sequence=sequence, num_microbatches=num_microbatches)
-    whole = sharing.sharded([0] * graph.num_ops)
-    if degree == 1:
-        return whole
-    limit = sharing.total_s(whole)
-    for worth in (MEMORY_WORTH, 0.0):
+    limit = float(device_times(graph, device_type).sum())
+    for worth in (MEMORY_WORTH, 0.0) if degree > 1 else ():
         options = sharing.best(worth)
-        found = sharing.sharded(options) if options is not None else whole
-        if sharing.total_s(found) <= limit:
+        found = sharing.sharded(options) if options is not None else None
+        if found is not None and sharing.total_s(found) <= limit:
             return found
-    return whole
+    return sharing.sharded([0] * graph.num_ops)
 
 
 class _Sharing:
@@ -100,6 +98,8 @@ class _Sharing:
         self._sizes = operands(graph)
         self._numbers = [self._allowed(op) for op in graph.ops]
         self._uses = self._tensor_uses()
+        self._classes = equal_ops(graph)
+        self._members: dict[tuple[int, int], Op] = {}
 
     def _allowed(self, op: Op) -> list[int]:
         """Indices of the splits that may be taken."""
@@ -162,12 +162,31 @@ class _Sharing:
         return ring_s(self._degree, num_bytes, self._link.bandwidth, 0.0) / self._num_microbatches
 
     def _member(self, i: int, option: int) -> Op:
+        """The op of a member, or one with the same work: the first of its class."""
         op = self._graph.ops[i]
-        return member_op(op, self._splits(i)[option - 1], self._sizes[i], self._degree) if option else op
+        if not option:
+            return op
+        key = (self._classes[i], option)
+        if key not in self._members:
+            self._members[key] = self._shared(op, self._splits(i)[option - 1], self._sizes[i])
+        return self._members[key]
+
+    def _shared(self, op: Op, split: Split, sizes: Operands) -> Op:
+        """What a member computes of an op, with its share of measured times."""
+        member = member_op(op, split, sizes, self._degree)
+        if not op.times:
+            return member
+        whole, own = roofline_seconds([op, member], self._device, self._graph.compute_dtype)
+        share = np.divide(own, whole, out=np.ones(3), where=whole > 0).tolist()
+        times = {
+            kind: OpTimes(t.forward_s * share[0], t.input_grad_s * share[1], t.weight_grad_s * share[2])
+            for kind, t in op.times.items()
+        }
+        return dataclasses.replace(member, times=times)
 
     def best(self, memory_worth: float) -> list[int] | None:
         """Per op the option: 0 for whole, else 1 + the position among the splits that may be taken."""
-        classes = equal_ops(self._graph)
+        classes = self._classes
         count, first = Counter(classes), {k: i for i, k in reversed(list(enumerate(classes)))}
         examples = [first[k] for k in range(len(count))]
         seconds = self._option_seconds(examples)
@@ -191,14 +210,12 @@ class _Sharing:
 
     def _option_seconds(self, ops: Sequence[int]) -> list[list[float]]:
         """Per op, seconds of a micro-batch by option, with the sums inside the op."""
-        measured = device_times(self._graph, self._device).sum(axis=1)
         variants = [self._member(i, o) for i in ops for o in range(len(self._numbers[i]) + 1)]
-        totals = iter(roofline_seconds(variants, self._device, self._graph.compute_dtype).sum(axis=1).tolist())
+        seconds, _ = kernels_and_host(variants, self._graph, self._device)
+        totals = iter(seconds.sum(axis=1).tolist())
         out = []
         for i in ops:
             table = [next(totals) for _ in range(len(self._numbers[i]) + 1)]
-            if self._graph.ops[i].times and table[0]:
-                table = [s * float(measured[i]) / table[0] for s in table]
             inner = [shared_sum_s(s, self._sizes[i], self._link, self._degree) for s in self._splits(i)]
             out.append([a + b for a, b in zip(table, [0.0, *inner], strict=True)])
         return out
@@ -247,17 +264,19 @@ class _Sharing:
         )
 
     def _final(self, i: int, option: int) -> Op:
-        """The op of a member, with its share of measured times."""
+        """The op of a member."""
         op, member = self._graph.ops[i], self._member(i, option)
-        times = op.times
-        if option and times:
-            whole, own = roofline_seconds([op, member], self._device, self._graph.compute_dtype)
-            share = np.divide(own, whole, out=np.ones(3), where=whole > 0).tolist()
-            times = {
-                kind: OpTimes(t.forward_s * share[0], t.input_grad_s * share[1], t.weight_grad_s * share[2])
-                for kind, t in times.items()
-            }
-        return dataclasses.replace(member, times=times, splits=())
+        if not op.splits:
+            return op
+        return dataclasses.replace(
+            op,
+            forward=member.forward,
+            input_grad=member.input_grad,
+            weight_grad=member.weight_grad,
+            output_bytes=member.output_bytes,
+            times=member.times,
+            splits=(),
+        )
 
     def _held(self, options: Sequence[int]) -> tuple[dict[str, float], dict[str, int]]:
         """Parameter -> bytes of a member; and those whose gradient is a partial sum -> their first reader."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -47,12 +46,12 @@ def _form(graph: OpGraph, ops: Sequence[Op], edges: Sequence[Sequence[Edge]]) ->
     return tuple(
         (
             op.kind,
-            *(dataclasses.astuple(work) for work in (op.forward, op.input_grad, op.weight_grad)),
+            *((*work.amounts, *work.fixed_amounts) for work in (op.forward, op.input_grad, op.weight_grad)),
             tuple((number(p), graph.param_bytes[p]) for p in op.params),
             tuple((number(t), graph.tensor_bytes[t]) for t in op.saved),
             tuple((number(e.tensor), graph.tensor_bytes[e.tensor], e.requires_grad) for e in read),
             tuple((s.axis, s.size, parts(s.reads), parts(s.gives), tuple(map(number, s.keeps))) for s in op.splits),
-            tuple((kind, dataclasses.astuple(times)) for kind, times in op.times.items()),
+            tuple((kind, t.forward_s, t.input_grad_s, t.weight_grad_s) for kind, t in op.times.items()),
         )
         for op, read in zip(ops, edges, strict=True)
     )
