@@ -186,12 +186,13 @@ class PlanningProblem:
 
     @property
     def may_replicate(self) -> bool:
-        """Stages may run on several devices: `SearchSpace.replication`, but never where edges carry transfer times.
+        """Stages may run on several devices: `SearchSpace.replication`, but never where edges carry transfer times or
+        an op needs its micro-batches in order on one device.
 
-        Such files (dnn-partitioning) say nothing of parameters, so the gradient exchange would look free, and their
-        objective gives each op one device.
+        Files with transfer times (dnn-partitioning) say nothing of parameters, so the gradient exchange would look
+        free, and their objective gives each op one device.
         """
-        return self.space.replication and not self.graph.has_transfer_times
+        return self.space.replication and not self.graph.has_transfer_times and not self.graph.has_order
 
 
 def _check_divides(size: int, global_batch: int) -> None:

@@ -17,9 +17,6 @@ from drlpp.capture.interpret import run_stages
 from drlpp.errors import CaptureError
 from habit_models import REFUSED, SUPPORTED, made
 
-NOT_CUT = ("HookedAndTied",)
-"""A hook on a parameter must see the gradients of all its readers at once."""
-
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize("name", sorted(SUPPORTED))
@@ -38,7 +35,7 @@ def test_the_graph_is_the_module_in_three_passes_at_every_cut(name: str) -> None
             loss = plain(*(x.clone() for x in batch))
         loss.backward()
         torch.manual_seed(step)
-        cut = next(cuts) if step and name not in NOT_CUT else captured.graph.num_ops
+        cut = next(cuts) if step else captured.graph.num_ops
         assert run_stages(captured, [int(i >= cut) for i in range(captured.graph.num_ops)]).item() == loss.item()
         for n, p in plain.named_parameters():
             found = ours[n].grad if n in ours and ours[n].grad is not None else torch.zeros_like(p)

@@ -19,9 +19,11 @@ from torch.utils._pytree import tree_leaves
 from drlpp.capture.attention_cache import kv_bytes_per_token, tokens_per_sample
 from drlpp.capture.autocast_types import low_nodes
 from drlpp.capture.calls import Call, call_of, distinct_bytes, is_getitem, kind_of
+from drlpp.capture.changed_state import needs_order
 from drlpp.capture.export import ExportedModel, module_path
 from drlpp.capture.groups import group_nodes, is_op
 from drlpp.capture.splitting import Division, Splitter, connected
+from drlpp.capture.unread import unread_parameters, with_unread
 from drlpp.capture.work import CallWork, Kernels, count_work
 from drlpp.errors import CaptureError
 from drlpp.graph import Edge, Op, OpGraph, Split
@@ -218,12 +220,14 @@ class _Builder:
         self._groups = groups
         self._group_of = {n: i for i, group in enumerate(groups) for n in group}
         self._params = dict(exported.module.named_parameters())
+        self._unread = unread_parameters(exported)
         self._tensor_bytes: dict[str, float] = {}
         self._memory_names = self._name_memory()
 
     def build(self, name: str, source: str) -> tuple[OpGraph, dict[str, str]]:
         names = [self._main(group).name for group in self._groups]
         ops = tuple(self._op(n, group) for n, group in zip(names, self._groups, strict=True))
+        ops = with_unread(ops, self._unread)
         edges = tuple(self._edges(names))
         ops = tuple(
             dataclasses.replace(op, splits=tuple(splits)) if splits else op
@@ -234,7 +238,7 @@ class _Builder:
             ops=ops,
             edges=edges,
             tensor_bytes=self._tensor_bytes,
-            param_bytes={p: float(self._params[p].nbytes) for op in ops for p in op.params},
+            param_bytes={p: float((self._params | self._unread)[p].nbytes) for op in ops for p in op.params},
             source=source,
             samples_per_microbatch=_num_samples(self._exported.example_inputs),
             tokens_per_sample=tokens_per_sample(self._group_of),
@@ -286,6 +290,7 @@ class _Builder:
             saved=tuple(dict.fromkeys(t for n in group for t in self._saved(n))),
             output_bytes=float(sum(n.meta["val"].nbytes for n in group if self._crosses(n))),
             kv_bytes_per_token=kv_bytes_per_token(group),
+            in_order=needs_order(group, self._params),
         )
 
     def _read_params(self, node: fx.Node) -> list[str]:

@@ -6,8 +6,9 @@
    its readers do, because each device has a copy of its own.
 3. Nodes that use the same running statistics of a batch norm stay together, and a node that only counts (``num_batches_
    tracked += 1``) stays with the other nodes of its module.
-4. The nodes of one autocast region stay together.
-5. A view stays with the node that makes the memory: it costs nothing, and a tensor is sent once. (Views of parameters
+4. The readers of a parameter with a gradient hook stay together: the hook sees the whole gradient, once.
+5. The nodes of one autocast region stay together.
+6. A view stays with the node that makes the memory: it costs nothing, and a tensor is sent once. (Views of parameters
    stay with their only user.) This is a simplification, not a need.
 
 Groups that wait for each other are merged. Nodes that switch the gradient mode are handled by the export; parameters
@@ -26,6 +27,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import fx
 
+from drlpp.capture.interpret import attribute
+from drlpp.capture.parameter_hooks import has_hooks
 from drlpp.graph import topological_order
 
 
@@ -51,6 +54,9 @@ def group_nodes(
             together.join([node, *(u for u in node.users if is_op(u))])
     _join_changed_memory(module.graph, together)
     _join_statistics(module.graph, together)
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and has_hooks(attribute(module, str(node.target))):
+            together.join([u for u in node.users if is_op(u)])
     regions: dict[Any, list[fx.Node]] = defaultdict(list)
     for node in nodes:
         if node.name in autocast:

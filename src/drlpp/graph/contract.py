@@ -71,6 +71,7 @@ def _group_op(name: str, ops: Sequence[Op], times: Mapping[str, OpTimes]) -> Op:
         output_bytes=sum(op.output_bytes for op in ops),
         kv_bytes_per_token=sum(op.kv_bytes_per_token for op in ops),
         times=times,
+        in_order=any(op.in_order for op in ops),
         splits=ops[0].splits if len(ops) == 1 else (),
     )
 

@@ -135,6 +135,8 @@ class Op:
         output_bytes: bytes of all its outputs per micro-batch.
         times: measured times by device type, or under `REFERENCE`; empty when only `Work` is known.
         kv_bytes_per_token: of attention, the bytes of keys and values of one token, which serving keeps.
+        in_order: it changes state that needs all micro-batches in order on one device, such as a moving average that
+            it reads; its stage has no replicas.
         splits: the ways to divide it among the members of a group of devices; without any, each member computes all of
             it.
     """
@@ -151,6 +153,7 @@ class Op:
     output_bytes: float = 0.0
     times: Mapping[str, OpTimes] = dataclasses.field(default_factory=dict)
     kv_bytes_per_token: float = 0.0
+    in_order: bool = False
     splits: tuple[Split, ...] = ()
 
     def scaled(self, samples: int, before: int) -> Op:
@@ -471,6 +474,11 @@ class OpGraph:
     def param_table(self) -> ReaderTable:
         """Which ops read which parameters."""
         return _reader_table(self.ops, "params", self.param_bytes)
+
+    @functools.cached_property
+    def has_order(self) -> bool:
+        """Some op needs its micro-batches in order on one device (`Op.in_order`)."""
+        return any(op.in_order for op in self.ops)
 
     @property
     def has_transfer_times(self) -> bool:

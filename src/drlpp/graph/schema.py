@@ -55,6 +55,7 @@ class OpEntry(TypedDict):
     weight_grad: NotRequired[WorkAmounts]
     fixed: NotRequired[dict[Literal["forward", "input_grad", "weight_grad"], FixedAmounts]]
     params: NotRequired[list[str]]
+    in_order: NotRequired[bool]
     saved: NotRequired[list[str]]
     output_bytes: NotRequired[Amount]
     times: NotRequired[dict[str, TimesTriple]]

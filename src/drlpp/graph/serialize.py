@@ -43,6 +43,8 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
             entry["times"] = {k: [t.forward_s, t.input_grad_s, t.weight_grad_s] for k, t in op.times.items()}
         if op.kv_bytes_per_token:
             entry["kv_bytes_per_token"] = op.kv_bytes_per_token
+        if op.in_order:
+            entry["in_order"] = True
         if op.splits:
             entry["splits"] = [_split_to_dict(split) for split in op.splits]
         ops.append(entry)

@@ -91,6 +91,7 @@ def _step_of(op: Op, graph: OpGraph, sequences: int, cache_bytes: float, longer:
         output_bytes=op.output_bytes * part,
         times={kind: OpTimes(times.forward_s * part, 0.0, 0.0) for kind, times in op.times.items()},
         kv_bytes_per_token=0.0,
+        splits=(),
     )
 
 

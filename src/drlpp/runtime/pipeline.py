@@ -356,13 +356,15 @@ class Pipeline:
         state_dict: Mapping[str, torch.Tensor] | None,
         make_model: Callable[[], nn.Module] | None,
     ) -> HeldTensors:
-        """Takes what this rank holds: what its stages read, and on device `home` what nothing reads."""
+        """Takes what this rank holds: what its stages read, and what nothing reads: parameters on the first device of
+        the stage that the plan gives them to, buffers on device `home`."""
         here = {s.index for s in self.plan.stages if self.device in s.devices}
         wanted = [name for name, stages in readers.items() if here.intersection(stages)]
         foreign = state_dict is not None
         probe = HeldTensors(self._model, None, self.torch_device, copy=False, complete=False)
-        if self.device == home:
-            wanted += probe.unread(readers)
+        stages = zip(self.plan.graph.ops, self.plan.stage_of_op.tolist(), strict=True)
+        homes = {name: self.plan.stages[s].devices[0] for op, s in stages for name in op.params}
+        wanted += [name for name in probe.unread(readers) if self.device == homes.get(name, home)]
         if state_dict is None and make_model is not None:
             state_dict = initial_values(make_model, [n for n in wanted if n in probe.parameters], self._context.seed)
         held = HeldTensors(self._model, state_dict, self.torch_device, copy=foreign, complete=foreign)

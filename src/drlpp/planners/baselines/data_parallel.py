@@ -33,8 +33,9 @@ class DataParallel:
                 status="failed",
                 plan=None,
                 planning_time_s=budget.elapsed_s,
-                reason="stages may not be replicated (the engine has no replicas, or the graph carries transfer times "
-                "and no parameter sizes): use a planner that does not replicate",
+                reason="stages may not be replicated (the engine has no replicas, the graph carries transfer times and "
+                "no parameter sizes, or forward changes state that needs all micro-batches in order): use a planner "
+                "that does not replicate",
             )
         search = Search(self.name, problem, budget, seed, progress)
         search.offer(data_parallel_assignment(problem))

@@ -19,6 +19,7 @@ from torch import fx, nn
 
 from drlpp.capture import CapturedModel
 from drlpp.capture.calls import on_device
+from drlpp.capture.changed_state import changed_memory
 from drlpp.capture.check import set_tensor
 from drlpp.capture.parameter_hooks import has_hooks
 from drlpp.capture.user_call import UserCall
@@ -273,7 +274,7 @@ def cut_stage(
         builder.add(node)
     wanted = {captured.loss, *results}
     outputs = tuple(n for n in mine if n.name in wanted or any(u not in inside for u in n.users if _computes(u)))
-    changed = _changed_memory(mine)
+    changed = changed_memory(mine)
     inputs = tuple(builder.inputs)
     module = builder.finish(outputs, f"Stage{index}")
     return StageModule(
@@ -374,74 +375,3 @@ class _Builder:
 
 def _computes(node: fx.Node) -> bool:
     return node.op not in ("placeholder", "get_attr", "output")
-
-
-def _changed_memory(nodes: list[fx.Node]) -> Mapping[fx.Node, float | None]:
-    """What the ops of a stage write and did not make: batch norm's statistics, and targets of in-place ops.
-
-    The number is that of `StageModule.changed`.
-    """
-    changed: dict[fx.Node, float | None] = {}
-    updates: dict[fx.Node, set[fx.Node]] = defaultdict(set)
-    for node in nodes:
-        schema = getattr(node.target, "_schema", None)
-        for i, argument in enumerate(schema.arguments if schema is not None else ()):
-            value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
-            if not isinstance(value, fx.Node) or _computes(memory := _memory(value)):
-                continue
-            statistics = argument.name in ("running_mean", "running_var") and _updates_statistics(node)
-            if statistics or (argument.alias_info is not None and argument.alias_info.is_write):
-                before = changed.get(memory, 1.0)
-                factor = _decay(node) if value is memory or value in updates[memory] else None
-                changed[memory] = None if before is None or factor is None else before * factor
-                updates[memory].add(node)
-    for memory, writers in updates.items():
-        if _is_read(memory, writers):  # what was there before decides over more than what is there after
-            changed[memory] = None
-    return changed
-
-
-def _is_read(memory: fx.Node, updates: set[fx.Node]) -> bool:
-    """Whether anything but updates reads a buffer, or what updates made of it."""
-    shown = [memory]
-    while shown:
-        for user in shown.pop().users:
-            if user.target is torch.ops.aten.batch_norm.default and user in updates:
-                continue
-            if not _computes(user) or _memory(user) is not memory:
-                return True
-            shown.append(user)
-    return False
-
-
-def _updates_statistics(node: fx.Node) -> bool:
-    """Whether a norm changes its running statistics; in eval mode it reads them only."""
-    flags = ("training", "train", "use_input_stats")
-    schema = node.target._schema  # type: ignore[union-attr]
-    return any(
-        bool(node.args[i] if i < len(node.args) else node.kwargs.get(argument.name, argument.default_value))
-        for i, argument in enumerate(schema.arguments)
-        if argument.name in flags
-    )
-
-
-def _decay(node: fx.Node) -> float | None:
-    """Factor of `StageModule.changed` for one op that writes a buffer."""
-    if node.target is torch.ops.aten.batch_norm.default:
-        training, momentum = node.args[5:7]
-        return 1.0 - float(momentum) if training else 1.0  # type: ignore[arg-type]
-    if node.target is torch.ops.aten.add_.Tensor and isinstance(node.args[1], (int, float)):
-        return 1.0
-    return None
-
-
-def _memory(node: fx.Node) -> fx.Node:
-    """The node that made the memory which a node's value is a view of."""
-    while True:
-        schema = getattr(node.target, "_schema", None)
-        if schema is None or not schema.arguments or schema.arguments[0].alias_info is None or not node.args:
-            return node
-        base = node.args[0]
-        if not isinstance(base, fx.Node):
-            return node
-        node = base
