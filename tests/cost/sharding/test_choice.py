@@ -14,6 +14,7 @@ from drlpp.cost.sharding import classes as classes_module
 from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.graph.generate.transformers import Transformer, transformer_graph
 from drlpp.graph.mixed_precision import at_precision
 
 LINK = Link(bandwidth=450e9, latency_s=8e-6)
@@ -115,3 +116,14 @@ def test_graphs_without_splits_are_refused():
 def test_a_group_has_devices(llama):
     with pytest.raises(InputError, match="a group has 0 devices"):
         shard(llama, DEVICE, LINK, 0, sequence=False)
+
+
+@pytest.mark.parametrize(("sequence", "each_way"), [(False, 2), (True, 4)])
+def test_a_generated_transformer_is_divided_as_engines_do(sequence, each_way):
+    shape = Transformer(layers=24, hidden=4096, heads=32, ffn=16384, vocab=51200, seq=2048, dropout=True)
+    graph = transformer_graph(shape)
+    found = shard(graph, DEVICE, LINK, 8, sequence=sequence, num_microbatches=16)
+    inner = [m for m in found.moves if m.tensor.startswith("layers.10.")]
+    assert Counter(m.phase for m in inner) == {"forward": each_way, "backward": each_way}
+    whole, held = sum(graph.param_bytes.values()), sum(found.graph.param_bytes.values())
+    assert held == pytest.approx(whole / 8, rel=0.02)

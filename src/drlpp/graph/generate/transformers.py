@@ -15,6 +15,7 @@ import dataclasses
 from typing import Literal
 
 from drlpp.errors import GraphError
+from drlpp.graph.generate.transformer_splits import with_splits
 from drlpp.graph.op_graph import NO_WORK, Edge, Op, OpGraph, Work
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -386,6 +387,9 @@ def transformer_graph(shape: Transformer) -> OpGraph:
     """The graph of a transformer; without a vocabulary it starts with an empty op that stands for the input."""
     b = _Builder(shape)
     if shape.vocab:
-        return b.graph(b.embedding())
-    x = b.add("input", "input", [], (float(shape.tokens * shape.hidden), b.stream), (NO_WORK, NO_WORK, NO_WORK))
-    return b.graph(x)
+        graph = b.graph(b.embedding())
+    else:
+        size = (float(shape.tokens * shape.hidden), b.stream)
+        graph = b.graph(b.add("input", "input", [], size, (NO_WORK, NO_WORK, NO_WORK)))
+    heads = (shape.heads, shape.kv_heads or shape.heads)
+    return with_splits(graph, heads=heads, ffn=shape.ffn, vocabulary=shape.vocab, sequence=shape.seq)
