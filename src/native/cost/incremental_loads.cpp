@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "border/hash_table.h"
 #include "cost/collectives.h"
 #include "cost/device_loads.h"
 #include "cost/placement.h"
@@ -53,10 +54,8 @@ IncrementalLoads::IncrementalLoads(const ProblemArrays& a, const AssignmentView&
       }
     }
   }
-  std::size_t table = 64;
-  while (table < 8 * values_.size() + 64) table *= 2;
-  keys_.resize(table);
-  counts_.resize(table);
+  keys_.resize(table_slots(8 * size_of(values_) + 64));
+  counts_.resize(keys_.size());
   for (Int s = 0; s < stages + 4; ++s) mark_.push_back(mixed(static_cast<std::uint64_t>(s)) | 1);
   own_bytes_.resize(stages);
   users_.resize(values_.size() * stages);
@@ -193,17 +192,10 @@ void IncrementalLoads::add_compute(Int op, Int stage, double sign) {
 
 // The place of a message in the hash table (a new one if it is not there).
 Int IncrementalLoads::message_entry(std::uint64_t key) {
-  const std::uint64_t mask = keys_.size() - 1;
-  std::uint64_t i = key & mask;
-  while (keys_[i] != key) {
-    if (keys_[i] == 0) {
-      keys_[i] = key;
-      ++entries_;
-      break;
-    }
-    i = (i + 1) & mask;
-  }
-  return static_cast<Int>(i);
+  const Int slot = find_slot(size_of(keys_), key, [&](Int i) { return keys_[i] == key || keys_[i] == 0; });
+  if (keys_[slot] == 0) ++entries_;
+  keys_[slot] = key;
+  return slot;
 }
 
 // Adds (sign 1) or takes away (-1) the transfers of a value.

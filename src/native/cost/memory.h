@@ -2,6 +2,8 @@
 // Python.
 #pragma once
 
+#include "border/view.h"
+
 namespace drlpp {
 
 // Bytes of parameters, gradients and optimizer state. `resident_factor`: resident bytes per byte of parameters.

@@ -3,6 +3,8 @@
 
 #include <pybind11/stl.h>
 
+#include <memory>
+
 #include "border/fields.h"
 #include "border/owned_arrays.h"
 #include "planners/baselines/first_fit.h"
@@ -19,20 +21,17 @@ namespace drlpp {
 namespace {
 
 void bind_bounds(py::module_& module) {
-  module.def(
-      "find_sets",
-      [](py::handle row, py::handle overlap, py::handle question, const py::function& is_spent) {
-        const auto groups = from_python<Row>(row);
-        const auto parts = from_python<Overlap>(overlap);
-        const auto asked = from_python<Question>(question);
-        const auto ask = [&is_spent] {
-          py::gil_scoped_acquire locked;
-          return is_spent().cast<bool>();
-        };
-        py::gil_scoped_release unlocked;
-        return find_sets(groups, parts, asked, ask);
-      },
-      py::arg("row"), py::arg("overlap"), py::arg("question"), py::arg("is_spent"));
+  py::class_<SetSearch>(module, "SetSearch")
+      .def(py::init([](py::handle row, py::handle overlap, py::handle question) {
+             const auto groups = from_python<Row>(row);
+             const auto parts = from_python<Overlap>(overlap);
+             const auto asked = from_python<Question>(question);
+             py::gil_scoped_release unlocked;
+             return std::make_unique<SetSearch>(groups, parts, asked);
+           }),
+           py::arg("row"), py::arg("overlap"), py::arg("question"), py::keep_alive<1, 2>(), py::keep_alive<1, 3>())
+      .def("advance", &SetSearch::advance, py::call_guard<py::gil_scoped_release>())
+      .def("ways", &SetSearch::ways);
   module.def(
       "inseparable",
       [](py::handle hypergraph, double threshold) {

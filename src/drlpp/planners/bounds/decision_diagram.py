@@ -167,5 +167,8 @@ def find_sets(
         most_ways=most_ways,
         relaxed=relaxed,
     )
-    ways = library.find_sets(row, overlap(len(row.exchange) - 1), question, lambda: budget.spent)
-    return None if ways is None else [[tuple(devices) for devices in way] for way in ways]
+    search = library.SetSearch(row, overlap(len(row.exchange) - 1), question)
+    while not search.advance():
+        if budget.spent:
+            return None
+    return [[tuple(devices) for devices in way] for way in search.ways()]

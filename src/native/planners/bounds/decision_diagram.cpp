@@ -11,7 +11,7 @@ namespace {
 
 // Width of a cell of loads at the beginning of a layer, in units of the bound.
 constexpr double FIRST_CELL = 1e-3;
-// States that are gone through between two looks at the budget.
+// States that one call goes through.
 constexpr Int STATES_AT_ONCE = 32;
 
 // Before the row: no device has a load or is in a set.
@@ -27,28 +27,17 @@ States first_layer(const Row& row) {
   return states;
 }
 
-std::optional<States> next_layer(const Diagram& diagram, Int group, const States& before, double cell,
-                                 const std::function<bool()>& is_spent) {
-  LayerBuilder builder(diagram, group, before.size(), cell);
-  for (Int i = 0; i < before.size(); ++i) {
-    if (i % STATES_AT_ONCE == 0 && is_spent()) return std::nullopt;
-    builder.extend(before, i);
-  }
-  if (is_spent()) return std::nullopt;
-  return builder.best();
-}
-
-// The sets on the way to state `at` of the last layer.
+// The sets on the way to state `at` of the last layer. `layers`: the one before the row, and one for each group.
 Way trace(const std::vector<States>& layers, Int num_devices, Int at) {
   Ints states_on_way(layers.size());
-  for (std::size_t g = layers.size(); g-- > 0;) {
+  for (std::size_t g = layers.size(); g-- > 1;) {
     states_on_way[g] = at;
     at = layers[g].parent(at);
   }
   Ints device(num_devices), moved(num_devices);
   std::iota(device.begin(), device.end(), 0);
   Way way;
-  for (std::size_t g = 0; g < layers.size(); ++g) {
+  for (std::size_t g = 1; g < layers.size(); ++g) {
     const Int state = states_on_way[g];
     Ints set;
     for (Int d = 0; d < num_devices; ++d) {
@@ -64,42 +53,59 @@ Way trace(const std::vector<States>& layers, Int num_devices, Int at) {
 
 }  // namespace
 
-std::optional<std::vector<Way>> find_sets(const Row& row, const Overlap& overlap, const Question& question,
-                                          const std::function<bool()>& is_spent) {
-  if (row.num_groups() == 0) return std::vector<Way>(1);
-  const Int num = row.num_groups(), most = row.max_replicas();
-  const double limit_s = question.bound_s * (1 + question.tolerance);
-  const OwnedCube<double> between = least_between(row, overlap);
-  const CompletionBound bound(row, overlap, between.cube());
-  const Reals room(most + 1, limit_s);
-  OwnedTable<double> start(num + 1, most + 1, 0.0);
-  OwnedCube<double> to_come(num, most + 1, num, 0.0);
-  bound.to_come(0, view(room), start.table(), to_come.cube());
-  const Diagram diagram{row,
-                        overlap,
-                        bound,
-                        between.cube(),
-                        std::as_const(to_come).cube(),
-                        limit_s,
-                        question.capacity * limit_s,
-                        {question.width, question.relaxed}};
-  std::vector<States> layers;
-  for (Int g = 0; g < num; ++g) {
-    const States first = first_layer(row);
-    const States& before = layers.empty() ? first : layers.back();
-    auto layer = next_layer(diagram, g, before, question.bound_s * FIRST_CELL, is_spent);
-    if (!layer) return std::nullopt;
-    if (layer->size() == 0) return std::vector<Way>();
-    layers.push_back(std::move(*layer));
+SetSearch::SetSearch(const Row& row, const Overlap& overlap, const Question& question)
+    : row_(row),
+      overlap_(overlap),
+      question_(question),
+      between_(least_between(row_, overlap_)),
+      bound_(row_, overlap_, between_.cube()),
+      to_come_(row.num_groups(), row.max_replicas() + 1, row.num_groups(), 0.0),
+      diagram_{row_,
+               overlap_,
+               bound_,
+               std::as_const(between_).cube(),
+               std::as_const(to_come_).cube(),
+               question.bound_s * (1 + question.tolerance),
+               question.capacity * question.bound_s * (1 + question.tolerance),
+               {question.width, question.relaxed}} {
+  if (row_.num_groups() == 0) return;
+  const Reals room(row_.max_replicas() + 1, diagram_.limit_s);
+  OwnedTable<double> start(row_.num_groups() + 1, row_.max_replicas() + 1, 0.0);
+  bound_.to_come(0, view(room), start.table(), to_come_.cube());
+  layers_.push_back(first_layer(row_));
+  begin_layer();
+}
+
+void SetSearch::begin_layer() {
+  const Int group = size_of(layers_) - 1;
+  builder_.emplace(diagram_, group, layers_.back().size(), question_.bound_s * FIRST_CELL);
+  next_ = 0;
+}
+
+bool SetSearch::advance() {
+  if (!builder_) return true;
+  const States& before = layers_.back();
+  if (next_ < before.size()) {
+    const Int stop = std::min(before.size(), next_ + STATES_AT_ONCE);
+    for (; next_ < stop; ++next_) builder_->extend(before, next_);
+    return false;
   }
-  const States& last = layers.back();
+  layers_.push_back(builder_->best());
+  builder_.reset();
+  if (size_of(layers_) <= row_.num_groups() && layers_.back().size() > 0) begin_layer();
+  return !builder_;
+}
+
+std::vector<Way> SetSearch::ways() const {
+  if (row_.num_groups() == 0) return std::vector<Way>(1);
+  const States& last = layers_.back();
   Ints order(last.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](Int i, Int j) { return last.largest_load(i) < last.largest_load(j); });
   std::vector<Way> ways;
-  for (Int k = 0; k < std::min(question.most_ways, size_of(order)); ++k) {
-    ways.push_back(trace(layers, row.num_devices(), order[k]));
+  for (Int k = 0; k < std::min(question_.most_ways, size_of(order)); ++k) {
+    ways.push_back(trace(layers_, row_.num_devices(), order[k]));
   }
   return ways;
 }

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "border/checks.h"
+#include "cost/memory.h"
 
 namespace drlpp {
 
@@ -82,7 +83,7 @@ class Step {
   bool fits(Int i, Int j, double params, double into) const {
     double kept = model_.saved_bytes[j] - model_.saved_bytes[i], once = 0.0;
     if (recomputes_) std::swap(kept, once);
-    return !(params * limits_.resident_per_param_byte + in_flight_ * (kept + kept_of_input_ * into) + once >
+    return !(resident_bytes(params, limits_.resident_per_param_byte) + in_flight_ * (kept + kept_of_input_ * into) + once >
              memory_bytes_);
   }
 
