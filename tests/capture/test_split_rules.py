@@ -115,20 +115,20 @@ def check(group: Sequence[fx.Node], division: Division, values: dict[fx.Node, An
             results[n].append(env[n])
         for x, g, all_of_it in zip(learning, back, grads, strict=True):
             if g is not None and x in cuts:
-                torch.testing.assert_close(g, part(all_of_it, cuts[x], j, t), rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(g, part(all_of_it, cuts[x], j, t), rtol=1e-3, atol=1e-3)
             elif g is not None:
                 sums[x] += g
     for n in ends:
         cut = division.gives[n]
         for j, mine in enumerate(results[n]):
             if cut == PARTIAL:
-                torch.testing.assert_close(sum(results[n]), whole[n], rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(sum(results[n]), whole[n], rtol=1e-3, atol=1e-3)
             else:
                 wanted = whole[n] if cut is None else part(whole[n], cut, j, t)
-                torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(mine, wanted, rtol=1e-3, atol=1e-3)
     for x, g in zip(learning, grads, strict=True):
         if g is not None and x not in cuts:
-            torch.testing.assert_close(sums[x], g, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(sums[x], g, rtol=1e-3, atol=1e-3)
 
 
 def check_all(captured: CapturedModel) -> set[str]:
@@ -166,7 +166,10 @@ class Transformer(nn.Module):
         h = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.norm
         q = self.q(h).view(b, s, 4, 8).transpose(1, 2)
         k, v = self.kv(h).view(b, s, 2, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
-        q = torch.cat([-q[..., 4:], q[..., :4]], dim=-1) * torch.arange(s).float()[:, None].cos()
+        q = (
+            torch.cat([torch.cat([-q[..., 4:], q[..., :4]], dim=-1), q[..., 8:]], dim=-1)
+            * torch.arange(s).float()[:, None].cos()
+        )
         k, v = (t[:, :, None].expand(b, 2, 2, s, 8).reshape(b, 4, s, 8) for t in (k, v))
         scores = q @ k.transpose(-1, -2) + self.bias(torch.arange(s) % 8).t().reshape(1, 4, 1, s)
         y = (scores.softmax(-1) @ v).transpose(1, 2).reshape(b, s, 32)

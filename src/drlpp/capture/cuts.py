@@ -127,7 +127,7 @@ def merged_cuts(source: Shape, result: Shape) -> list[Cut]:
 
 def tiles(ranges: Sequence[tuple[int, int]], length: int) -> tuple[int, ...]:
     """Lengths of ranges that follow each other from 0 to `length`; empty where they overlap or leave gaps."""
-    ordered = sorted(set(ranges))
+    ordered = sorted({(start, stop) for start, stop in ranges if start != stop})
     ends = [0, *(stop for _, stop in ordered)]
     starts = [*(start for start, _ in ordered), length]
     return tuple(b - a for a, b in itertools.pairwise(ends)) if ends == starts else ()

@@ -89,9 +89,9 @@ def own_cuts(node: fx.Node) -> Iterator[Cut]:
             yield from merged_cuts(source, shape)
     elif node.target is aten.cat.default:
         dim = _dim(node, 1, len(shape))
-        lengths = [(shape_of(x) or ())[dim:][:1] for x in node.args[0]]  # type: ignore[union-attr, arg-type]
-        if all(lengths) and len(lengths) > 1:
-            yield sectioned(dim, [n for (n,) in lengths])
+        lengths = [_length(x, dim) if _rank(x) == len(shape) else 0 for x in node.args[0]]  # type: ignore[union-attr, arg-type]
+        if min(lengths) > 0 and len(lengths) > 1:
+            yield sectioned(dim, lengths)
 
 
 def passes_partial_sums(node: fx.Node) -> bool:
@@ -408,7 +408,9 @@ def _element(node: fx.Node, cut: Cut) -> Reads | None:
     if cut.dim != dim:
         return {made: cut}
     lengths = [int(part.shape[dim]) for part in made.meta["val"]]
-    return {made: sectioned(dim, lengths) if len(lengths) > 1 else cut} if not cut.sections else None
+    if cut.sections or min(lengths) < 1:
+        return None
+    return {made: sectioned(dim, lengths) if len(lengths) > 1 else cut}
 
 
 _VIEWS = {
