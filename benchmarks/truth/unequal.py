@@ -12,6 +12,7 @@ import numpy as np
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, device_preset
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
+from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.transformers import Transformer
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
@@ -110,9 +111,9 @@ def _harp_problem(row: Row, stages: list[tuple[str, int, int, int]]) -> tuple[Ev
         devices.append(tuple(range(first[kind], first[kind] + count)))
         first[kind] += count
     graph = layer_graph(shape)
-    problem = PlanningProblem.build(graph, cluster, num_microbatches=micro_batches * parts, optimizer="adamw")
+    problem = PlanningProblem.build(graph, cluster, num_microbatches=micro_batches * parts, optimizer="adamw", main_parameters=True)
     stage_of_op = np.array([_stage_of_entry(_entry(op, shape.layers), stages) for op in graph.ops])
-    return Evaluator(problem), Assignment(stage_of_op, tuple(devices), recompute=(True,) * len(stages))
+    return Evaluator(problem), Assignment(stage_of_op, tuple(devices), recompute=(Recompute.BLOCK,) * len(stages))
 
 
 def _entry(op: Op, layers: int) -> int:
