@@ -20,8 +20,8 @@ DEVICES = {
     "B200": "b200-sxm-180gb",
 }
 """Names in the tables -> rows of the device database."""
-_INSIDE = {"a100": 300e9, "h100": 450e9, "h200": 450e9, "gb200": 900e9, "b200": 900e9}
-"""Bytes per second of NVLink in one direction, by the start of a device's name."""
+_INSIDE = {"a100": 215e9, "h100": 320e9, "h200": 320e9, "gb200": 500e9, "b200": 500e9}
+"""Bytes per second that collectives reach on NVLink, by the start of a device's name."""
 _NETWORK = {"a100": 8 * 25e9, "h100": 8 * 50e9, "h200": 8 * 50e9, "gb200": 4 * 50e9, "b200": 8 * 50e9}
 """Bytes per second of all network cards of a host."""
 
@@ -35,13 +35,21 @@ their size, and have 13 kernels forward and 24 backward in our graph.
 
 @functools.lru_cache(maxsize=256)
 def dgx_cluster(
-    device: str, gpus: int, per_host: int, network: float = 0.0, host_s: float = MEGATRON_HOST_S
+    device: str,
+    gpus: int,
+    per_host: int,
+    network: float = 0.0,
+    host_s: float = MEGATRON_HOST_S,
+    members: int = 1,
 ) -> Cluster:
-    """Hosts of `per_host` equal GPUs on NVLink; `network` is in bytes per second per host, 0 for what is usual."""
+    """Hosts of `per_host` equal GPUs on NVLink; `network` is in bytes per second per host, 0 for what is usual.
+
+    With `members`, a GPU is one of a group whose members all do the same, with its share of the host's network.
+    """
     kind = dataclasses.replace(device_preset(device), host_op_s=host_s)
     family = device.split("-")[0]
     link = Link(bandwidth=_INSIDE[family], latency_s=5e-6)
-    port = Link(bandwidth=network or _NETWORK[family], latency_s=5e-6)
+    port = Link(bandwidth=(network or _NETWORK[family]) / members, latency_s=5e-6)
     sizes = [per_host] * (gpus // per_host) + ([gpus % per_host] if gpus % per_host else [])
     hosts = tuple(Host(name=f"h{i}", devices=(kind.name,) * n, link=link, network=port) for i, n in enumerate(sizes))
     return Cluster(f"{device}x{gpus}", (kind,), hosts)

@@ -30,7 +30,6 @@ _GPUS = 8
 _OLDER_PLATFORM = "dracooci"
 """Platforms of older containers, which have no deterministic kernel of attention."""
 _NOT_EXPRESSED = {
-    "tensor-model-parallel-size": "tensor parallelism",
     "context-parallel-size": "context parallelism",
     "num-experts": "mixture of experts",
     "fp8-format": "FP8",
@@ -41,11 +40,18 @@ _NOT_EXPRESSED = {
 """Columns that must be empty or 1, and what they stand for."""
 
 
+_OTHER_MODELS = {"modelopt_distill": "two models (distillation)", "_mla": "multi-latent attention"}
+"""Parts of a test's name that stand for a model of another kind."""
+
+
 def megatron_run(line: int, row: Row) -> Run | str:
     """A row of ``megatron-lm-ci/runs.csv``, or why it cannot be expressed."""
     model = row["test"].partition("/")[0]
     if model not in ("gpt", "bert"):
         return f"model {model}"
+    for part, reason in _OTHER_MODELS.items():
+        if part in row["test"]:
+            return reason
     for column, reason in _NOT_EXPRESSED.items():
         if row.get(column, "") not in ("", "1"):
             return reason
@@ -54,11 +60,14 @@ def megatron_run(line: int, row: Row) -> Run | str:
         return f"GPU {row['gpu'] or 'not stated'}"
     per_host = whole(row, "gpus_per_node", _GPUS)
     gpus = whole(row, "nodes", max(1, _GPUS // per_host)) * per_host
-    pipeline, micro_batch = whole(row, "pipeline-model-parallel-size", 1), whole(row, "micro-batch-size")
-    replicas, batch = gpus // pipeline, whole(row, "global-batch-size")
+    tensor, pipeline = (whole(row, f"{part}-model-parallel-size", 1) for part in ("tensor", "pipeline"))
+    replicas, batch = gpus // (pipeline * tensor), whole(row, "global-batch-size")
+    micro_batch = whole(row, "micro-batch-size")
     layers, chunks = whole(row, "num-layers"), _chunks(row, pipeline)
     split = _uneven_split(row, layers, pipeline)
-    if not replicas or not micro_batch or not layers or not whole(row, "hidden-size"):
+    if tensor > per_host:
+        return "tensor parallelism over hosts"
+    if not (replicas and micro_batch and batch and layers and whole(row, "hidden-size")):
         return "number of GPUs, shape or micro-batch not stated"
     if batch % (micro_batch * replicas):
         return "micro-batches do not divide"
@@ -83,7 +92,7 @@ def megatron_run(line: int, row: Row) -> Run | str:
         layers_per_stage=split,
         host_s=HOST_S.get(device, _OTHER_HOSTS_S),
         last_rank_tells=True,
-        part=", one node (noisy, says the source)" if noisy else "",
+        part=(", tensor parallel" if tensor > 1 else "") + (", one node (noisy, says the source)" if noisy else ""),
     )
 
 
@@ -104,6 +113,8 @@ def _shape(row: Row, model: str, layers: int, micro_batch: int) -> Transformer:
         causal=model == "gpt",
         dropout=True,
         fused=True,
+        tensor=whole(row, "tensor-model-parallel-size", 1),
+        sequence=row["sequence-parallel"] == "True" and whole(row, "tensor-model-parallel-size", 1) > 1,
         tied=row["untie-embeddings-and-output-weights"] != "True",
     )
 

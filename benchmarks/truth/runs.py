@@ -48,5 +48,5 @@ class Run:
     def job(self) -> str:
         """What the plans of one job share."""
         s, samples = self.shape, self.shape.batch * self.num_microbatches
-        gpus = self.pipeline * self.replicas
+        gpus = self.pipeline * self.replicas * self.shape.tensor
         return f"{self.set} {self.device} x{gpus} {s.layers}x{s.hidden} seq {s.seq} batch {samples}"

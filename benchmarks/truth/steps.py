@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from drlpp.cluster import Cluster
-from drlpp.graph import OpGraph
+from drlpp.cost import all_reduce_s
+from drlpp.graph import OpGraph, OpTimes
 from drlpp.graph.blocks import Recompute
-from drlpp.graph.generate.transformers import Transformer
+from drlpp.graph.generate.transformers import COLLECTIVES, Transformer
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
@@ -24,6 +25,8 @@ from truth.runs import Run
 
 _VOCABULARY = {"GPT": 50304, "BERT": 30592}
 """Of the tokenizers that Megatron's tests use, padded; for rows that state none."""
+_PER_HOST = 8
+"""GPUs of a node of vTrain's."""
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
@@ -80,8 +83,8 @@ def tp1_run(line: int, row: Row) -> Run | str:
 
 def vtrain_run(table: str, line: int, row: Row) -> Run | str:
     """A row of vTrain's own tables, or why it cannot be expressed."""
-    if whole(row, "tp") != 1:
-        return "tensor parallelism"
+    if whole(row, "tp") > _PER_HOST:
+        return "tensor parallelism over hosts"
     shape = Transformer(
         layers=whole(row, "layers"),
         hidden=whole(row, "hidden"),
@@ -95,12 +98,13 @@ def vtrain_run(table: str, line: int, row: Row) -> Run | str:
         dropout=True,
         fused=True,
         tied=True,
+        tensor=whole(row, "tp", 1),
     )
     return Run(
         set="vtrain",
         ref=f"vtrain/{table}:{line}",
         device="a100-sxm4-80gb",
-        per_host=8,
+        per_host=_PER_HOST,
         shape=shape,
         num_microbatches=whole(row, "global_batch") // whole(row, "micro_batch"),
         pipeline=whole(row, "pp"),
@@ -108,6 +112,7 @@ def vtrain_run(table: str, line: int, row: Row) -> Run | str:
         replicas=whole(row, "dp"),
         sharded_optimizer=False,
         recompute=Recompute.BLOCK,
+        part=", tensor parallel" if shape.tensor > 1 else "",
         seconds=number(row, "iter_ms") / 1e3,
         memory_bytes=0.0,
         out_of_memory=None,
@@ -148,24 +153,42 @@ def layer_stages(graph: OpGraph, layers_per_stage: Sequence[int]) -> np.ndarray:
     for op in graph.ops:
         if op.module.startswith("layers."):
             current = int(np.searchsorted(border, int(op.module.split(".")[1]), side="right"))
-        elif op.name in ("norm", "head", "loss"):
+        elif op.name in ("norm", "head_gather", "head", "loss"):
             current = last
         out.append(current)
     return np.array(out)
 
 
+def with_exchanges(graph: OpGraph, device: str, members: int) -> OpGraph:
+    """The graph of one of the members of a group inside a host, with the seconds of what they exchange."""
+    group = dgx_cluster(device, members, members)
+    kind, everybody = group.device_types[0].name, range(members)
+    ops = []
+    for op in graph.ops:
+        if op.kind in COLLECTIVES:
+            whole = op.output_bytes * (members if op.kind == "group.reduce_scatter" else 1)
+            sums = all_reduce_s(group, everybody, whole)
+            part_s = sums if op.kind == "group.all_reduce" else sums / 2
+            op = dataclasses.replace(op, times={kind: OpTimes(part_s, part_s)})
+        ops.append(op)
+    return dataclasses.replace(graph, ops=tuple(ops))
+
+
 @functools.lru_cache(maxsize=2048)
 def _problem(shape: Transformer, cluster: Cluster, number: int, *, megatron: bool, zero1: bool) -> PlanningProblem:
+    graph = layer_graph(shape)
+    if shape.tensor > 1:
+        graph = with_exchanges(graph, cluster.device_types[0].name, shape.tensor)
     problem = PlanningProblem.build(
-        layer_graph(shape), cluster, num_microbatches=number, optimizer="adamw", main_parameters=megatron
+        graph, cluster, num_microbatches=number, optimizer="adamw", main_parameters=megatron
     )
     return dataclasses.replace(problem, training=dataclasses.replace(problem.training, zero1=zero1))
 
 
 def evaluate(run: Run) -> Evaluation:
     """The run's plan, as the evaluator sees it."""
-    gpus = run.pipeline * run.replicas
-    cluster = dgx_cluster(run.device, gpus, run.per_host, run.network, run.host_s)
+    groups, tensor = run.pipeline * run.replicas, run.shape.tensor
+    cluster = dgx_cluster(run.device, groups, run.per_host // tensor, run.network, run.host_s, members=tensor)
     problem = _problem(run.shape, cluster, run.num_microbatches, megatron=run.megatron, zero1=run.sharded_optimizer)
     evaluator = Evaluator(problem)
     stages = run.pipeline * run.chunks
@@ -189,7 +212,8 @@ def run(data: Path, findings: Findings) -> None:
             findings.add(Pair(name, "time", evaluation.iteration_time_s, r.seconds, r.job, r.ref))
         peak = float(evaluation.peak_memory_bytes[-1] if r.last_rank_tells else evaluation.peak_memory_bytes.max())
         if r.memory_bytes:
-            findings.add(Pair(f"{r.set} steps", "memory", peak, r.memory_bytes, r.job, r.ref))
+            name = f"{r.set} steps" + (", tensor parallel" if r.shape.tensor > 1 else "")
+            findings.add(Pair(name, "memory", peak, r.memory_bytes, r.job, r.ref))
         if r.out_of_memory is not None:
             over = float(not evaluation.feasible)
             findings.add(Pair(f"{r.set} steps", "out of memory", over, float(r.out_of_memory), r.job, r.ref))

@@ -111,7 +111,11 @@ def _harp_problem(row: Row, stages: list[tuple[str, int, int, int]]) -> tuple[Ev
         devices.append(tuple(range(first[kind], first[kind] + count)))
         first[kind] += count
     graph = layer_graph(shape)
-    problem = PlanningProblem.build(graph, cluster, num_microbatches=micro_batches * parts, optimizer="adamw", main_parameters=True)
+    problem = PlanningProblem.build(
+        graph, cluster, num_microbatches=micro_batches * parts, optimizer="adamw", main_parameters=True
+    )
+    # Alpa scatters the sums of gradients, so that replicas divide main parameters and states
+    problem = dataclasses.replace(problem, training=dataclasses.replace(problem.training, zero1=True))
     stage_of_op = np.array([_stage_of_entry(_entry(op, shape.layers), stages) for op in graph.ops])
     return Evaluator(problem), Assignment(stage_of_op, tuple(devices), recompute=(Recompute.BLOCK,) * len(stages))
 

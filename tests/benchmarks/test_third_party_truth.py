@@ -20,7 +20,7 @@ MEGATRON = (
     "micro-batch-size", "global-batch-size", "tensor-model-parallel-size", "pipeline-model-parallel-size",
     "num-layers-per-virtual-pipeline-stage", "num-virtual-stages-per-pipeline-rank", "attention-backend",
     "decoder-first-pipeline-num-layers", "decoder-last-pipeline-num-layers", "use-distributed-optimizer",
-    "recompute-granularity", "fp16", "transformer-impl", "untie-embeddings-and-output-weights",
+    "recompute-granularity", "fp16", "sequence-parallel", "transformer-impl", "untie-embeddings-and-output-weights",
 )  # fmt: skip
 
 
@@ -37,7 +37,9 @@ def megatron_rows() -> str:
         {"test": "gpt/a", "attention-backend": "unfused", "num-layers-per-virtual-pipeline-stage": 2},
         {"test": "gpt/b", "gpu": "GB200", "gpus_per_node": 4, "recompute-granularity": "full"},
         {"test": "bert/c", "pipeline-model-parallel-size": 4, "fp16": "True", **uneven},
-        {"test": "gpt/d", "tensor-model-parallel-size": 2},
+        {"test": "gpt/d", "tensor-model-parallel-size": 16},
+        {"test": "gpt/i", "tensor-model-parallel-size": 2, "sequence-parallel": "True"},
+        {"test": "gpt/x_mla"},
         {"test": "gpt/e", "num-layers": 11},
         {"test": "gpt/f", "global-batch-size": 20},
         {"test": "gpt/g", "micro-batch-size": ""},
@@ -110,7 +112,8 @@ def test_rows_that_cannot_be_expressed_are_named_with_the_reason(result):
     assert ("zorse-cephalo layers", "the shape of no_such_model is not known") in reasons
     megatron = {reason for name, reason in reasons if name == "megatron-lm-ci steps"}
     assert megatron == {
-        "tensor parallelism",
+        "tensor parallelism over hosts",
+        "multi-latent attention",
         "layers do not divide by the stages, and their split is not stated",
         "micro-batches do not divide",
         "number of GPUs, shape or micro-batch not stated",

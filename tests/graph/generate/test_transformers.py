@@ -6,7 +6,7 @@ import pytest
 
 from drlpp.errors import GraphError
 from drlpp.graph.blocks import block_of_op
-from drlpp.graph.generate.transformers import Transformer, transformer_graph
+from drlpp.graph.generate.transformers import COLLECTIVES, Transformer, transformer_graph
 
 SMALL = Transformer(layers=2, hidden=8, heads=2, ffn=32, vocab=11, seq=6, batch=3, dtype="float32")
 
@@ -67,9 +67,52 @@ def test_without_a_vocabulary_it_is_layers_alone():
         ({"layers": 0}, "must be at least 1"),
         ({"heads": 3}, "must be a multiple"),
         ({"heads": 2, "kv_heads": 4}, "must be a multiple"),
+        ({"tensor": 0}, "for 0 members"),
+        ({"tensor": 4}, "members must divide heads and width"),
+        ({"tensor": 2, "sequence": True, "seq": 5}, "and the sequence where it is divided"),
         ({"dtype": "int8"}, "use one of float32, bfloat16, float16"),
     ],
 )
 def test_shapes_that_do_not_exist(change, message):
     with pytest.raises(GraphError, match=message):
         dataclasses.replace(SMALL, **change)
+
+
+def works(shape: Transformer) -> float:
+    ops = [op for op in transformer_graph(shape).ops if op.kind in ("aten.linear", "aten.bmm")]
+    return sum(w.flop for op in ops for w in (op.forward, op.input_grad, op.weight_grad))
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("change", [{}, {"gated": True, "rotary": True}, {"attention": "eager", "dropout": True}])
+def test_members_divide_products_and_their_parameters(change, sequence):
+    whole = dataclasses.replace(SMALL, vocab=12, **change)
+    member = dataclasses.replace(whole, tensor=2, sequence=sequence)
+    assert works(member) * 2 == works(whole)
+    params = [transformer_graph(s).param_bytes for s in (whole, member)]
+    halves = {n for n in params[0] if n.endswith(("qkv.weight", "up.weight", "embedding.weight", "head.weight"))}
+    for name in halves:
+        assert params[1][name] * 2 == params[0][name]
+    kinds = [op.kind for op in transformer_graph(member).ops if op.kind in COLLECTIVES]
+    # per layer two sums; beside them the embedding's, and with a divided sequence what comes before products
+    assert len(kinds) == (2 * 4 + 2 if sequence else 2 * 2 + 1)
+
+
+def test_a_divided_sequence_halves_what_is_kept_between_products():
+    kept = []
+    for sequence in (False, True):
+        shape = dataclasses.replace(SMALL, tensor=2, vocab=12, sequence=sequence)
+        graph = transformer_graph(shape)
+        kept.append(sum(graph.tensor_bytes[t] for t in {t for op in graph.ops for t in op.saved} if "norm" in t))
+    assert kept[0] == 2 * kept[1]
+
+
+def test_attention_that_is_computed_again_keeps_its_inputs_only():
+    eager = dataclasses.replace(SMALL, attention="eager", dropout=True)
+    chosen = dataclasses.replace(eager, selective=True)
+    graphs = [transformer_graph(s) for s in (eager, chosen)]
+    saved = [{t for op in g.ops for t in op.saved} for g in graphs]
+    assert {t for t in saved[0] - saved[1] if "scores" in t or "softmax" in t}
+    assert not {t for t in saved[1] if "scores" in t or "softmax" in t}
+    again = [sum(op.input_grad.flop for op in g.ops if op.kind == "aten.bmm") for g in graphs]
+    assert again[1] == 1.5 * again[0]

@@ -3,6 +3,11 @@
 Amounts follow from shapes, kernel by kernel as PyTorch runs them eagerly, so a graph of a published run can be made
 from the numbers that its paper prints. Every layer is one block (``layers.3``) of the same ops.
 
+A group of devices may divide a transformer as Megatron does (Shoeybi et al., 2019; Korthikanti et al., 2022): the graph
+is then what one member computes and keeps. Heads, the width of the feed-forward part and the vocabulary are divided;
+norms, dropout and the residual stream are too where the sequence is. Collectives are ops of the kinds of `COLLECTIVES`
+without work: who knows the link gives them times.
+
 Under autocast, parameters, norms and the residual stream stay in float32 and products cast their operands; without it
 everything has the type of the graph.
 
@@ -20,6 +25,8 @@ from drlpp.graph.op_graph import NO_WORK, Edge, Op, OpGraph, Work
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes per element of the types that a graph may have."""
+COLLECTIVES = ("group.all_reduce", "group.all_gather", "group.reduce_scatter")
+"""Kinds of ops in which members of a group exchange values. Backward they do the same, or the other of the last two."""
 Attention = Literal["flash", "eager", "fused"]
 """One kernel; two products around a softmax of several kernels; or with one kernel for scale, mask and softmax."""
 
@@ -43,9 +50,12 @@ class Transformer:
         dropout: after attention scores, attention and feed-forward part.
         fused: bias, dropout and addition are one kernel, as are bias and activation.
         tied: the head uses the embedding's parameters.
+        selective: scores, softmax and dropout of attention that is no one kernel are computed again, not kept.
+        tensor: members of the group that divides the transformer.
+        sequence: they divide the sequence between the products as well.
 
     Raises:
-        GraphError: a size is below 1, heads do not divide, or the type is not known.
+        GraphError: a size is below 1, heads or members do not divide, or the type is not known.
     """
 
     layers: int
@@ -67,8 +77,16 @@ class Transformer:
     dropout: bool = False
     fused: bool = False
     tied: bool = False
+    selective: bool = False
+    tensor: int = 1
+    sequence: bool = False
 
     def __post_init__(self) -> None:
+        if self.tensor < 1 or any(n % self.tensor for n in (self.heads, self.ffn, self.seq if self.sequence else 0)):
+            raise GraphError(
+                f"transformer for {self.tensor} members with {self.heads} heads, width {self.ffn} and {self.seq} "
+                "tokens: members must divide heads and width, and the sequence where it is divided"
+            )
         sizes = (self.layers, self.hidden, self.heads, self.ffn, self.seq, self.batch)
         if min(sizes) < 1 or min(self.vocab, self.kv_heads, self.head_dim) < 0:
             raise GraphError(f"transformer {self}: layers, widths, heads, seq and batch must be at least 1")
@@ -84,6 +102,16 @@ class Transformer:
     def tokens(self) -> int:
         """Tokens per micro-batch."""
         return self.seq * self.batch
+
+    @property
+    def member_vocab(self) -> int:
+        """Entries of the vocabulary that one member has."""
+        return -(-self.vocab // self.tensor)
+
+    @property
+    def member_tokens(self) -> int:
+        """Tokens of the residual stream that one member has."""
+        return self.tokens // self.tensor if self.sequence else self.tokens
 
     @property
     def head_width(self) -> int:
@@ -118,6 +146,9 @@ class _Builder:
         self.stream = 4 if shape.autocast else self.low
         """Bytes per element of the residual stream and of parameters."""
         self.block = ""
+        self.again = False
+        """Ops that are added keep nothing, and run again in the backward pass."""
+        self.gathered_from: dict[str, _Tensor] = {}
         self.ops: list[Op] = []
         self.edges: list[Edge] = []
         self.tensor_bytes: dict[str, float] = {}
@@ -141,14 +172,16 @@ class _Builder:
         name = f"{self.block}.{name}" if self.block else name
         result = _Tensor(name, *out)
         self.tensor_bytes[name] = result.bytes
-        keep = [t.maker for t in saved or []] + [name] * keeps_result
-        if kept:
+        keep = [] if self.again else [t.maker for t in saved or []] + [name] * keeps_result
+        if kept and not self.again:
             self.tensor_bytes[f"{name}:kept"] = kept
             keep.append(f"{name}:kept")
         parameter = shared or f"{name}.weight"
         if params:
             self.param_bytes[parameter] = params * self.stream
         forward, input_grad, weight_grad = works
+        if self.again:
+            input_grad = input_grad + forward
         self.ops.append(
             Op(
                 name=name,
@@ -183,11 +216,32 @@ class _Builder:
             [x],
             (rows * after, low),
             (forward, back, weight),
-            saved=[x] if x.size == low else None,
+            saved=[self.gathered_from.get(x.maker, x)] if x.size == low else None,
             kept=(x.elements * low if x.size != low else 0.0) + (weights * low if self.shape.autocast else 0.0),
             params=weights + after * bias,
             shared=shared,
         )
+
+    def exchanged(self, name: str, kind: str, x: _Tensor, elements: float) -> _Tensor:
+        """A collective of the group, after which a member has `elements` of x; nothing if it is no group."""
+        if self.shape.tensor == 1:
+            return x
+        return self.add(name, kind, [x], (elements, x.size), (NO_WORK, NO_WORK, NO_WORK))
+
+    def gathered(self, name: str, x: _Tensor) -> _Tensor:
+        """The whole of x for a product whose columns are divided; what is kept is the member's part."""
+        shape = self.shape
+        if not shape.sequence:
+            return x
+        whole = self.exchanged(name, "group.all_gather", x, float(shape.tokens * shape.hidden))
+        self.gathered_from[whole.maker] = x
+        return whole
+
+    def summed(self, name: str, x: _Tensor) -> _Tensor:
+        """The sum of the members' parts of x, after a product whose rows are divided."""
+        shape = self.shape
+        kind = "group.reduce_scatter" if shape.sequence else "group.all_reduce"
+        return self.exchanged(name, kind, x, float(shape.member_tokens * shape.hidden))
 
     def product(self, name: str, a: _Tensor, b: _Tensor, flop: float, out: float) -> _Tensor:
         """A batched product of two activations; its backward pass is two of them."""
@@ -254,7 +308,9 @@ class _Builder:
     def attention(self, x: _Tensor) -> _Tensor:
         """Attention over ``q, k, v`` and the projection of its result."""
         shape, low = self.shape, self.low
-        width, kv = shape.head_width * shape.heads, shape.head_width * (shape.kv_heads or shape.heads)
+        heads = shape.heads // shape.tensor
+        width, kv = shape.head_width * heads, shape.head_width * -(-(shape.kv_heads or shape.heads) // shape.tensor)
+        x = self.gathered("attention.gather", x)
         merged = not shape.gated
         if merged:
             qkv = [self.linear("attention.qkv", x, shape.hidden, width + 2 * kv)]
@@ -274,7 +330,7 @@ class _Builder:
                 kernels=(1.0, 1.0) if shape.fused else (6.0, 8.0),
             )
             qkv = [rotated, qkv[-1]] if not merged else [rotated, qkv[0]]
-        flop, scores = 4.0 * tokens * shape.seq * width, float(shape.batch * shape.heads * shape.seq * shape.seq)
+        flop, scores = 4.0 * tokens * shape.seq * width, float(shape.batch * heads * shape.seq * shape.seq)
         if shape.attention == "flash":
             flop *= 0.5 if shape.causal else 1.0
             moved = float(tokens * (2 * width + 2 * kv) * low)
@@ -284,19 +340,21 @@ class _Builder:
                 NO_WORK,
             )
             name = "attention.sdpa"
-            kept = float(4 * tokens * shape.heads + tokens * width * low)
+            kept = float(4 * tokens * heads + tokens * width * low)
             kind = "aten.scaled_dot_product_attention"
             mixed = self.add(name, kind, qkv, (float(tokens * width), low), works, saved=qkv, kept=kept)
         else:
             mixed = self.eager_attention(qkv, flop / 2, scores, float(tokens * width))
-        return self.linear("attention.out", mixed, width, shape.hidden, bias=merged)
+        return self.summed("attention.sum", self.linear("attention.out", mixed, width, shape.hidden, bias=merged))
 
     def eager_attention(self, qkv: list[_Tensor], flop: float, scores: float, out: float) -> _Tensor:
         """Scores, softmax (with scale and mask), dropout, weighted sum, and the copies between layouts."""
         shape, low = self.shape, self.low
         fused = shape.attention == "fused"
         soft_size = low if fused or not shape.autocast else 4
-        q = self.pointwise("attention.layout", "aten.clone", qkv, (sum(t.elements for t in qkv), low))
+        kept = qkv if shape.selective else None
+        q = self.pointwise("attention.layout", "aten.clone", qkv, (sum(t.elements for t in qkv), low), saved=kept)
+        self.again = shape.selective
         s = self.product("attention.scores", q, qkv[-1], flop, scores)
         if not fused:
             s = self.pointwise("attention.mask", "aten.mul", [s], (scores, low), kernels=(2.0, 1.0))
@@ -306,21 +364,23 @@ class _Builder:
         if soft_size != low:
             p = self.pointwise("attention.cast", "aten._to_copy", [p], (scores, low))
         y = self.product("attention.mix", p, qkv[-1], flop, out)
+        self.again = False
         return self.pointwise("attention.merge", "aten.clone", [y], (out, low))
 
     def feed_forward(self, x: _Tensor) -> _Tensor:
-        shape = self.shape
+        shape, ffn = self.shape, self.shape.ffn // self.shape.tensor
+        x = self.gathered("mlp.gather", x)
         if shape.gated:
-            gate = self.linear("mlp.gate", x, shape.hidden, shape.ffn, bias=False)
-            up = self.linear("mlp.up", x, shape.hidden, shape.ffn, bias=False)
+            gate = self.linear("mlp.gate", x, shape.hidden, ffn, bias=False)
+            up = self.linear("mlp.up", x, shape.hidden, ffn, bias=False)
             n = (1.0, 1.0) if shape.fused else (2.0, 2.0)
             h = self.pointwise(
                 "mlp.swiglu", "aten.silu", [gate, up], (gate.elements, gate.size), saved=[gate, up], kernels=n
             )
         else:
-            up = self.linear("mlp.up", x, shape.hidden, shape.ffn)
+            up = self.linear("mlp.up", x, shape.hidden, ffn)
             h = self.pointwise("mlp.gelu", "aten.gelu", [up], (up.elements, up.size), saved=[up])
-        return self.linear("mlp.down", h, shape.ffn, shape.hidden, bias=not shape.gated)
+        return self.summed("mlp.sum", self.linear("mlp.down", h, ffn, shape.hidden, bias=not shape.gated))
 
     def layer(self, index: int, x: _Tensor) -> _Tensor:
         self.block = f"layers.{index}"
@@ -331,7 +391,7 @@ class _Builder:
 
     def embedding(self) -> _Tensor:
         shape = self.shape
-        elements, params = float(shape.tokens * shape.hidden), float(shape.vocab * shape.hidden)
+        elements, params = float(shape.tokens * shape.hidden), float(shape.member_vocab * shape.hidden)
         positions = 0.0 if shape.rotary else float(shape.seq * shape.hidden)
         kernels = 1.0 if shape.rotary else 2.0
         moved = elements * self.stream
@@ -350,15 +410,16 @@ class _Builder:
         if positions:
             self.param_bytes["positions.weight"] = positions * self.stream
             self.ops[-1] = dataclasses.replace(self.ops[-1], params=(*self.ops[-1].params, "positions.weight"))
+        x = self.summed("embedding_sum", x)
         if shape.dropout:
-            x = self.pointwise("embedding_dropout", "aten.dropout", [x], (elements, self.stream), kept=elements)
+            x = self.pointwise("embedding_dropout", "aten.dropout", [x], (x.elements, x.size), kept=x.elements)
         return x
 
     def head(self, x: _Tensor) -> None:
         shape = self.shape
-        x = self.norm("norm", x)
+        x = self.gathered("head_gather", self.norm("norm", x))
         shared = "embedding.weight" if shape.tied else ""
-        logits = self.linear("head", x, shape.hidden, shape.vocab, bias=False, shared=shared)
+        logits = self.linear("head", x, shape.hidden, shape.member_vocab, bias=False, shared=shared)
         n = logits.elements
         # cast to float32, log-softmax, and the same back
         works = (_streamed(2 * n, n * (self.low + 3 * 4), 3), _streamed(n, n * (2 * 4 + 4 + self.low), 2), NO_WORK)
@@ -389,7 +450,9 @@ def transformer_graph(shape: Transformer) -> OpGraph:
     if shape.vocab:
         graph = b.graph(b.embedding())
     else:
-        size = (float(shape.tokens * shape.hidden), b.stream)
+        size = (float(shape.member_tokens * shape.hidden), b.stream)
         graph = b.graph(b.add("input", "input", [], size, (NO_WORK, NO_WORK, NO_WORK)))
+    if shape.tensor > 1:  # it is divided already
+        return graph
     heads = (shape.heads, shape.kv_heads or shape.heads)
     return with_splits(graph, heads=heads, ffn=shape.ffn, vocabulary=shape.vocab, sequence=shape.seq)
