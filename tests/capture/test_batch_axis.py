@@ -31,6 +31,7 @@ def test_a_third_size_is_predicted_from_two(spec):
         for part in ("forward", "input_grad", "weight_grad"):
             found, wanted = getattr(ours, part), getattr(theirs, part)
             assert (found.flop, found.bytes) == pytest.approx((wanted.flop, wanted.bytes)), (ours.name, part)
+        assert ours.splits == theirs.splits
     assert any(op.forward.fixed_bytes > 0 for op in graph.ops)
 
 

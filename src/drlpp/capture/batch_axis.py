@@ -49,7 +49,8 @@ def with_samples(example: Example, samples: int) -> Example:
 def with_batch_axis(graph: OpGraph, doubled: OpGraph) -> OpGraph:
     """The graph with the fixed part of every amount, from the graph of twice the samples.
 
-    A model with other operators at the other size, or with an amount that more than doubles, has no batch axis.
+    A model with other operators at the other size, or with an amount that more than doubles, has no batch axis. Splits
+    along axes whose length depends on the samples are left out.
     """
     if _structure(graph) != _structure(doubled) or _grows_faster(graph, doubled):
         return dataclasses.replace(graph, batch_axis="none")
@@ -81,6 +82,7 @@ def _op(op: Op, doubled: Op) -> Op:
         forward=_work(op.forward, doubled.forward),
         input_grad=_work(op.input_grad, doubled.input_grad),
         weight_grad=_work(op.weight_grad, doubled.weight_grad),
+        splits=tuple(split for split in op.splits if split in doubled.splits),
     )
 
 

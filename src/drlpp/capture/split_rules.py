@@ -19,6 +19,8 @@ from drlpp.capture.cuts import PARTIAL, Cut, cut_before_view, merged_cuts, secti
 
 aten = torch.ops.aten
 Reads = Mapping[fx.Node, Cut]
+MAX_SECTIONS = 32
+"""Readers of a tensor up to which its slices are looked at for sections."""
 Rule = Callable[[fx.Node, Cut], "Reads | None"]
 
 
@@ -361,9 +363,11 @@ def _slice(node: fx.Node, cut: Cut) -> Reads | None:
     dim = _dim(node, 1, _rank(source))
     if cut.dim != dim or _length(source, dim) == _length(node, dim):
         return {source: cut}
+    if cut.sections or len(source.users) > MAX_SECTIONS:
+        return None
     siblings = [u for u in source.users if u.target is aten.slice.Tensor and _dim(u, 1, _rank(source)) == dim]
     sections = tiles([_range(u, _length(source, dim)) for u in siblings], _length(source, dim))
-    return {source: sectioned(dim, sections)} if sections and not cut.sections else None
+    return {source: sectioned(dim, sections)} if sections else None
 
 
 def _range(node: fx.Node, length: int) -> tuple[int, int]:
