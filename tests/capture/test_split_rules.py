@@ -195,7 +195,7 @@ class Pictures(nn.Module):
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x, x[:, :3]], dim=1)
         x = x + self.attention(x, x, x, need_weights=False)[0]
         y = torch.addmm(self.added, x.reshape(-1, 16), self.flat)
-        y = torch.mm(nn.functional.gelu(y), self.back).view(x.shape)
+        y = torch.mm(nn.functional.gelu(y), self.back.T.contiguous().T).view(x.shape)
         z = torch.stack([x, y], dim=1).mean(dim=1)
         return torch.where(z > 0, z, z * 0.1).log_softmax(-1).square().sum()
 
@@ -204,7 +204,7 @@ class Pictures(nn.Module):
     ("make", "inputs", "operators"),
     [
         (Transformer, torch.arange(16).reshape(2, 8), "linear embedding cat expand unbind softmax slice"),
-        (Pictures, torch.randn(2, 3, 8, 8), "conv2d addmm mm scaled_dot_product_attention stack where"),
+        (Pictures, torch.randn(2, 3, 8, 8), "conv2d addmm mm numpy_T scaled_dot_product_attention stack where"),
     ],
 )
 def test_parts_make_the_whole(make, inputs, operators):

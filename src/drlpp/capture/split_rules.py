@@ -308,6 +308,8 @@ def _permute(node: fx.Node, cut: Cut) -> Reads | None:
         order = list(range(rank))
         i, j = _dim(node, 1, rank), _dim(node, 2, rank)
         order[i], order[j] = order[j], order[i]
+    elif node.target is aten.numpy_T.default:
+        order = list(range(rank))[::-1]
     else:
         order = [*range(rank - 2), rank - 1, rank - 2] if rank > 1 else [0]
     return {_node(node, 0): Cut(order[cut.dim], cut.sections)}
@@ -432,6 +434,7 @@ _LINEAR = {
     aten.transpose.int,
     aten.t.default,
     aten.mT.default,
+    aten.numpy_T.default,
     aten.unsqueeze.default,
 }
 _COPIES = {
@@ -459,6 +462,7 @@ _RULES: dict[Any, Rule] = {
     aten.transpose.int: _permute,
     aten.t.default: _permute,
     aten.mT.default: _permute,
+    aten.numpy_T.default: _permute,
     aten.expand.default: _expand,
     aten.softmax.int: _but_one_dimension(1, -1),
     aten._softmax.default: _but_one_dimension(1, -1),

@@ -91,6 +91,14 @@ def test_no_choice_is_slower_than_the_whole(llama, bandwidth):
         assert not found.moves
 
 
+def test_a_slow_host_leaves_small_ops_whole(llama):
+    slow = dataclasses.replace(DEVICE, host_op_s=1e-4)
+    found = shard(llama, slow, LINK, 4, sequence=True)
+    own = float(device_times(found.graph, slow).sum() + found.forward_s.sum() + found.input_grad_s.sum())
+    assert own <= float(device_times(llama, slow).sum()) * (1 + 1e-9)
+    assert "columns" in axes(llama, found).values()
+
+
 def test_one_device_has_everything(llama):
     found = shard(llama, DEVICE, LINK, 1, sequence=True)
     assert set(found.choice) == {-1}

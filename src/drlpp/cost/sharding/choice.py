@@ -72,8 +72,9 @@ def shard(
         )
     sharing = _Sharing(graph, device_type, link, degree, sequence=sequence, num_microbatches=num_microbatches)
     limit = float(device_times(graph, device_type).sum())
-    for worth in (MEMORY_WORTH, 0.0) if degree > 1 else ():
-        options = sharing.best(worth)
+    attempts = ((MEMORY_WORTH, False), (0.0, False), (0.0, True))
+    for worth, with_host in attempts if degree > 1 else ():
+        options = sharing.best(worth, with_host=with_host)
         found = sharing.sharded(options) if options is not None else None
         if found is not None and sharing.total_s(found) <= limit:
             return found
@@ -184,12 +185,17 @@ class _Sharing:
         }
         return dataclasses.replace(member, times=times)
 
-    def best(self, memory_worth: float) -> list[int] | None:
-        """Per op the option: 0 for whole, else 1 + the position among the splits that may be taken."""
+    def best(self, memory_worth: float, *, with_host: bool) -> list[int] | None:
+        """Per op the option: 0 for whole, else 1 + the position among the splits that may be taken.
+
+        Args:
+            memory_worth: what all bytes of the graph are worth, in parts of its time.
+            with_host: no op takes less than its host needs to ask for its kernels.
+        """
         classes = self._classes
         count, first = Counter(classes), {k: i for i, k in reversed(list(enumerate(classes)))}
         examples = [first[k] for k in range(len(count))]
-        seconds = self._option_seconds(examples)
+        seconds = self._option_seconds(examples, with_host=with_host)
         held = PARAM_BYTES * sum(self._graph.param_bytes.values())
         held += sum(self._graph.tensor_bytes[t] for t in {t for op in self._graph.ops for t in op.saved})
         time_s = sum(count[k] * table[0] for k, table in enumerate(seconds))
@@ -208,10 +214,12 @@ class _Sharing:
         chosen = solve(program)
         return None if chosen is None else [chosen[k] for k in classes]
 
-    def _option_seconds(self, ops: Sequence[int]) -> list[list[float]]:
+    def _option_seconds(self, ops: Sequence[int], *, with_host: bool) -> list[list[float]]:
         """Per op, seconds of a micro-batch by option, with the sums inside the op."""
         variants = [self._member(i, o) for i in ops for o in range(len(self._numbers[i]) + 1)]
-        seconds, _ = kernels_and_host(variants, self._graph, self._device)
+        seconds, host = kernels_and_host(variants, self._graph, self._device)
+        if with_host:
+            seconds = np.maximum(seconds, host)
         totals = iter(seconds.sum(axis=1).tolist())
         out = []
         for i in ops:
