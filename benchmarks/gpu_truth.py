@@ -22,7 +22,7 @@ import torch.distributed as dist
 
 from drlpp.capture import capture, database_name, load_model, profile
 from drlpp.cluster import Cluster, cluster_from_dict
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph import OpGraph, save_graph
 from drlpp.plan import Assignment, Plan, Provenance, Trace
 from drlpp.problem import PlanningProblem

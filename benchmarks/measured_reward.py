@@ -23,7 +23,7 @@ import numpy as np
 from drlpp.agent.training.fine_tune import TrainConfig
 from drlpp.agent.training.train_on_problem import CHECKPOINT, Outcome, train_in_folder
 from drlpp.cluster import Cluster, DeviceType, Host, Link
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph import OpGraph, OpTimes
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Plan, load_plan

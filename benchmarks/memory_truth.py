@@ -27,7 +27,7 @@ import torch.distributed as dist
 
 from drlpp.capture import CapturedModel, capture, load_model
 from drlpp.cluster import Cluster, cluster_from_dict
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.runtime.launch.job import RunOptions

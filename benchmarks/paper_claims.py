@@ -25,7 +25,7 @@ from drlpp.bench.case import Case
 from drlpp.bench.results import append_row, read_rows
 from drlpp.bench.settings import settings
 from drlpp.bench.suites import find_suite
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.files import write_atomically
 from drlpp.plan import Plan
 from drlpp.planners.base import Budget

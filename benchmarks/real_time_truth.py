@@ -29,7 +29,7 @@ from scipy.stats import spearmanr
 
 from drlpp.capture import capture, load_model, profile
 from drlpp.cluster import Cluster, cluster_from_dict
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph import OpGraph
 from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem

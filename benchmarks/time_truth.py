@@ -28,7 +28,7 @@ import torch.distributed as dist
 from scipy.stats import spearmanr
 
 from drlpp.cluster import Cluster, cluster_from_dict
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.errors import DrlppError
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.synthetic import chain_graph, random_graph

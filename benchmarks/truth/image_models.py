@@ -13,7 +13,7 @@ from pathlib import Path
 
 from drlpp.capture import capture, load_model
 from drlpp.cluster import Cluster, Host, device_preset
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.errors import DrlppError
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph, graph_from_dict, graph_to_dict

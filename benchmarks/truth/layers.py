@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from drlpp.cluster import Cluster, Host, Link, device_preset
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.transformers import Transformer, transformer_graph
 from drlpp.problem import PlanningProblem

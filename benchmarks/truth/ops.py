@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from drlpp.cluster import Cluster, Host, device_preset
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph import Op, OpGraph, Work
 from drlpp.problem import PlanningProblem
 from truth.rows import Findings, Pair, Row, number, read_rows, whole

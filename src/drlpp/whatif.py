@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from drlpp import units
 from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.plan import Plan
 from drlpp.planners.base import Planner, PlanResult, Progress, no_progress
 from drlpp.problem import PlanningProblem

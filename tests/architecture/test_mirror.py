@@ -56,7 +56,7 @@ SAME_PROBLEMS = {
 }
 THROUGH_THE_WHOLE = {
     "plan/test_plan.py": "plan: action assignment serialize trace validation",
-    "cost/test_cost.py": "cost: op_times stage_costs",
+    "cost/test_cost.py": "cost: op_times problem_times stage_costs",
     "cost/test_prices.py": "cost: collectives links",
     "cost/test_placement.py": "cost: problem_arrays",
     "report/test_stages.py": "cost: schedule_memory",

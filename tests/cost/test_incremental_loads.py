@@ -15,13 +15,14 @@ from drlpp.native import library
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, IncrementalBottleneck
+from random_groups import random_grouped_problem
 from random_problems import random_problem
 
 
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_walk_equals_the_full_evaluation(seed):
-    problem, assignment = random_problem(seed)
+    problem, assignment = random_problem(seed) if seed % 2 else random_grouped_problem(seed)[2:]
     rng = np.random.default_rng(seed)
     evaluator = Evaluator(problem)
     moves = IncrementalBottleneck(problem, assignment)

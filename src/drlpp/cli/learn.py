@@ -184,7 +184,7 @@ def _on_problem(
 
 def _time_scale(problem: PlanningProblem) -> float:
     """Emulated seconds per second: one device's whole step takes `_EMULATED_S` on the fastest type."""
-    from drlpp.cost.op_times import problem_times
+    from drlpp.cost.problem_times import problem_times
 
     seconds = float(problem_times(problem).total_s.sum(axis=1).min()) * problem.training.num_microbatches
     return _EMULATED_S / seconds if seconds > 0 else 1.0

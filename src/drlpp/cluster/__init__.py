@@ -1,6 +1,6 @@
 """Clusters: devices, hosts, links; the device database; presets; the YAML form."""
 
-from drlpp.cluster.cluster import NO_LINK, Cluster, Device, DeviceType, GroupLink, Host, Link
+from drlpp.cluster.cluster import NO_LINK, Cluster, Device, DeviceGroup, DeviceType, GroupLink, Host, Link
 from drlpp.cluster.devices import device_preset, device_presets
 from drlpp.cluster.presets import ClusterPreset, cluster_presets, load_cluster
 from drlpp.cluster.schema import cluster_from_dict, cluster_to_dict
@@ -10,6 +10,7 @@ __all__ = [
     "Cluster",
     "ClusterPreset",
     "Device",
+    "DeviceGroup",
     "DeviceType",
     "GroupLink",
     "Host",

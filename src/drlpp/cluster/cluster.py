@@ -36,8 +36,7 @@ class DeviceType:
         speed_is_given: the user wrote `speed`, so it also scales what the database says.
         source: where the numbers come from.
         host_op_s: seconds that the host needs to ask for one kernel of an eager program; 0 with CUDA graphs.
-        members: devices that one of this kind stands for: a group among which every op is divided (`cluster.grouping`).
-        inside: what joins any two of them.
+        group: what it stands for, if it is a group of devices that divide ops (`cluster.grouping`).
     """
 
     name: str
@@ -49,8 +48,7 @@ class DeviceType:
     speed_is_given: bool = False
     source: str = ""
     host_op_s: float = 0.0
-    members: int = 1
-    inside: Link | None = None
+    group: DeviceGroup | None = None
 
     def __post_init__(self) -> None:
         if self.memory_bytes <= 0:
@@ -96,6 +94,23 @@ class Link:
             raise ClusterError(f"a link's latency is {self.latency_s} s: it must not be negative")
         if self.ports < 1:
             raise ClusterError(f"a link has {self.ports} ports: it must have at least 1")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceGroup:
+    """Devices that divide the ops of a stage among themselves.
+
+    Attributes:
+        member: the type of each.
+        size: how many they are.
+        link: joins any two of them.
+        sequence: they divide what is kept between divided ops, too.
+    """
+
+    member: DeviceType
+    size: int
+    link: Link
+    sequence: bool
 
 
 NO_LINK = Link(bandwidth=1e30)
@@ -269,7 +284,7 @@ class Cluster:
     @functools.cached_property
     def members(self) -> NDArray[np.int64]:
         """``[num_devices]`` devices that each stands for."""
-        return np.array([d.type.members for d in self.devices], dtype=np.int64)
+        return np.array([d.type.group.size if d.type.group else 1 for d in self.devices], dtype=np.int64)
 
     def path(self, src: int, dst: int) -> Link:
         """The channel from one device to another: the host's link, or the smaller port and both latencies."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
 
-from drlpp.cluster.cluster import Cluster
+from drlpp.cluster.cluster import Cluster, DeviceGroup, DeviceType, GroupLink, Host, Link
 from drlpp.errors import ClusterError
 
 
@@ -90,3 +92,111 @@ def completed(groups: Sequence[tuple[int, ...]], cluster: Cluster) -> Grouping:
 def _kind(cluster: Cluster, group: Sequence[int]) -> tuple[int, str]:
     device = cluster.devices[group[0]]
     return device.host, device.type.name
+
+
+def grouped_cluster(cluster: Cluster, grouping: Grouping, *, sequence: bool) -> Cluster:
+    """The cluster with one device for each group, which is the sum of its members.
+
+    Memory, its bandwidth and peaks add up, and so do the links inside a host, since each member of one group talks to a
+    member of the other: of two groups the smaller decides. The port of a host stays as it is. Groups of one are the
+    devices that they were.
+
+    Args:
+        sequence: groups divide what is kept between divided ops, too.
+
+    Raises:
+        ClusterError: these are no groups of the devices.
+    """
+    grouping.check(cluster)
+    if not grouping.divides:
+        return cluster
+    types = {t.name: t for t in cluster.device_types}
+    names: dict[DeviceGroup, str] = {}
+    hosts = []
+    for h, host in enumerate(cluster.hosts):
+        groups = [g for g in grouping.groups if cluster.devices[g[0]].host == h]
+        devices = []
+        for group in groups:
+            kind = cluster.devices[group[0]].type
+            if len(group) > 1:
+                made = DeviceGroup(
+                    member=kind, size=len(group), link=_slowest(cluster, group, group), sequence=sequence
+                )
+                if made not in names:
+                    names[made] = _free_name(f"{kind.name} x{len(group)}", types)
+                    types[names[made]] = _summed(names[made], made)
+                kind = types[names[made]]
+            devices.append(kind.name)
+        links = tuple(
+            GroupLink((i, j), _scaled(_slowest(cluster, a, b), min(len(a), len(b))))
+            for (i, a), (j, b) in itertools.combinations(enumerate(groups), 2)
+        )
+        same = {entry.link for entry in links}
+        if len(same) == 1:
+            hosts.append(dataclasses.replace(host, devices=tuple(devices), link=same.pop(), links=()))
+        else:
+            hosts.append(dataclasses.replace(host, devices=tuple(devices), link=host.link, links=links))
+    used = {name for host in hosts for name in host.devices}
+    return Cluster(cluster.name, tuple(t for name, t in types.items() if name in used), tuple(hosts))
+
+
+def _slowest(cluster: Cluster, a: Sequence[int], b: Sequence[int]) -> Link:
+    """The slowest link from a device of one group to one of another, or between the devices of one."""
+    links = {cluster.path(i, j) for i in a for j in b if i != j}
+    return min(links, key=lambda link: (link.bandwidth, -link.latency_s))
+
+
+def _scaled(link: Link, times: int) -> Link:
+    return dataclasses.replace(link, bandwidth=link.bandwidth * times)
+
+
+def _free_name(wanted: str, taken: Container[str]) -> str:
+    return next(name for k in itertools.count() if (name := wanted + "'" * k) not in taken)
+
+
+def _summed(name: str, group: DeviceGroup) -> DeviceType:
+    member, size = group.member, group.size
+    return dataclasses.replace(
+        member,
+        name=name,
+        memory_bytes=member.memory_bytes * size,
+        speed=member.speed * size,
+        peak_flops=tuple((dtype, peak * size) for dtype, peak in member.peak_flops),
+        memory_bandwidth=member.memory_bandwidth * size,
+        group=group,
+    )
+
+
+DEGREES = (1, 2, 4, 8)
+"""Sizes of groups that a search tries."""
+
+
+def usual_groupings(cluster: Cluster, divides: Callable[[int], bool]) -> Iterator[Grouping]:
+    """Groupings worth trying: one size of groups for all hosts that are alike; every device alone first.
+
+    Args:
+        divides: whether the ops of the model can be divided by a number.
+    """
+    kinds: dict[tuple[object, ...], list[int]] = {}
+    for h, host in enumerate(cluster.hosts):
+        kinds.setdefault((host.devices, host.link, host.links), []).append(h)
+    choices = [
+        [d for d in DEGREES if _fits(cluster.hosts[hosts[0]], d) and (d == 1 or divides(d))] for hosts in kinds.values()
+    ]
+    for degrees in sorted(itertools.product(*choices), key=lambda x: (len(set(x)) > 1, x)):
+        size_on = {h: degree for hosts, degree in zip(kinds.values(), degrees, strict=True) for h in hosts}
+        yield Grouping(tuple(g for h in range(len(cluster.hosts)) for g in _groups_on(cluster, h, size_on[h])))
+
+
+def _fits(host: Host, degree: int) -> bool:
+    return all(number % degree == 0 for number in Counter(host.devices).values())
+
+
+def _groups_on(cluster: Cluster, host: int, size: int) -> Iterator[tuple[int, ...]]:
+    """Groups of neighbours of one type."""
+    by_type: dict[str, list[int]] = {}
+    for device in cluster.devices:
+        if device.host == host:
+            by_type.setdefault(device.type.name, []).append(device.id)
+    for devices in by_type.values():
+        yield from (tuple(devices[i : i + size]) for i in range(0, len(devices), size))

@@ -33,7 +33,6 @@ from drlpp.cluster import Cluster, DeviceType, device_presets
 from drlpp.cluster.devices import REFERENCE_PRESET, device_preset
 from drlpp.cost.device_rates import OpClass, Rates, op_class, rates
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes
-from drlpp.problem import PlanningProblem, per_problem
 
 RUN_AHEAD = 64
 """Kernels that a host asks for before their turn. More are possible, but not across the border of a stage."""
@@ -64,12 +63,6 @@ class OpTimeTable:
         """Device type -> ``[3, num_ops]`` seconds of forward, input gradient and weight gradient."""
         parts = (self.forward_s, self.input_grad_s, self.weight_grad_s)
         return {t.name: np.stack([part[k] for part in parts]) for k, t in enumerate(cluster.device_types)}
-
-
-@per_problem
-def problem_times(problem: PlanningProblem) -> OpTimeTable:
-    """Seconds of every op of a problem on every device type of its cluster."""
-    return op_times(problem.graph, problem.cluster)
 
 
 def op_times(graph: OpGraph, cluster: Cluster) -> OpTimeTable:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost.held_bytes import held_graphs
-from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import late_gradient, optimizer_s_per_byte, state_bytes
+from drlpp.cost.problem_times import problem_times
+from drlpp.cost.shared_graphs import held_graphs
 from drlpp.errors import ScheduleError
 from drlpp.graph.blocks import Recompute, block_numbers
 from drlpp.graph.stages import StageGraph, stage_graph

@@ -18,9 +18,9 @@ from typing import Literal
 import numpy as np
 
 from drlpp.cost import PlacedStages
-from drlpp.cost.op_times import problem_times
 from drlpp.cost.placement import place_assignment
 from drlpp.cost.problem_arrays import problem_arrays
+from drlpp.cost.problem_times import problem_times
 from drlpp.plan import Plan, TraceEvent
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import SCHEDULES, FlatSchedule, from_schedule, generate, schedules_for

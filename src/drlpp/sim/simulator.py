@@ -16,12 +16,13 @@ from drlpp.cost import (
     share_of_parameters,
     wire_s,
 )
+from drlpp.cost.groups import for_groups
 from drlpp.cost.schedule_memory import RETURNS_KEPT
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.plan.trace import TraceKind
-from drlpp.plan.validation import check_undivided
+from drlpp.sim.members import of_members
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.steady_loads import steady_loads_s
 
@@ -32,11 +33,13 @@ def simulate(plan: Plan) -> Simulation:
     """Simulates one iteration of a plan.
 
     Raises:
-        PlanError, ScheduleError: the plan is not legal, or divides ops or optimizer states.
+        PlanError, ScheduleError: the plan is not legal.
+        InputError: it divides ops, and the graph says of no op how it may be divided.
     """
     validate(plan)
-    check_undivided(plan, "the simulator", states=False)
-    return _Iteration(plan, costs_of_plan(plan)).run()
+    for_each_group = for_groups(plan)
+    simulation = _Iteration(for_each_group, costs_of_plan(for_each_group)).run()
+    return simulation if for_each_group is plan else of_members(simulation, plan)
 
 
 class _Iteration:

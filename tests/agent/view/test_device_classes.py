@@ -5,7 +5,7 @@ import pytest
 
 from agent_problems import small_problem, unequal_cluster
 from drlpp.agent.view.device_classes import build_tables
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph import Edge, Op, OpGraph
 from drlpp.graph.stages import stage_graph
 from drlpp.problem import PlanningProblem

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from drlpp.cost import all_reduce_s
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph import Edge, Op, OpGraph
 from drlpp.graph.op_graph import REFERENCE, OpTimes
 from drlpp.planners.base import Budget

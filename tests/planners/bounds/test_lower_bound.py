@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from drlpp.cluster import cluster_from_dict
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment
 from drlpp.planners.base import Budget, gap_to

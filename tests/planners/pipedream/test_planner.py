@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
 from drlpp.planners.pipedream.planner import (

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph.coarsen import coarsen
 from drlpp.graph.contract import contract
 from drlpp.plan.assignment import Assignment

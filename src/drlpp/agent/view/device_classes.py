@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK
-from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import resident_factor
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph.csr import grouped, offset_rows
 from drlpp.problem import PlanningProblem
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.device_states import replica_choices

@@ -35,8 +35,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, resident_factor
+from drlpp.cost.problem_times import problem_times
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.group_row import SetRows, exchange_s_per_byte
 from drlpp.planners.space.op_arrays import OpArrays, op_arrays

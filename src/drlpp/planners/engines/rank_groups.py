@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.planners.engines.engine import Engine
 from drlpp.problem import PlanningProblem
 

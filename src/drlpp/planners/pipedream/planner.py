@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK, Cluster
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph import OpGraph
 from drlpp.graph.coarsen import coarsen
 from drlpp.native import library

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost.op_times import problem_times
 from drlpp.cost.optimizer_state import resident_factor
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph.csr import numbered
 from drlpp.plan import Assignment
 from drlpp.planners.space.chain_split import ChainLoads, crossing_bytes, split_chain

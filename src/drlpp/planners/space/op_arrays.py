@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost.op_times import problem_times
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph import OpGraph
 from drlpp.graph.csr import grouped, offset_rows
 from drlpp.problem import PlanningProblem, per_problem

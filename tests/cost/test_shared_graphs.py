@@ -5,7 +5,7 @@ import dataclasses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drlpp.cost.held_bytes import held_graphs
+from drlpp.cost.shared_graphs import held_graphs
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from placed import assert_equal

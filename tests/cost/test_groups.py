@@ -1,0 +1,39 @@
+"""Groups as devices of an ordinary problem: both ways to place stages agree, and plans go there and back."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drlpp.cluster.grouping import single_devices
+from drlpp.cost.groups import for_groups, grouped, lifted
+from drlpp.plan import Provenance, validate
+from drlpp.sim import Evaluator
+from placed import assert_equal
+from random_groups import random_grouped_problem
+from random_problems import random_problem
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_the_compiled_placement_of_groups_is_the_readable_one(seed):
+    _, _, problem, assignment = random_grouped_problem(seed)
+    assert_equal(problem, assignment)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_plans_go_there_and_back(seed):
+    problem, grouping, made, assignment = random_grouped_problem(seed)
+    plan = Evaluator(made).make_plan(assignment, Provenance(planner="by hand"))
+    real = lifted(plan, problem.cluster, grouping)
+    validate(real)
+    again = lifted(for_groups(real), problem.cluster, real.grouping)
+    assert again.stages == real.stages
+    assert again.schedule == real.schedule
+    for g, group in enumerate(grouping.groups):
+        together = sum(real.prediction.peak_memory_bytes[d] for d in group)
+        assert together == pytest.approx(plan.prediction.peak_memory_bytes[g])
+
+
+def test_single_devices_are_the_problem_itself():
+    problem, _ = random_problem(1)
+    assert grouped(problem, single_devices(problem.cluster), sequence=True) is problem
