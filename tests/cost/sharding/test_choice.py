@@ -1,6 +1,8 @@
 """How a group shares the ops of a graph."""
 
 import dataclasses
+import math
+import random
 from collections import Counter
 
 import pytest
@@ -11,6 +13,7 @@ from drlpp.cluster.devices import device_preset
 from drlpp.cost.op_times import device_times
 from drlpp.cost.sharding import ShardedGraph, shard
 from drlpp.cost.sharding import classes as classes_module
+from drlpp.cost.sharding.choice import Sharing
 from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.synthetic import chain_graph
@@ -89,6 +92,23 @@ def test_no_choice_is_slower_than_the_whole(llama, bandwidth):
     assert total_s(llama, found) <= float(device_times(llama, DEVICE).sum()) * (1 + 1e-9)
     if bandwidth == 1e6:
         assert not found.moves
+
+
+def test_the_program_prices_a_choice_as_the_result_does(llama):
+    sharing = Sharing(llama, DEVICE, LINK, 4, sequence=True, num_microbatches=8)
+    program = sharing.program(0.0, with_host=False)
+    rng, priced = random.Random(0), 0
+    choice = sharing.best(0.0, with_host=False)
+    for _ in range(60):
+        k = rng.randrange(llama.num_ops)
+        other = [*choice]
+        other[k] = rng.randrange(len(program.seconds[k]))
+        price = program.objective(other)
+        if not math.isinf(price):
+            assert sharing.total_s(sharing.sharded(other)) == pytest.approx(price)
+            assert price >= program.objective(choice) * (1 - 1e-6)
+            priced += 1
+    assert priced > 20
 
 
 def test_a_slow_host_leaves_small_ops_whole(llama):

@@ -70,7 +70,7 @@ def shard(
             f"graph {graph.name!r} says of no op how it may be divided, so a group of {degree} devices cannot share "
             "its ops: capture the model, or leave tensor parallelism out"
         )
-    sharing = _Sharing(graph, device_type, link, degree, sequence=sequence, num_microbatches=num_microbatches)
+    sharing = Sharing(graph, device_type, link, degree, sequence=sequence, num_microbatches=num_microbatches)
     limit = float(device_times(graph, device_type).sum())
     attempts = ((MEMORY_WORTH, False), (0.0, False), (0.0, True))
     for worth, with_host in attempts if degree > 1 else ():
@@ -81,8 +81,8 @@ def shard(
     return sharing.sharded([0] * graph.num_ops)
 
 
-class _Sharing:
-    """One graph, group and degree."""
+class Sharing:
+    """One graph, group and degree: its program, and the result of a choice of options."""
 
     def __init__(
         self,
@@ -192,6 +192,11 @@ class _Sharing:
             memory_worth: what all bytes of the graph are worth, in parts of its time.
             with_host: no op takes less than its host needs to ask for its kernels.
         """
+        chosen = solve(self.program(memory_worth, with_host=with_host))
+        return None if chosen is None else [chosen[k] for k in self._classes]
+
+    def program(self, memory_worth: float, *, with_host: bool) -> Program:
+        """The program that `best` solves, over classes of equal ops."""
         classes = self._classes
         count, first = Counter(classes), {k: i for i, k in reversed(list(enumerate(classes)))}
         examples = [first[k] for k in range(len(count))]
@@ -200,7 +205,7 @@ class _Sharing:
         held += sum(self._graph.tensor_bytes[t] for t in {t for op in self._graph.ops for t in op.saved})
         time_s = sum(count[k] * table[0] for k, table in enumerate(seconds))
         byte_s = memory_worth * time_s / held if held else 0.0
-        program = Program(
+        return Program(
             seconds=[[count[k] * s for s in table] for k, table in enumerate(seconds)],
             tensors=Counter(_by_class(use, classes) for use in self._uses.values()),
             params=Counter(_by_class(use, classes) for use in self._param_uses()),
@@ -211,8 +216,6 @@ class _Sharing:
             saved_byte_s=byte_s,
             degree=self._degree,
         )
-        chosen = solve(program)
-        return None if chosen is None else [chosen[k] for k in classes]
 
     def _option_seconds(self, ops: Sequence[int], *, with_host: bool) -> list[list[float]]:
         """Per op, seconds of a micro-batch by option, with the sums inside the op."""
