@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from drlpp.capture.python_state import RandomStates, StateKept, changed_numbers, numbers, set_number
+from drlpp.capture.python_state import NumbersKept, RandomStates, StateKept, changed_numbers, numbers, set_number
 
 
 class Settings:
@@ -63,6 +63,20 @@ def test_numbers_are_found_in_attributes_containers_and_objects() -> None:
     set_number(place, 7.0)
     assert value == 0.5
     assert module[0].settings.temperature == 7.0  # type: ignore[union-attr]
+
+
+def test_attributes_that_changed_are_told_with_both_values() -> None:
+    module = nn.Sequential(Stateful(), nn.Dropout(0.5))
+    kept = NumbersKept(module)
+    module.eval()
+    assert kept.changed(counters=False) == kept.changed(counters=True) == ""
+    module[0].calls += 1  # type: ignore[operator]
+    assert kept.changed(counters=False) == ""
+    assert kept.changed(counters=True) == f"attribute '0.calls' was 0 at the capture and is {module[0].calls} now"
+    module[1].p = 0.25
+    assert kept.changed(counters=False) == "attribute '1.p' was 0.5 at the capture and is 0.25 now"
+    del module[1].p
+    assert kept.changed(counters=False) == "attribute '1.p' was 0.5 at the capture and is None now"
 
 
 @pytest.mark.parametrize("generator", [torch.Generator(), np.random.default_rng(0), np.random.RandomState(0)])

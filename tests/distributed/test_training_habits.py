@@ -305,6 +305,26 @@ def flags_that_differ(plan: Plan) -> list[str]:
     return errors
 
 
+def attributes_that_change(plan: Plan) -> list[str]:
+    module, inputs = made("frozen")
+    module.strength, module.passes = 0.5, 0
+    pipeline = build(capture_module(module, inputs), plan, timeout_s=30)
+    module.passes = 3
+    pipeline.step()
+    if dist.get_rank() == 0:
+        module.strength = 0.7
+    try:
+        pipeline.step()
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
+def test_attributes_that_change_after_the_capture_are_refused(pool: WorkerPool) -> None:
+    for errors in pool.run(attributes_that_change, plan_of("frozen", REPLICAS)):
+        assert "attribute 'strength' was 0.5 at the capture and is 0.7 now" in errors[0]
+
+
 def test_flags_that_cannot_be_followed_are_refused(pool: WorkerPool) -> None:
     for errors in pool.run(flags_that_differ, plan_of("frozen", REPLICAS)):
         assert "'a.weight' has requires_grad" in errors[0]

@@ -31,7 +31,7 @@ from torch.distributions import Distribution
 from drlpp.capture.failures import capture_error
 from drlpp.capture.loss import LossFunction, ModelWithLoss, takes_target
 from drlpp.capture.module_call import ModuleCall, entries_of
-from drlpp.capture.python_state import StateKept
+from drlpp.capture.python_state import NumbersKept, StateKept
 from drlpp.capture.tracing import USER_CALL, Assigned, Calls, keeping_gradients
 from drlpp.capture.unlifted import set_attribute, unlifted
 from drlpp.capture.user_call import UserCall
@@ -131,6 +131,7 @@ def export_module(
             loss_fn=loss_fn,
             entries=entries_of(given, named, names),
             modes={name: part.training for name, part in model.named_modules()},
+            numbers=NumbersKept(*(part for part in (model, loss_fn) if isinstance(part, torch.nn.Module))),
         ),
         example_inputs=inputs,
         results=tidy.results,

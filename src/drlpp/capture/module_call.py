@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from drlpp.capture.loss import LossFunction
+from drlpp.capture.python_state import NumbersKept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class ModuleCall:
         module: in the modes in which it was captured.
         loss_fn: see `drlpp.capture.loss`.
         entries: the arguments in order; with a loss function that takes a target, the target is the last one.
+        numbers: the values of attributes that the graph holds.
         modes: name of every sub-module -> whether it is in training mode.
     """
 
@@ -45,6 +47,7 @@ class ModuleCall:
     loss_fn: LossFunction | None
     entries: tuple[Entry, ...]
     modes: Mapping[str, bool]
+    numbers: NumbersKept
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:

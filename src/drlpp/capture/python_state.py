@@ -112,6 +112,48 @@ def set_number(place: Place, value: Number) -> None:
     holder[key] = value
 
 
+class NumbersKept:
+    """The numbers, flags and strings in attributes of modules as they are now; a graph holds these values.
+
+    The modes of modules are left out: a user may put his own copy into eval mode and back.
+
+    Args:
+        modules: with their sub-modules.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        found = [item for module in modules for item in numbers(module).items()]
+        self._values = [
+            (path, *place, value)
+            for path, (place, value) in found
+            if _same(_held(*place), value) and place[1] != "training"
+        ]
+
+    def changed(self, *, counters: bool) -> str:
+        """The first attribute that has another value now, with both; empty if none has.
+
+        Args:
+            counters: look at integers that grew, which a pass of the module itself may do, or at everything else.
+        """
+        for path, holder, key, value in self._values:
+            now = _held(holder, key)
+            if now is not value and not _same(now, value) and counters == _grew(value, now):
+                return f"attribute {path!r} was {value!r} at the capture and is {now!r} now"
+        return ""
+
+
+def _grew(before: Number, now: Any) -> bool:
+    whole = all(isinstance(x, int) and not isinstance(x, bool) for x in (before, now))
+    return whole and now > before  # type: ignore[operator, no-any-return]
+
+
+def _held(holder: Any, key: Any) -> Any:
+    try:
+        return holder[key]
+    except (KeyError, IndexError):
+        return None
+
+
 def _same(a: Number, b: Number) -> bool:
     return a == b or (a != a and b != b)
 

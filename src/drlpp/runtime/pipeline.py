@@ -17,6 +17,7 @@ model. Rank r runs the r-th of the devices that the plan uses.
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -48,10 +49,18 @@ from drlpp.runtime.transfers.causes import explained
 from drlpp.runtime.transfers.reduction import Holders, holders
 from drlpp.runtime.transfers.waiting import FIRST_TIMEOUT_S, wait_for_all
 
+log = logging.getLogger(__name__)
+
 
 def used_devices(plan: Plan) -> tuple[int, ...]:
     """Devices that run at least one stage, in order: rank r runs the r-th of them."""
     return tuple(sorted({d for stage in plan.stages for d in stage.devices}))
+
+
+def _homes(plan: Plan) -> Mapping[str, int]:
+    """Parameter -> the first device of a stage that has it."""
+    ops = zip(plan.graph.ops, plan.stage_of_op.tolist(), strict=True)
+    return {name: plan.stages[s].devices[0] for op, s in ops for name in op.params}
 
 
 class Pipeline:
@@ -87,13 +96,15 @@ class Pipeline:
         self.device = devices[rank] if rank < len(devices) else None
         self.torch_device = torch_device
         self.training = True
+        self._told = False
         self._context = RandomContext(seed)
         self._layout = BatchLayout(captured.call, plan.num_microbatches)
         self._autocast = autocast
         self._model = captured if autocast is None else under_autocast(captured, autocast, torch_device)
 
         readers = tensor_readers(self._model, stage_of_node(self._model, plan))
-        self._held = self._take_tensors(readers, devices[0], state_dict, make_model)
+        homes = _homes(plan)
+        self._held = self._take_tensors(readers, devices[0], homes, state_dict, make_model)
         shared = self._shared_parameters(readers)
         self._ground = Ground(
             plan=plan,
@@ -103,6 +114,7 @@ class Pipeline:
             context=self._context,
             held=self._held,
             readers=readers,
+            homes=homes,
             council=Council(_host_group(), tuple(self._layout.example)),
             one_queue_per_pair=one_queue_per_pair,
             owners=owners(shared, self._state_bytes(shared)) if plan.training.zero1 else {},
@@ -352,19 +364,18 @@ class Pipeline:
     def _take_tensors(
         self,
         readers: Mapping[str, tuple[int, ...]],
-        home: int,
+        first: int,
+        homes: Mapping[str, int],
         state_dict: Mapping[str, torch.Tensor] | None,
         make_model: Callable[[], nn.Module] | None,
     ) -> HeldTensors:
         """Takes what this rank holds: what its stages read, and what nothing reads: parameters on the first device of
-        the stage that the plan gives them to, buffers on device `home`."""
+        the stage that the plan gives them to, buffers on device `first`."""
         here = {s.index for s in self.plan.stages if self.device in s.devices}
         wanted = [name for name, stages in readers.items() if here.intersection(stages)]
         foreign = state_dict is not None
         probe = HeldTensors(self._model, None, self.torch_device, copy=False, complete=False)
-        stages = zip(self.plan.graph.ops, self.plan.stage_of_op.tolist(), strict=True)
-        homes = {name: self.plan.stages[s].devices[0] for op, s in stages for name in op.params}
-        wanted += [name for name in probe.unread(readers) if self.device == homes.get(name, home)]
+        wanted += [name for name in probe.unread(readers) if self.device == homes.get(name, first)]
         if state_dict is None and make_model is not None:
             state_dict = initial_values(make_model, [n for n in wanted if n in probe.parameters], self._context.seed)
         held = HeldTensors(self._model, state_dict, self.torch_device, copy=foreign, complete=foreign)
@@ -465,6 +476,15 @@ class Pipeline:
                 "step trains, and gradients are switched off here (no_grad or inference_mode): call it outside of "
                 "that, or call pipeline.eval() first to go forward only"
             )
+        kept = self._model.call.numbers
+        if changed := kept.changed(counters=False):
+            raise InputError(
+                f"{changed}, and the pipeline would train with the first value: capture and build again, or make it "
+                "an input of forward"
+            )
+        if not self._told and (counted := kept.changed(counters=True)):
+            self._told = True
+            log.warning("%s: the pipeline goes on with the first value", counted)
         if scaler is not None and not isinstance(scaler, ShardedGradScaler):
             raise InputError(
                 f"scaler is a {type(scaler).__module__}.{type(scaler).__name__}, which lets each rank decide: "

@@ -75,6 +75,7 @@ class Ground:
         council: of all ranks.
         one_queue_per_pair: see `Channel`.
         owners: parameter that several devices hold -> the only one that changes it; empty: all do.
+        homes: parameter that some op has in the plan -> device that holds it if nothing reads it.
         groups: process groups that were made so far.
     """
 
@@ -88,6 +89,7 @@ class Ground:
     council: Council
     one_queue_per_pair: bool
     owners: Mapping[str, int]
+    homes: Mapping[str, int]
     groups: dict[Holders, dist.ProcessGroup | None] = dataclasses.field(default_factory=dict)
 
     def make_groups(self, sets: Sequence[Holders]) -> Mapping[Holders, dist.ProcessGroup]:
@@ -98,11 +100,11 @@ class Ground:
         return {s: g for s in sets if (g := self.groups[s]) is not None}
 
     def owner(self, name: str) -> int:
-        """The device that answers for a tensor of the model; the first one for those that nothing reads."""
+        """The device that answers for a tensor of the model; that of `homes`, or the first, where nothing reads it."""
         if name in self.owners:
             return self.owners[name]
         stages = self.readers.get(name)
-        return holders(self.plan, stages)[0] if stages else min(self.rank_of)
+        return holders(self.plan, stages)[0] if stages else self.homes.get(name, min(self.rank_of))
 
     def owner_rank(self, name: str) -> int:
         """The rank of `owner`."""

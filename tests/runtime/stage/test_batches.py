@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from drlpp.capture.module_call import ModuleCall, entries_of
+from drlpp.capture.python_state import NumbersKept
 from drlpp.errors import InputError
 from drlpp.runtime.stage.batches import BatchLayout, draw, fractions
 
@@ -23,7 +24,8 @@ def layout(**example: Any) -> BatchLayout:
             names.append("_".join([name, *(str(getattr(k, "key", getattr(k, "idx", k))) for k in path)]))
             leaves.append(leaf)
     entries = entries_of((), example or EXAMPLE, names)
-    return BatchLayout(ModuleCall(module=nn.Identity(), loss_fn=None, entries=entries, modes={}), 2)
+    call = ModuleCall(module=nn.Identity(), loss_fn=None, entries=entries, modes={}, numbers=NumbersKept())
+    return BatchLayout(call, 2)
 
 
 def test_drawn_batches_are_reproducible_and_differ() -> None:
