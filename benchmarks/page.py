@@ -58,6 +58,7 @@ SECTIONS = (
     Section("bench-planning-time", "Planning time", _BENCH.format("planning-time"), 10),
     Section("time-truth", "Time against emulated runs", "time_truth.py --plans 66 --seconds 1.0", 5),
     Section("real-time-truth", "Time against real runs", "real_time_truth.py", 3),
+    Section("adaptation", "Plans that correct themselves", "adaptation.py", 25),
     Section("memory-truth", "Memory against real runs", "memory_truth.py", 6, "models"),
     Section(
         "third-party-truth",

@@ -29,6 +29,7 @@ SURFACE = {
     "validate": set(),
     "devices": {"--json"},
     "run": {
+        "--adapt",
         "--checkpoint",
         "--checkpoint-every",
         "--data",

@@ -37,6 +37,7 @@ LEVEL = {
     "planners": 7,
     "agent": 8,
     "solve": 9,
+    "adaptation": 10,
     "report": 9,
     "export": 9,
     "whatif": 10,

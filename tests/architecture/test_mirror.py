@@ -23,6 +23,7 @@ REAL_PROCESSES = {
     "verify/same_draws",
     "distributed/test_elastic.py": "runtime: launch/elastic launch/rank_processes observe/heartbeat",
     "distributed/test_trials.py": "runtime: launch/job launch/plan_measurement observe/stopwatch",
+    "distributed/test_adapt.py": "runtime: adapt/adapter adapt/controller adapt/decisions adapt/moving adapt/proposals",
     "distributed/test_clock.py": "runtime: observe/clock_offset",
     "distributed/test_checkpoint.py": "runtime: checkpoint optimizers",
     "distributed/test_pipeline.py": "runtime: pipeline evaluation other_pipelines",

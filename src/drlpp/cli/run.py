@@ -16,6 +16,8 @@ drlpp run plan.json --steps 5 --verify
 
 drlpp run plan.json --steps 1000 --checkpoint checkpoints --elastic
 
+drlpp run plan.json --steps 1000 --checkpoint checkpoints --elastic --adapt
+
 drlpp run plan.json --steps 20 --emulate-cluster measured.yaml --json
 
 torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m drlpp run plan.json"""
@@ -58,6 +60,13 @@ _CheckpointEvery = Annotated[
     int,
     typer.Option("--checkpoint-every", help="Steps between checkpoints; there is always one at the end.", min=1),
 ]
+_Adapt = Annotated[
+    bool,
+    typer.Option(
+        "--adapt",
+        help="Plan anew from what the run measures, and switch to better plans while training; a process per device.",
+    ),
+]
 _RestartInPlace = Annotated[
     bool, typer.Option("--restart-in-place", help="With --elastic: no device is lost, the same plan starts again.")
 ]
@@ -94,6 +103,7 @@ def run(
         typer.Option("--elastic", help="When a rank dies or hangs, plan for the devices that are left and go on."),
     ] = False,
     restart_in_place: _RestartInPlace = False,
+    adapt: _Adapt = False,
     max_restarts: _MaxRestarts = 3,
     memory: Annotated[bool, typer.Option("--memory", help="Account for tensor memory (slower).")] = False,
     trace: Annotated[
@@ -109,6 +119,7 @@ def run(
     if not elastic and restart_in_place:
         raise InputError("--restart-in-place says how an elastic run restarts: give --elastic too")
     loaded = load_plan(plan)
+    from drlpp.adaptation import adaptation
     from drlpp.export.chrome_trace import chrome_trace
     from drlpp.files import write_atomically
     from drlpp.report.tables import run_tables
@@ -131,6 +142,7 @@ def run(
         checkpoint_every=checkpoint_every,
         elastic=Elastic(replan=None if restart_in_place else replan, max_restarts=max_restarts) if elastic else None,
         track_memory=memory,
+        adapt=adaptation() if adapt else None,
         say=say,
     )
     if report is None:  # a rank of torchrun that does not report

@@ -36,6 +36,7 @@ from drlpp.cost import (
     resident_and_optimizer,
     wire_s,
 )
+from drlpp.cost.moves import move_s, moved_bytes
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan, TraceEvent, validate
 from drlpp.runtime.emulated_world import EmulatedWorld
@@ -360,6 +361,11 @@ class EmulatedPipeline:
             self._executor.limit_waits(time_limit_s(self._longest_s))
         self.steps_done += 1
         return begin, end
+
+    def emulate_move(self, old: Plan, new: Plan) -> None:
+        """Waits as long as parameters and their states would be on their way from one plan's places to another's."""
+        real = dataclasses.replace(old, cluster=self._world.cluster)
+        time.sleep(move_s(self._world.cluster, moved_bytes(real, new)) * self.time_scale)
 
     def where(self) -> Where:
         """Where this rank is."""

@@ -86,6 +86,10 @@ class HeldTensors:
         self.taken[name] = tensor
         return tensor
 
+    def is_own(self, name: str) -> bool:
+        """Whether it is a parameter or buffer of the user's model or loss, and no constant of the captured graph."""
+        return name in self._own
+
     def like(self, name: str) -> torch.Tensor:
         """A tensor of the captured model, which may have no values and no memory."""
         return self._own[name] if name in self._own else find_tensor(self._captured.module, name)

@@ -85,15 +85,18 @@ class Pipeline:
         autocast: torch.dtype | None,
         one_queue_per_pair: bool,
         timeout_s: float,
+        devices: Sequence[int] | None,
     ) -> None:
         self.plan = plan
-        devices = used_devices(plan)
-        if len(devices) > dist.get_world_size():
+        used = used_devices(plan)
+        ranks = used if devices is None else tuple(devices)
+        if len(ranks) > dist.get_world_size():
             raise InputError(
-                f"the plan uses {len(devices)} devices, there are {dist.get_world_size()} processes: start one each"
+                f"the plan uses {len(ranks)} devices, there are {dist.get_world_size()} processes: start one each"
             )
         rank = dist.get_rank()
-        self.device = devices[rank] if rank < len(devices) else None
+        self.device = ranks[rank] if rank < len(ranks) and ranks[rank] in used else None
+        self._rank_of = {d: r for r, d in enumerate(ranks)}
         self.torch_device = torch_device
         self.training = True
         self._told = False
@@ -104,12 +107,12 @@ class Pipeline:
 
         readers = tensor_readers(self._model, stage_of_node(self._model, plan))
         homes = _homes(plan)
-        self._held = self._take_tensors(readers, devices[0], homes, state_dict, make_model)
+        self._held = self._take_tensors(readers, used[0], homes, state_dict, make_model)
         shared = self._shared_parameters(readers)
         self._ground = Ground(
             plan=plan,
             device=self.device,
-            rank_of={d: r for r, d in enumerate(devices)},
+            rank_of={d: self._rank_of[d] for d in used},
             torch_device=torch_device,
             context=self._context,
             held=self._held,
@@ -353,6 +356,14 @@ class Pipeline:
         held = self._held.taken.items()
         return {name: tensor.detach() for name, tensor in held if copies or self._ground.changes(name)}
 
+    def holders_by_rank(self, plan: Plan) -> dict[str, tuple[int, ...]]:
+        """Name of every parameter and buffer of the model -> ranks that hold it under a plan of the same devices."""
+        readers = tensor_readers(self._model, stage_of_node(self._model, plan))
+        found = {n: holders(plan, stages) for n, stages in readers.items() if stages and self._held.is_own(n)}
+        first, homes = used_devices(plan)[0], _homes(plan)
+        found |= {n: (homes.get(n, first),) for n in self._held.unread(readers)}
+        return {n: tuple(self._rank_of[d] for d in devices) for n, devices in found.items()}
+
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> None:
         """Copies the values of this rank's parameters and buffers from the model's state dict.
 
@@ -570,6 +581,7 @@ def build(
     autocast: torch.dtype | None = None,
     one_queue_per_pair: bool = False,
     timeout_s: float = FIRST_TIMEOUT_S,
+    devices: Sequence[int] | None = None,
 ) -> Pipeline:
     """Builds this rank's part of a plan. The process group has to be there (`torch.distributed.init_process_group`).
 
@@ -587,6 +599,7 @@ def build(
         one_queue_per_pair: see `Channel`; so with NCCL in any case.
         timeout_s: how long other ranks are waited for within a step, before they are taken for dead. What they do
             between the steps counts too.
+        devices: of each rank; None: those that the plan uses, in order.
 
     Raises:
         PlanError, ScheduleError: the plan is not legal, is not for this model, or replicates a stage with a state that
@@ -609,6 +622,7 @@ def build(
         autocast=autocast,
         one_queue_per_pair=nccl or one_queue_per_pair,
         timeout_s=timeout_s,
+        devices=devices,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -89,6 +89,18 @@ class Measurements:
     all_reduces: tuple[AllReduceTime, ...]
     update_s: dict[int, Seconds]
     iteration_time_s: float
+
+    def without(self, devices: Collection[int], hosts: Collection[frozenset[int]]) -> Measurements:
+        """The same without actions of some devices, and without transfers between (or inside of) some hosts."""
+        host = self.plan.cluster.host_index.tolist()
+        away = {*devices}
+        return dataclasses.replace(
+            self,
+            actions=tuple(a for a in self.actions if a.device not in away),
+            transfers=tuple(t for t in self.transfers if frozenset((host[t.src], host[t.dst])) not in hosts),
+            all_reduces=tuple(a for a in self.all_reduces if not hosts),
+            update_s={d: s for d, s in self.update_s.items() if d not in away},
+        )
 
 
 def measurements(plan: Plan, traces: Sequence[Trace]) -> Measurements:

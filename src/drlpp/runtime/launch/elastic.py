@@ -15,12 +15,13 @@ from pathlib import Path
 
 from drlpp.cluster import Cluster
 from drlpp.errors import ExecutionError, InputError
-from drlpp.plan import Plan, validate
+from drlpp.plan import Plan, load_plan, validate
+from drlpp.runtime.adapt.adapter import ranks_of
 from drlpp.runtime.checkpoint import checkpoints
 from drlpp.runtime.launch.job import Restart, RunOptions, RunReport
 from drlpp.runtime.launch.rank_processes import Failure, Ranks
 from drlpp.runtime.launch.training import Say
-from drlpp.runtime.launch.worker import read_losses, read_report, write_job
+from drlpp.runtime.launch.worker import adopted_file, read_losses, read_report, write_job
 from drlpp.runtime.pipeline import used_devices
 from drlpp.units import format_time
 
@@ -74,6 +75,8 @@ def run_elastic(plan: Plan, options: RunOptions, elastic: Elastic, folder: Path,
         attempt.mkdir()
         outcome = run_once(plan, options, attempt, say)
         losses |= read_losses(attempt)
+        if adopted_file(attempt).exists():
+            plan = load_plan(adopted_file(attempt))
         if isinstance(outcome, RunReport):
             steps = sorted(losses)
             return dataclasses.replace(
@@ -99,7 +102,7 @@ def run_elastic(plan: Plan, options: RunOptions, elastic: Elastic, folder: Path,
 def run_once(plan: Plan, options: RunOptions, folder: Path, say: Say) -> RunReport | Failure:
     """Starts the ranks and waits for their end: the report, or why there is none."""
     write_job(folder, plan, options)
-    devices = used_devices(plan)
+    devices = ranks_of(plan, options.adapt, used_devices(plan))
     say(f"starting {len(devices)} {'processes' if len(devices) > 1 else 'process'} on this machine")
     ranks = Ranks(devices, folder, say)
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
 
 from drlpp.errors import InputError
 from drlpp.plan import Plan, Trace
+from drlpp.runtime.adapt.decisions import Decision
 from drlpp.runtime.verify.compare import Verification
 
 Precision = Literal["fp32", "bf16"]
@@ -33,6 +35,32 @@ def autocast_precision(plan: Plan) -> Precision:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Adapt:
+    """How a run plans anew while it trains (`drlpp.adaptation` makes one).
+
+    Attributes:
+        command: starts the process that plans (`drlpp.runtime.adapt.proposals`).
+        after_steps: steps that are measured before the first new plan.
+        every: of later steps one in so many is measured.
+        planning_s: seconds of search for a plan.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    command: tuple[str, ...]
+    after_steps: int = 5
+    every: int = 2
+    planning_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.after_steps < 2 or self.every < 1:
+            raise InputError(f"after_steps {self.after_steps}, every {self.every}: must be at least 2 and 1")
+        if not self.planning_s > 0:
+            raise InputError(f"planning_s is {self.planning_s}: it must be positive")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """How a plan is run.
 
@@ -50,6 +78,7 @@ class RunOptions:
         checkpoint: folder of checkpoints; training goes on from the last one in it. None for none.
         checkpoint_every: steps between two of them; there is always one at the end.
         data: ``FILE.py:function`` that yields batches (`drlpp.runtime.launch.user_batches`); None draws them.
+        adapt: plan anew while training; None keeps the plan.
 
     Raises:
         InputError: a value is out of range.
@@ -68,6 +97,15 @@ class RunOptions:
     checkpoint: str | None = None
     checkpoint_every: int = 10
     data: str | None = None
+    adapt: Adapt | None = None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> RunOptions:
+        """The options in what `dataclasses.asdict` gave, after a way through JSON."""
+        adapt = data["adapt"]
+        if adapt is not None:
+            adapt = Adapt(**{**adapt, "command": tuple(adapt["command"])})
+        return cls(**{**data, "adapt": adapt})
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -83,6 +121,10 @@ class RunOptions:
             raise InputError(f"precision {self.precision!r} is not known: use one of {', '.join(get_args(Precision))}")
         if self.checkpoint_every < 1:
             raise InputError(f"checkpoint_every is {self.checkpoint_every}: it must be at least 1")
+        if self.adapt is not None and self.track_memory:
+            raise InputError(
+                "track_memory follows the tensors of one plan, and adapt changes it: leave one of them out"
+            )
         if self.verify and self.checkpoint:
             raise InputError("verification follows training from its first step: leave out the checkpoint")
         if self.time_scale is not None and not self.time_scale > 0:
@@ -118,6 +160,7 @@ class RunReport:
         losses: mean loss of each step from `first_step` on; empty for an emulated run.
         first_step: steps that were done before, by the checkpoint that training went on from.
         restarts: of an elastic run.
+        decisions: of a run that adapts.
         verification: the comparison with single-process training, if asked for.
         peak_memory_bytes: per device of the cluster, 0 where nothing runs: the largest sum of the sizes of all tensors
             between two actions; empty if it was not tracked.
@@ -135,6 +178,7 @@ class RunReport:
     time_scale: float = 1.0
     first_step: int = 0
     restarts: tuple[Restart, ...] = ()
+    decisions: tuple[Decision, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON-ready form, without the trace."""
@@ -147,6 +191,7 @@ class RunReport:
             "losses": list(self.losses),
             "first_step": self.first_step,
             "restarts": [dataclasses.asdict(r) for r in self.restarts],
+            "decisions": [dataclasses.asdict(d) for d in self.decisions],
             "verification": verification,
             "peak_memory_bytes": list(self.peak_memory_bytes),
             "time_scale": self.time_scale,

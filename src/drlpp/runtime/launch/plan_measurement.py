@@ -167,7 +167,7 @@ def main() -> int:
         request = json.loads(line)
         try:
             plan = plan_from_dict(json.loads(Path(request["plan"]).read_text()))
-            options = RunOptions(**request["options"])
+            options = RunOptions.read(request["options"])
             if model is None and not options.emulate:
                 model = model_of(plan, options.seed)
             answer: dict[str, Any] = {"seconds": _trial(plan, model, options, request)}

@@ -16,8 +16,9 @@ import torch.distributed as dist
 from drlpp.errors import InputError
 from drlpp.plan import Plan, validate
 from drlpp.plan.validation import check_trains, check_undivided
+from drlpp.runtime.adapt.adapter import check_can_adapt, ranks_of
 from drlpp.runtime.launch.elastic import Elastic, run_elastic, run_once
-from drlpp.runtime.launch.job import Precision, RunOptions, RunReport, autocast_precision
+from drlpp.runtime.launch.job import Adapt, Precision, RunOptions, RunReport, autocast_precision
 from drlpp.runtime.launch.rank_processes import Failure
 from drlpp.runtime.launch.training import Say, world_of
 from drlpp.runtime.launch.worker import init_process_group, train
@@ -45,6 +46,7 @@ def run(
     track_memory: bool = False,
     time_scale: float | None = None,
     data: str | None = None,
+    adapt: Adapt | None = None,
     say: Say = _silent,
 ) -> RunReport | None:
     """Executes a plan.
@@ -55,6 +57,7 @@ def run(
         emulate_cluster, emulate_events: see `RunOptions`; each has the run emulated.
         precision: see `RunOptions`; None for that of the plan.
         data: ``FILE.py:function`` that yields batches (`drlpp.runtime.launch.user_batches`); None draws them.
+        adapt: plan anew while training (`drlpp.adaptation.adaptation`), with a process for each device of the cluster.
         checkpoint: folder of checkpoints, which all ranks share; training goes on from the last one in it.
         elastic: restart when a rank dies or hangs (of ranks on this machine; torchrun has ``--max-restarts``). Without
             a `checkpoint` they are kept in a temporary folder.
@@ -83,12 +86,15 @@ def run(
         track_memory=track_memory,
         time_scale=time_scale,
         data=None if data is None else _absolute(data),
+        adapt=adapt,
     )
     validate(plan)
     check_trains(plan, "drlpp run")
     check_undivided(plan, "drlpp run", states=False)
     if emulate:
         world_of(plan, options)
+    if adapt is not None:
+        check_can_adapt(plan)
     if elastic is not None and (verify or emulate):
         raise InputError("an elastic run can be neither verified (its first steps are gone) nor emulated: leave it out")
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -122,7 +128,7 @@ def _join(plan: Plan, options: RunOptions, say: Say) -> RunReport | None:
     if mine:
         init_process_group()
     try:
-        size, needed = dist.get_world_size(), len(used_devices(plan))
+        size, needed = dist.get_world_size(), len(ranks_of(plan, options.adapt, used_devices(plan)))
         if size != needed:
             raise InputError(f"torchrun started {size} processes, the plan uses {needed} devices: start {needed}")
         report = train(plan, options, say)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from drlpp.capture.sources.initial_values import seeded_construction
 from drlpp.cluster.schema import load_cluster_file
 from drlpp.errors import InputError
 from drlpp.plan import Plan
+from drlpp.runtime.adapt.adapter import Adapter, ranks_of, with_costs_of
+from drlpp.runtime.adapt.moving import moved
 from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from drlpp.runtime.emulated_world import EmulatedWorld, emulated_world
 from drlpp.runtime.emulation import EmulatedPipeline
@@ -27,7 +30,7 @@ from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Record, Recorder, merge
 from drlpp.runtime.observe.tensor_memory import StorageTracker
 from drlpp.runtime.optimizers import optimizer_factory
-from drlpp.runtime.pipeline import Pipeline, build
+from drlpp.runtime.pipeline import Pipeline, build, used_devices
 from drlpp.runtime.stage.batches import Batch, Microbatch
 from drlpp.runtime.transfers.waiting import time_limit_s
 from drlpp.runtime.verify.compare import TOLERANCE, compare
@@ -40,6 +43,8 @@ Follow = Callable[[Callable[[], Where]], None]
 """Called with a function that says where this rank is."""
 RecordLoss = Callable[[int, float], None]
 """Called on rank 0 with a step (counted from 0) and its loss."""
+RecordPlan = Callable[[Plan], None]
+"""Called on rank 0 with a plan that took the place of another."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,7 @@ def train_captured(
     one_queue_per_pair: bool = False,
     follow: Follow | None = None,
     record_loss: RecordLoss | None = None,
+    record_plan: RecordPlan | None = None,
 ) -> RunReport:
     """Trains the model under the plan. Called on every rank; all return the same report.
 
@@ -75,7 +81,7 @@ def train_captured(
         make_example: makes the user's model anew, with values from the current random state (`ModelSource.make`);
             without it the values of `captured` are trained.
         one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
-        follow, record_loss: see there.
+        follow, record_loss, record_plan: see there.
 
     Raises:
         PlanError, ScheduleError, InputError: see `drlpp.runtime.pipeline.build`.
@@ -85,14 +91,15 @@ def train_captured(
         initial = {n: t.detach().clone() for n, t in OwnModel(captured.call).tensors().items()}
     offset_s = clock_offset_s()
     tracker = StorageTracker() if options.track_memory else None
-    pipeline = build(
+    build_more = functools.partial(
+        build,
         captured,
-        plan,
         seed=options.seed,
-        make_model=None if make_example is None else lambda: make_example().module,
         autocast=AUTOCAST[options.precision],
         one_queue_per_pair=one_queue_per_pair,
+        devices=ranks_of(plan, options.adapt, used_devices(plan)),
     )
+    pipeline = build_more(plan, make_model=None if make_example is None else lambda: make_example().module)
     make_optimizer = optimizer_factory(plan.training.optimizer, options.learning_rate)
     optimizer = make_optimizer(list(pipeline.parameters()))
     if follow is not None:
@@ -109,6 +116,9 @@ def train_captured(
     if pipeline.torch_device.type == "cuda":
         in_use = torch.cuda.memory_allocated
     recorder = Recorder(pipeline.device, offset_s, in_use, pipeline.torch_device)
+    adapter = None
+    if options.adapt is not None:
+        adapter = Adapter(plan, options.adapt, options, first, say, record_plan=record_plan)
     spans: list[tuple[float, float]] = []
     losses: list[float] = []
     gradients: dict[str, torch.Tensor] = {}
@@ -117,8 +127,7 @@ def train_captured(
     kept: list[Batch] = []
     for step in range(first, options.steps):
         last = step == options.steps - 1
-        if last:
-            pipeline.observe(recorder)
+        pipeline.observe(recorder if last or (adapter is not None and adapter.listens(step)) else None)
         if last and tracker is not None:
             tracker.add(pipeline.tensors(copies=True).values())
             tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
@@ -149,6 +158,20 @@ def train_captured(
             say(f"step {step + 1} of {options.steps}: loss {losses[-1]:.6g}, {format_time(end - begin)}")
         if store is not None and (last or (step + 1) % options.checkpoint_every == 0):
             save_checkpoint(store, pipeline, optimizer)
+        if adapter is not None and (new := adapter.after(step + 1, recorder)) is not None:
+            if follow is not None:
+                follow(_moving)
+            try:
+                pipeline, optimizer = moved(
+                    pipeline, optimizer, new, lambda p, values: build_more(p, state_dict=values), make_optimizer
+                )
+                recorder = Recorder(pipeline.device, offset_s, in_use, pipeline.torch_device)
+                adapter.switched(step + 1, new)
+            except InputError as error:
+                adapter.refused(step + 1, str(error))
+            if follow is not None:
+                follow(pipeline.where)
+    decisions = () if adapter is None else adapter.decisions()
     state = None
     if options.verify:
         read = {*captured.parameters, *captured.buffers}
@@ -170,11 +193,15 @@ def train_captured(
             own = OwnModel(captured.call if make_example is None else _made(captured.call, make_example, options.seed))
             batches = [pipeline.shares(batch) for batch in kept] if kept else None
             reference = _reference(captured, plan, options, own, initial, pipeline.torch_device, batches)
-        report[0] = _report(captured, plan, options, results, reference)
+        report[0] = dataclasses.replace(_report(captured, plan, options, results, reference), decisions=decisions)
     dist.broadcast_object_list(report)
     if report[0] is None:
         raise RuntimeError("rank 0 sent no report")
     return report[0]
+
+
+def _moving() -> Where:
+    return Where(what="the move to another plan", waits=True)
 
 
 def _next_batch(data: Iterator[Batch] | None, pipeline: Pipeline, *, drawn: bool) -> Batch | None:
@@ -206,17 +233,34 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
     Raises:
         PlanError, ScheduleError: the plan is not legal.
     """
-    pipeline = EmulatedPipeline(plan, world_of(plan, options), options.time_scale)
+    world = world_of(plan, options)
+    ranks = ranks_of(plan, options.adapt, used_devices(plan))
+    pipeline = EmulatedPipeline(plan, world, options.time_scale, devices=ranks)
     if follow is not None:
         follow(pipeline.where)
     if dist.get_rank() == 0:
         say(f"emulating with seconds stretched {pipeline.time_scale:.3g} times")
-    spans = [pipeline.step() for _ in range(options.steps)]
+    scale, spans = pipeline.time_scale, []
+    adapter = None
+    if options.adapt is not None:
+        adapter = Adapter(plan, options.adapt, options, 0, say, time_scale=scale)
+    for step in range(1, options.steps + 1):
+        spans.append(pipeline.step())
+        if adapter is not None and (new := adapter.after(step, pipeline.recorder)) is not None:
+            pipeline.close()
+            before, now = adapter.plan, with_costs_of(new, plan)
+            pipeline = EmulatedPipeline(now, world, scale, devices=ranks, steps_done=step)
+            pipeline.emulate_move(with_costs_of(before, plan), now)
+            if follow is not None:
+                follow(pipeline.where)
+            adapter.switched(step, new)
     pipeline.close()
+    decisions = () if adapter is None else adapter.decisions()
     result = _RankResult(pipeline.device, spans, (), pipeline.recorder.record(), None, 0.0)
     results = [result] * dist.get_world_size()
     dist.all_gather_object(results, result)
-    scale = pipeline.time_scale
+    told = [decisions]
+    dist.broadcast_object_list(told)
     return RunReport(
         iteration_times_s=_that_count(_step_times(results, scale)),
         step_times_s=_step_times(results, scale),
@@ -224,6 +268,7 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
         losses=(),
         trace=merge([r.record for r in results], plan.cluster.num_devices, scale),
         time_scale=scale,
+        decisions=told[0],
     )
 
 

@@ -29,7 +29,7 @@ from drlpp.graph import OpGraph
 from drlpp.graph.mixed_precision import at_precision
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
 from drlpp.runtime.launch.job import RunOptions, RunReport
-from drlpp.runtime.launch.training import Follow, RecordLoss, Say, train_captured, train_emulated
+from drlpp.runtime.launch.training import Follow, RecordLoss, RecordPlan, Say, train_captured, train_emulated
 from drlpp.runtime.observe.heartbeat import Heartbeat
 
 CONTROL_TIMEOUT = timedelta(minutes=30)
@@ -65,6 +65,11 @@ def progress_file(folder: Path) -> Path:
 def beat_file(folder: Path, rank: int) -> Path:
     """Where a rank leaves its signs of life."""
     return folder / f"beat-{rank}.json"
+
+
+def adopted_file(folder: Path) -> Path:
+    """Where rank 0 leaves the plan that a run that adapts has taken last."""
+    return folder / "adopted.json"
 
 
 def _loss_file(folder: Path) -> Path:
@@ -163,16 +168,29 @@ def init_process_group(init_method: str | None = None) -> None:
 
 
 def train(
-    plan: Plan, options: RunOptions, say: Say, *, follow: Follow | None = None, record_loss: RecordLoss | None = None
+    plan: Plan,
+    options: RunOptions,
+    say: Say,
+    *,
+    follow: Follow | None = None,
+    record_loss: RecordLoss | None = None,
+    record_plan: RecordPlan | None = None,
 ) -> RunReport:
-    """Runs a plan on the process group that is there; called on every rank, `say` and `record_loss` on rank 0."""
+    """Runs a plan on the process group that is there; called on every rank; `say` and the records are on rank 0."""
     if options.emulate:
         return train_emulated(plan, options, say, follow=follow)
     if dist.get_rank() == 0:
         say(f"building {plan.graph.source} on {dist.get_world_size()} ranks")
     captured, make_example = model_of(plan, options.seed)
     return train_captured(
-        captured, plan, options, say, make_example=make_example, follow=follow, record_loss=record_loss
+        captured,
+        plan,
+        options,
+        say,
+        make_example=make_example,
+        follow=follow,
+        record_loss=record_loss,
+        record_plan=record_plan,
     )
 
 
@@ -185,7 +203,7 @@ def main(folder: Path) -> int:
     heartbeat.start()
     job = json.loads((folder / "job.json").read_text())
     try:
-        plan, options = plan_from_dict(job["plan"]), RunOptions(**job["options"])
+        plan, options = plan_from_dict(job["plan"]), RunOptions.read(job["options"])
         init_process_group(f"file://{folder / 'store'}")
         report = train(
             plan,
@@ -193,6 +211,7 @@ def main(folder: Path) -> int:
             lambda line: _append(progress_file(folder), line),
             follow=heartbeat.follow,
             record_loss=lambda step, loss: _append(_loss_file(folder), f"{step} {loss.hex()}"),
+            record_plan=lambda new: write_atomically(adopted_file(folder), json.dumps(plan_to_dict(new))),
         )
         if rank == 0:
             write_atomically(folder / _REPORT_FILE, json.dumps(dataclasses.asdict(report)))

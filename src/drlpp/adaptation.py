@@ -1,0 +1,108 @@
+"""Better plans for a run that is under way: ``python -m drlpp.adaptation`` is the process beside it that plans.
+
+It calibrates costs from what the run measured, plans with them, and compares with the plans that ran before. It starts
+with the run, so that the learned policy is there when it is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import sys
+import time
+from pathlib import Path
+
+from drlpp.cost.calibration import calibrate, calibrated_plan, summary
+from drlpp.errors import DrlppError, InfeasibleError
+from drlpp.plan import Plan, Provenance
+from drlpp.planners.base import PlanResult
+from drlpp.problem import PlanningProblem, SearchSpace
+from drlpp.runtime.adapt.proposals import NICENESS, Proposal, Question
+from drlpp.runtime.launch.job import Adapt
+from drlpp.sim import Evaluator, simulate
+from drlpp.solve import solve
+
+PLANNER = "drl"
+
+
+def adaptation(*, after_steps: int = 5, planning_s: float = 2.0) -> Adapt:
+    """What `drlpp.runtime.run` takes to plan anew while it trains.
+
+    Args:
+        after_steps: steps that are measured before the first new plan.
+        planning_s: seconds of search for a plan.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+    command = (sys.executable, "-m", "drlpp.adaptation")
+    return Adapt(command=command, after_steps=after_steps, planning_s=planning_s)
+
+
+def propose(question: Question) -> Proposal:
+    """The best plan for what was measured.
+
+    Raises:
+        InputError: the measurements do not go together.
+        InfeasibleError: no plan fits the memory.
+    """
+    began = time.perf_counter()
+    calibration = calibrate(question.measured)
+    current = _predicted(calibrated_plan(question.current, calibration))
+    problem = PlanningProblem(
+        current.graph, current.cluster, current.training, space=SearchSpace(replication=question.replication)
+    )
+    result: PlanResult = solve(problem, PLANNER, budget=question.planning_s, seed=question.seed)
+    evaluator = Evaluator(problem)
+    again = [
+        evaluator.make_plan(plan.assignment, Provenance(planner="earlier"))
+        for plan in (question.current, *question.others)
+    ]
+    candidates = [plan for plan in ([] if result.plan is None else [result.plan]) + again if _fits(plan)]
+    if not candidates:
+        raise InfeasibleError(f"no plan fits the memory of {current.cluster.name!r} with measured costs")
+    best = min([current, *candidates], key=_seconds)
+    return Proposal(current=current, best=best, found=summary(calibration), seconds=time.perf_counter() - began)
+
+
+def _predicted(plan: Plan) -> Plan:
+    return dataclasses.replace(plan, prediction=simulate(plan).prediction)
+
+
+def _seconds(plan: Plan) -> float:
+    return float("inf") if plan.prediction is None else plan.prediction.iteration_time_s
+
+
+def _fits(plan: Plan) -> bool:
+    return plan.prediction is not None and all(
+        size <= capacity
+        for size, capacity in zip(plan.prediction.peak_memory_bytes, plan.cluster.memory_bytes.tolist(), strict=True)
+    )
+
+
+def main() -> int:
+    """Answers questions until standard input ends; returns the exit status."""
+    os.nice(NICENESS)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to the log
+    import drlpp.agent.planner.planner  # noqa: F401 (while the run measures)
+
+    for line in sys.stdin:
+        path = Path(line.strip())
+        try:
+            proposal = propose(pickle.loads(path.read_bytes()))
+            target = path.with_suffix(".answer")
+            target.write_bytes(pickle.dumps(proposal))
+            answer = {"proposal": str(target)}
+        except DrlppError as error:
+            answer = {"error": str(error)}
+        path.unlink()
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

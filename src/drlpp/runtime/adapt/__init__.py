@@ -1,0 +1,1 @@
+"""Another plan in the middle of a training: measuring, watching for changes, deciding, moving."""

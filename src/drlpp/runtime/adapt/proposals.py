@@ -1,0 +1,129 @@
+"""The process beside rank 0 that calibrates and plans while the ranks train on, and what the two tell each other.
+
+The process is started with a command that is given to the run, since the runtime knows no planner. It reads the path of
+a pickled `Question` per line on its standard input, writes a pickled `Proposal` beside it, and answers with a line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import queue
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from drlpp.cost.calibration import Measurements
+from drlpp.errors import ExecutionError
+from drlpp.plan import Plan
+
+NICENESS = 10
+"""The process yields to the ranks."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question:
+    """What rank 0 asks.
+
+    Attributes:
+        measured: what the run measured, of plans with the costs that were believed at first.
+        current: the plan that runs, with these costs.
+        others: plans that ran before.
+        replication: stages may have replicas.
+        planning_s: seconds of search.
+        seed: of the search.
+    """
+
+    measured: tuple[Measurements, ...]
+    current: Plan
+    others: tuple[Plan, ...]
+    replication: bool
+    planning_s: float
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """The answer; both plans have calibrated costs and a prediction with these.
+
+    Attributes:
+        current: the plan that runs.
+        best: the best plan that was found, maybe the same.
+        found: what the calibration found (`drlpp.cost.calibration.summary`).
+        seconds: of calibrating and planning.
+    """
+
+    current: Plan
+    best: Plan
+    found: dict[str, Any]
+    seconds: float
+
+
+class PlanningProcess:
+    """The client of the process.
+
+    Args:
+        command: that starts it.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="drlpp-adapt-"))
+        self._log = self._folder / "log.txt"
+        environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
+            )
+        self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self._asked = 0
+        self.busy = False
+
+    def ask(self, question: Question) -> None:
+        """Asks; the answer is fetched with `answer`. Raises ExecutionError if the process is gone."""
+        self._asked += 1
+        path = self._folder / f"question-{self._asked}.pickle"
+        path.write_bytes(pickle.dumps(question))
+        if self._process.stdin is None or self._process.poll() is not None:
+            raise self._gone()
+        self._process.stdin.write(f"{path}\n".encode())
+        self._process.stdin.flush()
+        self.busy = True
+
+    def answer(self) -> Proposal | None:
+        """The proposal, if it is there; does not wait. Raises ExecutionError if planning failed."""
+        try:
+            line = self._answers.get_nowait()
+        except queue.Empty:
+            if self._process.poll() is not None:
+                raise self._gone() from None
+            return None
+        self.busy = False
+        answer = json.loads(line)
+        if "error" in answer:
+            raise ExecutionError(f"planning failed: {answer['error']}")
+        proposal = pickle.loads(Path(answer["proposal"]).read_bytes())
+        if not isinstance(proposal, Proposal):
+            raise ExecutionError(f"the planning process sent a {type(proposal).__name__}: it must send a Proposal")
+        return proposal
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _gone(self) -> ExecutionError:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        last = lines[-1] if lines else "it left no message"
+        return ExecutionError(f"the planning process ended with status {self._process.poll()}: {last}")
+
+    def _read(self) -> None:
+        for line in self._process.stdout or ():
+            self._answers.put(line.decode())

@@ -1,0 +1,129 @@
+"""Runs that take another plan while they train give what an undisturbed run gives, and are faster."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from drlpp.adaptation import adaptation
+from drlpp.errors import InputError
+from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.plan import Plan
+from drlpp.runtime import Elastic, run
+from drlpp.runtime.launch.job import Adapt, RunOptions
+from plan_cases import make_plan, source_plan, staged
+from processes import signal_rank
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+PLACES: list[list[tuple[int, ...]]] = [[(1,), (2,), (0,)], [(0,), (0, 2), (1,)], [(2,), (2,), (2,)], [(0,), (1,), (2,)]]
+
+
+DATA = """
+import pathlib, time, torch
+
+def batches():  # unhurried ones, once the process that plans is there
+    folder = pathlib.Path(__file__).parent
+    while (folder / "plans.pickle").exists() and not (folder / "plans.ready").exists():
+        time.sleep(0.05)
+    generator = torch.Generator().manual_seed(3)
+    while True:
+        time.sleep(0.03)
+        yield torch.randn(12, 2, 6, 6, generator=generator), torch.randint(5, (12,), generator=generator)
+"""
+
+
+def proposing(folder: Path, plans: list[Plan]) -> Adapt:
+    """Adaptation with a process that proposes these plans in turn."""
+    path = folder / "plans.pickle"
+    path.write_bytes(pickle.dumps(plans))
+    return Adapt(command=(sys.executable, str(HELPERS / "other_plans.py"), str(path)), every=1, after_steps=2)
+
+
+def places(folder: Path, optimizer: str) -> tuple[Plan, list[Plan]]:
+    """A plan of a model with batch norms, and others of the same stages in other places; data in a file."""
+    (folder / "data.py").write_text(DATA)
+    marks = {"conv2d_1": 1, "add": 2}
+    first = source_plan("branches", marks, [(0,), (1,), (2,)], folder, num_devices=3, optimizer=optimizer)
+    stages = staged(first.graph, marks)
+    rest = [
+        make_plan(first.graph, stages, places, num_microbatches=4, num_devices=3, optimizer=optimizer)
+        for places in PLACES
+    ]
+    return first, rest
+
+
+def test_four_switches_change_nothing(tmp_path: Path) -> None:
+    """Parameters, states and statistics of batch norms move: replicas come and go, ranks fall idle and come back."""
+    plan, others = places(tmp_path, "momentum")
+    lines: list[str] = []
+    data = f"{tmp_path}/data.py:batches"
+    report = run(plan, steps=60, verify=True, data=data, adapt=proposing(tmp_path, others), say=lines.append)
+    assert report is not None
+    moves = [d.kind for d in report.decisions if d.kind.startswith("switch")]
+    assert moves[:8] == ["switch", "switched"] * 4, lines
+    assert report.verification is not None
+    assert report.verification.passed, report.verification.describe()
+    assert sum(line.startswith("adapt: step ") for line in lines) == len(report.decisions)
+    assert report.to_dict()["decisions"][0]["devices"] == (0, 1, 2)
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_of_a_switch_loses_nothing(tmp_path: Path) -> None:
+    plan, others = places(tmp_path, "adamw")
+    data = f"{tmp_path}/data.py:batches"
+    quiet = run(plan, steps=40, seed=1, data=data)
+
+    def kill(line: str) -> None:
+        if "switching gains" in line and not killed:
+            killed.append(line)
+            signal_rank(1, signal.SIGKILL)
+
+    killed: list[str] = []
+    elastic = Elastic(replan=None, max_restarts=2)
+    adapt = proposing(tmp_path, others)
+    report = run(plan, steps=40, seed=1, data=data, checkpoint_every=5, elastic=elastic, adapt=adapt, say=kill)
+    assert report is not None
+    assert quiet is not None
+    assert len(report.restarts) == 1
+    assert report.losses == pytest.approx(quiet.losses, rel=1e-5)
+
+
+def test_a_bad_plan_is_left() -> None:
+    """Emulated: one of two equal devices has five sixths of the work."""
+    graph = chain_graph(12, forward_s=1e-3, tensor_bytes=1e4, param_bytes=1e4)
+    plan = make_plan(graph, [0] * 10 + [1] * 2, [(0,), (1,)], num_microbatches=4, num_devices=2)
+    report = run(
+        plan,
+        steps=30,
+        time_scale=10.0,
+        emulate=True,
+        adapt=adaptation(after_steps=3, planning_s=0.5),
+    )
+    assert report is not None
+    assert report.decisions[0].kind == "switch"
+    assert min(report.step_times_s[-5:]) < 0.75 * report.step_times_s[0]
+    assert report.decisions[0].predicted_s == pytest.approx(report.step_times_s[0], rel=0.2)
+
+
+def test_what_cannot_adapt(tmp_path: Path) -> None:
+    plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
+    divided = dataclasses.replace(plan, training=dataclasses.replace(plan.training, zero1=True))
+    with pytest.raises(InputError, match="adapt moves the states of an optimizer with their parameters"):
+        run(divided, steps=2, adapt=adaptation())
+    with pytest.raises(InputError, match="track_memory follows the tensors of one plan, and adapt changes it"):
+        RunOptions(track_memory=True, adapt=adaptation())
+
+
+def test_a_planning_process_that_fails_is_told(tmp_path: Path) -> None:
+    plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path, num_devices=2)
+    report = run(
+        plan, steps=20, adapt=Adapt(command=(sys.executable, "-c", "raise SystemExit('no planner')"), after_steps=2)
+    )
+    assert report is not None
+    assert [d.kind for d in report.decisions] == ["failed"]
+    assert "the planning process ended with status 1: no planner" in report.decisions[0].text

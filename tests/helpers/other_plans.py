@@ -1,0 +1,40 @@
+"""A planning process for tests: proposes the plans of a file in turn, and claims that each is far better."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import sys
+from pathlib import Path
+
+from drlpp.cost.calibration import calibrate, calibrated_plan
+from drlpp.plan import Plan
+from drlpp.runtime.adapt.proposals import Proposal, Question
+from drlpp.sim import simulate
+
+
+def predicted(plan: Plan, seconds: float) -> Plan:
+    return dataclasses.replace(
+        plan, prediction=dataclasses.replace(simulate(plan).prediction, iteration_time_s=seconds)
+    )
+
+
+def main() -> None:
+    plans: list[Plan] = pickle.loads(Path(sys.argv[1]).read_bytes())
+    Path(sys.argv[1]).with_suffix(".ready").touch()
+    for number, line in enumerate(sys.stdin):
+        path = Path(line.strip())
+        question: Question = pickle.loads(path.read_bytes())
+        calibration = calibrate(question.measured)
+        current = calibrated_plan(question.current, calibration)
+        current = predicted(current, simulate(current).prediction.iteration_time_s)
+        best = predicted(calibrated_plan(plans[number % len(plans)], calibration), 1e-6)
+        target = path.with_suffix(".answer")
+        target.write_bytes(pickle.dumps(Proposal(current=current, best=best, found={}, seconds=0.0)))
+        sys.stdout.write(json.dumps({"proposal": str(target)}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
