@@ -22,7 +22,7 @@ SHAPED = {
     aten.unflatten.int,
     aten.flatten.using_ints,
 }
-BIASED = {aten.linear.default: 2, aten.conv2d.default: 2, aten.addmm.default: 0}
+BIASED = {aten.linear.default: 2, aten.conv1d.default: 2, aten.conv2d.default: 2, aten.addmm.default: 0}
 
 
 def values_of(captured: CapturedModel) -> dict[fx.Node, Any]:
@@ -188,6 +188,7 @@ class Pictures(nn.Module):
         self.first, self.second = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 16, 1)
         self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
         self.flat, self.token = nn.Parameter(torch.randn(16, 32)), nn.Parameter(torch.randn(1, 1, 16))
+        self.wave, self.square = nn.Conv1d(16, 16, 1), nn.Parameter(torch.randn(1, 16, 16))
         self.added, self.back = nn.Parameter(torch.randn(32)), nn.Parameter(torch.randn(32, 16))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -197,6 +198,8 @@ class Pictures(nn.Module):
         y = torch.addmm(self.added, x.reshape(-1, 16), self.flat)
         y = torch.mm(nn.functional.gelu(y), self.back.T.contiguous().T).view(x.shape)
         z = torch.stack([x, y], dim=1).mean(dim=1)
+        z = z + self.wave(z.transpose(1, 2)).transpose(1, 2)
+        z = torch.baddbmm(z, z.tanh(), self.square.expand(z.shape[0], -1, -1))
         return torch.where(z > 0, z, z * 0.1).log_softmax(-1).square().sum()
 
 
@@ -204,7 +207,11 @@ class Pictures(nn.Module):
     ("make", "inputs", "operators"),
     [
         (Transformer, torch.arange(16).reshape(2, 8), "linear embedding cat expand unbind softmax slice"),
-        (Pictures, torch.randn(2, 3, 8, 8), "conv2d addmm mm numpy_T scaled_dot_product_attention stack where"),
+        (
+            Pictures,
+            torch.randn(2, 3, 8, 8),
+            "conv1d conv2d addmm mm baddbmm numpy_T scaled_dot_product_attention stack where",
+        ),
     ],
 )
 def test_parts_make_the_whole(make, inputs, operators):

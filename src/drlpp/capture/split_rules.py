@@ -213,7 +213,7 @@ def _matmul(node: fx.Node, cut: Cut) -> Reads | None:
 
 def _matmul_sums(node: fx.Node, cuts: Callable[[fx.Node], Iterable[Cut]]) -> Iterator[Sum]:
     a, b = _operands(node)
-    if a is b or min(_rank(a), _rank(b)) < 2:
+    if a is b or min(_rank(a), _rank(b)) < 2 or node.target is aten.baddbmm.default:
         return
     for cut in cuts(a):
         if cut.dim == _rank(a) - 1:
