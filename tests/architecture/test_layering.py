@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ LEVEL = {
     "generator_spec": 0,
     "model_spec": 0,
     "threads": 0,
+    "torch_private": 0,
     "training": 0,
     "graph": 1,
     "cluster": 1,
@@ -49,6 +51,7 @@ SAME_LEVEL_ALLOWED = {
     ("native", "errors"),
     ("native", "_native"),
     ("files", "errors"),
+    ("torch_private", "errors"),
     ("parsing", "errors"),
     ("graph", "cluster"),
     ("training", "errors"),
@@ -56,7 +59,7 @@ SAME_LEVEL_ALLOWED = {
     ("model_spec", "errors"),
 }
 FORBIDDEN = {("runtime", "sim"), ("report", "agent"), ("export", "agent")}
-TORCH_ALLOWED = {"capture", "runtime", "agent", "threads"}
+TORCH_ALLOWED = {"capture", "runtime", "agent", "threads", "torch_private"}
 
 
 def room(path: Path) -> str:
@@ -102,6 +105,23 @@ def test_torch_stays_where_it_belongs(path: Path):
         return
     for line, module in imports(path):
         assert module.split(".")[0] not in ("torch", "torch_geometric"), f"{path}:{line} imports {module}"
+
+
+PRIVATE = re.compile(
+    r"^(from|import) torch\S*\._|^from torch\S* import .*\b_[a-z]|(?<!`)\btorch(\.\w+)*\._[a-zA-Z]"
+    r"|torch\.fx\.experimental"
+)
+CHECKED = re.compile(r"\._(BatchNorm|checkpoint_hook|engine_run_backward|validate_args|destroy)\b")
+"""Names that are used where they are; `drlpp.torch_private` asks whether they are there."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_private_names_of_torch_are_in_one_place(path: Path):
+    if room(path) == "torch_private":
+        return
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        private = PRIVATE.search(line.strip()) and not CHECKED.search(line) and "torch.ops.aten._" not in line
+        assert not private, f"{path}:{number}: take it from drlpp.torch_private"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))

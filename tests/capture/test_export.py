@@ -115,3 +115,20 @@ def test_control_flow_in_the_graph_is_refused():
 
     with pytest.raises(CaptureError, match="plain tensor operators"):
         export_module(Conditional(), (torch.ones(2),), {})
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_states_of_an_lstm_have_the_shape_that_they_have(trained):
+    class LastState(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(6, 8, num_layers=2, bidirectional=True).requires_grad_(trained)
+            self.head = nn.Linear(8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.lstm(x)[1][0]).sum()
+
+    model, inputs = LastState(), (torch.randn(5, 3, 6),)
+    exported = export_module(model, inputs, {})
+    (states,) = [n for n in exported.module.graph.nodes if "getitem" in n.name and n.users]
+    assert states.meta["val"].shape == model.lstm(*inputs)[1][0].shape

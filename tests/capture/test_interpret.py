@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -70,6 +71,8 @@ def test_random_partitions_train_like_the_plain_module(name):
     ids=lambda spec: spec.partition("?")[0],
 )
 def test_library_models_train_like_the_plain_module(spec):
+    if "Mixtral" in spec and version("transformers").startswith("4."):
+        pytest.skip("transformers 4 loops over the experts that the values choose")
     example = load_model(spec).build(device="cpu", seed=0)
     check_against_plain(example.module, example.args or dict(example.kwargs), example.loss_fn, num_partitions=2)
 

@@ -16,6 +16,7 @@ from torch import fx
 
 from drlpp.capture.calls import is_getitem
 from drlpp.graph.mixed_precision import runs_in_float32, runs_low
+from drlpp.torch_private import tree_leaves
 
 _KEEPS_FIRST = ("batch_norm", "native_batch_norm", "instance_norm")
 """Operators whose result has the type of their first input, whatever that of their weights."""
@@ -70,4 +71,4 @@ def _has_float32(node: fx.Node) -> bool:
 
 
 def _leaves(value: object) -> list[torch.Tensor]:
-    return [t for t in torch.utils._pytree.tree_leaves(value) if isinstance(t, torch.Tensor)]
+    return [t for t in tree_leaves(value) if isinstance(t, torch.Tensor)]

@@ -12,10 +12,10 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
 
 from drlpp.capture.sources.model_source import Example
 from drlpp.graph import Op, OpGraph, Work
+from drlpp.torch_private import tree_leaves, tree_map
 
 TOLERANCE = 1e-6
 """Part of an amount by which it may more than double."""

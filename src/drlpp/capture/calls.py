@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from drlpp.capture.groups import schema_arguments
+from drlpp.torch_private import tree_map
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Call:
         def fill(value: Any) -> Any:
             return tensors[value.index] if isinstance(value, Argument) else value
 
-        args, kwargs = torch.utils._pytree.tree_map(fill, (self.args, dict(self.kwargs)))
+        args, kwargs = tree_map(fill, (self.args, dict(self.kwargs)))
         return self.target(*args, **kwargs)
 
 

@@ -28,6 +28,7 @@ import torch
 from torch import fx
 from torch.distributions import Distribution
 
+from drlpp.capture.attention_masks import masks_by_broadcasting
 from drlpp.capture.failures import capture_error
 from drlpp.capture.loss import LossFunction, ModelWithLoss, takes_target
 from drlpp.capture.module_call import ModuleCall, entries_of
@@ -36,6 +37,7 @@ from drlpp.capture.tracing import USER_CALL, Assigned, Calls, keeping_gradients
 from drlpp.capture.unlifted import set_attribute, unlifted
 from drlpp.capture.user_call import UserCall
 from drlpp.errors import CaptureError
+from drlpp.torch_private import HigherOrderOperator, decompositions, set_grad_enabled, tree_leaves, tree_map
 
 _MODEL = "model"
 _TARGET = "target"
@@ -115,7 +117,7 @@ def export_module(
         state.restore()
     canonical = _canonical_names(wrapped)
     tidy = _Tidied(raw, canonical, calls)
-    leaves = torch.utils._pytree.tree_leaves((given, named))
+    leaves = tree_leaves((given, named))
     placeholders = [n for n in raw.graph.nodes if n.op == "placeholder"]
     if len(leaves) != len(placeholders):
         raise CaptureError(
@@ -178,13 +180,16 @@ def _cloned(tree: Any) -> Any:
             return copy.copy(leaf)
         return leaf.detach().clone().requires_grad_(leaf.requires_grad)
 
-    return torch.utils._pytree.tree_map(clone, tree)
+    return tree_map(clone, tree)
 
 
 @contextmanager
 def _exporting() -> Iterator[None]:
     """Keeps the notices of export, which mean nothing to the user, from the screen, random distributions from checking
-    the values of their arguments, and the garbage collector from walking over the growing graph again and again."""
+    the values of their arguments, and the garbage collector from walking over the growing graph again and again.
+
+    The shape rule of an LSTM gives its last states a dimension too many before torch 2.14.
+    """
     collects = gc.isenabled()
     gc.disable()
     validate = Distribution._validate_args
@@ -195,12 +200,29 @@ def _exporting() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
-            yield
+            with masks_by_broadcasting(), _lstm_shapes():
+                yield
     finally:
         if collects:
             gc.enable()
         logger.setLevel(level)
         Distribution.set_default_validate_args(validate)
+
+
+@contextmanager
+def _lstm_shapes() -> Iterator[None]:
+    name = "one_layer_lstm"
+    layer = getattr(decompositions, name)
+
+    def corrected(*args: Any, **kwargs: Any) -> Any:
+        output, states = layer(*args, **kwargs)
+        return output, tuple(s.squeeze(0) if s.dim() > 2 else s for s in states)
+
+    setattr(decompositions, name, corrected)
+    try:
+        yield
+    finally:
+        setattr(decompositions, name, layer)
 
 
 def _canonical_names(wrapped: ModelWithLoss) -> dict[str, str]:
@@ -262,8 +284,8 @@ class _Tidied:
             elif node.op == "get_attr":
                 self._attribute(owner, node)
             elif node.op == "output":
-                return [self._of(n) for n in torch.utils._pytree.tree_leaves(node.args[0])]
-            elif node.target is torch._C._set_grad_enabled:
+                return [self._of(n) for n in tree_leaves(node.args[0])]
+            elif node.target is set_grad_enabled:
                 mode = dataclasses.replace(mode, grad=bool(node.args[0]))
             elif target == "_enter_autocast":
                 regions.append(mode)
@@ -305,7 +327,7 @@ class _Tidied:
         raise CaptureError(f"the exported graph passes {node!r} where a tensor is expected: the loss must be a tensor")
 
     def _copy(self, node: fx.Node, mode: _Mode) -> None:
-        if isinstance(node.target, torch._ops.HigherOrderOperator):
+        if isinstance(node.target, HigherOrderOperator):
             raise CaptureError(
                 f"module {module_path(node)!r} uses torch's {node.target} (control flow in the graph): it cannot be "
                 "cut; write it with plain tensor operators"

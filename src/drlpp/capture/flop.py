@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from drlpp.graph.flop_kinds import flop_of_kind, grouped_product
+from drlpp.torch_private import tree_leaves
 
 aten = torch.ops.aten
 
@@ -34,7 +34,7 @@ class ProductFlop(Flop):
 
 
 def kernel_flop(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Flop:
-    """FLOP of one call of an operator (`torch._ops.OpOverload`) with its result."""
+    """FLOP of one call of an operator (`OpOverload`) with its result."""
     packet = func.overloadpacket
     formula = _FORMULAS.get(packet) or flop_registry.get(packet)
     if formula is not None:

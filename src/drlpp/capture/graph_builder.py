@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils._pytree import tree_leaves
 
 from drlpp.capture.attention_cache import kv_bytes_per_token, tokens_per_sample
 from drlpp.capture.autocast_types import low_nodes
@@ -28,6 +27,7 @@ from drlpp.capture.work import CallWork, Kernels, count_work
 from drlpp.errors import CaptureError
 from drlpp.graph import Edge, Op, OpGraph, Split
 from drlpp.graph.op_graph import total_work
+from drlpp.torch_private import tree_leaves
 
 log = logging.getLogger(__name__)
 

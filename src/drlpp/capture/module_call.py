@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from drlpp.capture.loss import LossFunction
 from drlpp.capture.python_state import NumbersKept
+from drlpp.torch_private import TreeSpec, tree_flatten, tree_unflatten
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils._pytree import tree_leaves
 
 from drlpp.capture.calls import Call, is_getitem, on_device
 from drlpp.capture.captured import CapturedModel
@@ -47,6 +46,7 @@ from drlpp.errors import CaptureError, InputError
 from drlpp.files import read_text, write_atomically
 from drlpp.graph import REFERENCE, OpGraph, OpTimes
 from drlpp.threads import one_thread
+from drlpp.torch_private import cuda_sleep, tree_leaves
 
 _LOG = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
@@ -296,7 +296,7 @@ class _Clock:
         while True:
             prepared = prepare()
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            torch.cuda._sleep(cycles)
+            cuda_sleep(cycles)
             begin.record()
             run(prepared)
             launched = not begin.query()

@@ -26,13 +26,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
 from drlpp.capture.user_call import Tensors, UserCall, identifier, place_of, run_body, source_digest
 from drlpp.errors import CaptureError
+from drlpp.torch_private import FakeTensor, TensorBase, get_proxy_mode, pytree, set_grad_enabled
 
 _LIBRARY = torch.library.Library("drlpp", "FRAGMENT")
 _LIBRARY.define("user_call(Tensor[] inputs, int number) -> Tensor[]")
@@ -280,7 +278,7 @@ def _in_checkpoint(calls: Calls) -> Iterator[None]:
 def _checkpointed_norms(calls: Calls) -> Iterator[None]:
     norm, library = nn.modules.batchnorm._BatchNorm, torch.utils.checkpoint
     own = norm.forward
-    hook = getattr(library, "_checkpoint_hook", None)  # that of checkpoints that are not reentrant
+    hook = library._checkpoint_hook  # that of checkpoints that are not reentrant
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         moves = self.training and self.track_running_stats and self.momentum is not None
@@ -297,13 +295,12 @@ def _checkpointed_norms(calls: Calls) -> Iterator[None]:
 
     @contextmanager
     def noted(*args: Any, **kwargs: Any) -> Iterator[None]:
-        with _in_checkpoint(calls), hook(*args, **kwargs):  # type: ignore[misc]
+        with _in_checkpoint(calls), hook(*args, **kwargs):
             yield
 
     with ExitStack() as stack:
         stack.enter_context(_replaced(norm, "forward", forward))
-        if hook is not None:
-            stack.enter_context(_replaced(library, "_checkpoint_hook", noted))
+        stack.enter_context(_replaced(library, "_checkpoint_hook", noted))
         yield
 
 
@@ -440,10 +437,10 @@ def _inference_mode_without_gradients() -> Iterator[None]:
 
     def enter(self: Any) -> None:
         self._drlpp_before = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(not self.mode)
+        set_grad_enabled(not self.mode)
 
     def leave(self: Any, *unused: Any) -> None:
-        torch._C._set_grad_enabled(self._drlpp_before)
+        set_grad_enabled(self._drlpp_before)
 
     with _replaced(mode, "__enter__", enter), _replaced(mode, "__exit__", leave):
         yield
@@ -451,7 +448,7 @@ def _inference_mode_without_gradients() -> Iterator[None]:
 
 @contextmanager
 def _data_is_detached(calls: Calls) -> Iterator[None]:
-    base = torch._C.TensorBase.data
+    base = TensorBase.data
 
     def read(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach() if calls.traces([tensor]) else base.__get__(tensor)  # type: ignore[attr-defined]
@@ -472,7 +469,7 @@ def _data_is_detached(calls: Calls) -> Iterator[None]:
 @contextmanager
 def _frozen_for_a_while(calls: Calls) -> Iterator[None]:
     """Parameters whose `requires_grad` is switched in forward."""
-    flag, method = torch._C.TensorBase.requires_grad, torch.Tensor.requires_grad_
+    flag, method = TensorBase.requires_grad, torch.Tensor.requires_grad_
     trained: dict[int, Any] = {}
 
     def switch(tensor: torch.Tensor, on: bool) -> None:
@@ -507,10 +504,7 @@ def _frozen_for_a_while(calls: Calls) -> Iterator[None]:
 @contextmanager
 def _no_derivatives(calls: Calls) -> Iterator[None]:
     """Derivatives inside of forward are refused: a graph of forward operators has no backward pass to differentiate."""
-    engine = getattr(torch.autograd, "_engine_run_backward", None)
-    if engine is None:
-        yield
-        return
+    engine = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
 
     def run(*args: Any, **kwargs: Any) -> Any:
         if calls.traces([t for t in pytree.tree_leaves(args) if isinstance(t, torch.Tensor)]):

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from drlpp.errors import CaptureError
+from drlpp.torch_private import FakeTensor, disable_current_modes, parse_schema
 
 Tensors = Sequence[torch.Tensor]
 Body = Callable[[Tensors], list[torch.Tensor]]
@@ -67,7 +66,7 @@ class UserCall:
         marks = [f"({letter[i]})" if i in letter else "" for i in range(num_inputs)]
         results = [f"Tensor({letter[views[k]]})" if k in views else "Tensor" for k in range(num_outputs)]
         given = ", ".join(f"Tensor{mark} x{i}" for i, mark in enumerate(marks))
-        self._schema = torch._C.parse_schema(f"user::call({given}) -> ({', '.join(results)})")
+        self._schema = parse_schema(f"user::call({given}) -> ({', '.join(results)})")
 
     def __str__(self) -> str:
         return self._identity
@@ -88,7 +87,7 @@ def run_body(body: Body, tensors: Tensors) -> list[torch.Tensor]:
         raise
     except Exception:  # noqa: BLE001 (code that needs values fails in any way)
         mode = fake.fake_mode
-        with _disable_current_modes(), torch.enable_grad():
+        with disable_current_modes(), torch.enable_grad():
             real = [torch.zeros(t.shape, dtype=t.dtype).requires_grad_(t.requires_grad) for t in tensors]
             made = body(real)
         results = []

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from drlpp.capture.captured import CapturedModel
 from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.loss import ModelWithLoss, loss_in, takes_target
 from drlpp.capture.module_call import ModuleCall
 from drlpp.errors import InputError
+from drlpp.torch_private import TreeSpec, tree_flatten, tree_unflatten
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Input name -> shape."""

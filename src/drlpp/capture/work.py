@@ -24,15 +24,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from drlpp.capture.calls import Call, TensorSpec, distinct_bytes
 from drlpp.capture.flop import ProductFlop, kernel_flop
 from drlpp.capture.user_call import UserCall
 from drlpp.graph import Work
 from drlpp.graph.op_graph import NO_WORK
+from drlpp.torch_private import DynamicOutputShapeException, FakeTensorMode, TorchDispatchMode, tree_leaves
 
 aten = torch.ops.aten
 

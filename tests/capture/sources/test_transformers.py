@@ -131,7 +131,7 @@ def test_classes_that_are_no_models(name):
         ("num_hidden_layers=two", "must be of type int"),
         ("seq_len=0", "whole number"),
         ("hidden_size=33", "cannot be built|cannot be made with hidden_size=33"),
-        ("hidden_act=[1]", "cannot be built|cannot be made with hidden_act"),
+        ("hidden_act=gelluh", "cannot be built|cannot be made with hidden_act"),
     ],
 )
 def test_wrong_options(options, message):

@@ -1,6 +1,6 @@
 """Building modules whose parameters take no memory: shapes, dtypes and ties are kept, values are not.
 
-Parameters become fake tensors (`torch._subclasses.fake_tensor`) of the CPU device at the moment a module registers
+Parameters become fake tensors (`FakeTensor`) of the CPU device at the moment a module registers
 them, so that a model of any size is built in the memory of its largest single parameter (which PyTorch reserves
 without touching it). Buffers keep their values, so constructors that compute with them still work. In contrast to the
 meta device, the exported graph is the same as that of the real model: the device of every tensor is the same.
@@ -16,16 +16,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import (
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from drlpp.torch_private import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorMode,
+    TorchDispatchMode,
 )
-from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 
 class Construction:

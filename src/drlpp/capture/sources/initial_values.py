@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from drlpp.capture.sources.fake_parameters import hollow_parameters, needs_values
 from drlpp.errors import InputError
 from drlpp.seeds import derived_seed
+from drlpp.torch_private import TorchDispatchMode
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from drlpp.capture.loss import LossFunction
 from drlpp.capture.sources.fake_parameters import hollow_parameters, needs_values
 from drlpp.capture.sources.initial_values import seeded_construction
 from drlpp.errors import CaptureError
+from drlpp.torch_private import tree_leaves
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -149,7 +150,7 @@ def mean_square(output: Any) -> torch.Tensor:
     if the output has no such tensor with a gradient."""
     if isinstance(output, Mapping):
         output = list(output.values())
-    tensors = [t for t in torch.utils._pytree.tree_leaves(output) if isinstance(t, torch.Tensor)]
+    tensors = [t for t in tree_leaves(output) if isinstance(t, torch.Tensor)]
     trained = [t for t in tensors if t.is_floating_point() and t.requires_grad]
     if not trained:
         raise CaptureError("the model's output has no tensor with a gradient: write a loss_fn for it")

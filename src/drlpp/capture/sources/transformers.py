@@ -155,9 +155,9 @@ def _is_config(value: Any) -> bool:
 
 
 def _is_field(config: Any, name: str) -> bool:
-    newer = _RENAMED.get(name, name)
-    known = hasattr(config, newer) or hasattr(config, f"_{newer}")  # _attn_implementation
-    return known or newer in config.attribute_map or newer in _parameters(config)
+    names = {name, _RENAMED.get(name, name)}
+    known = any(hasattr(config, n) or hasattr(config, f"_{n}") for n in names)  # _attn_implementation
+    return known or any(n in config.attribute_map or n in _parameters(config) for n in names)
 
 
 def _parameters(config: Any) -> list[str]:

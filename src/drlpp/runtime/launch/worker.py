@@ -19,7 +19,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
-from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from drlpp.capture import CapturedModel, Example, capture, load_model
@@ -31,6 +30,7 @@ from drlpp.plan import Plan, plan_from_dict, plan_to_dict
 from drlpp.runtime.launch.job import RunOptions, RunReport
 from drlpp.runtime.launch.training import Follow, RecordLoss, RecordPlan, Say, train_captured, train_emulated
 from drlpp.runtime.observe.heartbeat import Heartbeat
+from drlpp.torch_private import PrefixStore
 
 CONTROL_TIMEOUT = timedelta(minutes=30)
 """Ranks wait for each other this long outside of steps: while models are captured and verified."""

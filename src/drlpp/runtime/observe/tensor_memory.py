@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from drlpp.torch_private import TorchDispatchMode, tree_leaves
 
 
 class StorageTracker:
@@ -68,5 +69,5 @@ class _Mode(TorchDispatchMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        self._tracker.add(t for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, torch.Tensor))
+        self._tracker.add(t for t in tree_leaves(result) if isinstance(t, torch.Tensor))
         return result

@@ -23,11 +23,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten
 
 from drlpp.capture.module_call import Entry, ModuleCall
 from drlpp.errors import InputError, did_you_mean
 from drlpp.seeds import derived_seed
+from drlpp.torch_private import tree_flatten
 
 Microbatch = Mapping[str, torch.Tensor]
 """Input name -> tensor."""

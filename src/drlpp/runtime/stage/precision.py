@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from drlpp.capture import CapturedModel
 from drlpp.capture.calls import on_device
 from drlpp.errors import InputError
+from drlpp.torch_private import FakeTensor, FakeTensorMode
 
 
 def under_autocast(captured: CapturedModel, dtype: torch.dtype, device: torch.device) -> CapturedModel:

@@ -15,6 +15,7 @@ from torch import nn
 
 from drlpp.capture.user_call import UserCall
 from drlpp.seeds import derived_seed
+from drlpp.torch_private import OpOverload
 
 
 class RandomContext:
@@ -72,6 +73,6 @@ def is_random(node: torch.fx.Node) -> bool:
     """Whether an op of a captured graph draws random numbers. Code of the user may."""
     if isinstance(node.target, UserCall):
         return True
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+    if node.op != "call_function" or not isinstance(node.target, OpOverload):
         return False
     return torch.Tag.nondeterministic_seeded in node.target.tags

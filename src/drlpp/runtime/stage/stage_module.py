@@ -28,6 +28,7 @@ from drlpp.graph.stages import Message
 from drlpp.plan import Plan
 from drlpp.runtime.stage.randomness import RandomContext, SeededOp, is_random
 from drlpp.runtime.transfers.channel import TensorSpec
+from drlpp.torch_private import enter_autocast, exit_autocast, set_grad_enabled
 
 _SEEDED = "drlpp_seeded"
 TensorSource = Callable[[str], torch.Tensor]
@@ -358,18 +359,18 @@ class _Builder:
 
     def _switch_gradient(self, on: bool) -> None:
         if on != self._records_gradient:
-            self._graph.call_function(torch._C._set_grad_enabled, (on,))
+            self._graph.call_function(set_grad_enabled, (on,))
             self._records_gradient = on
 
     def _switch_autocast(self, region: tuple[Any, ...] | None) -> None:
         if (self._autocast and self._autocast[0]) == region:
             return
         if self._autocast is not None:
-            self._graph.call_function(torch.amp.autocast_mode._exit_autocast, (self._autocast[1],))
+            self._graph.call_function(exit_autocast, (self._autocast[1],))
             self._autocast = None
         if region is not None:
             arguments = (self._device.type, *region[1:])
-            entered = self._graph.call_function(torch.amp.autocast_mode._enter_autocast, arguments)
+            entered = self._graph.call_function(enter_autocast, arguments)
             self._autocast = region, entered
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _get_default_store
 
 from drlpp.errors import ExecutionError
+from drlpp.torch_private import default_store
 
 _KEY = "drlpp/failed"
 _GRACE_S = 1.0
@@ -25,7 +25,7 @@ def tell_cause(error: BaseException) -> None:
     """Says why this rank fails, unless another rank said so before."""
     text = f"rank {dist.get_rank()} failed: {type(error).__name__}: {' '.join(str(error).split())[:_MAX_LENGTH]}"
     try:
-        _get_default_store().compare_set(_KEY, "", text)
+        default_store().compare_set(_KEY, "", text)
     except RuntimeError:  # the store is gone, with the rank that kept it
         return
 
@@ -35,7 +35,7 @@ def with_cause(error: ExecutionError) -> ExecutionError:
     deadline = time.monotonic() + _GRACE_S
     while True:
         try:
-            store = _get_default_store()
+            store = default_store()
             if store.check([_KEY]):
                 return ExecutionError(store.get(_KEY).decode())
         except RuntimeError:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from drlpp.errors import ExecutionError
 from drlpp.runtime.stage.randomness import RandomContext
+from drlpp.torch_private import TorchDispatchMode
 
 
 def drawing_ops(run: Callable[[], object], context: RandomContext) -> tuple[str, ...]:
