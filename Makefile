@@ -3,6 +3,7 @@
 #   make native       compile src/native again where it changed (`make test` and the others do so by themselves)
 #   make test         install, run the whole suite
 #   make test-fast    the suite without its slow tests (under two minutes)
+#   make test-engines installs Megatron-LM, DeepSpeed, torchtitan and vLLM beside, and reads our exports with their code
 #   make check        formatter, linter, type checker
 #   make benchmarks   measure everything again (hours), and write docs/benchmarks.md; ONLY=NAME,... for some
 #   make docs         the documentation site, in out/site
@@ -16,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 BUILT  := build/native.stamp
 NATIVE := setup.py $(shell find src/native -name '*.cpp' -o -name '*.h')
 
-.PHONY: install native quickstart test test-fast check benchmarks docs format clean
+.PHONY: install native quickstart test test-fast test-engines check benchmarks docs format clean
 
 install: $(VENV)/.installed $(BUILT)
 
@@ -50,6 +51,10 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+test-engines: install
+	sh tests/export/install_engines.sh $(BIN)/python $(VENV)-engines
+	$(VENV)-engines/bin/python -m pytest -m engines
 
 check: install
 	$(BIN)/ruff format --check src tests benchmarks examples

@@ -14,6 +14,8 @@ from drlpp.export.megatron import megatron
 from drlpp.export.torchtitan import torchtitan
 from exported_models import plan_by_modules
 
+pytestmark = pytest.mark.engines
+
 
 def megatron_arguments(text: str) -> dict[str, str]:
     words = shlex.split(re.search(r"MEGATRON_ARGS=\((.*)\)", text, re.S).group(1))
