@@ -95,3 +95,8 @@ def test_random_ops_and_changed_buffers_are_not_divided():
     graph = capture_module(Noisy(), torch.randn(2, 4, 8, 8)).graph
     divided = {op.kind for op in graph.ops if op.splits}
     assert divided <= {"aten.conv2d.3x3", "aten.sum"}
+
+
+def test_one_sample_has_the_splits_of_many(graph):
+    one = capture_module(Block(), torch.randint(0, 64, (1, 16))).graph
+    assert [op.splits for op in one.ops] == [op.splits for op in graph.ops]
