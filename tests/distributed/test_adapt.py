@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from drlpp.adaptation import adaptation
-from drlpp.errors import InputError
+from drlpp.errors import InputError, PlanError
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Plan
 from drlpp.runtime import Elastic, run
@@ -113,7 +113,7 @@ def test_a_bad_plan_is_left() -> None:
 def test_what_cannot_adapt(tmp_path: Path) -> None:
     plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
     divided = dataclasses.replace(plan, training=dataclasses.replace(plan.training, zero1=True))
-    with pytest.raises(InputError, match="adapt moves the states of an optimizer with their parameters"):
+    with pytest.raises(PlanError, match=r"divides optimizer states \(ZeRO-1\), which --adapt cannot do"):
         run(divided, steps=2, adapt=adaptation())
     with pytest.raises(InputError, match="track_memory follows the tensors of one plan, and adapt changes it"):
         RunOptions(track_memory=True, adapt=adaptation())

@@ -18,6 +18,7 @@ from drlpp.cost.gradients import gradient_groups
 from drlpp.cost.stage_costs import costs_of_plan
 from drlpp.errors import InputError
 from drlpp.plan import Plan, Trace, TraceEvent
+from drlpp.plan.validation import check_undivided
 
 _LEAST_DEVIATION = 0.005
 """Part of a measured time by which it may always be off."""
@@ -108,9 +109,11 @@ def measurements(plan: Plan, traces: Sequence[Trace]) -> Measurements:
 
     Raises:
         InputError: there is no trace, or a trace is not of this plan.
+        PlanError: the plan divides ops or optimizer states.
     """
     if not traces:
         raise InputError("there is no trace to calibrate from: give at least one measured step")
+    check_undivided(plan, "a calibration")
     for trace in traces:
         _check(plan, trace)
     actions: dict[tuple[int, int, str], list[float]] = defaultdict(list)

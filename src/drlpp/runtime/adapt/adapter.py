@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
-from drlpp.errors import InputError
 from drlpp.plan import Plan
 from drlpp.runtime.adapt.controller import Controller
 from drlpp.runtime.adapt.decisions import Decision
@@ -101,21 +100,6 @@ class Adapter:
             return ()
         self._controller.close()
         return tuple(self._controller.decisions)
-
-
-def check_can_adapt(plan: Plan) -> None:
-    """Checks that plans can take the place of one another.
-
-    Raises:
-        InputError: states of the optimizer are divided over ranks, or a stage over the devices of a group.
-    """
-    if plan.training.zero1:
-        raise InputError(
-            "adapt moves the states of an optimizer with their parameters, and the plan divides them over ranks: plan "
-            "without zero1"
-        )
-    if any(len(group) > 1 for stage in plan.stages for group in stage.replicas):
-        raise InputError("adapt moves whole stages, and the plan divides one over a group of devices: plan without tp")
 
 
 def ranks_of(plan: Plan, adapt: Adapt | None, used: tuple[int, ...]) -> tuple[int, ...]:

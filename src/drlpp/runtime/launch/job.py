@@ -191,11 +191,18 @@ class RunReport:
             "losses": list(self.losses),
             "first_step": self.first_step,
             "restarts": [dataclasses.asdict(r) for r in self.restarts],
+            "predictions": self._predictions(),
             "decisions": [dataclasses.asdict(d) for d in self.decisions],
             "verification": verification,
             "peak_memory_bytes": list(self.peak_memory_bytes),
             "time_scale": self.time_scale,
         }
+
+    def _predictions(self) -> list[dict[str, Any]]:
+        """What each plan was to take, from the step on (counted from 0) that it ran."""
+        first = {"from_step": self.first_step, "iteration_time_s": self.predicted_s}
+        better = (d for d in self.decisions if d.kind == "switch")
+        return [first, *({"from_step": d.step, "iteration_time_s": d.best_s} for d in better)]
 
     @property
     def iteration_time_s(self) -> float:

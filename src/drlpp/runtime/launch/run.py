@@ -16,7 +16,7 @@ import torch.distributed as dist
 from drlpp.errors import InputError
 from drlpp.plan import Plan, validate
 from drlpp.plan.validation import check_trains, check_undivided
-from drlpp.runtime.adapt.adapter import check_can_adapt, ranks_of
+from drlpp.runtime.adapt.adapter import ranks_of
 from drlpp.runtime.launch.elastic import Elastic, run_elastic, run_once
 from drlpp.runtime.launch.job import Adapt, Precision, RunOptions, RunReport, autocast_precision
 from drlpp.runtime.launch.rank_processes import Failure
@@ -94,7 +94,7 @@ def run(
     if emulate:
         world_of(plan, options)
     if adapt is not None:
-        check_can_adapt(plan)
+        check_undivided(plan, "--adapt")
     if elastic is not None and (verify or emulate):
         raise InputError("an elastic run can be neither verified (its first steps are gone) nor emulated: leave it out")
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
