@@ -4,6 +4,7 @@
 #   make test         install, run the whole suite
 #   make test-fast    the suite without its slow tests (under two minutes)
 #   make test-engines installs Megatron-LM, DeepSpeed, torchtitan and vLLM beside, and reads our exports with their code
+#   make test-versions   environments with the oldest and newest torch, a part of the suite in each; docs/install.md
 #   make check        formatter, linter, type checker
 #   make benchmarks   measure everything again (hours), and write docs/benchmarks.md; ONLY=NAME,... for some
 #   make docs         the documentation site, in out/site
@@ -17,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 BUILT  := build/native.stamp
 NATIVE := setup.py $(shell find src/native -name '*.cpp' -o -name '*.h')
 
-.PHONY: install native quickstart test test-fast test-engines check benchmarks docs format clean
+.PHONY: install native quickstart test test-fast test-engines test-versions check benchmarks docs format clean
 
 install: $(VENV)/.installed $(BUILT)
 
@@ -55,6 +56,9 @@ test-fast: install
 test-engines: install
 	sh tests/export/install_engines.sh $(BIN)/python $(VENV)-engines
 	$(VENV)-engines/bin/python -m pytest -m engines
+
+test-versions:
+	$(PYTHON) tests/versions.py $(if $(ONLY),--only $(ONLY))
 
 check: install
 	$(BIN)/ruff format --check src tests benchmarks examples
