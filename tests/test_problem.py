@@ -7,7 +7,7 @@ import pytest
 from drlpp.cluster import load_cluster
 from drlpp.errors import InputError
 from drlpp.graph.generate.synthetic import chain_graph
-from drlpp.problem import PlanningProblem, default_num_microbatches
+from drlpp.problem import PlanningProblem, SearchSpace, default_num_microbatches
 
 
 def test_defaults():
@@ -70,3 +70,18 @@ def test_the_same_step_in_other_micro_batches():
     assert all(v.global_batch == 24 and v.variants == (v,) for v in problem.variants)
     with pytest.raises(InputError, match="size 7 does not divide"):
         problem.with_micro_batch_size(7)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"pp", "ep"}, "parallelism 'ep' is not known: use some of pp, dp, tp, sp, zero1"),
+        ({"pp", "sp"}, "parallelism 'sp' is given without 'tp', which it needs: give tp too"),
+        ({"pp", "zero1"}, "parallelism 'zero1' is given without 'dp'"),
+        ({"dp"}, "parallelism 'dp' is given without 'pp'"),
+        (set(), "parallelism is empty: give pp at least"),
+    ],
+)
+def test_what_plans_may_use_is_checked(names, message):
+    with pytest.raises(InputError, match=message):
+        SearchSpace(parallelism=frozenset(names))

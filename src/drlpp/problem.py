@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar, cast
 
 from drlpp.cluster import Cluster
@@ -19,6 +19,8 @@ from drlpp.plan import Objective
 from drlpp.training import NO_OPTIMIZER, PRODUCT_DTYPE, Precision, TrainingSetup, precision_of
 
 T = TypeVar("T")
+PARALLELISM = ("pp", "dp", "tp", "sp", "zero1")
+"""What a plan may use; see `SearchSpace`."""
 USUAL_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -37,12 +39,25 @@ class SearchSpace:
     """What a planner may choose besides partition, placement and schedule.
 
     Attributes:
-        replication: stages may run on several devices.
+        parallelism: ``pp``: stages; ``dp``: replicas of stages; ``tp``: groups of devices that divide ops; ``sp``: they
+            divide what is kept between divided ops, too; ``zero1``: replicas divide optimizer states.
         micro_batch_sizes: samples per micro-batch to choose from, ascending; empty: those of the graph.
+
+    Raises:
+        InputError: a name is not known, or needs another one.
     """
 
-    replication: bool = True
+    parallelism: frozenset[str] = frozenset({"pp", "dp"})
     micro_batch_sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(self.parallelism - set(PARALLELISM)):
+            raise InputError(f"parallelism {unknown[0]!r} is not known: use some of {', '.join(PARALLELISM)}")
+        for name, needed in (("dp", "pp"), ("tp", "pp"), ("sp", "tp"), ("zero1", "dp")):
+            if name in self.parallelism and needed not in self.parallelism:
+                raise InputError(f"parallelism {name!r} is given without {needed!r}, which it needs: give {needed} too")
+        if "pp" not in self.parallelism:
+            raise InputError("parallelism is empty: give pp at least, since every plan has stages")
 
 
 def per_problem(make: Callable[[PlanningProblem], T]) -> Callable[[PlanningProblem], T]:
@@ -170,6 +185,12 @@ class PlanningProblem:
         sizes = self.space.micro_batch_sizes
         return tuple(map(self.with_micro_batch_size, sizes)) if sizes else (self,)
 
+    def with_parallelism(self, parallelism: Collection[str]) -> PlanningProblem:
+        """The problem where plans may use these; see `SearchSpace`. Raises as that does."""
+        space = dataclasses.replace(self.space, parallelism=frozenset(parallelism))
+        zero1 = "zero1" in space.parallelism and self.training.trains
+        return dataclasses.replace(self, space=space, training=dataclasses.replace(self.training, zero1=zero1))
+
     def with_micro_batch_size(self, samples: int) -> PlanningProblem:
         """The same step in micro-batches of another size.
 
@@ -186,13 +207,13 @@ class PlanningProblem:
 
     @property
     def may_replicate(self) -> bool:
-        """Stages may run on several devices: `SearchSpace.replication`, but never where edges carry transfer times or
+        """Stages may run on several devices: dp in `SearchSpace`, but never where edges carry transfer times or
         an op needs its micro-batches in order on one device.
 
         Files with transfer times (dnn-partitioning) say nothing of parameters, so the gradient exchange would look
         free, and their objective gives each op one device.
         """
-        return self.space.replication and not self.graph.has_transfer_times and not self.graph.has_order
+        return "dp" in self.space.parallelism and not self.graph.has_transfer_times and not self.graph.has_order
 
 
 def _check_divides(size: int, global_batch: int) -> None:

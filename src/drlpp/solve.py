@@ -11,9 +11,9 @@ from drlpp.cluster import Cluster
 from drlpp.errors import InfeasibleError
 from drlpp.plan import Plan, Provenance
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
-from drlpp.planners.micro_batch_sizes import solve_over_sizes
 from drlpp.planners.parameters import restored
 from drlpp.planners.registry import PLANNERS, check_planner, get_planner
+from drlpp.planners.variants import solve_over_variants
 from drlpp.problem import PlanningProblem
 
 DRL = "drl"
@@ -74,7 +74,7 @@ def solve(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> PlanResult:
-    """Searches for the best plan of a problem, over all micro-batch sizes that it leaves open.
+    """Searches for the best plan of a problem, over all micro-batch sizes and groups of devices that it leaves open.
 
     Args:
         planner: a name (see `planner_names`) or a planner.
@@ -89,8 +89,8 @@ def solve(
     """
     chosen = make_planner(planner) if isinstance(planner, str) else planner
     clock = budget if isinstance(budget, Budget) else Budget(budget)
-    if problem.space.micro_batch_sizes:
-        return solve_over_sizes(chosen, problem, clock, seed, progress)
+    if problem.space.micro_batch_sizes or "tp" in problem.space.parallelism:
+        return solve_over_variants(chosen, problem, clock, seed, progress)
     return chosen.solve(problem, clock, seed, progress)
 
 

@@ -283,7 +283,7 @@ def _gigabits(bandwidth: float) -> str:
 
 def _carried(plan: Plan | None, device: Mapping[int, int], problem: PlanningProblem) -> Plan | None:
     """A plan on the devices of another problem of the same graph; None if it needs one that is not there."""
-    if plan is None or any(d not in device for s in plan.stages for d in s.devices):
+    if plan is None or plan.grouping.divides or any(d not in device for s in plan.stages for d in s.devices):
         return None
     devices = tuple(tuple(device[d] for d in s.devices) for s in plan.stages)
     assignment = dataclasses.replace(plan.assignment, devices=devices)

@@ -5,7 +5,7 @@ import typer
 from drlpp.cli.main import app
 
 COMMON = {"--budget", "--cluster", "--num-microbatches", "--objective", "--optimizer", "--seed"}
-COMMON |= {"--global-batch", "--micro-batch-size", "--precision"}
+COMMON |= {"--global-batch", "--micro-batch-size", "--precision", "--parallelism"}
 SURFACE = {
     "plan": COMMON
     | {

@@ -1,12 +1,13 @@
 """Groups as devices of an ordinary problem: both ways to place stages agree, and plans go there and back."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drlpp.cluster.grouping import single_devices
 from drlpp.cost.groups import for_groups, grouped, lifted
-from drlpp.plan import Provenance, validate
+from drlpp.plan import Assignment, Provenance, validate
 from drlpp.sim import Evaluator
 from placed import assert_equal
 from random_groups import random_grouped_problem
@@ -32,6 +33,21 @@ def test_plans_go_there_and_back(seed):
     for g, group in enumerate(grouping.groups):
         together = sum(real.prediction.peak_memory_bytes[d] for d in group)
         assert together == pytest.approx(plan.prediction.peak_memory_bytes[g])
+
+
+def test_replicas_that_hold_other_parts_never_fit():
+    """One stage on all groups, which differ in size or in the type of their devices."""
+    seen = 0
+    for seed in range(40):
+        _, _, problem, assignment = random_grouped_problem(seed)
+        kinds, sizes = set(problem.cluster.type_index.tolist()), problem.cluster.members
+        one = Assignment(np.zeros_like(assignment.stage_of_op), (tuple(range(problem.cluster.num_devices)),))
+        alike, unlike = Evaluator(problem).evaluate_many((assignment, one))
+        assert alike.over_memory_bytes == Evaluator(problem).evaluate(assignment).over_memory_bytes
+        if len(kinds) > 1 and sizes.max() > 1:
+            seen += 1
+            assert not unlike.feasible
+    assert seen > 5
 
 
 def test_single_devices_are_the_problem_itself():

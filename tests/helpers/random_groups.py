@@ -25,7 +25,7 @@ def with_splits(rng: np.random.Generator, graph: OpGraph) -> OpGraph:
     ops = []
     for op in graph.ops:
         read, given = dict.fromkeys(reads[op.name]), dict.fromkeys(gives[op.name])
-        size = int(rng.choice([2, 4, 8]))
+        size = int(rng.choice([4, 8, 12]))
         splits = [
             Split(
                 "columns",
@@ -44,7 +44,7 @@ def with_splits(rng: np.random.Generator, graph: OpGraph) -> OpGraph:
         ]
         if not op.params:
             splits = [Split("features", size, tuple(Part(t, 1) for t in read), tuple(Part(t, 1) for t in given))]
-        ops.append(dataclasses.replace(op, splits=tuple(splits) if rng.random() < 0.9 else ()))
+        ops.append(dataclasses.replace(op, splits=tuple(splits) if op is graph.ops[0] or rng.random() < 0.9 else ()))
     return dataclasses.replace(graph, ops=tuple(ops))
 
 

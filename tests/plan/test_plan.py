@@ -8,7 +8,7 @@ import pytest
 
 from drlpp.cluster import load_cluster
 from drlpp.errors import PlanError, ScheduleError
-from drlpp.graph import Op, OpGraph
+from drlpp.graph import Op, OpGraph, Split
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.plan import (
     Action,
@@ -226,7 +226,11 @@ def test_ranks_of_a_group_have_the_same_actions():
     stage = dataclasses.replace(
         plan.stages[0], ops=plan.stages[0].ops + plan.stages[1].ops, replicas=((0, 1),), sharding=Sharding(tensor=2)
     )
-    same = dataclasses.replace(plan, stages=(stage,), schedule=schedule(r0="0F0 0F1 0B0 0B1", r1="0F0 0F1 0B0 0B1"))
+    whole = dataclasses.replace(plan, stages=(stage,), schedule=schedule(r0="0F0 0F1 0B0 0B1", r1="0F0 0F1 0B0 0B1"))
+    with pytest.raises(PlanError, match="a stage divides its ops over 2 devices, and none can be"):
+        validate(whole)
+    divided = dataclasses.replace(plan.graph.ops[0], splits=(Split("columns", 4),))
+    same = dataclasses.replace(whole, graph=dataclasses.replace(plan.graph, ops=(divided, *plan.graph.ops[1:])))
     validate(same)
     with pytest.raises(ScheduleError, match="ranks 0 and 1 divide the ops of a stage and have different actions"):
         validate(dataclasses.replace(same, schedule=schedule(r0="0F0 0F1 0B0 0B1", r1="0F0 0B0 0F1 0B1")))

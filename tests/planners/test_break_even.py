@@ -48,7 +48,10 @@ def test_data_parallelism_is_what_its_planner_finds():
     problem = step_problem(1)
     plan = DataParallel().solve(problem, Budget(1), 0).plan
     assert data_parallel_value_s(problem) == pytest.approx(plan.prediction.iteration_time_s)
-    assert data_parallel_value_s(dataclasses.replace(problem, space=SearchSpace(replication=False))) == math.inf
+    assert (
+        data_parallel_value_s(dataclasses.replace(problem, space=SearchSpace(parallelism=frozenset({"pp"}))))
+        == math.inf
+    )
 
 
 def test_words():

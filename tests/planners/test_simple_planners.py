@@ -74,7 +74,9 @@ def test_data_parallel_needs_parameter_sizes():
 
 
 def test_uniform_cuts_equal_ops_evenly_in_host_order():
-    problem = dataclasses.replace(chain_problem(8, [["mid"] * 2, ["mid"] * 2]), space=SearchSpace(replication=False))
+    problem = dataclasses.replace(
+        chain_problem(8, [["mid"] * 2, ["mid"] * 2]), space=SearchSpace(parallelism=frozenset({"pp"}))
+    )
     result = Uniform().solve(problem, Budget(1), 0)
     assert [len(s.ops) for s in result.plan.stages] == [2, 2, 2, 2]
     assert [s.devices for s in result.plan.stages] == [(0,), (1,), (2,), (3,)]

@@ -32,6 +32,7 @@ def compare(
     micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
     precision: inputs.PrecisionOption = None,
+    parallelism: inputs.ParallelismOption = None,
     sequences: inputs.Sequences = None,
     context_length: inputs.ContextLength = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows, with their plans, here.")] = None,
@@ -44,7 +45,7 @@ def compare(
     names = inputs.planner_list(planners)
     check_problem(model, cluster, names)
     step = inputs.Step(
-        num_microbatches, optimizer, global_batch, micro_batch_size, precision, sequences, context_length
+        num_microbatches, optimizer, global_batch, micro_batch_size, precision, sequences, context_length, parallelism
     )
     problem = inputs.load_problem(model, cluster, objective, step)
     from drlpp.cli.solve import solve_visibly
@@ -52,7 +53,7 @@ def compare(
     from drlpp.files import write_atomically
     from drlpp.json_text import json_text
     from drlpp.plan import save_plan
-    from drlpp.planners.micro_batch_sizes import lower_bound_over_sizes
+    from drlpp.planners.variants import lower_bound_over_variants
     from drlpp.report.comparison import compare_results
     from drlpp.report.html import write_report
     from drlpp.report.tables import comparison_table
@@ -65,7 +66,7 @@ def compare(
         say(f"{planner.name}: {results[-1].status}, {results[-1].planning_time_s:.1f} s")
     if planners == "all":
         results = [r for r in results if r.status != "not-applicable"]
-    comparison = compare_results(problem, results, lower_bound_over_sizes(problem))
+    comparison = compare_results(problem, results, lower_bound_over_variants(problem))
     out().print(comparison_table(comparison))
     if json_file:
         write_atomically(json_file, json_text(comparison.to_dict()) + "\n")

@@ -16,6 +16,7 @@ from drlpp.generator_spec import PREFIX
 if TYPE_CHECKING:
     from drlpp.cluster import Cluster
     from drlpp.graph import OpGraph
+    from drlpp.planners.engines.engine import Engine
     from drlpp.problem import PlanningProblem
 
 MODEL_HELP = (
@@ -84,6 +85,17 @@ PrecisionOption = Annotated[
     typer.Option(
         "--precision",
         help="Of products; bf16 and fp16 are mixed precision where parameters are float32 [default: that of MODEL].",
+        show_default=False,
+    ),
+]
+ParallelismOption = Annotated[
+    str | None,
+    typer.Option(
+        "--parallelism",
+        metavar="NAMES",
+        help="What plans may use, of pp,dp,tp,sp,zero1: stages, replicas, groups that divide ops, and what is kept "
+        "between divided ops, replicas that divide optimizer states [default: all that `drlpp run`, or the engine of "
+        "--for, can do].",
         show_default=False,
     ),
 ]
@@ -169,17 +181,39 @@ class Step(NamedTuple):
     precision: PrecisionName | None = None
     sequences: int | None = None
     context_length: int | None = None
+    parallelism: str | None = None
+
+
+def parallelism_of(text: str | None, engine: Engine | None) -> frozenset[str]:
+    """``pp,dp`` -> what plans may use; without a text all that the engine, or `drlpp run`, can do.
+
+    Raises:
+        InputError: a name is not known, needs another one, or is nothing that the engine can do.
+    """
+    from drlpp.errors import InputError
+    from drlpp.planners.engines.engine import RUN
+    from drlpp.problem import SearchSpace
+
+    if text is None:
+        return frozenset((engine or RUN).parallelism)
+    names = frozenset(word.strip() for word in text.split(",") if word.strip())
+    SearchSpace(parallelism=names)
+    if engine is not None and (more := sorted(names - set(engine.parallelism))):
+        can = ", ".join(engine.parallelism)
+        raise InputError(f"--parallelism {text}: plans for {engine.title} cannot use {more[0]}: use some of {can}")
+    return names
 
 
 def load_problem(
-    model: str, cluster: str, objective: ObjectiveName, step: Step, *, main_parameters: bool = False
+    model: str, cluster: str, objective: ObjectiveName, step: Step, *, engine: Engine | None = None
 ) -> PlanningProblem:
-    """The planning problem of MODEL on CLUSTER."""
+    """The planning problem of MODEL on CLUSTER. Args: `engine`: that the plan is for; None for `drlpp run`."""
     from drlpp.cluster import load_cluster
     from drlpp.cluster.devices import CPU_PRESET
     from drlpp.errors import InputError
     from drlpp.problem import PlanningProblem
 
+    parallelism = parallelism_of(step.parallelism, engine)
     loaded = load_cluster(cluster)
     on_cpus = all(t.preset == CPU_PRESET for t in loaded.device_types)
     sizes = parse_sizes(step.micro_batch_sizes)
@@ -200,11 +234,11 @@ def load_problem(
         objective=objective,
         optimizer=step.optimizer,
         precision=step.precision,
-        main_parameters=main_parameters,
+        main_parameters=engine is not None and engine.main_parameters,
     )
     if other_sizes and graph.batch_axis == "unknown":
         say(f"costs of {model} are known for {graph.samples_per_microbatch} samples: taken to grow in proportion")
-    return problem
+    return problem.with_parallelism(parallelism)
 
 
 def serving_problem(graph: OpGraph, cluster: Cluster, step: Step) -> PlanningProblem:
@@ -213,6 +247,8 @@ def serving_problem(graph: OpGraph, cluster: Cluster, step: Step) -> PlanningPro
     from drlpp.graph.serving import captured_load
     from drlpp.problem import PlanningProblem
 
+    if step.parallelism is not None:
+        raise InputError("--parallelism is for training: leave it out for --objective serving")
     if step.num_microbatches is not None or step.global_batch is not None or step.micro_batch_sizes:
         raise InputError("serving has no micro-batches: give --sequences instead of their number or size")
     if not any(op.kv_bytes_per_token for op in graph.ops):

@@ -45,6 +45,7 @@ def plan(
     micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
     precision: inputs.PrecisionOption = None,
+    parallelism: inputs.ParallelismOption = None,
     sequences: inputs.Sequences = None,
     context_length: inputs.ContextLength = None,
     engine: Annotated[
@@ -76,12 +77,10 @@ def plan(
     check_weights(weights)
     limits = check_engine(engine)
     step = inputs.Step(
-        num_microbatches, optimizer, global_batch, micro_batch_size, precision, sequences, context_length
+        num_microbatches, optimizer, global_batch, micro_batch_size, precision, sequences, context_length, parallelism
     )
     aim = objective_for(limits, objective)
-    problem = inputs.load_problem(
-        model, cluster, aim, step, main_parameters=limits is not None and limits.main_parameters
-    )
+    problem = inputs.load_problem(model, cluster, aim, step, engine=limits)
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import ExecutionError, InfeasibleError, InputError
     from drlpp.plan import plan_to_dict, save_plan
@@ -89,7 +88,7 @@ def plan(
     from drlpp.planners.engines.engine import RUN
     from drlpp.planners.engines.given_split import GivenSplit
     from drlpp.planners.engines.restricted import Restricted
-    from drlpp.planners.micro_batch_sizes import lower_bound_over_sizes
+    from drlpp.planners.variants import lower_bound_over_variants
     from drlpp.report.comparison import comparison_row
     from drlpp.report.tables import plan_tables
     from drlpp.solve import DRL, make_planner
@@ -101,7 +100,7 @@ def plan(
     else:
         chosen = Restricted(free, limits or RUN, num_stages) if limits or num_stages else free
     result = solve_visibly(chosen, problem, budget, seed)
-    bound = lower_bound_over_sizes(problem)
+    bound = lower_bound_over_variants(problem)
     data_parallel_s = min(data_parallel_value_s(variant) for variant in problem.variants)
     row = comparison_row(result, problem, bound.value_s, data_parallel_s if math.isfinite(data_parallel_s) else None)
     answer: dict[str, Any] = {

@@ -31,11 +31,12 @@ def whatif(
     micro_batch_size: inputs.MicroBatchSizes = "",
     optimizer: inputs.Optimizer = "momentum",
     precision: inputs.PrecisionOption = None,
+    parallelism: inputs.ParallelismOption = None,
     as_json: inputs.AsJson = False,
 ) -> None:
     """Rank changes (devices, links, memory, micro-batches) by the gain in throughput that they would bring."""
     check_problem(model, cluster, [planner])
-    asked = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size, precision)
+    asked = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size, precision, parallelism=parallelism)
     problem = inputs.load_problem(model, cluster, objective, asked)
     from rich.table import Table
 

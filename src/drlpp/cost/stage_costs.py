@@ -15,6 +15,7 @@ from drlpp.errors import ScheduleError
 from drlpp.graph.blocks import Recompute, block_numbers
 from drlpp.graph.stages import StageGraph, stage_graph
 from drlpp.plan import Plan
+from drlpp.plan.validation import check_undivided
 from drlpp.problem import PlanningProblem
 
 
@@ -62,7 +63,12 @@ class StageCosts:
 
 
 def costs_of_plan(plan: Plan) -> StageCosts:
-    """Costs of the stages of a plan. Raises PlanError if the partition is not legal."""
+    """Costs of the stages of a plan.
+
+    Raises:
+        PlanError: the partition is not legal, or ops are divided (`cost.groups.for_groups` has a plan where none are).
+    """
+    check_undivided(plan, "a price of single devices", states=False)
     problem, assignment = PlanningProblem(plan.graph, plan.cluster, plan.training), plan.assignment
     return stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.recompute)
 

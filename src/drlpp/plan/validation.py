@@ -4,7 +4,7 @@ A plan is legal if
 1. every op is in exactly one stage, every stage has an op, and every edge u -> v has stage(u) <= stage(v);
 2. every stage has at least one device of the cluster, each at most once; its replicas are groups of as many devices as
    divide its ops, each on one host and of one type, and groups of two stages are equal or disjoint (checked when the
-   plan is built);
+   plan is built); some op of the graph can be divided so;
 3. the schedule of each rank holds exactly the actions of its stages and micro-batches (m mod replicas): one F, and
    either one B or one I and one W, for each; F before B or I, I before W; the ranks of a group have the same list;
 4. run in the listed orders, with every action waiting for its inputs, all ranks reach their end (no deadlock).
@@ -94,6 +94,11 @@ def _check_actions(plan: Plan) -> None:
 
 
 def _check_groups(plan: Plan) -> None:
+    for degree in sorted({stage.sharding.tensor for stage in plan.stages} - {1}):
+        if not plan.graph.can_be_divided(degree):
+            raise PlanError(
+                f"a stage divides its ops over {degree} devices, and none can be: use groups of other sizes"
+            )
     for first, *others in plan.grouping.groups:
         for rank in others:
             if plan.schedule.get(rank, ()) != plan.schedule.get(first, ()):

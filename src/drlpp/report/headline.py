@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from drlpp.cluster import Cluster
 from drlpp.plan import Objective, Plan, Prediction, Trace
@@ -113,11 +113,26 @@ def _what(plan: Plan) -> str:
         f"{len(used)} of {plan.cluster.num_devices}" if len(used) < plan.cluster.num_devices else f"all {len(used)}"
     )
     branches = "" if _is_chain(plan) else ", with branches that run side by side"
-    stages = f"{plan.num_stages} stages" if plan.num_stages != 1 else "one stage"
+    stages = layout_text(plan)
     return (
         f"{plan.graph.name} runs in {stages} on {of_all} devices ({spread}){branches}, in the {plan.schedule_name} "
         f"order over {plan.num_microbatches} micro-batches."
     )
+
+
+def layout_text(plan: Plan) -> str:
+    """Stages and degrees: ``2 stages x TP4 x 2 replicas, ZeRO-1``; ranges where stages differ."""
+
+    def most(values: Iterable[int], word: str) -> str:
+        low, high = min(found := set(values)), max(found)
+        return word.format(f"{low}" if low == high else f"{low}-{high}")
+
+    parts = [f"{plan.num_stages} stages" if plan.num_stages != 1 else "one stage"]
+    if any(s.sharding.tensor > 1 for s in plan.stages):
+        parts.append(most((s.sharding.tensor for s in plan.stages), "TP{}"))
+    if (len(parts) > 1 or plan.training.zero1) and any(s.num_replicas > 1 for s in plan.stages):
+        parts.append(most((s.num_replicas for s in plan.stages), "{} replicas"))
+    return " x ".join(parts) + (", ZeRO-1," if plan.training.zero1 and len(parts) > 1 else "")
 
 
 def _is_chain(plan: Plan) -> bool:

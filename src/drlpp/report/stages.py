@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from drlpp.cost.groups import for_groups
 from drlpp.cost.stage_costs import costs_of_plan
 from drlpp.graph.stages import Kept
-from drlpp.plan import Plan
+from drlpp.plan import Plan, Stage
 from drlpp.plan.modules import StageModules, stage_modules, summarize_modules
 
 _NAMED_OPS = 40
@@ -55,20 +56,24 @@ class StageRow:
 
 def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
     """The rows of all stages of a legal plan. Raises PlanError if the partition is not legal."""
-    costs = costs_of_plan(plan)
+    of_groups = for_groups(plan)
+    costs = costs_of_plan(of_groups)
     covers = stage_modules(plan)
     forward, backward = [], []
-    for s in plan.stages:
+    for s in of_groups.stages:
         devices = list(s.devices)
         forward.append(float(costs.forward_s[s.index, devices].max()))
         backward.append(float((costs.backward_s + costs.again_s)[s.index, devices].max()))
-    loads = [(f + b) / len(s.devices) for f, b, s in zip(forward, backward, plan.stages, strict=True)]
+    loads = [(f + b) / len(s.devices) for f, b, s in zip(forward, backward, of_groups.stages, strict=True)]
     total = sum(loads) or 1.0
     rows = []
-    for s in plan.stages:
+    for s, on in zip(plan.stages, of_groups.stages, strict=True):
         i = s.index
-        here = i, s.devices[0]
-        kept = Kept(*(float(table[here]) for table in (costs.held_bytes, costs.again_bytes, costs.remade_bytes)))
+        here = i, on.devices[0]
+        tables = costs.held_bytes, costs.again_bytes, costs.remade_bytes, costs.param_bytes, costs.resident_bytes
+        *parts, params, resident = (float(table[here]) / s.sharding.tensor for table in tables)  # of one member
+        resident -= params * costs.divided_states * (1 - 1 / s.num_replicas)
+        kept = Kept(*parts)
         in_flight, peak = max(_most_held(plan, i, d, kept) for d in s.devices)
         rows.append(
             StageRow(
@@ -80,14 +85,19 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
                 forward_s=forward[i],
                 backward_s=backward[i],
                 time_share=loads[i] / total,
-                param_bytes=float(costs.param_bytes[here]),
+                param_bytes=params,
                 activation_bytes=kept.held,
                 in_flight=in_flight,
-                memory_bytes=float(costs.resident_bytes[here]) + peak,
-                remark="recomputes" if s.recompute else "",
+                memory_bytes=resident + peak,
+                remark=_remark(s),
             )
         )
     return tuple(rows)
+
+
+def _remark(stage: Stage) -> str:
+    tensor = f"TP{stage.sharding.tensor}" if stage.sharding.tensor > 1 else ""
+    return ", ".join(part for part in (tensor, "recomputes" if stage.recompute else "") if part)
 
 
 def _most_held(plan: Plan, stage: int, device: int, kept: Kept) -> tuple[int, float]:

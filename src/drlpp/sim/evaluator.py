@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from drlpp.cost.problem_arrays import PackedAssignments, pack, problem_arrays
 from drlpp.errors import InputError, ScheduleError
+from drlpp.graph.csr import offsets
 from drlpp.graph.stages import check_partition
 from drlpp.native import library
 from drlpp.plan import Assignment, Objective, Plan, Prediction, Provenance, stages_of
@@ -199,7 +200,18 @@ class Evaluator:
             check_partition(self.problem.graph, packed.labels[b], int(np.diff(packed.stage_off)[b]))
             names = ", ".join(name for name, flag in zip(SCHEDULES, wanted, strict=True) if flag)
             raise ScheduleError(f"none of the schedules {names} applies to this placement: add 1f1b")
+        if (self.problem.cluster.members > 1).any():
+            unlike = self._unlike(packed)
+            evaluations.over_memory_bytes[unlike] += evaluations.peak_memory_bytes[unlike].max(axis=1)
         return evaluations
+
+    def _unlike(self, packed: PackedAssignments) -> NDArray[np.int64]:
+        """Assignments whose replicas of a stage are groups that hold other parts of it: nothing can sum these."""
+        cluster, first = self.problem.cluster, offsets(packed.replicas)[:-1]
+        kinds, members = cluster.type_index[packed.devices], cluster.members[packed.devices]
+        unequal = np.minimum.reduceat(kinds, first) != np.maximum.reduceat(kinds, first)
+        stages = np.flatnonzero(unequal & (np.maximum.reduceat(members, first) > 1))
+        return np.unique(np.searchsorted(packed.stage_off, stages, side="right") - 1)
 
 
 def _flags(schedules: Sequence[str] | None) -> NDArray[np.bool_]:

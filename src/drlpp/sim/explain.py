@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from drlpp.cost import PlacedStages
+from drlpp.cost.groups import for_groups
 from drlpp.cost.placement import place_assignment
 from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.cost.problem_times import problem_times
@@ -223,7 +224,8 @@ def _ports(plan: Plan, device: int) -> tuple[str, str]:
     return f"host {name} out", f"host {name} in"
 
 
-def _changes(plan: Plan, time: float) -> Iterator[Change]:
+def _changes(of: Plan, time: float) -> Iterator[Change]:
+    plan, groups = for_groups(of), of.grouping.groups
     problem = PlanningProblem(plan.graph, plan.cluster, plan.training)
     arrays = problem_arrays(problem)
     assignment = plan.assignment
@@ -259,7 +261,8 @@ def _changes(plan: Plan, time: float) -> Iterator[Change]:
     for u, d in enumerate(placed.used.tolist()):
         action_s = placed.action_s.copy()
         action_s[:, placed.slot_device == u] /= 2
-        yield change("hardware", f"device {d} twice as fast", placed._replace(action_s=action_s), flat)
+        name = f"device{'s' if len(groups[d]) > 1 else ''} {', '.join(map(str, groups[d]))}"
+        yield change("hardware", f"{name} twice as fast", placed._replace(action_s=action_s), flat)
 
 
 def _moves(plan: Plan, problem: PlanningProblem) -> Iterator[tuple[int, int]]:

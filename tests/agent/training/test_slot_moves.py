@@ -42,7 +42,7 @@ def test_many_slots_are_reached():
 
 def test_without_replication_every_slot_keeps_one_device():
     rng = np.random.default_rng(0)
-    t = problem_view(dataclasses.replace(small_problem(), space=SearchSpace(replication=False))).tables
+    t = problem_view(dataclasses.replace(small_problem(), space=SearchSpace(parallelism=frozenset({"pp"})))).tables
     slots = (Slot(((0, 1),)), Slot(((1, 1),)))
     for _ in range(200):
         slots = changed_slots(slots, t, rng)

@@ -61,7 +61,9 @@ def test_places():
     assert expert_places(four, 2) == [((0,), (1,)), ((0, 1), (2, 3)), ((0, 2), (1, 3))]
     assert expert_places(four, 3) == [((0,), (1,), (2,))]
     assert expert_places(four, 8) == [((0,), (0,), (1,), (1,), (2,), (2,), (3,), (3,))]
-    assert expert_places(dataclasses.replace(four, space=SearchSpace(replication=False)), 2) == [((0,), (1,))]
+    assert expert_places(dataclasses.replace(four, space=SearchSpace(parallelism=frozenset({"pp"}))), 2) == [
+        ((0,), (1,))
+    ]
 
 
 def test_a_graph_without_a_split_is_told_so():

@@ -205,7 +205,9 @@ def test_bound_is_below_exhaustive_search(seed, replicate):
     problem = small_problem(
         seed, HOSTS[seed % 3 if seed % 3 != 1 else 0], num_ops=5, chain=seed % 2 == 0, link="500MB/s"
     )
-    problem = dataclasses.replace(problem, space=SearchSpace(replication=replicate))
+    problem = dataclasses.replace(
+        problem, space=SearchSpace(parallelism=frozenset({"pp", "dp"} if replicate else {"pp"}))
+    )
     evaluator = Evaluator(problem)
     best = min(evaluator.bottleneck_s(plan) for plan in all_chain_splits(problem, replicate=replicate))
     assert lower_bound(problem).value_s <= best * (1 + 1e-9)

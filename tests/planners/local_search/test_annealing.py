@@ -91,7 +91,7 @@ def test_a_device_may_join_any_stage():
     found = {plan.devices for _ in range(200) if (plan := change_replica(problem, start, rng)) is not None}
     assert ((0,), (1, 0)) in found  # joins, though it runs the other stage
     assert ((1,), (1,)) in found  # takes the place of another
-    alone = dataclasses.replace(problem, space=SearchSpace(replication=False))
+    alone = dataclasses.replace(problem, space=SearchSpace(parallelism=frozenset({"pp"})))
     for _ in range(50):
         assert {len(group) for group in change_replica(alone, start, rng).devices} == {1}
 

@@ -34,6 +34,7 @@ class Engine:
         schedules: the orders of actions that it knows; empty if it takes any.
         looped_schedules: those for several stages on a rank, if it knows `schedules` only.
         main_parameters: it keeps float32 main parameters and gradients beside parameters of low precision.
+        parallelism: what plans for it may use (`SearchSpace`).
     """
 
     name: str
@@ -50,6 +51,7 @@ class Engine:
     schedules: tuple[str, ...] = ()
     looped_schedules: tuple[str, ...] = ()
     main_parameters: bool = False
+    parallelism: tuple[str, ...] = ("pp", "dp")
 
 
 _ENGINES = (
@@ -96,7 +98,7 @@ _ENGINES = (
     ),
 )
 
-RUN = Engine(name="run", title="drlpp run", cuts="ops", ties=True, loops=True)
+RUN = Engine(name="run", title="drlpp run", cuts="ops", ties=True, loops=True, parallelism=("pp", "dp", "zero1"))
 """Our own runtime, for searches that are held to something else, such as a number of stages."""
 
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in _ENGINES}

@@ -191,5 +191,5 @@ def _one_copy(problem: PlanningProblem, blocks: OpGraph, ranks: Ranks) -> Planni
     training = dataclasses.replace(problem.training, num_microbatches=number)
     cluster = problem.cluster.subset([slowest(problem, group) for group in ranks])
     return dataclasses.replace(
-        problem, graph=blocks, cluster=cluster, training=training, space=SearchSpace(replication=False)
+        problem, graph=blocks, cluster=cluster, training=training, space=SearchSpace(parallelism=frozenset({"pp"}))
     )

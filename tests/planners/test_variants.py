@@ -1,0 +1,121 @@
+"""The micro-batch size as a choice: the best plan of the same step over all sizes, and no better than its bound."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from drlpp.cluster import Cluster, Host, Link, device_preset
+from drlpp.graph import Work
+from drlpp.graph.generate.synthetic import chain_graph, random_graph
+from drlpp.plan import plan_from_dict, plan_to_dict, validate
+from drlpp.planners.base import Budget
+from drlpp.planners.bounds.lower_bound import lower_bound
+from drlpp.planners.consecutive.dynamic_program import DynamicProgram
+from drlpp.planners.variants import NO_BOUND, Variants, lower_bound_over_variants, solve_over_variants
+from drlpp.problem import PlanningProblem
+from drlpp.sim import Evaluator, simulate
+from drlpp.solve import solve
+from planner_cases import small_cluster
+from random_groups import random_grouped_problem, with_splits
+
+CLUSTER = small_cluster([["fast", "mid"], ["slow"]])
+
+
+def problem(**options) -> PlanningProblem:
+    return PlanningProblem.build(chain_graph(12, param_bytes=4.0), CLUSTER, global_batch=64, **options)
+
+
+def test_the_best_of_all_sizes_is_found_and_the_step_is_the_same():
+    open_problem = problem(micro_batch_sizes=(2, 4, 8, 32))
+    result = solve(open_problem, "uniform", budget=20.0)
+    alone = {b: solve(open_problem.with_micro_batch_size(b), "uniform", budget=5.0) for b in (2, 4, 8, 32)}
+    times = {b: r.plan.prediction.iteration_time_s for b, r in alone.items()}
+    assert result.plan.prediction.iteration_time_s == min(times.values())
+    size = result.plan.graph.samples_per_microbatch
+    assert times[size] == min(times.values())
+    assert size * result.plan.num_microbatches == 64
+    assert min(lower_bound(v).value_s for v in open_problem.variants) <= min(times.values())
+
+
+def divided_problem(parallelism: str, **options) -> PlanningProblem:
+    """Two ops of much work with large parameters, which groups can divide, on two hosts with two and four devices."""
+    graph = with_splits(np.random.default_rng(3), random_graph(np.random.default_rng(3), 3, measured=False))
+    work = Work(flop=1e12, bytes=1e6)
+    ops = tuple(dataclasses.replace(op, forward=work, input_grad=work, times={}) for op in graph.ops)
+    graph = dataclasses.replace(graph, ops=ops, tensor_bytes=dict.fromkeys(graph.tensor_bytes, 1e5))
+    device = dataclasses.replace(device_preset("a100-sxm4-80gb"), name="a")
+    link, port = Link(bandwidth=2e11), Link(bandwidth=1e9)
+    hosts = (
+        Host(name="h0", devices=("a",) * 2, link=link, network=port),
+        Host(name="h1", devices=("a",) * 4, link=link, network=port),
+    )
+    cluster = Cluster("two", (device,), hosts)
+    return PlanningProblem.build(graph, cluster, **options).with_parallelism(parallelism.split(","))
+
+
+def test_groupings_have_one_size_on_each_kind_of_host():
+    found = Variants(divided_problem("pp,dp,tp", num_microbatches=2)).groupings
+    sizes = [tuple(sorted({(g[0] >= 2, len(g)) for g in grouping.groups})) for grouping in found]
+    assert sizes[0] == ((False, 1), (True, 1))
+    assert len(found) == len(set(sizes)) == 6
+    assert len(Variants(divided_problem("pp,dp", num_microbatches=2)).groupings) == 1
+
+
+@pytest.mark.parametrize("planner", ["uniform", "dp", "piper", "metis", "greedy", "annealing"])
+def test_one_micro_batch_is_divided_where_only_that_helps(planner):
+    problem = divided_problem("pp,dp,tp", num_microbatches=1)
+    alone = solve(divided_problem("pp,dp", num_microbatches=1), planner, budget=2.0)
+    result = solve(problem, planner, budget=4.0)
+    validate(result.plan)
+    assert result.plan.cluster is problem.cluster
+    assert any(stage.sharding.tensor > 1 for stage in result.plan.stages)
+    fast, slow = result.plan.prediction, alone.plan.prediction
+    assert fast.iteration_time_s < 0.9 * slow.iteration_time_s
+    assert simulate(result.plan).prediction.iteration_time_s == pytest.approx(fast.iteration_time_s, rel=1e-9)
+    assert lower_bound_over_variants(problem).value_s <= fast.iteration_time_s
+    assert plan_from_dict(plan_to_dict(result.plan)).stages == result.plan.stages
+
+
+def test_replicas_divide_states_where_they_may():
+    assert solve(divided_problem("pp,dp,zero1", num_microbatches=4), "uniform").plan.training.zero1
+    assert not solve(divided_problem("pp,dp", num_microbatches=4), "uniform").plan.training.zero1
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_bound_is_above_a_plan_of_groups(seed):
+    _, _, problem, assignment = random_grouped_problem(seed)
+    evaluation = Evaluator(problem).evaluate(assignment)
+    if not evaluation.feasible:
+        return
+    assert lower_bound(problem).value_s <= evaluation.iteration_time_s
+    steady = dataclasses.replace(problem, objective="steady-state")
+    assert lower_bound(steady, Budget(0.5)).value_s <= evaluation.bottleneck_s
+
+
+def test_there_is_no_bound_where_the_variants_take_too_long(monkeypatch):
+    monkeypatch.setattr("drlpp.planners.variants.BOUND_S", 0.0)
+    assert lower_bound_over_variants(divided_problem("pp,dp,tp", num_microbatches=2)) == NO_BOUND
+
+
+def test_history_counts_from_the_start():
+    result = solve_over_variants(DynamicProgram(), problem(), Budget(5.0), 0)
+    assert result.planner == "dp"
+    assert all(0 <= when <= result.planning_time_s for when, _ in result.history)
+
+
+def test_no_size_that_fits_is_infeasible_with_its_reason():
+    tight = small_cluster([["mid"] * 2], memory="100B")
+    graph = chain_graph(6, param_bytes=1e6)
+    result = solve(PlanningProblem.build(graph, tight, global_batch=8), "uniform", budget=2.0)
+    assert result.status == "infeasible"
+    assert result.reason
+
+
+def test_a_captured_shape_of_cost_prefers_large_micro_batches_where_weights_dominate():
+    graph = chain_graph(4, param_bytes=0.0)
+    work = [dataclasses.replace(op.forward, flop=1e9, bytes=1e9, fixed_bytes=1e9) for op in graph.ops]
+    ops = tuple(dataclasses.replace(op, forward=w, times={}) for op, w in zip(graph.ops, work, strict=True))
+    heavy = dataclasses.replace(graph, ops=ops)
+    result = solve(PlanningProblem.build(heavy, CLUSTER, micro_batch_sizes=(1, 16), global_batch=16), "uniform")
+    assert result.plan.graph.samples_per_microbatch == 16
