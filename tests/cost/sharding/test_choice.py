@@ -155,3 +155,21 @@ def test_a_generated_transformer_is_divided_as_engines_do(sequence, each_way):
     assert Counter(m.phase for m in inner) == {"forward": each_way, "backward": each_way}
     whole, held = sum(graph.param_bytes.values()), sum(found.graph.param_bytes.values())
     assert held == pytest.approx(whole / 8, rel=0.02)
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize("change", [{}, {"gated": True, "rotary": True}, {"attention": "eager", "dropout": True}])
+def test_a_member_computes_what_a_member_of_megatrons_groups_does(change, sequence):
+    shape = Transformer(layers=12, hidden=4096, heads=32, ffn=16384, vocab=51200, seq=2048, batch=2, **change)
+    wanted = transformer_graph(dataclasses.replace(shape, tensor=8, sequence=sequence))
+    found = shard(transformer_graph(shape), DEVICE, LINK, 8, sequence=sequence, num_microbatches=16).graph
+    for part in ("forward", "input_grad", "weight_grad"):
+        for amount, error in (("flop", 1e-9), ("outputs", 1e-9), ("bytes", 0.015)):
+            ours, theirs = (sum(getattr(getattr(op, part), amount) for op in g.ops) for g in (found, wanted))
+            assert ours == pytest.approx(theirs, rel=error), (part, amount)
+    assert sum(found.param_bytes.values()) == pytest.approx(sum(wanted.param_bytes.values()), rel=1e-3)
+    kept = [sum(g.tensor_bytes[t] for t in {t for op in g.ops for t in op.saved}) for g in (found, wanted)]
+    if sequence:  # Megatron keeps its part of what it gathers, and gathers again in the backward pass
+        assert kept[1] < kept[0] < 2 * kept[1]
+    else:
+        assert kept[0] == pytest.approx(kept[1], rel=1e-6)
