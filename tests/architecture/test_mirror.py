@@ -28,6 +28,7 @@ REAL_PROCESSES = {
     "distributed/test_checkpoint.py": "runtime: checkpoint optimizers",
     "distributed/test_pipeline.py": "runtime: pipeline evaluation other_pipelines",
     "distributed/test_sharded_states.py": "runtime: sharded_states",
+    "distributed/test_groups.py": "runtime: holdings parts stage/ways",
     "distributed/test_evaluation.py": "capture: variants",
 }
 BY_WHAT_IT_PRINTS = {

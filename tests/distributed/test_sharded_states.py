@@ -26,10 +26,11 @@ def zero1(plan: Plan) -> Plan:
 
 def test_owners_are_even_and_all_have_something() -> None:
     sizes = {"a": 40, "b": 30, "c": 20, "d": 10, "frozen": 0, "e": 7}
-    found = owners(dict.fromkeys(sizes, (2, 5)), sizes)
-    load = {d: sum(sizes[n] for n, owner in found.items() if owner == d) for d in (2, 5)}
+    found = owners({name: [(2, 5)] for name in sizes}, sizes)
+    load = {d: sum(sizes[n] for (n, _), owner in found.items() if owner == d) for d in (2, 5)}
     assert load == {2: 57, 5: 50}
-    assert owners({"a": (0, 1), "b": (1, 2)}, {"a": 1, "b": 1}) == {"a": 0, "b": 1}
+    both = owners({"a": [(0, 1)], "b": [(1, 2)]}, {"a": 1, "b": 1})
+    assert both == {("a", (0, 1)): 0, ("b", (1, 2)): 1}
 
 
 def tied_plan(**more: Any) -> Plan:

@@ -15,20 +15,22 @@ from drlpp.capture import CapturedModel, capture, capture_module, load_model
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.graph import OpGraph
 from drlpp.plan import Action, Plan, Provenance, Schedule, Stage, dependencies, validate
+from drlpp.plan.stage import Sharding
 from drlpp.runtime.launch.job import Precision, RunOptions, RunReport
 from drlpp.runtime.launch.training import train_captured
 from drlpp.training import TrainingSetup
 from small_models import ALL
+from transformer_models import TRANSFORMERS
 
 
 def captured_model(name: str) -> CapturedModel:
     torch.manual_seed(1)
-    module, inputs = ALL[name]()
+    module, inputs = (ALL | TRANSFORMERS)[name]()
     return capture_module(module, inputs)
 
 
-def local_cluster(num_devices: int) -> Cluster:
-    """Hosts of two devices with slow ports between them."""
+def local_cluster(num_devices: int, per_host: int = 2) -> Cluster:
+    """Hosts of a few devices with slow ports between them."""
     return cluster_from_dict(
         {
             "schema_version": 1,
@@ -37,11 +39,11 @@ def local_cluster(num_devices: int) -> Cluster:
             "hosts": [
                 {
                     "name": f"h{i}",
-                    "devices": ["cpu"] * min(2, num_devices - i),
+                    "devices": ["cpu"] * min(per_host, num_devices - i),
                     "link": {"bandwidth": "10GB/s", "latency": "5us"},
                     "network": {"bandwidth": "1GB/s", "latency": "30us"},
                 }
-                for i in range(0, num_devices, 2)
+                for i in range(0, num_devices, per_host)
             ],
         },
         "cluster",
@@ -51,7 +53,7 @@ def local_cluster(num_devices: int) -> Cluster:
 def make_plan(
     graph: OpGraph,
     stage_of_op: Sequence[int],
-    devices: Sequence[tuple[int, ...]],
+    devices: Sequence[Sequence[int | tuple[int, ...]]],
     *,
     num_microbatches: int,
     seed: int = 0,
@@ -60,10 +62,12 @@ def make_plan(
     optimizer: str = "momentum",
     num_devices: int = 4,
     backward_first: float = 0.5,
+    zero1: bool = False,
 ) -> Plan:
     """A plan with a random legal schedule.
 
     Args:
+        devices: per stage, its replicas: each a device or a group of devices.
         split: part of the backward passes that is split into I and W.
         backward_first: probability that a ready backward action is preferred.
     """
@@ -71,15 +75,16 @@ def make_plan(
         Stage(
             index=s,
             ops=tuple(op.name for op, k in zip(graph.ops, stage_of_op, strict=True) if k == s),
-            replicas=tuple((d,) for d in devices[s]),
+            replicas=groups,
+            sharding=Sharding(tensor=len(groups[0])),
             recompute=s in recompute,
         )
-        for s in range(len(devices))
+        for s, groups in enumerate(tuple((d,) if isinstance(d, int) else d for d in each) for each in devices)
     )
     plan = Plan(
         graph=graph,
-        cluster=local_cluster(num_devices),
-        training=TrainingSetup(num_microbatches=num_microbatches, optimizer=optimizer),
+        cluster=local_cluster(num_devices, num_devices if any(s.sharding.tensor > 1 for s in stages) else 2),
+        training=TrainingSetup(num_microbatches=num_microbatches, optimizer=optimizer, zero1=zero1),
         stages=stages,
         schedule={},
         schedule_name="random",
@@ -117,7 +122,8 @@ def random_schedule(plan: Plan, rng: np.random.Generator, split: float, backward
             order[device].append(Action(s, "W" if kind == "W" else "B", m))
             del todo[s, m]
         done.add((s, kind, m))
-    return {d: tuple(a) for d, a in sorted(order.items())}
+    groups = {g[0]: g for stage in plan.stages for g in stage.replicas}
+    return {d: tuple(order[first]) for first in sorted(order) for d in groups[first]}
 
 
 def staged(graph: OpGraph, marks: Mapping[str, int]) -> list[int]:
@@ -173,6 +179,35 @@ def random_plan(
     )
     training = dataclasses.replace(plan.training, zero1=bool(rng.random() < zero1))
     return dataclasses.replace(plan, training=training)
+
+
+def random_grouped_plan(graph: OpGraph, seed: int) -> Plan:
+    """A random legal plan on four devices, some or all of which are in groups."""
+    rng = np.random.default_rng(seed)
+    d = [int(k) for k in rng.permutation(4)]
+    groupings: list[list[tuple[int, ...]]] = [
+        [(d[0], d[1]), (d[2], d[3])],
+        [(d[0], d[1]), (d[2],), (d[3],)],
+        [(d[0], d[1], d[2], d[3])],
+    ]
+    groups = groupings[int(rng.integers(3))]
+    labels = random_partition(graph, rng, int(rng.integers(1, 5)))
+    devices = []
+    for _ in range(max(labels) + 1):
+        size = len(groups[int(rng.integers(len(groups)))])
+        alike = [g for g in groups if len(g) == size]
+        devices.append([alike[i] for i in rng.permutation(len(alike))[: int(rng.integers(1, len(alike) + 1))]])
+    return make_plan(
+        graph,
+        labels,
+        devices,
+        num_microbatches=int(rng.integers(1, 6)),
+        seed=seed,
+        split=float(rng.choice([0.0, 0.4])),
+        recompute=[s for s in range(len(devices)) if rng.random() < 0.25],
+        optimizer=str(rng.choice(["sgd", "momentum"])),
+        zero1=bool(rng.random() < 0.5),
+    )
 
 
 def train_job(

@@ -44,7 +44,9 @@ def save_checkpoint(
         for left in folder.glob("partial-*"):
             shutil.rmtree(left)
     dist.barrier()
-    content = _model_content(pipeline) | _optimizer_content(pipeline, optimizer) | _settings(optimizer, scheduler)
+    model = {f"model/{name}": tensor for name, tensor in pipeline.whole(pipeline.tensors()).items()}
+    states = pipeline.whole(_optimizer_content(pipeline, optimizer), lambda key: key.split("/")[1])
+    content = model | _steps(pipeline) | states | _settings(optimizer, scheduler)
     save(content, checkpoint_id=partial)
     if dist.get_rank() == 0:
         shutil.rmtree(path, ignore_errors=True)
@@ -67,7 +69,8 @@ def load_checkpoint(
         InputError: `path` is no checkpoint, or one of another model or with other groups of parameters, or it has no
             scheduler.
     """
-    model = _model_content(pipeline)
+    own = {f"model/{name}": tensor for name, tensor in pipeline.tensors().items()}
+    model = {key: _room(pipeline, key, tensor) for key, tensor in own.items()} | _steps(pipeline)
     problems = [""] * dist.get_world_size()
     dist.all_gather_object(problems, _problem(path, model))  # all ranks raise, or none does
     if problem := next(filter(None, problems), ""):
@@ -82,7 +85,7 @@ def load_checkpoint(
         prefix = f"optimizer/{name}/"
         for key, entry in stored.items():
             if key.startswith(prefix) and isinstance(entry, TensorStorageMetadata):
-                device = parameter.device if entry.size == parameter.shape else torch.device("cpu")
+                device = parameter.device if entry.size == parameter.shape and parameter.dim() else torch.device("cpu")
                 content[key] = torch.empty(entry.size, dtype=entry.properties.dtype, device=device)
                 states.setdefault(name, {})[key.removeprefix(prefix)] = content[key]
     load(content, checkpoint_id=path)
@@ -94,10 +97,16 @@ def load_checkpoint(
         )
     if scheduler is not None and settings["scheduler"] is None:
         raise InputError(f"{path} has no learning-rate scheduler: give it one when saving, or none when loading")
+    for key, tensor in own.items():
+        if content[key] is not tensor:
+            tensor.copy_(pipeline.part(key.partition("/")[2], content[key]))
     pipeline.steps_done = int(content["step"].item())
     for name, parameter in pipeline.named_parameters():
         if name in states:
-            optimizer.state[parameter] = states[name]
+            optimizer.state[parameter] = {
+                key: value if value.shape == parameter.shape or not value.dim() else _own_part(pipeline, name, value)
+                for key, value in states[name].items()
+            }
     for group, saved in zip(optimizer.param_groups, settings["groups"], strict=True):
         group.update(saved)
     if scheduler is not None:
@@ -121,10 +130,20 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match.group(1)), path) for path in folder.glob("step-*") if (match := _NAME.match(path.name)))
 
 
-def _model_content(pipeline: Pipeline) -> dict[str, torch.Tensor]:
-    """What is stored of the model: tensors that are loaded in place, and the steps done."""
-    own: Mapping[str, torch.Tensor] = pipeline.tensors()
-    return {f"model/{name}": tensor for name, tensor in own.items()} | {"step": torch.tensor(pipeline.steps_done)}
+def _steps(pipeline: Pipeline) -> dict[str, torch.Tensor]:
+    return {"step": torch.tensor(pipeline.steps_done)}
+
+
+def _room(pipeline: Pipeline, key: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Where a tensor of the model is loaded: in place, or beside it where this rank holds a part."""
+    shape = pipeline.shape(key.partition("/")[2])
+    return tensor if tensor.shape == shape else torch.empty(shape, dtype=tensor.dtype)
+
+
+def _own_part(pipeline: Pipeline, name: str, value: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a state of the optimizer."""
+    own = pipeline.tensors()[name]
+    return pipeline.part(name, value).to(own.device) if value.shape == pipeline.shape(name) else value
 
 
 def _optimizer_content(pipeline: Pipeline, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -26,16 +26,17 @@ class Copies:
     """The parameters of this rank that other ranks hold too.
 
     Args:
-        shared: parameter -> devices that hold it, of the whole model, in the same order on every rank.
+        shared: parameter -> sets of devices that hold the same values, in the same order on every rank.
         ground: see there.
     """
 
-    def __init__(self, shared: Mapping[str, Holders], ground: Ground) -> None:
+    def __init__(self, shared: Mapping[str, Sequence[Holders]], ground: Ground) -> None:
         self._ground = ground
         self._names: dict[Holders, list[str]] = defaultdict(list)
-        for name, devices in shared.items():
-            self._names[devices].append(name)
-        self._mine = [ground.held.taken[n] for n, devices in shared.items() if ground.device in devices]
+        for name, sets in shared.items():
+            for devices in sets:
+                self._names[devices].append(name)
+        self._mine = [ground.held.taken[n] for n, sets in shared.items() if any(ground.device in s for s in sets)]
         self._steps = 0
         self._versions = self._version()
         self._changes: int | None = None

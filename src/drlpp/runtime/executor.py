@@ -217,7 +217,7 @@ def _reads_and_writes(
             incoming[t.slot, t.microbatch].append(t)
 
     def stages_here(stages: Iterable[int], microbatch: int) -> int:
-        return sum(plan.stages[s].device(microbatch) == device for s in stages)
+        return sum(device in plan.stages[s].group(microbatch) for s in stages)
 
     slots = stage_slots(messages, plan.num_stages)
     read: dict[_Key, int] = defaultdict(int)

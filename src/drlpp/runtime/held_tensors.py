@@ -19,6 +19,9 @@ from drlpp.capture.parameter_hooks import copy_hooks
 from drlpp.errors import InputError, did_you_mean
 from drlpp.runtime.stage.stage_module import TensorSource, find_tensor
 
+Part = Callable[[str, torch.Tensor], torch.Tensor]
+"""Name and whole tensor -> what this rank holds of it."""
+
 
 class HeldTensors:
     """Gives each parameter, buffer or constant once, on the device of this rank.
@@ -29,9 +32,11 @@ class HeldTensors:
         device: of this rank.
         copy: the tensors of `state_dict` are someone else's; else they were made for this rank and taken as they are.
         complete: `state_dict` is to have every parameter and every persistent buffer that is asked for.
+        part: name and whole tensor -> what this rank holds of it.
 
     Attributes:
         taken: name -> tensor, of what this rank holds.
+        part: see there.
 
     Raises:
         InputError: the state dict has a name that the model has not.
@@ -45,6 +50,7 @@ class HeldTensors:
         *,
         copy: bool,
         complete: bool,
+        part: Part = lambda name, tensor: tensor,
     ) -> None:
         self.taken: dict[str, torch.Tensor] = {}
         self._captured = captured
@@ -59,6 +65,7 @@ class HeldTensors:
         self._device = device
         self._copy = copy
         self._complete = complete
+        self.part = part
         if complete:
             self._check_names(self._given)
 
@@ -70,7 +77,8 @@ class HeldTensors:
         given = next((self._given[n] for n in (name, *self._names[name]) if n in self._given), None)
         parameter = isinstance(own, nn.Parameter)
         if given is not None:
-            tensor = _fitting(name, given, own).detach().to(self._device, own.dtype, copy=self._copy)
+            whole = _fitting(name, given, own).detach()
+            tensor = self.part(name, whole).to(self._device, own.dtype, copy=self._copy)
         elif self._complete and name in self._persistent:
             raise InputError(f"the state dict has no {name!r}: give the state dict of the whole model")
         elif parameter and not self._captured.has_values:
@@ -78,9 +86,9 @@ class HeldTensors:
                 f"parameter {name!r} has no values: capture the model with values, or give make_model or a state_dict"
             )
         else:
-            tensor = own.detach().to(self._device)
+            tensor = self.part(name, own.detach()).to(self._device)
         if parameter:
-            same = given is None and tensor.data_ptr() == own.data_ptr()
+            same = given is None and tensor.data_ptr() == own.data_ptr() and tensor.shape == own.shape
             tensor = own if same else nn.Parameter(tensor, requires_grad=own.requires_grad)
             copy_hooks(own, tensor)
         self.taken[name] = tensor
@@ -135,22 +143,18 @@ class HeldTensors:
         """Some of what this rank holds, as in the state dict of the user's module: under all names."""
         return {key: self.taken[name].detach() for key, name in self._keys.items() if name in names}
 
-    def gathered(self, owner: Callable[[str], int], rank: int | None) -> dict[str, torch.Tensor]:
+    def gathered(self, whole_of: Callable[[str], torch.Tensor | None]) -> dict[str, torch.Tensor]:
         """The state dict of the user's module, on the CPU. Called on every rank.
 
         Args:
-            owner: name -> rank that sends it.
-            rank: that gets it; None: all do.
+            whole_of: name -> the whole tensor, where this rank gets it.
 
         Returns:
             The state dict; an empty one on ranks that do not get it.
         """
-        here = dist.get_rank()
         whole: dict[str, torch.Tensor] = {}
         for name in dict.fromkeys(self._keys.values()):
-            like, src = self._model[name], owner(name)
-            mine = self.taken[name].detach() if src == here else None
-            got = spread(mine, like, src, None if rank is None else [rank], self._device)
+            got = whole_of(name)
             if got is not None:
                 whole[name] = got.to("cpu", copy=True)
         return {key: whole[name] for key, name in self._keys.items() if name in whole}
@@ -169,7 +173,7 @@ class HeldTensors:
         for name, tensor in self.taken.items():
             value = next((state_dict[k] for k in keys[name] if k in state_dict), None)
             if value is not None:
-                found.append((tensor, _fitting(name, value, tensor)))
+                found.append((tensor, self.part(name, _fitting(name, value, self.like(name)))))
             elif name in self._persistent:
                 raise InputError(f"the state dict has no {name!r}: give the state dict of the whole model")
         with torch.no_grad():

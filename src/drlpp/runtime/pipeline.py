@@ -17,6 +17,7 @@ model. Rank r runs the r-th of the devices that the plan uses.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,23 +31,25 @@ from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from drlpp.capture import CapturedModel, initial_values
 from drlpp.errors import InputError
 from drlpp.plan import Plan, validate
-from drlpp.plan.validation import check_trains, check_undivided
+from drlpp.plan.validation import check_trains
 from drlpp.runtime.agreement import Council, Request
 from drlpp.runtime.copies import Copies
 from drlpp.runtime.evaluation import EvaluationResult, merged_outputs
 from drlpp.runtime.held_tensors import HeldTensors, spread
+from drlpp.runtime.holdings import Holdings, holdings_of, members_of, several
 from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Recorder
 from drlpp.runtime.other_pipelines import Place, check_shared
+from drlpp.runtime.parts import put_together
 from drlpp.runtime.program_cache import ProgramCache
 from drlpp.runtime.programs import EvaluationProgram, Ground, StepInput, TrainingProgram
 from drlpp.runtime.sharded_states import Followers, owners
 from drlpp.runtime.stage.batches import Batch, BatchLayout, Cut, Microbatch, Weights, draw, fractions
+from drlpp.runtime.stage.moves import Members
 from drlpp.runtime.stage.precision import under_autocast
 from drlpp.runtime.stage.randomness import RandomContext
-from drlpp.runtime.stage.stage_module import stage_of_node, tensor_readers
+from drlpp.runtime.stage.ways import chosen_splits
 from drlpp.runtime.transfers.causes import explained
-from drlpp.runtime.transfers.reduction import Holders, holders
 from drlpp.runtime.transfers.waiting import FIRST_TIMEOUT_S, wait_for_all
 
 log = logging.getLogger(__name__)
@@ -55,12 +58,6 @@ log = logging.getLogger(__name__)
 def used_devices(plan: Plan) -> tuple[int, ...]:
     """Devices that run at least one stage, in order: rank r runs the r-th of them."""
     return tuple(sorted({d for stage in plan.stages for d in stage.devices}))
-
-
-def _homes(plan: Plan) -> Mapping[str, int]:
-    """Parameter -> the first device of a stage that has it."""
-    ops = zip(plan.graph.ops, plan.stage_of_op.tolist(), strict=True)
-    return {name: plan.stages[s].devices[0] for op, s in ops for name in op.params}
 
 
 class Pipeline:
@@ -105,10 +102,15 @@ class Pipeline:
         self._autocast = autocast
         self._model = captured if autocast is None else under_autocast(captured, autocast, torch_device)
 
-        readers = tensor_readers(self._model, stage_of_node(self._model, plan))
-        homes = _homes(plan)
-        self._held = self._take_tensors(readers, used[0], homes, state_dict, make_model)
-        shared = self._shared_parameters(readers)
+        chosen = chosen_splits(plan)
+        holdings = holdings_of(self._model, plan, chosen)
+        members = members_of(plan, self.device, self._rank_of)
+        self._held = self._take_tensors(holdings, members, state_dict, make_model)
+        if plan.training.zero1:
+            shared = several({n: holdings.sums[n] for n in holdings.readers if n in set(self._model.parameters)})
+            holdings = dataclasses.replace(holdings, owners=owners(shared, self._state_bytes(shared)))
+        else:
+            shared = several({n: holdings.copies[n] for n in holdings.readers if n in set(self._model.parameters)})
         self._ground = Ground(
             plan=plan,
             device=self.device,
@@ -116,11 +118,11 @@ class Pipeline:
             torch_device=torch_device,
             context=self._context,
             held=self._held,
-            readers=readers,
-            homes=homes,
+            holdings=holdings,
+            members=members,
+            chosen=chosen,
             council=Council(_host_group(), tuple(self._layout.example)),
             one_queue_per_pair=one_queue_per_pair,
-            owners=owners(shared, self._state_bytes(shared)) if plan.training.zero1 else {},
         )
         if state_dict is None and make_model is None:
             check_shared(self, self._places())
@@ -303,7 +305,7 @@ class Pipeline:
         for name, parameter in self.named_parameters():
             if parameter.grad is not None and parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.coalesce()
-            if parameter.grad is not None and self._ground.owner(name) == self.device:
+            if parameter.grad is not None and self._ground.answers(name):
                 total += _elements(parameter.grad).abs().double().square().sum()
         self._sum(total, "the norm of gradients")
         norm = total.sqrt()
@@ -327,7 +329,7 @@ class Pipeline:
         With ZeRO-1, those that this rank is to change; others hold copies that follow it.
         """
         for name, tensor in self._held.taken.items():
-            if isinstance(tensor, nn.Parameter) and self._ground.changes(name):
+            if isinstance(tensor, nn.Parameter) and self._changes(name):
                 yield name, tensor
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -344,7 +346,7 @@ class Pipeline:
             rank: with `gather`, the only rank that gets it (the others get an empty one); None: all do.
         """
         if gather:
-            return self._held.gathered(self._ground.owner_rank, rank)
+            return self._held.gathered(lambda name: self._ground.whole(name, None if rank is None else [rank]))
         return self._held.state_dict(self.tensors().keys())
 
     def tensors(self, *, copies: bool = False) -> dict[str, torch.Tensor]:
@@ -354,14 +356,37 @@ class Pipeline:
             copies: with those that another rank changes (ZeRO-1), which may be a step behind.
         """
         held = self._held.taken.items()
-        return {name: tensor.detach() for name, tensor in held if copies or self._ground.changes(name)}
+        return {name: tensor.detach() for name, tensor in held if copies or self._changes(name)}
+
+    def whole(
+        self, values: Mapping[str, torch.Tensor], parameter_of: Callable[[str], str] = lambda key: key
+    ) -> dict[str, torch.Tensor]:
+        """Values that go with parameters (gradients, states), whole where groups of devices hold parts of them.
+
+        Called on every rank. What was put together is on one rank; the others get the rest of theirs.
+
+        Args:
+            values: of this rank.
+            parameter_of: key -> name of the parameter.
+        """
+        return put_together(values, self._ground, parameter_of)
+
+    def shape(self, name: str) -> torch.Size:
+        """The shape of a tensor of the model, of which this rank may hold a part."""
+        return self._held.like(name).shape
+
+    def part(self, name: str, whole: torch.Tensor) -> torch.Tensor:
+        """What this rank holds of a tensor of the model."""
+        return self._held.part(name, whole)
 
     def holders_by_rank(self, plan: Plan) -> dict[str, tuple[int, ...]]:
-        """Name of every parameter and buffer of the model -> ranks that hold it under a plan of the same devices."""
-        readers = tensor_readers(self._model, stage_of_node(self._model, plan))
-        found = {n: holders(plan, stages) for n, stages in readers.items() if stages and self._held.is_own(n)}
-        first, homes = used_devices(plan)[0], _homes(plan)
-        found |= {n: (homes.get(n, first),) for n in self._held.unread(readers)}
+        """Name of every parameter and buffer of the model -> ranks that hold it under a plan of the same devices.
+
+        No group divides the plan's stages.
+        """
+        holdings = holdings_of(self._model, plan, {})
+        found = {n: holdings.holders(n) for n in holdings.readers if self._held.is_own(n)}
+        found |= {n: holdings.answering(n) for n in self._held.unread(holdings.readers)}
         return {n: tuple(self._rank_of[d] for d in devices) for n, devices in found.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> None:
@@ -374,22 +399,25 @@ class Pipeline:
 
     def _take_tensors(
         self,
-        readers: Mapping[str, tuple[int, ...]],
-        first: int,
-        homes: Mapping[str, int],
+        holdings: Holdings,
+        members: Members | None,
         state_dict: Mapping[str, torch.Tensor] | None,
         make_model: Callable[[], nn.Module] | None,
     ) -> HeldTensors:
-        """Takes what this rank holds: what its stages read, and what nothing reads: parameters on the first device of
-        the stage that the plan gives them to, buffers on device `first`."""
+        """Takes what this rank holds: what its stages read, and what nothing reads and is at home here."""
         here = {s.index for s in self.plan.stages if self.device in s.devices}
-        wanted = [name for name, stages in readers.items() if here.intersection(stages)]
+        wanted = [name for name, stages in holdings.readers.items() if here.intersection(stages)]
         foreign = state_dict is not None
         probe = HeldTensors(self._model, None, self.torch_device, copy=False, complete=False)
-        wanted += [name for name in probe.unread(readers) if self.device == homes.get(name, first)]
+        wanted += [name for name in probe.unread(holdings.readers) if self.device in holdings.answering(name)]
         if state_dict is None and make_model is not None:
             state_dict = initial_values(make_model, [n for n in wanted if n in probe.parameters], self._context.seed)
-        held = HeldTensors(self._model, state_dict, self.torch_device, copy=foreign, complete=foreign)
+
+        def part(name: str, whole: torch.Tensor) -> torch.Tensor:
+            cut = holdings.cuts.get(name)
+            return whole if cut is None or members is None else members.part(whole, cut).clone()
+
+        held = HeldTensors(self._model, state_dict, self.torch_device, copy=foreign, complete=foreign, part=part)
         for name in wanted:
             held.take(name)
         held.release_values()
@@ -398,30 +426,29 @@ class Pipeline:
     def _places(self) -> dict[str, tuple[torch.Tensor, Place]]:
         """Per parameter of the user's module that is read: where it is."""
         out = {}
-        for name, stages in self._ground.readers.items():
+        holdings = self._ground.holdings
+        for name in holdings.readers:
             if name in self._model.parameters:
                 own = self._held.like(name)
-                ranks = tuple(self._ground.rank_of[d] for d in holders(self.plan, stages))
-                owner = self._ground.owner_rank(name) if name in self._ground.owners else None
-                out[name] = own, Place(ranks, own.device.type == self.torch_device.type, owner)
+                ranks = tuple(self._ground.rank_of[d] for d in holdings.holders(name))
+                own_place = own.device.type == self.torch_device.type and name not in holdings.cuts
+                out[name] = own, Place(ranks, own_place, self._ground.owner_rank(name))
         return out
 
     def _equalise(self) -> None:
         """Copies begin equal, whatever each rank was given."""
         here = dist.get_rank()
         with torch.no_grad():
-            for name, stages in self._ground.readers.items():
-                ranks = [self._ground.rank_of[d] for d in holders(self.plan, stages)]
+            for name, sets in self._ground.holdings.copies.items():
                 mine = self._held.taken.get(name)
+                ranks = [self._ground.rank_of[d] for devices in sets if self.device in devices for d in devices]
                 if len(ranks) > 1 and mine is not None:
                     got = spread(mine if ranks[0] == here else None, mine, ranks[0], ranks, self.torch_device)
                     if got is not None and got is not mine:
                         mine.copy_(got)
 
-    def _shared_parameters(self, readers: Mapping[str, tuple[int, ...]]) -> Mapping[str, Holders]:
-        """The parameters that several devices hold, with these devices."""
-        held = {n: holders(self.plan, stages) for n, stages in readers.items() if n in set(self._model.parameters)}
-        return {n: devices for n, devices in held.items() if len(devices) > 1}
+    def _changes(self, name: str) -> bool:
+        return self._ground.holdings.changes(name, self.device)
 
     def _state_bytes(self, names: Iterable[str]) -> Mapping[str, int]:
         """Parameter -> bytes that the states of its optimizer are in proportion to."""
@@ -608,7 +635,6 @@ def build(
     """
     validate(plan)
     check_trains(plan, "the runtime")
-    check_undivided(plan, "the runtime", states=False)
     nccl = "nccl" in dist.get_backend()
     if torch_device is None:
         torch_device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

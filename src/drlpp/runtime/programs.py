@@ -25,14 +25,18 @@ from drlpp.capture import CapturedModel
 from drlpp.capture.parameter_hooks import has_hooks
 from drlpp.capture.variants import Evaluation
 from drlpp.errors import InputError, PlanError, ScheduleError
+from drlpp.graph import Split
 from drlpp.graph.blocks import Recompute
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Schedule
 from drlpp.runtime.agreement import Council
 from drlpp.runtime.executor import Executor, StageCompute, Tensors
 from drlpp.runtime.held_tensors import HeldTensors, spread
+from drlpp.runtime.holdings import Holdings
 from drlpp.runtime.stage.batches import Microbatch
 from drlpp.runtime.stage.compute import TorchStage
+from drlpp.runtime.stage.division import Division, Ways, local_shape
+from drlpp.runtime.stage.moves import Members, joined
 from drlpp.runtime.stage.randomness import RandomContext
 from drlpp.runtime.stage.stage_module import (
     StageModule,
@@ -45,13 +49,13 @@ from drlpp.runtime.stage.stage_module import (
     value_spec,
     values_with_gradient,
 )
+from drlpp.runtime.stage.ways import ways_of
 from drlpp.runtime.transfers.channel import Channel, TensorSpec
 from drlpp.runtime.transfers.planned import Slot, StageSlots, logical_times, plan_transfers, stage_slots
 from drlpp.runtime.transfers.reduction import (
     CombinedBuffers,
     GradientReducer,
     Holders,
-    holders,
     new_groups,
     shared_parameters,
 )
@@ -71,11 +75,11 @@ class Ground:
         torch_device: where this rank computes.
         context: of the random ops.
         held: parameters and buffers.
-        readers: name of every tensor that the captured model reads -> stages that read it.
+        holdings: who holds which tensor, or part of it.
+        members: of the group of this rank; None if it is alone.
+        chosen: op -> split, of the ops that groups divide.
         council: of all ranks.
         one_queue_per_pair: see `Channel`.
-        owners: parameter that several devices hold -> the only one that changes it; empty: all do.
-        homes: parameter that some op has in the plan -> device that holds it if nothing reads it.
         groups: process groups that were made so far.
     """
 
@@ -85,11 +89,11 @@ class Ground:
     torch_device: torch.device
     context: RandomContext
     held: HeldTensors
-    readers: Mapping[str, tuple[int, ...]]
+    holdings: Holdings
+    members: Members | None
+    chosen: Mapping[str, Split]
     council: Council
     one_queue_per_pair: bool
-    owners: Mapping[str, int]
-    homes: Mapping[str, int]
     groups: dict[Holders, dist.ProcessGroup | None] = dataclasses.field(default_factory=dict)
 
     def make_groups(self, sets: Sequence[Holders]) -> Mapping[Holders, dist.ProcessGroup]:
@@ -99,20 +103,49 @@ class Ground:
         self.groups.update({s: made.get(s) for s in missing})
         return {s: g for s in sets if (g := self.groups[s]) is not None}
 
-    def owner(self, name: str) -> int:
-        """The device that answers for a tensor of the model; that of `homes`, or the first, where nothing reads it."""
-        if name in self.owners:
-            return self.owners[name]
-        stages = self.readers.get(name)
-        return holders(self.plan, stages)[0] if stages else self.homes.get(name, min(self.rank_of))
+    def answers(self, name: str) -> bool:
+        """Whether this rank answers for a tensor, or a part of it."""
+        return self.device in self.holdings.answering(name)
 
-    def owner_rank(self, name: str) -> int:
-        """The rank of `owner`."""
-        return self.rank_of[self.owner(name)]
+    def leads(self) -> bool:
+        """Whether this rank speaks for its group."""
+        return self.holdings.place(self.device) == 0
 
-    def changes(self, name: str) -> bool:
-        """Whether this rank changes a parameter that it holds, and so has its newest value between the steps."""
-        return self.owners.get(name, self.device) == self.device
+    def whole(self, name: str, to: Sequence[int] | None) -> torch.Tensor | None:
+        """A tensor of the model, put together from its parts, on the ranks of `to` (None: on all).
+
+        Called on every rank. Others get None.
+        """
+        cut, like = self.holdings.cuts.get(name), self.held.like(name)
+        devices = self.holdings.answering(name)
+        shape = local_shape(like.shape, cut, len(devices))
+        parts = []
+        for device in devices:
+            mine = self.held.taken[name].detach() if device == self.device else None
+            empty = torch.empty(shape, dtype=like.dtype, device="meta")
+            got = spread(mine, empty, self.rank_of[device], to, self.torch_device)
+            parts += [] if got is None else [got]
+        if len(parts) < len(devices):
+            return None
+        return parts[0] if cut is None else joined(parts, cut)
+
+    def division(self, captured: CapturedModel, *, trains: bool) -> Division | None:
+        """How this rank's group runs a form of the model; None if the rank is alone. An evaluation is not divided."""
+        if self.members is None:
+            return None
+        ways = ways_of(captured, self.plan, self.chosen) if trains else Ways({}, {})
+        cuts = {name: cut for name, cut in self.holdings.cuts.items() if name in self.held.taken}
+        return Division(self.members, ways, cuts, self.holdings.partial)
+
+    def owner_rank(self, name: str) -> int | None:
+        """The only rank that changes a parameter of this one; None if all do that sum its gradient."""
+        owner = self.holdings.owners.get((name, self.holdings.summed_with(name, self.device)))
+        return None if owner is None else self.rank_of[owner]
+
+    def limit_waits(self, timeout_s: float) -> None:
+        """From now on the other members of the group may be waited for so long."""
+        if self.members is not None:
+            self.members.timeout_s = timeout_s
 
     def stages_here(self, plan: Plan) -> list[int]:
         """The stages that this rank runs."""
@@ -199,6 +232,7 @@ class TrainingProgram:
 
     def __init__(self, ground: Ground, forms: Sequence[CapturedModel], trained: frozenset[str]) -> None:
         plan = cut_down(ground.plan, len(forms))
+        self._ground = ground
         refuse_blocks(plan)
         base = forms[0]
         self._current = Current()
@@ -212,30 +246,29 @@ class TrainingProgram:
             plan = reordered(plan)
             transfers = plan_transfers(plan, messages)
         here = ground.stages_here(plan)
-        cut = {
-            id(form): {
-                s: cut_stage(form, stage_of, s, ground.held.source(form, {}), ground.context, ground.torch_device)
-                for s in here
-            }
-            for form in {id(form): form for form in forms}.values()
-        }
+        cut = {id(form): _cut(ground, form, stage_of, here) for form in {id(form): form for form in forms}.values()}
         stages = cut[id(base)]
         self.inputs = frozenset(n for stage in stages.values() for n in stage.inputs if n in base.example_inputs)
         sharing = parameter_readers(base, stage_of, trained)
-        sets = {holders(plan, stages) for stages in (*sharing.values(), *([s.index] for s in plan.stages))}
+        alike = {s.index: ground.holdings.positions([s.index]) for s in plan.stages}
+        sets = {h for found in (*(ground.holdings.sums[n] for n in sharing), *alike.values()) for h in found}
         combined = {s: stage for s, stage in stages.items() if stage.changed and not _in_order(plan, s)}
         problems = [_changed_state(plan, stage) for stage in stages.values()]
-        problems += [_cut_hook(name, stages) for name, stages in sharing.items() if has_hooks(ground.held.like(name))]
+        hooked = {name: stages for name, stages in sharing.items() if has_hooks(ground.held.like(name))}
+        problems += [_cut_hook(name, stages, ground.holdings) for name, stages in hooked.items()]
         ground.council.check(next(filter(None, problems), ""), PlanError)
         groups = ground.make_groups(sorted(h for h in sets if len(h) > 1))
         self._combined = {
-            s: CombinedBuffers(stage.module, _decays(stage), len(forms), groups.get(holders(plan, [s])))
+            s: CombinedBuffers(
+                stage.module, _decays(stage), len(forms), groups.get(alike[s][ground.holdings.place(ground.device)])
+            )
             for s, stage in combined.items()
         }
         times = logical_times(plan, transfers)
+        sets_here = {name: ground.holdings.summed_with(name, ground.device) for name in sharing}
+        shared = shared_parameters(plan, ground.device, sharing, sets_here, times, ground.held.taken)
         sparse = sparse_parameters(base)
-        owner_ranks = {name: ground.rank_of[device] for name, device in ground.owners.items()}
-        shared = shared_parameters(plan, ground.device, sharing, times, ground.held.taken, sparse, owner_ranks)
+        shared = [dataclasses.replace(s, sparse=s.name in sparse, owner=ground.owner_rank(s.name)) for s in shared]
         self.reducer = GradientReducer(shared, groups)
         slots = stage_slots(messages, plan.num_stages)
         computes: dict[int, StageCompute] = {
@@ -248,7 +281,7 @@ class TrainingProgram:
                 recompute=bool(plan.stages[s].recompute),
                 context=ground.context,
                 microbatch=functools.partial(self._current.take, stage.inputs),
-                report_loss=self._current.report_loss,
+                report_loss=self._current.report_loss if ground.leads() else _nothing_reported,
                 combined_buffers=self._combined.get(s),
             )
             for s, stage in stages.items()
@@ -269,6 +302,7 @@ class TrainingProgram:
 
     def limit_waits(self, timeout_s: float) -> None:
         """From now on other ranks may be waited for so long."""
+        self._ground.limit_waits(timeout_s)
         self.reducer.timeout_s = timeout_s
         if self.executor is not None:
             self.executor.limit_waits(timeout_s)
@@ -291,7 +325,7 @@ class EvaluationProgram:
         self.evaluation = evaluation
         self.num_microbatches = num_microbatches
         self._ground = ground
-        self._stage_of = later_stages(captured, ground.readers)
+        self._stage_of = later_stages(captured, ground.holdings.readers)
         self._plan = forward_only(ground.plan, num_microbatches)
         self._current = Current()
         self._values: dict[tuple[str, int], torch.Tensor] = {}
@@ -299,15 +333,18 @@ class EvaluationProgram:
         messages = value_messages(captured, self._stage_of, frozenset())
         self._borrowed: dict[str, torch.Tensor] = {}
         source = ground.held.source(captured, self._borrowed)
+        division = ground.division(captured, trains=False)
         stages = {
-            s: cut_stage(captured, self._stage_of, s, source, ground.context, ground.torch_device, wanted)
+            s: cut_stage(
+                captured, self._stage_of, s, source, ground.context, ground.torch_device, wanted, division=division
+            )
             for s in ground.stages_here(self._plan)
         }
         problems = [
             f"in eval mode stage {s} changes {next(iter(stage.changed))!r}, and its replicas would each change it in "
             "another way: give the stage one device"
             for s, stage in stages.items()
-            if stage.changed and len(self._plan.stages[s].devices) > 1
+            if stage.changed and self._plan.stages[s].num_replicas > 1
         ]
         ground.council.check(next(iter(problems), ""), InputError)
         self.inputs = frozenset(n for stage in stages.values() for n in stage.inputs if n in captured.example_inputs)
@@ -323,6 +360,7 @@ class EvaluationProgram:
     def run(self, step: StepInput, first: int, timeout_s: float) -> None:
         """Runs micro-batches `first` and following of an evaluation; losses are added to those of `step`."""
         self._values.clear()
+        self._ground.limit_waits(timeout_s)
         for name, users in self._users.items():
             self._borrow(name, users)
         if self._executor is not None:
@@ -331,7 +369,8 @@ class EvaluationProgram:
                 self._executor.run()
             self._executor.finish()
         loss = self.evaluation.captured.loss
-        step.losses.update({first + m: value for (name, m), value in self._values.items() if name == loss})
+        if self._ground.leads():
+            step.losses.update({first + m: value for (name, m), value in self._values.items() if name == loss})
 
     def outputs(self, to: Sequence[int] | None) -> list[dict[str, torch.Tensor]]:
         """Per micro-batch, the leaves of the output by name, on the ranks of `to` (None: on all); then lets go of them.
@@ -345,7 +384,7 @@ class EvaluationProgram:
             for name in dict.fromkeys(n for n in self.evaluation.leaves if n is not None):
                 device = self._plan.stages[self._stage_of[name]].device(m)
                 like = torch.empty(spec[name].shape, dtype=spec[name].dtype, device="meta")
-                mine = self._values.get((name, m))
+                mine = self._values.get((name, m)) if device == self._ground.device else None
                 got = spread(mine, like, self._ground.rank_of[device], to, self._ground.torch_device)
                 if got is not None:
                     found[name] = got
@@ -361,13 +400,8 @@ class EvaluationProgram:
         return {name: [r for r, theirs in enumerate(told) if name in theirs] for name in names}
 
     def _borrow(self, name: str, users: list[int]) -> None:
-        here, src = dist.get_rank(), self._ground.owner_rank(name)
-        mine = self._ground.held.taken[name].detach() if here == src else None
-        like = self._borrowed.get(name, mine)
-        if like is None:
-            return
-        got = spread(mine, like, src, users, self._ground.torch_device)
-        if got is not None and here in users:
+        got = self._ground.whole(name, users)
+        if got is not None and dist.get_rank() in users:
             with torch.no_grad():
                 self._borrowed[name].copy_(got)
 
@@ -440,10 +474,12 @@ def reordered(plan: Plan) -> Plan:
     for t in range(plan.num_microbatches + flying):
         if t >= flying:
             for stage in reversed(plan.stages):
-                order[stage.device(t - flying)].append(Action(stage.index, "B", t - flying))
+                for d in stage.group(t - flying):
+                    order[d].append(Action(stage.index, "B", t - flying))
         if t < plan.num_microbatches:
             for stage in plan.stages:
-                order[stage.device(t)].append(Action(stage.index, "F", t))
+                for d in stage.group(t):
+                    order[d].append(Action(stage.index, "F", t))
     return _with_schedule(plan, plan.num_microbatches, {d: tuple(actions) for d, actions in order.items()})
 
 
@@ -462,7 +498,7 @@ def forward_only(plan: Plan, num_microbatches: int) -> Plan:
     """The plan's stages and devices with a schedule of forward passes, by (micro-batch, stage)."""
     order = [(m, stage) for m in range(num_microbatches) for stage in plan.stages]
     devices = sorted({d for stage in plan.stages for d in stage.devices})
-    schedule = {d: tuple(Action(stage.index, "F", m) for m, stage in order if stage.device(m) == d) for d in devices}
+    schedule = {d: tuple(Action(stage.index, "F", m) for m, stage in order if d in stage.group(m)) for d in devices}
     return _with_schedule(plan, num_microbatches, schedule)
 
 
@@ -504,19 +540,38 @@ def _specs(captured: CapturedModel, messages: Sequence[Message]) -> Mapping[Slot
     }
 
 
+def _cut(
+    ground: Ground, form: CapturedModel, stage_of: Mapping[str, int], stages: Sequence[int]
+) -> Mapping[int, StageModule]:
+    """The modules of some stages, in one form."""
+    source, division = ground.held.source(form, {}), ground.division(form, trains=True)
+    return {
+        s: cut_stage(form, stage_of, s, source, ground.context, ground.torch_device, division=division) for s in stages
+    }
+
+
+def _nothing_reported(_microbatch: int, _loss: torch.Tensor) -> None:
+    """The first member of a group reports the loss."""
+
+
 def _nothing_follows(_index: int) -> None:
     """An evaluation has no gradients to sum."""
 
 
 def _in_order(plan: Plan, stage: int) -> bool:
     """Whether one device runs the forward passes of a stage in the order of the micro-batches."""
-    devices = plan.stages[stage].devices
-    order = [a.microbatch for a in plan.schedule.get(devices[0], ()) if a.stage == stage and a.kind == "F"]
-    return len(devices) == 1 and order == sorted(order)
+    first = plan.stages[stage].device(0)
+    order = [a.microbatch for a in plan.schedule.get(first, ()) if a.stage == stage and a.kind == "F"]
+    return plan.stages[stage].num_replicas == 1 and order == sorted(order)
 
 
-def _cut_hook(name: str, stages: Sequence[int]) -> str:
+def _cut_hook(name: str, stages: Sequence[int], holdings: Holdings) -> str:
     """What is wrong with a parameter that has a gradient hook; empty if nothing is."""
+    if name in holdings.cuts or name in holdings.partial:
+        return (
+            f"parameter {name!r} has a gradient hook, and the devices of a group divide its readers: the hook would "
+            "see a part of the gradient; plan without tensor parallelism, or do without the hook"
+        )
     if len(stages) < 2:
         return ""
     return (

@@ -10,7 +10,7 @@ stage are divided as evenly as its parameters allow.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -20,23 +20,26 @@ from drlpp.runtime.transfers.reduction import BUCKET_BYTES, Holders
 from drlpp.runtime.transfers.waiting import wait_for_all
 
 
-def owners(shared: Mapping[str, Holders], parameter_bytes: Mapping[str, int]) -> Mapping[str, int]:
-    """Parameter that several devices hold -> the device that it belongs to.
+def owners(
+    shared: Mapping[str, Sequence[Holders]], parameter_bytes: Mapping[str, int]
+) -> Mapping[tuple[str, Holders], int]:
+    """Parameter and devices that sum its gradient -> the device that it belongs to.
 
     The largest goes first, to the holder that has the fewest bytes of what the same devices share; so every holder has
     something to change where there is enough for all.
 
     Args:
-        shared: parameter -> devices that hold it.
+        shared: parameter -> sets of devices that sum its gradient.
         parameter_bytes: that its states depend on; 0 for one that is not trained.
     """
-    load: dict[Holders, dict[int, tuple[int, int]]] = {h: dict.fromkeys(h, (0, 0)) for h in shared.values()}
+    load: dict[Holders, dict[int, tuple[int, int]]] = defaultdict(dict)
     found = {}
     for name in sorted(shared, key=lambda n: -parameter_bytes[n]):
-        held = load[shared[name]]
-        device = min(held, key=lambda d: (held[d], d))
-        held[device] = (held[device][0] + parameter_bytes[name], held[device][1] + 1)
-        found[name] = device
+        for devices in shared[name]:
+            held = load[devices]
+            device = min(devices, key=lambda d: (held.get(d, (0, 0)), d))
+            held[device] = (held.get(device, (0, 0))[0] + parameter_bytes[name], held.get(device, (0, 0))[1] + 1)
+            found[name, devices] = device
     return found
 
 
@@ -44,14 +47,15 @@ class Followers:
     """The copies of parameters that belong to another rank, and the parameters of this one that others copy.
 
     Args:
-        shared: parameter -> devices that hold it, in the same order on every rank.
-        ground: see there; it knows the owners.
+        shared: parameter -> sets of devices that sum its gradient, in the same order on every rank.
+        ground: see there; its holdings know the owners.
     """
 
-    def __init__(self, shared: Mapping[str, Holders], ground: Ground) -> None:
+    def __init__(self, shared: Mapping[str, Sequence[Holders]], ground: Ground) -> None:
         self._ground = ground
         self._messages = _messages(shared, ground)
-        self._own = [ground.held.taken[n] for n in shared if ground.owner(n) == ground.device]
+        own = [n for n in shared if ground.device in ground.holdings.holders(n)]
+        self._own = [ground.held.taken[n] for n in own if ground.holdings.changes(n, ground.device)]
         self._seen = self._version()
 
     def due(self, *, evaluates: bool) -> bool:
@@ -79,16 +83,16 @@ class Followers:
         return sum(t._version for t in self._own)
 
 
-def _messages(shared: Mapping[str, Holders], ground: Ground) -> list[tuple[Holders, int, list[str]]]:
+def _messages(shared: Mapping[str, Sequence[Holders]], ground: Ground) -> list[tuple[Holders, int, list[str]]]:
     """What travels together: holders, owner, and names of parameters of one element type, some MiB of them."""
     found: list[tuple[Holders, int, list[str]]] = []
     filling: dict[tuple[Holders, int, torch.dtype], list[str]] = defaultdict(list)
-    for name, devices in shared.items():
-        like = ground.held.like(name)
-        key = devices, ground.owner(name), like.dtype
-        if not filling[key]:
-            found.append((devices, key[1], filling[key]))
-        filling[key].append(name)
-        if sum(ground.held.like(n).nbytes for n in filling[key]) >= BUCKET_BYTES:
-            del filling[key]
+    for name, sets in shared.items():
+        for devices in sets:
+            key = devices, ground.holdings.owners[name, devices], ground.held.like(name).dtype
+            if not filling[key]:
+                found.append((devices, key[1], filling[key]))
+            filling[key].append(name)
+            if sum(ground.held.like(n).nbytes for n in filling[key]) >= BUCKET_BYTES:
+                del filling[key]
     return found

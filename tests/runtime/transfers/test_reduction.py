@@ -68,7 +68,7 @@ class Layers(nn.Module):
 
 
 def shared(module: nn.Module, last_action: int, at_once: bool = True) -> list[SharedParameter]:
-    return [SharedParameter(p, (0, 1), last_action, at_once) for p in reversed(list(module.parameters()))]
+    return [SharedParameter("p", p, (0, 1), last_action, at_once) for p in reversed(list(module.parameters()))]
 
 
 @pytest.mark.parametrize(("at_once", "taken"), [(True, [False, True]), (False, [False, False])])
@@ -93,7 +93,7 @@ def test_sums_start_within_the_last_backward_pass(
 
 def test_steps_add_up_and_parameters_without_a_gradient_take_part(group: dist.ProcessGroup) -> None:
     module, x = Layers(), torch.ones(2, 4)
-    unused = SharedParameter(nn.Parameter(torch.ones(3)), (0, 1), -1, False)
+    unused = SharedParameter("unused", nn.Parameter(torch.ones(3)), (0, 1), -1, False)
     reducer = GradientReducer([unused, *shared(module, 0)], {(0, 1): group})
     recorder = Recorder(0)
     reducer.observer = recorder
@@ -116,6 +116,8 @@ def test_buckets_fill_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reduction, "BUCKET_BYTES", 80)
     a, b = (0, 1), (1, 2)
     sets = [a, b, a, a, b]
-    parameters = [SharedParameter(nn.Parameter(torch.zeros(10)), devices, k, True) for k, devices in enumerate(sets)]
+    parameters = [
+        SharedParameter("p", nn.Parameter(torch.zeros(10)), devices, k, True) for k, devices in enumerate(sets)
+    ]
     buckets = [[s.last_action for s in bucket.parameters] for bucket in reduction._buckets(parameters)]
     assert buckets == [[0, 2], [3], [1, 4]]

@@ -90,8 +90,8 @@ def run(
     )
     validate(plan)
     check_trains(plan, "drlpp run")
-    check_undivided(plan, "drlpp run", states=False)
     if emulate:
+        check_undivided(plan, "an emulation", states=False)
         world_of(plan, options)
     if adapt is not None:
         check_undivided(plan, "--adapt")

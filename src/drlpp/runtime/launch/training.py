@@ -140,7 +140,8 @@ def train_captured(
         recorder.begin(begin)
         loss = pipeline.step(batch)
         if step == 0 and options.verify:
-            gradients = {n: p.grad.clone() for n, p in pipeline.named_parameters() if p.grad is not None}
+            mine = {n: p.grad.clone() for n, p in pipeline.named_parameters() if p.grad is not None}
+            gradients = pipeline.whole(mine)
         update = recorder.now()
         optimizer.step()
         optimizer.zero_grad()
@@ -175,7 +176,7 @@ def train_captured(
     state = None
     if options.verify:
         read = {*captured.parameters, *captured.buffers}
-        held = {n: t.clone().cpu() for n, t in pipeline.tensors().items() if n in read}
+        held = {n: t.clone().cpu() for n, t in pipeline.whole(pipeline.tensors()).items() if n in read}
         state = TrainingState(tuple(losses), {n: g.cpu() for n, g in gradients.items()}, held)
     peak = float(tracker.peak_bytes) if tracker is not None else 0.0
     if pipeline.torch_device.type == "cuda":

@@ -26,6 +26,7 @@ from drlpp.capture.user_call import UserCall
 from drlpp.errors import PlanError
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan
+from drlpp.runtime.stage.division import DividedCalls, Division
 from drlpp.runtime.stage.randomness import RandomContext, SeededOp, is_random
 from drlpp.runtime.transfers.channel import TensorSpec
 from drlpp.torch_private import enter_autocast, exit_autocast, set_grad_enabled
@@ -123,20 +124,25 @@ def values_with_gradient(captured: CapturedModel, trained: Collection[str] | Non
 
     Where a derivative is known only in the middle of an operator, there may be one more than needed.
     """
-    nodes = list(captured.module.graph.nodes)
+    depends = depending_values(captured, trained)
+    reaches: set[fx.Node] = set()
+    for node in reversed(captured.module.graph.nodes):
+        if node in depends and (node.name == captured.loss or any(u in reaches for u in node.users)):
+            reaches.add(node)
+    return frozenset(n.name for n in reaches)
+
+
+def depending_values(captured: CapturedModel, trained: Collection[str] | None = None) -> Collection[fx.Node]:
+    """The nodes whose value depends on a trained parameter. `trained` is as in `values_with_gradient`."""
     depends: set[fx.Node] = set()
-    for node in nodes:
+    for node in captured.module.graph.nodes:
         if node.op == "get_attr":
             name = str(node.target)
             if find_tensor(captured.module, name).requires_grad if trained is None else name in trained:
                 depends.add(node)
         elif _computes(node) and _is_differentiable(node, captured):
             depends.update([node] if any(p in depends for p in node.all_input_nodes) else [])
-    reaches: set[fx.Node] = set()
-    for node in reversed(nodes):
-        if node in depends and (node.name == captured.loss or any(u in reaches for u in node.users)):
-            reaches.add(node)
-    return frozenset(n.name for n in reaches)
+    return depends
 
 
 def _is_differentiable(node: fx.Node, captured: CapturedModel) -> bool:
@@ -254,6 +260,8 @@ def cut_stage(
     context: RandomContext,
     device: torch.device,
     results: Collection[str] = (),
+    *,
+    division: Division | None = None,
 ) -> StageModule:
     """The module of one stage.
 
@@ -265,9 +273,10 @@ def cut_stage(
         context: of the random ops of this rank.
         device: that the stage runs on; ops that make tensors make them there.
         results: names of values that are wanted besides the loss and what other stages read.
+        division: what this rank does of it, if a group of ranks divides it. Inputs and outputs are whole.
     """
     mine = [n for n in captured.module.graph.nodes if _computes(n) and stage_of[n.name] == index]
-    builder = _Builder(captured, tensors, context, device)
+    builder = _Builder(captured, tensors, context, device, division)
     inside = set(mine)
     for node in mine:
         builder.declare_inputs(node, inside)
@@ -306,7 +315,12 @@ class _Builder:
     """Copies nodes of a captured graph into the graph of a stage."""
 
     def __init__(
-        self, captured: CapturedModel, tensors: TensorSource, context: RandomContext, device: torch.device
+        self,
+        captured: CapturedModel,
+        tensors: TensorSource,
+        context: RandomContext,
+        device: torch.device,
+        division: Division | None,
     ) -> None:
         self.inputs: list[str] = []
         self._captured = captured
@@ -317,6 +331,7 @@ class _Builder:
         self._seeded = nn.ModuleDict()
         self._graph = fx.Graph()
         self._copy_of: dict[fx.Node, fx.Node] = {}
+        self._divided = None if division is None else DividedCalls(division, self._graph, self._root, self._copy_of)
         self._records_gradient = True
         self._autocast: tuple[tuple[Any, ...], fx.Node] | None = None
 
@@ -338,23 +353,35 @@ class _Builder:
                 set_tensor(self._root, name, self._tensors(name))
                 self._copy_of[source] = self._graph.get_attr(name)
         self._switch_autocast(self._captured.autocast.get(node.name))
-        self._switch_gradient(node.name not in self._captured.no_grad)
-        if is_random(node):
-            self._seeded[node.name] = SeededOp(node.target, node.name, self._context)  # type: ignore[arg-type]
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: self._copy_of[n])
-            self._root.add_module(_SEEDED, self._seeded)
-            copied = self._graph.call_module(f"{_SEEDED}.{node.name}", args, kwargs)
-            copied.meta = dict(node.meta)
-        else:
-            copied = self._graph.node_copy(node, lambda n: self._copy_of[n])
+        records = node.name not in self._captured.no_grad
+        self._switch_gradient(records)
+        copied = None if self._divided is None else self._divided.add(node, records=records)
+        if copied is None:
+            copied = self._copied(node, lambda n: self._whole(n, records=records))
         copied.args, copied.kwargs = on_device(copied.args, self._device), on_device(copied.kwargs, self._device)
         self._copy_of[node] = copied
+
+    def _copied(self, node: fx.Node, operand: Callable[[fx.Node], fx.Node]) -> fx.Node:
+        if not is_random(node):
+            return self._graph.node_copy(node, operand)
+        self._seeded[node.name] = SeededOp(node.target, node.name, self._context)  # type: ignore[arg-type]
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), operand)
+        self._root.add_module(_SEEDED, self._seeded)
+        copied = self._graph.call_module(f"{_SEEDED}.{node.name}", args, kwargs)
+        copied.meta = dict(node.meta)
+        return copied
+
+    def _whole(self, source: fx.Node, *, records: bool = True) -> fx.Node:
+        """The copy of a value, whole."""
+        if self._divided is None:
+            return self._copy_of[source]
+        return self._divided.operand(source, None, divided=False, records=records)
 
     def finish(self, outputs: tuple[fx.Node, ...], name: str) -> fx.GraphModule:
         """The module that returns the values of `outputs`."""
         self._switch_autocast(None)
         self._switch_gradient(True)
-        self._graph.output(tuple(self._copy_of[n] for n in outputs))
+        self._graph.output(tuple(self._whole(n) for n in outputs))
         return fx.GraphModule(self._root, self._graph, class_name=name)
 
     def _switch_gradient(self, on: bool) -> None:

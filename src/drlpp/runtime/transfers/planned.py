@@ -130,29 +130,30 @@ def plan_transfers(plan: Plan, messages: Sequence[Message]) -> tuple[Transfer, .
         message = messages[slot.message]
         passes = "F" if message.phase == "forward" and slot.content == "value" else "B"
         for m in range(plan.num_microbatches):
-            produced: dict[int, int] = defaultdict(int)
-            needed: dict[int, int] = {}
+            produced: dict[tuple[int, ...], int] = defaultdict(int)
+            needed: dict[tuple[int, ...], int] = {}
             for s in writers(messages, slot):
-                device = plan.stages[s].device(m)
-                produced[device] = max(produced[device], position[s, passes, m])
+                group = plan.stages[s].group(m)
+                produced[group] = max(produced[group], position[s, passes, m])
             for s in readers(messages, slot):
-                device = plan.stages[s].device(m)
-                needed[device] = min(needed.get(device, position[s, passes, m]), position[s, passes, m])
+                group = plan.stages[s].group(m)
+                needed[group] = min(needed.get(group, position[s, passes, m]), position[s, passes, m])
             drafts += [
                 Transfer(
                     order=0,
                     tag=0,
                     slot=slot,
-                    stage=next(s for s in writers(messages, slot) if plan.stages[s].device(m) == a),
+                    stage=next(s for s in writers(messages, slot) if plan.stages[s].group(m) == a),
                     microbatch=m,
-                    src=a,
-                    dst=b,
+                    src=a[k % len(a)],
+                    dst=dst,
                     produced_by=i,
                     needed_by=needed[b],
                 )
                 for a, i in sorted(produced.items())
                 for b in sorted(needed)
                 if a != b
+                for k, dst in enumerate(b)
             ]
     produced_at = logical_times(plan, drafts)
     drafts.sort(key=lambda t: (produced_at[t.src, t.produced_by], t.slot, t.dst))
@@ -174,24 +175,29 @@ def _positions(plan: Plan) -> Mapping[tuple[int, str, int], int]:
 
 
 def logical_times(plan: Plan, transfers: Sequence[Transfer]) -> Mapping[tuple[int, int], tuple[int, int]]:
-    """(device, index of action) -> (logical finish time, sequence number): a legal total order of all actions."""
+    """(device, index of action) -> (logical finish time, sequence number): a legal total order of all actions.
+
+    The members of a group do each action together, since they exchange tensors in it.
+    """
     needs: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for t in transfers:
         needs[t.dst, t.needed_by].append((t.src, t.produced_by))
     times: dict[tuple[int, int], tuple[int, int]] = {}
-    clock = dict.fromkeys(sorted(plan.schedule), 0)
+    together = {g[0]: g for stage in plan.stages for g in stage.replicas}
+    clock = {d: 0 for d in sorted(plan.schedule) if d in together}
     position = dict.fromkeys(clock, 0)
     advanced = True
     while advanced:
         advanced = False
         for device in clock:
             while position[device] < len(plan.schedule[device]):
-                here = device, position[device]
-                if any(source not in times for source in needs[here]):
+                i = position[device]
+                before = [source for member in together[device] for source in needs[member, i]]
+                if any(source not in times for source in before):
                     break
-                start = max([clock[device], *(times[source][0] for source in needs[here])])
-                clock[device] = start + _LOGICAL_DURATION[plan.schedule[device][here[1]].kind]
-                times[here] = clock[device], len(times)
+                start = max([clock[device], *(times[source][0] for source in before)])
+                clock[device] = start + _LOGICAL_DURATION[plan.schedule[device][i].kind]
+                times.update({(member, i): (clock[device], len(times)) for member in together[device]})
                 position[device] += 1
                 advanced = True
     for device, i in position.items():

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -33,11 +32,6 @@ BUCKET_BYTES = 1 << 22
 """A bucket of gradients is full at this size."""
 
 
-def holders(plan: Plan, stages: Sequence[int]) -> Holders:
-    """Devices of all of the given stages."""
-    return tuple(sorted({d for s in stages for d in plan.stages[s].devices}))
-
-
 def new_groups(sets: Sequence[Holders], rank_of: Mapping[int, int]) -> Mapping[Holders, dist.ProcessGroup]:
     """A process group for each set of devices. All ranks have to call this with the same sets in the same order."""
     groups = {}
@@ -53,6 +47,7 @@ class SharedParameter:
     """A parameter that several ranks hold.
 
     Attributes:
+        name: of the parameter.
         parameter: of this rank.
         holders: the devices that hold it.
         last_action: index of the last action of this rank that adds to its gradient; -1 if there is none.
@@ -61,6 +56,7 @@ class SharedParameter:
         owner: rank that gets the sum; None: all holders do.
     """
 
+    name: str
     parameter: nn.Parameter
     holders: Holders
     last_action: int
@@ -73,10 +69,9 @@ def shared_parameters(
     plan: Plan,
     device: int | None,
     sharing: Mapping[str, Sequence[int]],
+    summed_with: Mapping[str, Holders],
     times: Mapping[tuple[int, int], tuple[int, int]],
     tensors: Mapping[str, torch.Tensor],
-    sparse: Collection[str] = (),
-    owner_ranks: Mapping[str, int] = MappingProxyType({}),
 ) -> list[SharedParameter]:
     """The parameters that a device shares with others, in the order in which the plan completes their gradients.
 
@@ -84,10 +79,9 @@ def shared_parameters(
         plan: a legal plan.
         device: of this rank; None if it runs nothing.
         sharing: parameter -> stages that read it, in the order of their first use in the model.
+        summed_with: parameter of this rank -> devices that sum its gradient.
         times: see `logical_times`.
         tensors: parameters of this rank.
-        sparse: names of the parameters whose gradients are sparse.
-        owner_ranks: parameter -> the only rank that gets the sum.
     """
     last: dict[tuple[int, int], tuple[int, bool]] = {}
     for d, actions in plan.schedule.items():
@@ -96,15 +90,12 @@ def shared_parameters(
                 last[d, a.stage] = i, a.kind == "B"
     out = []
     for position, (name, stages) in enumerate(sharing.items()):
-        devices = holders(plan, stages)
+        devices = summed_with.get(name, ())
         parameter = tensors.get(name)
-        if device in devices and len(devices) > 1 and isinstance(parameter, nn.Parameter):
+        if device is not None and len(devices) > 1 and isinstance(parameter, nn.Parameter):
             ends = {d: max((last.get((d, s), (-1, False)) for s in stages), default=(-1, False)) for d in devices}
             completed = max(times.get((d, i), (0, 0)) for d, (i, _) in ends.items())
-            shared = SharedParameter(
-                parameter, devices, *ends[device], sparse=name in sparse, owner=owner_ranks.get(name)
-            )
-            out.append((completed, -position, shared))
+            out.append((completed, -position, SharedParameter(name, parameter, devices, *ends[device])))
     return [s for _, _, s in sorted(out, key=lambda item: item[:2])]
 
 

@@ -1,0 +1,89 @@
+"""What one member calls gives its part of what one device gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import fx, nn
+
+from drlpp.capture.cuts import PARTIAL, Cut
+from drlpp.runtime.stage.local_ops import EmbeddingPart, Squeeze, arguments_of, bias_of, exchanging, local_arguments
+from drlpp.runtime.stage.moves import Members, part
+
+aten = torch.ops.aten
+
+
+def call(target: Callable[..., Any], shape: tuple[int, ...], *args: Any, **kwargs: Any) -> fx.Node:
+    """A call on a tensor of a shape; its result is looked up."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    x.meta["val"] = torch.zeros(shape)
+    node = graph.call_function(target, (x, *args), kwargs)
+    result = target(x.meta["val"], *args, **kwargs)
+    node.meta["val"] = result
+    return node
+
+
+@pytest.mark.parametrize(
+    ("node", "gives", "name", "value"),
+    [
+        (call(aten.view.default, (2, 8, 12), [2, 8, 4, 3]), Cut(2), "size", [2, 8, 2, 3]),
+        (call(aten.view.default, (2, 8, 12), [2, -1, 4, 3]), Cut(1), "size", [2, -1, 4, 3]),
+        (call(aten.reshape.default, (2, 8), [16]), Cut(0, (8,)), "shape", [8]),
+        (call(aten.expand.default, (2, 1, 4), [2, 6, 4]), Cut(1), "size", [2, 3, 4]),
+        (call(aten.unflatten.int, (2, 8, 12), -1, [4, 3]), Cut(2), "sizes", [2, 3]),
+        (call(aten.slice.Tensor, (2, 12), 1, 4, 8), Cut(1), "start", 2),
+        (call(aten.slice.Tensor, (2, 12), 1, -4, 9223372036854775807), Cut(1), "end", 6),
+        (call(aten.split.Tensor, (2, 12), 4, -1), Cut(1, (4,)), "split_size", 2),
+        (call(aten.split_with_sizes.default, (2, 12), [8, 4], 1), Cut(1, (8, 4)), "split_sizes", [4, 2]),
+    ],
+)
+def test_sizes_that_are_told(node: fx.Node, gives: Cut, name: str, value: object) -> None:
+    found = local_arguments(node, gives, 2)
+    assert found is not None
+    assert found[name] == value
+
+
+@pytest.mark.parametrize(
+    ("node", "gives"),
+    [
+        (call(aten.unflatten.int, (2, 8, 12), -1, [4, 3]), Cut(1)),
+        (call(aten.slice.Tensor, (2, 12), 1, 0, 12), Cut(1)),
+        (call(aten.slice.Tensor, (2, 12), 1, 0, 6), Cut(0)),
+        (call(aten.split.Tensor, (2, 12), 4, -1), Cut(0)),
+        (call(aten.view.default, (2, 8, 12), [16, 12]), PARTIAL),
+        (call(aten.view.default, (2, 8, 12), [16, 12]), None),
+        (call(aten.relu.default, (2, 8)), Cut(1)),
+    ],
+)
+def test_what_stays_as_it_is(node: fx.Node, gives: Cut | None) -> None:
+    assert local_arguments(node, gives, 2) is None
+
+
+def test_tables_in_parts() -> None:
+    table, ids = nn.Embedding(8, 3, padding_idx=5).weight, torch.randint(8, (4, 6))
+    parts = [EmbeddingPart(Members(None, 2, p))(part(table, Cut(0), 2, p), ids, 5) for p in range(2)]
+    whole = aten.embedding.default(table, ids, 5)
+    torch.testing.assert_close(parts[0] + parts[1], whole)
+    parted = torch.autograd.grad((parts[0] + parts[1]).square().sum(), table)
+    torch.testing.assert_close(parted, torch.autograd.grad(whole.square().sum(), table))
+
+
+def test_squeeze_keeps_what_a_cut_made_one_long() -> None:
+    node = call(aten.squeeze.default, (2, 1, 4))
+    own = exchanging(node, Cut(0), Members(None, 2, 0))
+    assert isinstance(own, Squeeze)
+    assert own(torch.zeros(1, 1, 4)).shape == (1, 4)
+
+
+def test_biases_by_name() -> None:
+    graph = fx.Graph()
+    x, w, b = (graph.placeholder(n) for n in "xwb")
+    node = graph.call_function(aten.linear.default, (x, w, b))
+    assert bias_of(node) is b
+    assert bias_of(graph.call_function(aten.linear.default, (x, w))) is None
+    assert bias_of(graph.call_function(aten.addmm.default, (b, x, w))) is b
+    assert arguments_of(node) == {"input": x, "weight": w, "bias": b}
