@@ -23,7 +23,7 @@ from drlpp.cost.calibration import Measurements
 from drlpp.errors import ExecutionError
 from drlpp.plan import Plan
 
-NICENESS = 10
+NICENESS = 5
 """The process yields to the ranks."""
 
 
