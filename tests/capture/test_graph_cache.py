@@ -1,5 +1,7 @@
 """Captured graphs that are kept."""
 
+from pathlib import Path
+
 import pytest
 
 from drlpp.capture import graph_cache
@@ -73,3 +75,20 @@ def test_where_it_is(monkeypatch, tmp_path):
 def test_versions():
     assert graph_cache._version("torch").startswith("2.")
     assert graph_cache._version("no-such-package") == ""
+
+
+def test_a_user_without_a_home_has_a_folder(monkeypatch):
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("DRLPP_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_folder().name == "drlpp"
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, captures, caplog):
+    (tmp_path / "file").write_text("")
+    graph = kept_graph("timm:a", tmp_path / "file")
+    assert graph.num_ops
+    assert "is not kept" in caplog.text

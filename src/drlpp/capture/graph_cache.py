@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -27,11 +28,17 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where captured graphs are kept: ``$DRLPP_CACHE``, or ``drlpp`` in the user's cache folder."""
+    """Where captured graphs are kept: ``$DRLPP_CACHE``, or ``drlpp`` in the user's cache folder.
+
+    A user without a home, as in some containers, has the folder for temporary files.
+    """
     given = os.environ.get("DRLPP_CACHE")
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drlpp"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drlpp"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "drlpp"
 
 
 def kept_graph(spec: str, folder: Path | None = None) -> OpGraph:

@@ -9,7 +9,7 @@ import typer
 
 from drlpp.cli import inputs
 from drlpp.cli.checks import check_model, is_graph_file
-from drlpp.cli.terminal import check_writable, counter, err, say
+from drlpp.cli.terminal import check_writable, counter, say, working
 from drlpp.units import format_bytes, format_flop, format_time
 
 GraphOutput = Annotated[Path, typer.Option("-o", "--output", help="Write the graph JSON here.", show_default=False)]
@@ -65,7 +65,7 @@ def profile(
     from drlpp import capture as capturing
     from drlpp.graph import REFERENCE, save_graph
 
-    with err().status(f"capturing {model}"):
+    with working(f"capturing {model}"):
         captured = capturing.capture(
             capturing.load_model(model), device="cpu", kernels="cpu" if device == "cpu" else "gpu"
         )

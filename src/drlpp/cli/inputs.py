@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import typer
 
 from drlpp.cli.checks import is_graph_file
-from drlpp.cli.terminal import err, say
+from drlpp.cli.terminal import say, working
 from drlpp.generator_spec import PREFIX
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def load_graph(model: str, kernels: Literal["gpu", "cpu"] = "gpu", *, batch_axis
         return generated_graph(model)
     from drlpp.capture import capture_graph
 
-    with err().status(f"capturing {model}"):
+    with working(f"capturing {model}"):
         graph = capture_graph(model, kernels, batch_axis=batch_axis)
     say(f"captured {model}: {graph.num_ops} ops, {len(graph.edges)} edges")
     return graph

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
     from drlpp.planners.base import Budget
     from drlpp.planners.base import Progress as PlannerProgress
+
+FIRST_LINE_S = 2.0
+"""Work that takes longer is told on stderr."""
 
 
 def out() -> Console:
@@ -58,23 +63,71 @@ def print_json(data: Mapping[str, Any]) -> None:
 
 @contextmanager
 def planner_progress(label: str) -> Iterator[PlannerProgress]:
-    """A progress bar for a planner, on stderr; silent when stderr is not a terminal."""
+    """A progress bar for a planner, on stderr; plain lines when stderr is not a terminal."""
+    if not err().is_terminal:
+        now = [label]
+
+        def note(message: str, _fraction: float, best: float | None) -> None:
+            now[0] = _found(label, message, best)
+
+        with _plain_lines(lambda: now[0]):
+            yield note
+        return
     with _bar() as bar:
         task = bar.add_task(label, total=1.0)
 
         def update(message: str, fraction: float, best: float | None) -> None:
-            found = f", best {format_time(best)}" if best is not None else ""
-            bar.update(task, completed=min(1.0, fraction), description=f"{label}: {message}{found}")
+            bar.update(task, completed=min(1.0, fraction), description=_found(label, message, best))
 
         yield update
 
 
 @contextmanager
 def counter(label: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar for (done, total, what) on stderr; silent when stderr is not a terminal."""
+    """A progress bar for (done, total, what) on stderr; plain lines when stderr is not a terminal."""
+    if not err().is_terminal:
+        now = [label]
+        with _plain_lines(lambda: now[0]):
+            yield lambda done, total, what: now.__setitem__(0, f"{label}: {what}, {done} of {total}")
+        return
     with _bar() as bar:
         task = bar.add_task(label)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=f"{label}: {what}")
+
+
+@contextmanager
+def working(label: str) -> Iterator[None]:
+    """A spinner on stderr while something runs; plain lines when stderr is not a terminal."""
+    console = err()
+    with console.status(label) if console.is_terminal else _plain_lines(lambda: label):
+        yield
+
+
+@contextmanager
+def _plain_lines(text: Callable[[], str]) -> Iterator[None]:
+    """Within it a line on stderr after 2 s, then after twice the time, at most every 30 s."""
+    ended, begin = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        pause_s = FIRST_LINE_S
+        while not ended.wait(pause_s):
+            try:
+                say(f"{text()} ({time.monotonic() - begin:.0f} s)")
+            except OSError:  # nobody reads stderr any more
+                return
+            pause_s = min(2 * pause_s, 30.0)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _found(label: str, message: str, best: float | None) -> str:
+    return f"{label}: {message}" + (f", best {format_time(best)}" if best is not None else "")
 
 
 def _bar() -> Progress:
