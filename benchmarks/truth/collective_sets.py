@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
-from drlpp.cost import all_gather_s, all_reduce_s, all_to_all_s, reduce_scatter_s
+from drlpp.cost import all_gather_s, all_reduce_s, all_to_all_s, reduce_scatter_s, transfer_s
 from truth.rows import Findings, Pair, number, read_rows, whole
 
 LINKS = {
@@ -16,6 +16,11 @@ LINKS = {
     "h200_sxm": Link(bandwidth=320e9, latency_s=4e-6),
     "b200_sxm": Link(bandwidth=500e9, latency_s=4e-6),
     "gb200": Link(bandwidth=500e9, latency_s=4e-6),
+    "b300_sxm": Link(bandwidth=500e9, latency_s=4e-6),
+    "gb300": Link(bandwidth=500e9, latency_s=4e-6),
+    "V100": Link(bandwidth=120e9, latency_s=5e-6),
+    "a100_dgx": Link(bandwidth=215e9, latency_s=4e-6),
+    "h100_dgx": Link(bandwidth=320e9, latency_s=4e-6),
     "rtx_pro_6000_server": Link(bandwidth=25e9, latency_s=4e-6),
     "P100": Link(bandwidth=6e9, latency_s=1e-5),
     "1080Ti": Link(bandwidth=11e9, latency_s=1e-5),
@@ -29,9 +34,17 @@ _FORMULAS: dict[str, Callable[[Cluster, Sequence[int], float], float]] = {
 }
 
 
-def _cluster(gpu: str, number_of: int) -> Cluster:
-    kind = DeviceType(name="d", memory_bytes=1)
-    return Cluster(gpu, (kind,), (Host(name="h", devices=("d",) * number_of, link=LINKS[gpu]),))
+def _cluster(gpu: str, number_of: int, per_host: int = 0) -> Cluster:
+    kind, count = DeviceType(name="d", memory_bytes=1), per_host or number_of
+    hosts = tuple(
+        Host(name=f"h{i}", devices=("d",) * count, link=LINKS[gpu], network=_PORTS.get(gpu))
+        for i in range(number_of // count)
+    )
+    return Cluster(gpu, (kind,), hosts)
+
+
+_PORTS = {"a100_dgx": Link(bandwidth=25e9, latency_s=1e-5)}
+"""Networks of hosts, where collectives go over several."""
 
 
 def _add(name: str, gpu: str, op: str, gpus: int, moved: float, seconds: float, ref: str, findings: Findings) -> None:
@@ -54,3 +67,59 @@ def run(data: Path, findings: Findings) -> None:
     for line, r in read_rows(data / "deepbench" / "allreduce.csv"):
         seconds, ref = number(r, "ms") / 1e3, f"deepbench/allreduce.csv:{line}"
         _add("deepbench", r["gpu"], "all_reduce", whole(r, "gpus"), number(r, "bytes"), seconds, ref, findings)
+    for line, r in read_rows(data / "aceso" / "collectives_v100.csv"):
+        seconds, ref = number(r, "ms") / 1e3, f"aceso/collectives_v100.csv:{line}"
+        if r["op"] == "all_reduce" and number(r, "ms") > 0:
+            _add("aceso", "V100", r["op"], whole(r, "gpus"), number(r, "size_mb") * 2**20, seconds, ref, findings)
+        else:
+            findings.leave_out(
+                "aceso collectives", "copies before or after the collective are in the times, or there is no time"
+            )
+    _vidur(data, findings)
+    _gradient_sums(data, findings)
+
+
+def _vidur(data: Path, findings: Findings) -> None:
+    """Vidur's networks: DGX hosts, and messages between two devices of one."""
+    for line, r in read_rows(data / "vidur" / "network.csv"):
+        gpu, workers, here = r["system"], whole(r, "workers"), whole(r, "devices_per_node")
+        moved, seconds, ref = number(r, "bytes"), number(r, "ms") / 1e3, f"vidur/network.csv:{line}"
+        if gpu not in LINKS:
+            findings.leave_out("vidur collectives", f"link of {gpu}")
+        elif workers > here and (gpu not in _PORTS or here == 1):
+            findings.leave_out("vidur collectives", f"network of {gpu} with {here} device per host")
+        elif moved > 0:
+            cluster = _cluster(gpu, workers, here)
+            alone = r["op"] == "send_recv"
+            predicted = transfer_s(LINKS[gpu], moved) if alone else all_reduce_s(cluster, range(workers), moved)
+            size = "from 1 MB" if moved >= 1e6 else "below 1 MB"
+            what = "messages" if alone else "collectives" if workers <= here else "collectives over hosts"
+            findings.add(Pair(f"vidur {what}, {gpu}, {size}", "time", predicted, seconds, ref=ref))
+
+
+_GRADIENT_BYTES = {"bert": 4 * 110e6, "imagenet": 4 * 25.6e6, "cifar10": 4 * 11.2e6, "yolov3": 4 * 61.9e6}
+"""Of AdaptDL's models in float32."""
+_HIDDEN_S = 1e-3
+"""Seconds below which a sum over hosts was overlapped."""
+_T4_LINK, _T4_PORT = Link(bandwidth=11e9, latency_s=1e-5), Link(bandwidth=5e9 / 8, latency_s=5e-5)
+"""PCIe; and what Amazon lets one TCP connection have of the host's 50 Gbit/s."""
+
+
+def _gradient_sums(data: Path, findings: Findings) -> None:
+    """AdaptDL's sums of gradients over uneven placements on hosts of up to four T4, over TCP."""
+    kind = DeviceType(name="t4", memory_bytes=1)
+    for line, r in read_rows(data / "adaptdl" / "data_parallel_t4.csv"):
+        counts = [int(digit) for digit in r["gpus_per_node_digits"]]
+        seconds, ref = number(r, "sync_s"), f"adaptdl/data_parallel_t4.csv:{line}"
+        if r["model"] not in _GRADIENT_BYTES or sum(counts) < 2:
+            findings.leave_out("adaptdl", f"model {r['model']}" if sum(counts) > 1 else "one GPU: nothing is summed")
+        elif len(counts) > 1 and seconds < _HIDDEN_S:
+            findings.leave_out("adaptdl", "the sum is hidden behind the backward pass")
+        else:
+            hosts = tuple(
+                Host(name=f"h{i}", devices=("t4",) * n, link=_T4_LINK, network=_T4_PORT) for i, n in enumerate(counts)
+            )
+            cluster = Cluster("g4dn", (kind,), hosts)
+            predicted = all_reduce_s(cluster, range(sum(counts)), _GRADIENT_BYTES[r["model"]])
+            where = "one host" if len(counts) == 1 else "hosts"
+            findings.add(Pair(f"adaptdl sums over {where}, {r['model']}", "time", predicted, seconds, ref=ref))

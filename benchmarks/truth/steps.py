@@ -17,6 +17,7 @@ from drlpp.graph.generate.transformers import COLLECTIVES, Transformer
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
+from truth import published_runs
 from truth.clusters import DEVICES, dgx_cluster
 from truth.layers import layer_graph
 from truth.megatron import megatron_run
@@ -27,6 +28,8 @@ _VOCABULARY = {"GPT": 50304, "BERT": 30592}
 """Of the tokenizers that Megatron's tests use, padded; for rows that state none."""
 _PER_HOST = 8
 """GPUs of a node of vTrain's."""
+_ONE_DEVICE = ("vtrain", "calculon", "megatron-readme")
+"""Sets whose runs are all on one kind of device."""
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
@@ -205,15 +208,24 @@ def evaluate(run: Run) -> Evaluation:
 
 def run(data: Path, findings: Findings) -> None:
     """Adds time and memory of every run."""
-    for r in read_runs(data, findings):
-        evaluation = evaluate(r)
-        if r.seconds:
-            name = f"{r.set} steps" + (f", {r.device}" if r.set != "vtrain" else "") + r.part
-            findings.add(Pair(name, "time", evaluation.iteration_time_s, r.seconds, r.job, r.ref))
-        peak = float(evaluation.peak_memory_bytes[-1] if r.last_rank_tells else evaluation.peak_memory_bytes.max())
-        if r.memory_bytes:
-            name = f"{r.set} steps" + (", tensor parallel" if r.shape.tensor > 1 else "")
-            findings.add(Pair(name, "memory", peak, r.memory_bytes, r.job, r.ref))
-        if r.out_of_memory is not None:
-            over = float(not evaluation.feasible)
-            findings.add(Pair(f"{r.set} steps", "out of memory", over, float(r.out_of_memory), r.job, r.ref))
+    for r in [*read_runs(data, findings), *published_runs.korthikanti_runs(data)]:
+        add(r, evaluate(r), findings)
+    for sizes in published_runs.readme_runs(data):
+        evaluated = [(r, evaluate(r)) for r in sizes]
+        add(*min(evaluated, key=lambda x: (x[1].over_memory_bytes, x[1].iteration_time_s)), findings)
+    published_runs.leave_out(data, findings)
+
+
+def add(r: Run, evaluation: Evaluation, findings: Findings) -> None:
+    """Adds what a run states beside what is predicted of it."""
+    if r.seconds:
+        device = "" if r.set in _ONE_DEVICE else f", {r.device}"
+        findings.add(
+            Pair(f"{r.set} steps{device}{r.part}", "time", evaluation.iteration_time_s, r.seconds, r.job, r.ref)
+        )
+    peak = float(evaluation.peak_memory_bytes[-1] if r.last_rank_tells else evaluation.peak_memory_bytes.max())
+    name = f"{r.set} steps" + (", tensor parallel" if r.shape.tensor > 1 and r.set not in _ONE_DEVICE else "")
+    if r.memory_bytes:
+        findings.add(Pair(name, "memory", peak, r.memory_bytes, r.job, r.ref))
+    if r.out_of_memory is not None:
+        findings.add(Pair(name, "out of memory", float(not evaluation.feasible), float(r.out_of_memory), r.job, r.ref))
