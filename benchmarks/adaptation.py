@@ -1,6 +1,6 @@
 """Adaptation: how soon and how well a run finds the plan that knowing the true costs would have given it.
 
-    python benchmarks/adaptation.py [--steps 200] [--only wrong|phases|jitter]
+    python benchmarks/adaptation.py [--steps 200] [--only wrong|phases|jitter] [--devices 4 8]
 
 Runs are emulated: devices and links behave as a cluster says that the plan does not know. Three parts:
 
@@ -20,6 +20,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -170,9 +171,9 @@ def wrong_costs(folder: Path, name: str, num_devices: int, steps: int) -> list[s
     ]
 
 
-def phases(folder: Path, num_devices: int, steps: int) -> list[str]:
+def phases(folder: Path, name: str, num_devices: int, steps: int) -> list[str]:
     """One row of the second part."""
-    graph, cluster = generated_graph(MODELS["chain"]), believed(num_devices)
+    graph, cluster = generated_graph(MODELS[name]), believed(num_devices)
     real = off(cluster, seed=1)
     plan, device = planned(graph, cluster), 1
     slow = slower(real, device, 2.0)
@@ -190,9 +191,9 @@ def phases(folder: Path, num_devices: int, steps: int) -> list[str]:
     return [str(num_devices), *(f"{t:.1%}" for t in throughputs), ", ".join(map(str, switches(report)))]
 
 
-def jitter(folder: Path, num_devices: int, steps: int) -> list[str]:
+def jitter(folder: Path, name: str, num_devices: int, steps: int) -> list[str]:
     """One row of the third part."""
-    graph, cluster = generated_graph(MODELS["chain"]), believed(num_devices)
+    graph, cluster = generated_graph(MODELS[name]), believed(num_devices)
     real = off(cluster, seed=1)
     emulation = Emulation(folder, real, time_scale(planned(graph, real)))
     report = emulation.run(planned(graph, cluster), steps, adapt=True, events={"jitter": 0.2})
@@ -203,23 +204,31 @@ def jitter(folder: Path, num_devices: int, steps: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--only", choices=["wrong", "phases", "jitter"])
-    parser.add_argument("--json", type=Path, help="write the rows here, and no section")
+    parser.add_argument("--only", choices=list(PARTS))
+    parser.add_argument("--devices", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--json", type=Path, help="write the rows here, case by case, and no section")
     options = parser.parse_args()
-    rows: dict[str, list[list[str]]] = {"wrong": [], "phases": [], "jitter": []}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for num_devices in (4, 8):
-            if options.only in (None, "wrong"):
-                rows["wrong"] += [wrong_costs(folder, model, num_devices, options.steps) for model in MODELS]
-            if options.only in (None, "phases"):
-                rows["phases"].append(phases(folder, num_devices, options.steps))
-            if options.only in (None, "jitter"):
-                rows["jitter"].append(jitter(folder, num_devices, options.steps))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
-        return
-    write_section("adaptation", section(rows, options.steps))
+    rows: dict[str, list[list[str]]] = {part: [] for part in PARTS}
+    cases = [
+        (part, num_devices, more)
+        for part, (_, models) in PARTS.items()
+        if options.only in (None, part)
+        for num_devices in options.devices
+        for more in models
+    ]
+    for part, num_devices, model in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            rows[part].append(PARTS[part][0](Path(folder), model, num_devices, options.steps))
+        sys.stdout.write(f"{part}: {rows[part][-1]}\n")
+        sys.stdout.flush()
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1))
+    if not options.json:
+        write_section("adaptation", section(rows, options.steps))
+
+
+PARTS = {"wrong": (wrong_costs, list(MODELS)), "phases": (phases, ["chain"]), "jitter": (jitter, ["chain"])}
+"""Part -> what makes a row of it, and for which models."""
 
 
 def section(rows: dict[str, list[list[str]]], steps: int) -> str:
