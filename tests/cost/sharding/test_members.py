@@ -59,11 +59,21 @@ def test_results_are_held_as_they_come_out(graph):
     assert member_op(graph.ops[1], ROWS, sizes, 2).output_bytes == Y
 
 
-def test_a_lookup_reads_the_rows_that_it_gives():
+def test_a_lookup_reads_as_many_rows_as_it_gives():
     found = Op(name="e", kind="aten.embedding", forward=Work.of(0.0, 200.0), params=("w",), output_bytes=100.0)
     graph = OpGraph(name="g", ops=(found,), edges=(), tensor_bytes={}, param_bytes={"w": 10_000.0})
-    split = Split("vocabulary", 8, (Part("w", 0),), (Part("e", PARTIAL_SUM),))
-    assert member_op(found, split, operands(graph)[0], 2).forward.bytes == pytest.approx(100.0 + 100.0 / 2)
+    vocabulary = Split("vocabulary", 8, (Part("w", 0),), (Part("e", PARTIAL_SUM),))
+    features = Split("features", 8, (Part("w", 1),), (Part("e", 1),))
+    sizes = operands(graph)[0]
+    assert member_op(found, vocabulary, sizes, 2).forward.bytes == 200.0
+    assert member_op(found, features, sizes, 2).forward.bytes == 100.0
+
+
+def test_the_gradient_of_a_whole_parameter_is_whole():
+    norm = Op(name="n", kind="k", weight_grad=Work.of(0.0, 32.0), params=("w",), output_bytes=100.0)
+    graph = OpGraph(name="g", ops=(norm,), edges=(), tensor_bytes={}, param_bytes={"w": 8.0})
+    split = Split("sequence", 8, (), (Part("n", 1),))
+    assert member_op(norm, split, operands(graph)[0], 2).weight_grad.bytes == 32.0
 
 
 def test_moves_take_what_rings_take():

@@ -53,11 +53,13 @@ def member_op(op: Op, split: Split, sizes: Operands, degree: int) -> Op:
     """The op as one of `degree` members computes it under a split. Measured times stay as they are."""
     cut = {part.tensor for part in split.reads} | {part.tensor for part in split.gives if part.dim != PARTIAL_SUM}
     read, given, params = (_whole(table, cut) for table in (sizes.read, sizes.given, sizes.params))
-    loaded = max(0.0, op.forward.bytes - read[1] - given[1])  # a lookup reads some rows of its parameter only
-    share = min(1.0, loaded / params[1]) if params[1] else 0.0
-    moved = _share((read[0] + given[0] + share * params[0], read[1] + given[1] + share * params[1]))
+    looks_up = op.forward.bytes < read[1] + given[1] + params[1] / 2  # of its parameter, as many rows as it gives
+    loaded = (0.0, 0.0) if looks_up else params
+    moved = _share((read[0] + given[0] + loaded[0], read[1] + given[1] + loaded[1]))
     passes = GRADIENT_PASSES
-    learned = _share((read[0] + given[0] + passes * params[0], read[1] + given[1] + passes * params[1]))
+    both = read[1] + given[1]
+    seen = min(1.0, max(0.0, op.weight_grad.bytes - passes * params[1]) / both) if both else 0.0
+    learned = _share((seen * (read[0] + given[0]) + passes * params[0], seen * both + passes * params[1]))
     given_whole = 1.0 if any(part.dim == PARTIAL_SUM for part in split.gives) else 0.0
     return dataclasses.replace(
         op,
