@@ -14,8 +14,10 @@ from drlpp.cli.terminal import check_writable, out, print_json, say
 
 if TYPE_CHECKING:
     from drlpp.plan import Objective, Plan
-    from drlpp.planners.base import Planner
+    from drlpp.planners.base import Planner, PlanResult
+    from drlpp.planners.bounds.lower_bound import Bound
     from drlpp.planners.engines.engine import Engine
+    from drlpp.problem import PlanningProblem
 
 _EPILOG = """Examples:
 
@@ -84,12 +86,10 @@ def plan(
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import ExecutionError, InfeasibleError, InputError
     from drlpp.plan import plan_to_dict, save_plan
-    from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s
     from drlpp.planners.engines.engine import RUN
     from drlpp.planners.engines.given_split import GivenSplit
     from drlpp.planners.engines.restricted import Restricted
     from drlpp.planners.variants import lower_bound_over_variants
-    from drlpp.report.comparison import comparison_row
     from drlpp.report.tables import plan_tables
     from drlpp.solve import DRL, make_planner
 
@@ -101,36 +101,8 @@ def plan(
         chosen = Restricted(free, limits or RUN, num_stages) if limits or num_stages else free
     result = solve_visibly(chosen, problem, budget, seed)
     bound = lower_bound_over_variants(problem)
-    data_parallel_s = min(data_parallel_value_s(variant) for variant in problem.variants)
-    row = comparison_row(result, problem, bound.value_s, data_parallel_s if math.isfinite(data_parallel_s) else None)
-    answer: dict[str, Any] = {
-        **row.to_dict(),
-        "lower_bound_s": bound.value_s,
-        "lower_bound_kind": bound.kind,
-        "throughput_samples_per_s": None,
-        "num_stages": None,
-        "num_microbatches": None,
-        "micro_batch_size": None,
-        "global_batch": problem.global_batch,
-        "precision": problem.training.precision,
-        "model_flops_utilization": None,
-        "objective": problem.objective.value,
-        "seed": seed,
-        "break_even_steps": None,
-        "plan": None,
-    }
+    answer = _answer(result, problem, bound) | {"seed": seed}
     if result.plan is not None:
-        prediction = result.plan.prediction
-        answer["throughput_samples_per_s"] = prediction.throughput_samples_per_s if prediction else None
-        answer["num_stages"] = result.plan.num_stages
-        answer["num_microbatches"] = result.plan.num_microbatches
-        answer["micro_batch_size"] = result.plan.graph.samples_per_microbatch
-        answer["model_flops_utilization"] = result.plan.model_flops_utilization
-        value = problem.objective.value_s(prediction) if prediction else 0.0
-        others = {DATA_PARALLEL: data_parallel_s}
-        if "baseline_best_s" in result.breakdown:
-            others[BEST_BASELINE] = result.breakdown["baseline_best_s"]
-        answer["break_even_steps"] = break_even(problem, result.planning_time_s, value, others)
         answer["plan"] = str(output) if output else plan_to_dict(result.plan)
         if output:
             save_plan(result.plan, output)
@@ -151,6 +123,38 @@ def plan(
         raise InfeasibleError(result.reason)
     if result.status == "failed":
         raise ExecutionError(f"planner {chosen.name} failed: {result.reason}")
+
+
+def _answer(result: PlanResult, problem: PlanningProblem, bound: Bound) -> dict[str, Any]:
+    """What ``--json`` tells of a result, but for the plan itself."""
+    from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s
+    from drlpp.report.comparison import comparison_row
+
+    data_parallel_s = min(data_parallel_value_s(variant) for variant in problem.variants)
+    row = comparison_row(result, problem, bound.value_s, data_parallel_s if math.isfinite(data_parallel_s) else None)
+    plan, steps = result.plan, None
+    prediction = None if plan is None else plan.prediction
+    if plan is not None:
+        value = problem.objective.value_s(prediction) if prediction else 0.0
+        others = {DATA_PARALLEL: data_parallel_s}
+        if "baseline_best_s" in result.breakdown:
+            others[BEST_BASELINE] = result.breakdown["baseline_best_s"]
+        steps = break_even(problem, result.planning_time_s, value, others)
+    return {
+        **row.to_dict(),
+        "lower_bound_s": bound.value_s,
+        "lower_bound_kind": bound.kind,
+        "throughput_samples_per_s": prediction.throughput_samples_per_s if prediction else None,
+        "num_stages": plan.num_stages if plan else None,
+        "num_microbatches": plan.num_microbatches if plan else None,
+        "micro_batch_size": plan.graph.samples_per_microbatch if plan else None,
+        "global_batch": problem.global_batch,
+        "precision": problem.training.precision,
+        "model_flops_utilization": plan.model_flops_utilization if plan else None,
+        "objective": problem.objective.value,
+        "break_even_steps": steps,
+        "plan": None,
+    }
 
 
 def objective_for(engine: Engine | None, asked: inputs.ObjectiveName | None) -> inputs.ObjectiveName:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -104,101 +104,166 @@ def train_captured(
     optimizer = make_optimizer(list(pipeline.parameters()))
     if follow is not None:
         follow(pipeline.where)
-    store = None if options.checkpoint is None else Path(options.checkpoint)
-    if store is not None and (found := checkpoints(store)):
+    _load_last_checkpoint(pipeline, optimizer, options, say)
+    first = pipeline.steps_done
+    training = _Training(pipeline, optimizer, options, offset_s, tracker)
+    adapter = None
+    if options.adapt is not None:
+        adapter = Adapter(plan, options.adapt, options, first, say, record_plan=record_plan)
+    for step in range(first, options.steps):
+        seconds = training.step(step, listens=adapter is not None and adapter.listens(step))
+        if dist.get_rank() == 0:
+            if record_loss is not None:
+                record_loss(step, training.losses[-1])
+            say(f"step {step + 1} of {options.steps}: loss {training.losses[-1]:.6g}, {format_time(seconds)}")
+        training.save_when_due(step)
+        if adapter is not None and (new := adapter.after(step + 1, training.recorder)) is not None:
+            if follow is not None:
+                follow(_moving)
+            try:
+                training.move_to(new, lambda p, values: build_more(p, state_dict=values), make_optimizer)
+                adapter.switched(step + 1, new)
+            except InputError as error:
+                adapter.refused(step + 1, str(error))
+            if follow is not None:
+                follow(training.pipeline.where)
+    decisions = () if adapter is None else adapter.decisions()
+    result = training.result({*captured.parameters, *captured.buffers})
+
+    def report(results: list[_RankResult]) -> RunReport:
+        reference = None
+        if options.verify:
+            say("training the model's own module in plain PyTorch for the comparison")
+            own = OwnModel(captured.call if make_example is None else _made(captured.call, make_example, options.seed))
+            batches = [training.pipeline.shares(batch) for batch in training.kept] if training.kept else None
+            reference = _reference(captured, plan, options, own, initial, training.pipeline.torch_device, batches)
+        return dataclasses.replace(_report(captured, plan, options, results, reference), decisions=decisions)
+
+    return _reported_by_the_first(result, report)
+
+
+def _load_last_checkpoint(pipeline: Pipeline, optimizer: torch.optim.Optimizer, options: RunOptions, say: Say) -> None:
+    """Goes on from the last checkpoint, if there is one. Raises InputError if no step is left to do."""
+    if options.checkpoint is not None and (found := checkpoints(Path(options.checkpoint))):
         load_checkpoint(found[-1][1], pipeline, optimizer)
     first = pipeline.steps_done
     if first >= options.steps:
         raise InputError(f"{options.checkpoint} has a checkpoint of step {first}: ask for more than {first} steps")
     if first and dist.get_rank() == 0:
         say(f"going on from the checkpoint of step {first}")
-    in_use = None if tracker is None else tracker.sample
-    if pipeline.torch_device.type == "cuda":
-        in_use = torch.cuda.memory_allocated
-    recorder = Recorder(pipeline.device, offset_s, in_use, pipeline.torch_device)
-    adapter = None
-    if options.adapt is not None:
-        adapter = Adapter(plan, options.adapt, options, first, say, record_plan=record_plan)
-    spans: list[tuple[float, float]] = []
-    losses: list[float] = []
-    gradients: dict[str, torch.Tensor] = {}
-    longest_s = 0.0
-    data = None if options.data is None else user_batches(options.data, options.seed, first)
-    kept: list[Batch] = []
-    for step in range(first, options.steps):
-        last = step == options.steps - 1
-        pipeline.observe(recorder if last or (adapter is not None and adapter.listens(step)) else None)
+
+
+class _Training:
+    """The steps of one rank, and what is measured of them.
+
+    Attributes:
+        pipeline: what trains; another one after `move_to`.
+        recorder: of the pipeline's steps.
+        losses: of each step.
+        kept: batches of the user's data, for a comparison.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        optimizer: torch.optim.Optimizer,
+        options: RunOptions,
+        offset_s: float,
+        tracker: StorageTracker | None,
+    ) -> None:
+        self.pipeline = pipeline
+        self._optimizer = optimizer
+        self._options = options
+        self._offset_s = offset_s
+        self._tracker = tracker
+        self._on_gpu = pipeline.torch_device.type == "cuda"
+        self.recorder = self._new_recorder()
+        self._data = None if options.data is None else user_batches(options.data, options.seed, pipeline.steps_done)
+        self._spans: list[tuple[float, float]] = []
+        self._gradients: dict[str, torch.Tensor] = {}
+        self._longest_s = 0.0
+        self.losses: list[float] = []
+        self.kept: list[Batch] = []
+
+    def _new_recorder(self) -> Recorder:
+        in_use = None if self._tracker is None else self._tracker.sample
+        if self._on_gpu:
+            in_use = torch.cuda.memory_allocated
+        return Recorder(self.pipeline.device, self._offset_s, in_use, self.pipeline.torch_device)
+
+    def move_to(
+        self,
+        plan: Plan,
+        build_with: Callable[[Plan, Mapping[str, torch.Tensor]], Pipeline],
+        make_optimizer: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer],
+    ) -> None:
+        """Goes on under another plan. Raises InputError if that cannot be run."""
+        self.pipeline, self._optimizer = moved(self.pipeline, self._optimizer, plan, build_with, make_optimizer)
+        self.recorder = self._new_recorder()
+
+    def step(self, number: int, *, listens: bool) -> float:
+        """Does a step; the last one, and those that `listens` says, are recorded. Returns its seconds."""
+        pipeline, recorder, tracker = self.pipeline, self.recorder, self._tracker
+        last = number == self._options.steps - 1
+        pipeline.observe(recorder if last or listens else None)
         if last and tracker is not None:
+            states = self._optimizer.state.values()
             tracker.add(pipeline.tensors(copies=True).values())
-            tracker.add(t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor))
+            tracker.add(t for state in states for t in state.values() if isinstance(t, torch.Tensor))
             tracker.start()
-        batch = _next_batch(data, pipeline, drawn=tracker is None)  # else the tracker is to see them come and go
-        if options.verify and data is not None:
-            kept.append(batch)
+        batch = _next_batch(self._data, pipeline, drawn=tracker is None)  # else it is to be seen to come and go
+        if self._options.verify and self._data is not None:
+            self.kept.append(batch)
         pipeline.wait_for_all()
         begin = time.perf_counter()
         recorder.begin(begin)
         loss = pipeline.step(batch)
-        if step == 0 and options.verify:
+        if number == 0 and self._options.verify:
             mine = {n: p.grad.clone() for n, p in pipeline.named_parameters() if p.grad is not None}
-            gradients = pipeline.whole(mine)
+            self._gradients = pipeline.whole(mine)
         update = recorder.now()
-        optimizer.step()
-        optimizer.zero_grad()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
         if tracker is not None:
             tracker.stop()
         recorder.optimizer(update, recorder.now())
-        losses.append(loss.item())
+        self.losses.append(loss.item())
         end = time.perf_counter()
-        spans.append((begin + offset_s, end + offset_s))
-        longest_s = max(longest_s, end - begin)
-        pipeline.limit_waits(time_limit_s(longest_s))
-        if dist.get_rank() == 0:
-            if record_loss is not None:
-                record_loss(step, losses[-1])
-            say(f"step {step + 1} of {options.steps}: loss {losses[-1]:.6g}, {format_time(end - begin)}")
-        if store is not None and (last or (step + 1) % options.checkpoint_every == 0):
-            save_checkpoint(store, pipeline, optimizer)
-        if adapter is not None and (new := adapter.after(step + 1, recorder)) is not None:
-            if follow is not None:
-                follow(_moving)
-            try:
-                pipeline, optimizer = moved(
-                    pipeline, optimizer, new, lambda p, values: build_more(p, state_dict=values), make_optimizer
-                )
-                recorder = Recorder(pipeline.device, offset_s, in_use, pipeline.torch_device)
-                adapter.switched(step + 1, new)
-            except InputError as error:
-                adapter.refused(step + 1, str(error))
-            if follow is not None:
-                follow(pipeline.where)
-    decisions = () if adapter is None else adapter.decisions()
-    state = None
-    if options.verify:
-        read = {*captured.parameters, *captured.buffers}
-        held = {n: t.clone().cpu() for n, t in pipeline.whole(pipeline.tensors()).items() if n in read}
-        state = TrainingState(tuple(losses), {n: g.cpu() for n, g in gradients.items()}, held)
-    peak = float(tracker.peak_bytes) if tracker is not None else 0.0
-    if pipeline.torch_device.type == "cuda":
-        peak = float(torch.cuda.max_memory_allocated())
-    pipeline.observe(None)
-    result = _RankResult(pipeline.device, spans, tuple(losses), recorder.record(), state, peak)
+        self._spans.append((begin + self._offset_s, end + self._offset_s))
+        self._longest_s = max(self._longest_s, end - begin)
+        pipeline.limit_waits(time_limit_s(self._longest_s))
+        return end - begin
+
+    def save_when_due(self, number: int) -> None:
+        """A checkpoint after every so many steps, and after the last."""
+        options = self._options
+        due = number == options.steps - 1 or (number + 1) % options.checkpoint_every == 0
+        if options.checkpoint is not None and due:
+            save_checkpoint(Path(options.checkpoint), self.pipeline, self._optimizer)
+
+    def result(self, names: set[str]) -> _RankResult:
+        """What this rank tells of its steps. Args: names: parameters and buffers of the model."""
+        pipeline, state = self.pipeline, None
+        if self._options.verify:
+            held = {n: t.clone().cpu() for n, t in pipeline.whole(pipeline.tensors()).items() if n in names}
+            state = TrainingState(tuple(self.losses), {n: g.cpu() for n, g in self._gradients.items()}, held)
+        peak = float(self._tracker.peak_bytes) if self._tracker is not None else 0.0
+        if self._on_gpu:
+            peak = float(torch.cuda.max_memory_allocated())
+        pipeline.observe(None)
+        return _RankResult(pipeline.device, self._spans, tuple(self.losses), self.recorder.record(), state, peak)
+
+
+def _reported_by_the_first(result: _RankResult, report: Callable[[list[_RankResult]], RunReport]) -> RunReport:
+    """The report that rank 0 makes of the results of all ranks."""
     rank, size = dist.get_rank(), dist.get_world_size()
     results: list[_RankResult] | None = [result] * size if rank == 0 else None
     dist.gather_object(result, results)
-    report: list[RunReport | None] = [None]
-    if results is not None:
-        reference = None
-        if options.verify:
-            say("training the model's own module in plain PyTorch for the comparison")
-            own = OwnModel(captured.call if make_example is None else _made(captured.call, make_example, options.seed))
-            batches = [pipeline.shares(batch) for batch in kept] if kept else None
-            reference = _reference(captured, plan, options, own, initial, pipeline.torch_device, batches)
-        report[0] = dataclasses.replace(_report(captured, plan, options, results, reference), decisions=decisions)
-    dist.broadcast_object_list(report)
-    if report[0] is None:
+    reports: list[RunReport | None] = [None if results is None else report(results)]
+    dist.broadcast_object_list(reports)
+    if reports[0] is None:
         raise RuntimeError("rank 0 sent no report")
-    return report[0]
+    return reports[0]
 
 
 def _moving() -> Where:
