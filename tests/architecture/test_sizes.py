@@ -14,9 +14,6 @@ SRC = Path(__file__).parents[2] / "src"
 MOST_PARAMETERS, MOST_LINES = 10, 100
 LONGER = {
     "runtime/launch/run.py run": "the public function of a run: its options are those of the command",
-    "runtime/launch/training.py train_captured": "one step after the other of a run; to be split by what it reports",
-    "cost/placed_stages.py place_stages": "one statement per array of the readable form",
-    "cli/plan.py plan": "its options alone take forty lines",
 }
 """What may be longer, with a reason; nothing is added to this list."""
 _FUNCTION = r"^[ \t]*(?:[\w:<>&*,~]+[ \t]+)+[&*]?([\w:]+)\(([^;{}()]*)\)\s*(?:const\s*)?[;{]"
@@ -26,9 +23,7 @@ STATEMENTS = {"if", "for", "while", "switch", "catch", "return", "sizeof", "defi
 def functions() -> Iterator[tuple[str, int, int]]:
     """(file and name, parameters without self, lines) of every Python function."""
     for path in sorted((SRC / "drlpp").rglob("*.py")):
-        if "njit(" in (text := path.read_text()):  # takes flat arrays until it is C++
-            continue
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
                 number = len(arguments) - (bool(arguments) and arguments[0].arg in ("self", "cls"))
@@ -43,9 +38,7 @@ def is_command(name: str) -> bool:
 
 def native_functions(text: str) -> Iterator[tuple[str, int]]:
     """(name, parameters) of every function that a C++ text defines or declares at the start of a line."""
-    for match in re.finditer(
-        r"^[ \t]*(?:[\w:<>&*,~]+[ \t]+)+[&*]?([\w:]+)\(([^;{}()]*)\)\s*(?:const\s*)?[;{]", text, re.M
-    ):
+    for match in re.finditer(_FUNCTION, text, re.M):
         if match[1] not in STATEMENTS:
             inside = re.sub(r"<[^<>]*>", "", match[2])
             yield match[1], inside.count(",") + 1 if inside.strip() else 0

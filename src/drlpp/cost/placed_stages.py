@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from drlpp.cost.links import links_inside, site_on_host
 from drlpp.cost.stage_costs import StageCosts
 from drlpp.errors import ScheduleError
 from drlpp.graph.csr import offsets
+from drlpp.graph.stages import StageGraph
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
@@ -146,37 +147,6 @@ def place_stages(
     resident, optimizer = resident_and_optimizer(costs, devices, cluster.num_devices)
     share = share_of_parameters(costs, devices, cluster.num_devices)
 
-    messages = graph.messages
-    src = np.array([m.src for m in messages], dtype=np.int64)
-    backward = np.array([m.phase == "backward" for m in messages], dtype=np.int64)
-    grad = np.array([m.requires_grad and m.phase == "forward" for m in messages], dtype=np.int64)
-    seconds = np.array([-1.0 if m.transfer_s is None else m.transfer_s for m in messages], dtype=np.float64)
-    dst = np.array([d for m in messages for d in m.dsts], dtype=np.int64)
-    of_message = np.repeat(np.arange(len(messages)), [len(m.dsts) for m in messages]).astype(np.int64)
-    returning = grad[of_message] > 0
-    by_stage = np.argsort(dst[returning], kind="stable")
-
-    host_of, host = np.unique(cluster.host_index[used], return_inverse=True)
-    hosts = [cluster.hosts[h] for h in host_of]
-    inside = links_inside(cluster, host_of.tolist())
-    ports = [h.network or NO_LINK for h in hosts]
-    num_used = len(used)
-    if (seconds >= 0).any():
-        local, width = np.arange(num_used), num_used
-    else:
-        counts = np.bincount(host)
-        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        order = np.argsort(host, kind="stable")
-        local, width = np.empty(num_used, dtype=np.int64), int(counts.max())
-        local[order] = np.arange(num_used) - np.repeat(first, counts)
-
-    groups = gradient_groups(costs, devices)
-    busy = [min(len(r), num_microbatches) for r in devices]
-    group_devices = [np.searchsorted(used, g.devices) for g in groups]
-    group_hosts = [np.unique(host[d]) for d in group_devices]
-    pairs = np.array([(s, g) for g, group in enumerate(groups) for s in group.stages], dtype=np.int64).reshape(-1, 2)
-    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-
     return PlacedStages(
         num_microbatches=num_microbatches,
         used=used,
@@ -191,39 +161,92 @@ def place_stages(
         memory_bytes=cluster.memory_bytes[used],
         members=cluster.members[used],
         optimizer_s=optimizer[used],
-        message_off=np.searchsorted(src, np.arange(num_stages + 1)).astype(np.int64),
-        message_backward=backward,
-        message_grad=grad,
-        message_bytes=np.array([m.bytes for m in messages], dtype=np.float64),
-        message_s=seconds,
-        message_src=src,
-        dst_off=offsets([len(m.dsts) for m in messages]),
-        dst=dst,
-        returns_off=offsets(np.bincount(dst[returning], minlength=num_stages)),
-        returns=of_message[returning][by_stage],
-        forward_inputs=np.bincount(dst[backward[of_message] == 0], minlength=num_stages).astype(np.int64),
-        backward_inputs=np.bincount(dst[backward[of_message] == 1], minlength=num_stages).astype(np.int64),
-        host=host.astype(np.int64),
-        local=local,
-        channel_width=width,
-        site=site_on_host(cluster)[used],
-        sites=inside.sites,
-        link_off=inside.link_off,
-        link_bandwidth=inside.bandwidth,
-        link_latency_s=inside.latency_s,
-        port_bandwidth=np.array([x.bandwidth for x in ports]),
-        port_latency_s=np.array([x.latency_s for x in ports]),
-        ports_shared=int(len(hosts) > 1 and bool((seconds < 0).any())),
-        group_s=np.array([all_reduce_s(cluster, g.devices, g.num_bytes) for g in groups], dtype=np.float64),
-        group_pending=np.array([sum(busy[s] for s in g.stages) for g in groups], dtype=np.int64),
-        group_spans=np.array([len(h) > 1 for h in group_hosts], dtype=np.int64),
-        group_off=offsets([len(d) for d in group_devices]),
-        group_device=_joined(group_devices),
-        group_host_off=offsets([len(h) for h in group_hosts]),
-        group_host=_joined(group_hosts),
-        stage_group_off=offsets(np.bincount(pairs[:, 0], minlength=num_stages)),
-        stage_group=np.ascontiguousarray(pairs[:, 1]),
+        **_messages(graph),
+        **_channels(cluster, used, graph),
+        **_groups(costs, cluster, devices, used, num_microbatches),
     )
+
+
+def _messages(graph: StageGraph) -> dict[str, Any]:
+    """The fields of what stages send to each other."""
+    num_stages = graph.num_stages
+    messages = graph.messages
+    src = np.array([m.src for m in messages], dtype=np.int64)
+    backward = np.array([m.phase == "backward" for m in messages], dtype=np.int64)
+    grad = np.array([m.requires_grad and m.phase == "forward" for m in messages], dtype=np.int64)
+    seconds = np.array([-1.0 if m.transfer_s is None else m.transfer_s for m in messages], dtype=np.float64)
+    dst = np.array([d for m in messages for d in m.dsts], dtype=np.int64)
+    of_message = np.repeat(np.arange(len(messages)), [len(m.dsts) for m in messages]).astype(np.int64)
+    returning = grad[of_message] > 0
+    by_stage = np.argsort(dst[returning], kind="stable")
+    return {
+        "message_off": np.searchsorted(src, np.arange(num_stages + 1)).astype(np.int64),
+        "message_backward": backward,
+        "message_grad": grad,
+        "message_bytes": np.array([m.bytes for m in messages], dtype=np.float64),
+        "message_s": seconds,
+        "message_src": src,
+        "dst_off": offsets([len(m.dsts) for m in messages]),
+        "dst": dst,
+        "returns_off": offsets(np.bincount(dst[returning], minlength=num_stages)),
+        "returns": of_message[returning][by_stage],
+        "forward_inputs": np.bincount(dst[backward[of_message] == 0], minlength=num_stages).astype(np.int64),
+        "backward_inputs": np.bincount(dst[backward[of_message] == 1], minlength=num_stages).astype(np.int64),
+    }
+
+
+def _channels(cluster: Cluster, used: _Ints, graph: StageGraph) -> dict[str, Any]:
+    """The fields of hosts, links and channels between the used devices."""
+    host_of, host = np.unique(cluster.host_index[used], return_inverse=True)
+    hosts = [cluster.hosts[h] for h in host_of]
+    inside = links_inside(cluster, host_of.tolist())
+    ports = [h.network or NO_LINK for h in hosts]
+    num_used = len(used)
+    if any(m.transfer_s is not None for m in graph.messages):
+        local, width = np.arange(num_used), num_used
+    else:
+        counts = np.bincount(host)
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        order = np.argsort(host, kind="stable")
+        local, width = np.empty(num_used, dtype=np.int64), int(counts.max())
+        local[order] = np.arange(num_used) - np.repeat(first, counts)
+    return {
+        "host": host.astype(np.int64),
+        "local": local,
+        "channel_width": width,
+        "site": site_on_host(cluster)[used],
+        "sites": inside.sites,
+        "link_off": inside.link_off,
+        "link_bandwidth": inside.bandwidth,
+        "link_latency_s": inside.latency_s,
+        "port_bandwidth": np.array([x.bandwidth for x in ports]),
+        "port_latency_s": np.array([x.latency_s for x in ports]),
+        "ports_shared": int(len(hosts) > 1 and any(m.transfer_s is None for m in graph.messages)),
+    }
+
+
+def _groups(
+    costs: StageCosts, cluster: Cluster, devices: Devices, used: _Ints, num_microbatches: int
+) -> dict[str, Any]:
+    """The fields of the all-reduces of gradients."""
+    num_stages, host = len(devices), np.unique(cluster.host_index[used], return_inverse=True)[1]
+    groups = gradient_groups(costs, devices)
+    busy = [min(len(r), num_microbatches) for r in devices]
+    group_devices = [np.searchsorted(used, g.devices) for g in groups]
+    group_hosts = [np.unique(host[d]) for d in group_devices]
+    pairs = np.array([(s, g) for g, group in enumerate(groups) for s in group.stages], dtype=np.int64).reshape(-1, 2)
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    return {
+        "group_s": np.array([all_reduce_s(cluster, g.devices, g.num_bytes) for g in groups], dtype=np.float64),
+        "group_pending": np.array([sum(busy[s] for s in g.stages) for g in groups], dtype=np.int64),
+        "group_spans": np.array([len(h) > 1 for h in group_hosts], dtype=np.int64),
+        "group_off": offsets([len(d) for d in group_devices]),
+        "group_device": _joined(group_devices),
+        "group_host_off": offsets([len(h) for h in group_hosts]),
+        "group_host": _joined(group_hosts),
+        "stage_group_off": offsets(np.bincount(pairs[:, 0], minlength=num_stages)),
+        "stage_group": np.ascontiguousarray(pairs[:, 1]),
+    }
 
 
 def _joined(parts: Sequence[_Ints]) -> _Ints:
