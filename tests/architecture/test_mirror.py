@@ -57,7 +57,7 @@ SAME_PROBLEMS = {
     "capture/sources/test_load.py": "capture: sources/model_source",
 }
 THROUGH_THE_WHOLE = {
-    "plan/test_plan.py": "plan: action assignment serialize trace validation",
+    "plan/test_plan.py": "plan: serialize trace validation",
     "cost/test_cost.py": "cost: op_times problem_times stage_costs",
     "cost/test_prices.py": "cost: collectives links",
     "cost/test_placement.py": "cost: problem_arrays",

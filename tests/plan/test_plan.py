@@ -11,7 +11,6 @@ from drlpp.errors import PlanError, ScheduleError
 from drlpp.graph import Op, OpGraph, Split
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.plan import (
-    Action,
     Assignment,
     Plan,
     Prediction,
@@ -110,32 +109,6 @@ def test_bad_partitions_are_refused(ops, message):
     stages = tuple(Stage(index=i, ops=o, replicas=((i,),)) for i, o in enumerate(ops))
     with pytest.raises(PlanError, match=message):
         validate(dataclasses.replace(chain_plan(), stages=stages))
-
-
-def test_actions():
-    assert parse_action("12I3") == Action(12, "I", 3)
-    assert str(Action(2, "F", 0)) == "2F0"
-    for bad in ("F0", "2X0", "2F", "2F0 ", "", None):
-        with pytest.raises(ScheduleError, match="is not an action"):
-            parse_action(bad)
-
-
-def test_assignments():
-    a = Assignment.compact(np.array([0, 3, 3]), {0: (1,), 2: (5,), 3: (0, 2)})
-    assert a.stage_of_op.tolist() == [0, 1, 1]
-    assert a.devices == ((1,), (0, 2))
-    assert a.recompute == (False, False)
-    with pytest.raises(PlanError, match="each once"):
-        Assignment(np.array([0]), ((1, 1),))
-    with pytest.raises(PlanError, match="one per stage"):
-        Assignment(np.array([0]), ((1,),), (True, False))
-
-
-def test_labels_with_gaps_keep_devices_and_recompute_flags():
-    start = Assignment(np.array([0, 1, 2]), ((3,), (1, 4), (2,)), (True, False, True))
-    moved = start.with_labels(np.array([0, 2, 2]))
-    assert moved.stage_of_op.tolist() == [0, 1, 1]
-    assert (moved.devices, moved.recompute) == (((3,), (2,)), (True, True))
 
 
 def test_file_round_trip(tmp_path):
@@ -257,19 +230,6 @@ def test_branches_run_in_any_order():
         schedule=schedule(r0="0F0 0F1 2F0 2B0 2F1 2B1 0B0 0B1", r1="1F0 1F1 1B0 1B1"),
     )
     validate(plan)
-
-
-def test_what_is_rearranged_keeps_what_belongs_to_its_stages():
-    start = Assignment(np.array([0, 1, 1]), ((0,), (1,)), (False, True))
-    parted = start.rearranged(np.array([0, 1, 2]), ((0,), (1,), (2,)), [0, 1, 1])
-    assert parted.recompute == (False, True, True)
-    assert parted.with_recompute_toggled(1).recompute == (False, False, True)
-    assert len({start.key, parted.key, parted.with_recompute_toggled(0).key}) == 3
-
-
-def test_a_record_can_be_read_again():
-    start = Assignment(np.array([0, 1, 1]), ((0,), (2, 1)), (False, True))
-    assert Assignment.of_record(json.loads(json.dumps(start.record))).key == start.key
 
 
 def test_stages_of_an_assignment_name_their_ops(tmp_path):
