@@ -164,7 +164,7 @@ def test_a_member_computes_what_a_member_of_megatrons_groups_does(change, sequen
     wanted = transformer_graph(dataclasses.replace(shape, tensor=8, sequence=sequence))
     found = shard(transformer_graph(shape), DEVICE, LINK, 8, sequence=sequence, num_microbatches=16).graph
     for part in ("forward", "input_grad", "weight_grad"):
-        for amount, error in (("flop", 1e-9), ("outputs", 1e-9), ("bytes", 0.003)):
+        for amount, error in (("flop", 1e-9), ("outputs", 1e-9), ("bytes", 0.005)):
             ours, theirs = (sum(getattr(getattr(op, part), amount) for op in g.ops) for g in (found, wanted))
             assert ours == pytest.approx(theirs, rel=error), (part, amount)
     assert sum(found.param_bytes.values()) == pytest.approx(sum(wanted.param_bytes.values()), rel=1e-3)
