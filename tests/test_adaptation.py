@@ -23,7 +23,12 @@ from wrong_costs import noisy_trace, true_cluster
 def question(plan: Plan, real: Plan) -> Question:
     traces = [noisy_trace(np.random.default_rng(0), plan, real.cluster, real.graph, 0.05) for _ in range(3)]
     return Question(
-        measured=(measurements(plan, traces),), current=plan, others=(), replication=True, planning_s=1.0, seed=0
+        measured=(measurements(plan, traces),),
+        current=plan,
+        others=(),
+        parallelism=frozenset({"pp", "dp"}),
+        planning_s=1.0,
+        seed=0,
     )
 
 

@@ -52,7 +52,7 @@ def propose(question: Question) -> Proposal:
     calibration = calibrate(question.measured)
     current = _predicted(calibrated_plan(question.current, calibration))
     problem = PlanningProblem(
-        current.graph, current.cluster, current.training, space=SearchSpace(replication=question.replication)
+        current.graph, current.cluster, current.training, space=SearchSpace(parallelism=question.parallelism)
     )
     result: PlanResult = solve(problem, PLANNER, budget=question.planning_s, seed=question.seed)
     evaluator = Evaluator(problem)

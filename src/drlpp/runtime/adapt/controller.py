@@ -77,10 +77,10 @@ class Controller:
         self._believed: Plan | None = None  # the plan that runs, with calibrated costs
         self._changed: dict[Hashable, int] = {}  # device, or pair of hosts -> first step of its last change
         self._devices, self._links = ChangeDetector(DEVICES), ChangeDetector(LINKS)
-        self._want = True
+        self._want, self._over = True, False
         self._refinements = 0
         self._patience, self._quiet_until = NEEDED, 0
-        self._replication = True
+        self._parallelism = frozenset({"pp", "dp"})
         self._building_s = _BUILDING_S / time_scale
         self._moving_s = 0.0
         self._ratio = 1.0  # of measured to predicted seconds of a step
@@ -93,8 +93,8 @@ class Controller:
         """Takes the trace of a step (`step` steps are done by then)."""
         run = self._runs[-1]
         run.steps = [*run.steps, (step, trace)][-KEPT:]
-        if self._believed is None or self._want or self._process.busy:
-            return  # nothing to compare with, or a new plan is on its way
+        if self._believed is None or self._want or self._over or self._process.busy:
+            return  # nothing to compare with, or a new plan is on its way, or none will come
         units, pairs = _ratios(self._believed, trace)
         changes = self._devices.look(step, units) + self._links.look(step, pairs)
         if changes and step >= self._quiet_until:
@@ -105,6 +105,8 @@ class Controller:
 
     def decide(self, step: int) -> Plan | None:
         """The plan to switch to now, if there is one."""
+        if self._over:
+            return None
         try:
             if self._process.busy:
                 proposal = self._process.answer()
@@ -112,7 +114,7 @@ class Controller:
             if self._want and self._enough(step):
                 self._ask(step)
         except ExecutionError as error:
-            self._want = False
+            self._want, self._over = False, True
             self._decide(Decision(step=step, kind="failed", text=str(error)))
         return None
 
@@ -130,7 +132,7 @@ class Controller:
     def refused(self, step: int, reason: str) -> None:
         """The runtime cannot run the plan: the next one has no replicas, which is what it refuses."""
         self._decide(Decision(step=step, kind="refused", text=f"the new plan cannot be run: {reason}"))
-        self._want, self._replication = self._replication, False
+        self._want, self._parallelism = "dp" in self._parallelism, frozenset({"pp"})
 
     def _note(self, step: int, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -158,7 +160,7 @@ class Controller:
             measured=tuple(self._measured()),
             current=self._runs[-1].plan,
             others=tuple(run.plan for run in self._runs[:-1][-4:]),
-            replication=self._replication,
+            parallelism=self._parallelism,
             planning_s=self._adapt.planning_s,
             seed=self._seed + step,
         )

@@ -35,7 +35,7 @@ class Question:
         measured: what the run measured, of plans with the costs that were believed at first.
         current: the plan that runs, with these costs.
         others: plans that ran before.
-        replication: stages may have replicas.
+        parallelism: what the plan may use, as `SearchSpace` has it.
         planning_s: seconds of search.
         seed: of the search.
     """
@@ -43,7 +43,7 @@ class Question:
     measured: tuple[Measurements, ...]
     current: Plan
     others: tuple[Plan, ...]
-    replication: bool
+    parallelism: frozenset[str]
     planning_s: float
     seed: int
 
