@@ -31,3 +31,12 @@ def test_models_come_from_files_too(tmp_path):
 def test_bad_suites_are_refused(cases, message):
     with pytest.raises(InputError, match=message):
         Suite("s", "", cases)
+
+
+def test_a_suite_at_a_precision():
+    suite = Suite("s", "", (Case("a", "generated:dag?ops=20", "local-2"),))
+    (case,) = suite.at_precision("bf16").cases
+    assert case.problem().training.precision == "bf16"
+    assert Case(**case.to_dict()) == case
+    assert suite.at_precision(None) is suite
+    assert "precision" not in suite.cases[0].to_dict()  # results of before keep their keys

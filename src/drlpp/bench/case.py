@@ -14,6 +14,7 @@ from drlpp.graph.generate.by_name import generated_graph
 from drlpp.graph.readers import read_graph
 from drlpp.plan import Objective
 from drlpp.problem import PlanningProblem
+from drlpp.training import Precision
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Case:
         num_microbatches: None for the default of the cluster.
         objective: of the search.
         optimizer: decides the memory of its state.
+        precision: of products; None for that of the model.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Case:
     num_microbatches: int | None = None
     objective: Objective = Objective.ITERATION_TIME
     optimizer: str = "momentum"
+    precision: Precision | None = None
 
     def problem(self) -> PlanningProblem:
         """The problem. Raises InputError if the model or the cluster cannot be had."""
@@ -45,11 +48,12 @@ class Case:
             num_microbatches=self.num_microbatches,
             objective=self.objective,
             optimizer=self.optimizer,
+            precision=self.precision,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON-ready form."""
-        return dataclasses.asdict(self)
+        """The JSON-ready form, without a precision that is the model's."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k != "precision" or v is not None}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +74,12 @@ class Suite:
         if twice or not names:
             what = f"names {twice[0]!r} twice" if twice else "has no cases"
             raise InputError(f"suite {self.name!r} {what}: give at least one case, each with a name of its own")
+
+    def at_precision(self, precision: Precision | None) -> Suite:
+        """The suite with all cases at a precision; None leaves each its own."""
+        if precision is None:
+            return self
+        return dataclasses.replace(self, cases=tuple(dataclasses.replace(c, precision=precision) for c in self.cases))
 
 
 def load_model_graph(model: str) -> OpGraph:

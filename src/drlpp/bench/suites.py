@@ -18,6 +18,7 @@ from drlpp.errors import InputError, did_you_mean
 from drlpp.files import read_text
 from drlpp.parsing import first_problem
 from drlpp.plan import Objective
+from drlpp.training import Precision
 
 _PAPER = {
     "vgg16": "timm:vgg16?batch_size=32",
@@ -159,6 +160,7 @@ class _CaseFile(pydantic.BaseModel):
     num_microbatches: Annotated[int, pydantic.Field(ge=1)] | None = None
     objective: Objective = Objective.ITERATION_TIME
     optimizer: str = "momentum"
+    precision: Precision | None = None
 
 
 class _SuiteFile(pydantic.BaseModel):

@@ -45,6 +45,7 @@ def bench(
     markdown: Annotated[
         Path | None, typer.Option("--markdown", help="Write the tables into this document, between markers.")
     ] = None,
+    precision: inputs.PrecisionOption = None,
     list_suites: Annotated[bool, typer.Option("--list", help="List the suites.")] = False,
     as_json: inputs.AsJson = False,
 ) -> None:
@@ -60,7 +61,7 @@ def bench(
     check_planners(names)
     from drlpp.bench.suites import find_suite
 
-    chosen = find_suite(suite)
+    chosen = find_suite(suite).at_precision(precision)
     from drlpp.bench.document import write_section
     from drlpp.bench.runner import run_suite
     from drlpp.bench.summary import summarize
@@ -84,6 +85,7 @@ def bench(
     if markdown is not None:
         command = f"drlpp bench {suite} --planners {planners} --budget {budget:g} --seeds {seeds}"
         command += " --cpu-time" if cpu_time else ""
+        command += f" --precision {precision}" if precision else ""
         write_section(markdown, f"bench-{chosen.name}", markdown_section(chosen, rows, summary, command))
         say(f"tables written to {markdown}")
     if as_json:
