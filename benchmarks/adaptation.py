@@ -35,7 +35,7 @@ from drlpp.graph.generate.by_name import generated_graph
 from drlpp.plan import Plan
 from drlpp.problem import PlanningProblem
 from drlpp.runtime import RunReport, run
-from drlpp.solve import solve
+from drlpp.solving import solve
 from tables import machine, markdown, write_section
 
 MODELS = {"chain": "generated:transformer?seed=1", "branches": "generated:nasnet?seed=3"}

@@ -30,8 +30,11 @@ from behaviour_problems import generated_problem, random_problem
 from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, simulate
-from drlpp.solve import planner_names, solve
 
+try:
+    from drlpp.solving import planner_names, solve
+except ImportError:  # moved
+    from drlpp.solve import planner_names, solve  # type: ignore[import-not-found,no-redef]
 try:
     from drlpp.planners.base import Budget
 except ImportError:  # moved

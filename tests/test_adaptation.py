@@ -15,7 +15,7 @@ from drlpp.plan import Plan
 from drlpp.problem import PlanningProblem
 from drlpp.runtime.adapt.proposals import Question
 from drlpp.sim import simulate
-from drlpp.solve import solve
+from drlpp.solving import solve
 from random_problems import random_cluster
 from wrong_costs import noisy_trace, true_cluster
 

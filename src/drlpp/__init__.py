@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from drlpp.problem import PlanningProblem as PlanningProblem
     from drlpp.runtime import run as run
     from drlpp.sim import simulate as simulate
-    from drlpp.solve import solve as solve
+    from drlpp.solving import solve as solve
 
 _HOME = {
     "Cluster": "drlpp.cluster",
@@ -42,7 +42,7 @@ _HOME = {
     "run": "drlpp.runtime",
     "save_plan": "drlpp.plan",
     "simulate": "drlpp.sim",
-    "solve": "drlpp.solve",
+    "solve": "drlpp.solving",
     "validate": "drlpp.plan",
 }
 __all__ = ["__version__", *_HOME]

@@ -22,7 +22,7 @@ from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.runtime.adapt.proposals import NICENESS, Proposal, Question
 from drlpp.runtime.launch.job import Adapt
 from drlpp.sim import Evaluator, simulate
-from drlpp.solve import solve
+from drlpp.solving import solve
 
 PLANNER = "drl"
 

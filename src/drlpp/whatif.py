@@ -21,7 +21,7 @@ from drlpp.plan import Plan
 from drlpp.planners.base import Planner, PlanResult, Progress, no_progress
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
-from drlpp.solve import solve
+from drlpp.solving import solve
 from drlpp.training import TrainingSetup
 
 Kind = Literal["device", "network", "link", "memory", "replace", "remove", "micro-batches"]

@@ -38,7 +38,7 @@ LEVEL = {
     "runtime": 6,
     "planners": 7,
     "agent": 8,
-    "solve": 9,
+    "solving": 9,
     "adaptation": 10,
     "report": 9,
     "export": 9,

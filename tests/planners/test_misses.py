@@ -9,7 +9,7 @@ from drlpp.planners.registry import get_planner
 from drlpp.planners.space.block_amounts import memory_splits
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
-from drlpp.solve import solve
+from drlpp.solving import solve
 from layered_graphs import decoder_graph
 
 

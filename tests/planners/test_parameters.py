@@ -14,7 +14,7 @@ from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams
 from drlpp.planners.local_search.annealing import Annealing, AnnealingParams
 from drlpp.planners.parameters import recorded, restored
 from drlpp.planners.registry import PLANNERS, get_planner
-from drlpp.solve import planner_of
+from drlpp.solving import planner_of
 from planner_cases import small_problem
 
 

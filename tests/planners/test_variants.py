@@ -15,7 +15,7 @@ from drlpp.planners.consecutive.dynamic_program import DynamicProgram
 from drlpp.planners.variants import NO_BOUND, Variants, lower_bound_over_variants, solve_over_variants
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, simulate
-from drlpp.solve import solve
+from drlpp.solving import solve
 from planner_cases import small_cluster
 from random_groups import random_grouped_problem, with_splits
 

@@ -24,7 +24,7 @@ from drlpp.graph import graph_hash
 from drlpp.planners.base import Budget, Planner, PlanResult, gap_to
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.problem import PlanningProblem
-from drlpp.solve import make_planner, solve
+from drlpp.solving import make_planner, solve
 
 WARM_UP = Case("warm-up", "generated:dag?ops=12", "mixed-desktops")
 """A small problem that every planner plans before the first budget starts."""

@@ -32,7 +32,7 @@ def check_problem(model: str, cluster: str, planners: Iterable[str] = ()) -> Non
 def check_planners(names: Iterable[str]) -> None:
     """Checks names of planners. Raises InputError with the nearest known name."""
     from drlpp.planners.registry import check_planner
-    from drlpp.solve import planner_names
+    from drlpp.solving import planner_names
 
     for name in names:
         check_planner(name, planner_names())

@@ -57,7 +57,7 @@ def compare(
     from drlpp.report.comparison import compare_results
     from drlpp.report.html import write_report
     from drlpp.report.tables import comparison_table
-    from drlpp.solve import make_planner
+    from drlpp.solving import make_planner
 
     chosen = [make_planner(name) for name in names]
     results = []

@@ -108,7 +108,7 @@ PlanFile = Annotated[
 def planner_list(names: str) -> list[str]:
     """Comma-separated names of planners, or ``all``, each once. Raises InputError if there is none."""
     from drlpp.errors import InputError
-    from drlpp.solve import planner_names
+    from drlpp.solving import planner_names
 
     found = planner_names() if names == "all" else [n.strip() for n in names.split(",") if n.strip()]
     if not found:

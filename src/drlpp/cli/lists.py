@@ -70,7 +70,7 @@ def planners(as_json: AsJson = False) -> None:
     """List the planners."""
     from rich.table import Table
 
-    from drlpp.solve import planner_summaries
+    from drlpp.solving import planner_summaries
 
     summaries = planner_summaries()
     if as_json:

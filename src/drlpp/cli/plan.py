@@ -91,7 +91,7 @@ def plan(
     from drlpp.planners.engines.restricted import Restricted
     from drlpp.planners.variants import lower_bound_over_variants
     from drlpp.report.tables import plan_tables
-    from drlpp.solve import DRL, make_planner
+    from drlpp.solving import DRL, make_planner
 
     free = None if given else make_planner(planner or DRL, log_dir=log_dir, policy_only=policy_only, weights=weights)
     chosen: Planner

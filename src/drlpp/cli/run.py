@@ -125,7 +125,7 @@ def run(
     from drlpp.report.tables import run_tables
     from drlpp.runtime import Elastic
     from drlpp.runtime import run as execute
-    from drlpp.solve import replan
+    from drlpp.solving import replan
 
     report = execute(
         loaded,

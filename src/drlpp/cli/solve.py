@@ -5,11 +5,11 @@ from __future__ import annotations
 from drlpp.cli.terminal import interrupt_ends, planner_progress
 from drlpp.planners.base import Budget, Planner, PlanResult
 from drlpp.problem import PlanningProblem
-from drlpp.solve import solve
+from drlpp.solving import solve
 
 
 def solve_visibly(planner: Planner, problem: PlanningProblem, seconds: float, seed: int) -> PlanResult:
-    """`drlpp.solve.solve` with a progress bar; the first Ctrl-C keeps the best plan so far."""
+    """`drlpp.solving.solve` with a progress bar; the first Ctrl-C keeps the best plan so far."""
     budget = Budget(seconds)
     with interrupt_ends(budget), planner_progress(planner.name) as progress:
         return solve(problem, planner, budget=budget, seed=seed, progress=progress)

@@ -43,7 +43,7 @@ def whatif(
     from drlpp.errors import InfeasibleError
     from drlpp.planners.base import Budget
     from drlpp.report.wording import format_count
-    from drlpp.solve import make_planner
+    from drlpp.solving import make_planner
     from drlpp.units import format_time
     from drlpp.whatif import changes, what_if
 

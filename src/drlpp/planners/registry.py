@@ -1,4 +1,4 @@
-"""All planners by name. The learned planner is a level above and is added by `drlpp.solve`.
+"""All planners by name. The learned planner is a level above and is added by `drlpp.solving`.
 
 A planner's file is loaded when the planner is first asked for, so that knowing the names costs nothing.
 """

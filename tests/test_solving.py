@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+import drlpp
 from drlpp.errors import InputError
 from drlpp.graph.generate.synthetic import chain_graph
-from drlpp.solve import make_planner, planner_names
+from drlpp.solving import make_planner, planner_names, solve
 
 
 def test_every_name_makes_its_planner():
@@ -16,10 +17,7 @@ def test_near_names_are_suggested_and_the_learned_planner_is_among_them():
         make_planner("drll")
 
 
-def test_the_package_solves_whatever_was_imported_before():
-    import drlpp
-    import drlpp.solve as module
-
+def test_the_package_has_the_function_whatever_was_imported_before():
     problem = drlpp.PlanningProblem.build(chain_graph(3), drlpp.load_cluster("local-2"))
-    assert drlpp.solve is module
+    assert drlpp.solve is solve
     assert drlpp.solve(problem, "uniform", budget=0.2).status == "ok"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from drlpp.cluster import Cluster
 from drlpp.errors import InfeasibleError
@@ -110,16 +107,3 @@ def replan(plan: Plan, cluster: Cluster, *, budget: float = 3.0, seed: int = 0) 
     if result.plan is None:
         raise InfeasibleError(f"no plan for the {cluster.num_devices} devices of {cluster.name!r}: {result.reason}")
     return result.plan
-
-
-class _Callable(ModuleType):
-    """This module, called as its function `solve`.
-
-    Python binds ``drlpp.solve`` to the module as soon as anything imports it; the package means the function.
-    """
-
-    def __call__(self, *args: Any, **kwargs: Any) -> PlanResult:
-        return solve(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _Callable
