@@ -60,6 +60,21 @@ def state_of(module: nn.Module) -> Any:
     return attributes, {n: id(t) for n, t in (*module.named_parameters(), *module.named_buffers())}
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_module_that_a_loss_function_uses_is_named(trained: bool) -> None:
+    critic = nn.Linear(4, 4).requires_grad_(trained)
+    batch = torch.randn(3, 4), torch.randn(3, 4)
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (critic(output) - critic(target)).square().mean()
+
+    if trained:
+        with pytest.raises(CaptureError, match=r"trained parameter 'critic.\w+' of a module that it does not own"):
+            capture_module(nn.Linear(4, 4), batch, loss)
+    else:
+        assert len(capture_module(nn.Linear(4, 4), batch, loss).constants) == 4  # two reads of weight and bias
+
+
 def test_tensors_in_plain_attributes_keep_their_values() -> None:
     module, batch = made("PlainAttribute")
     capture_module(module, batch)

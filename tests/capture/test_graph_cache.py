@@ -85,10 +85,3 @@ def test_a_user_without_a_home_has_a_folder(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", homeless)
     assert cache_folder().name == "drlpp"
-
-
-def test_a_folder_that_cannot_be_written_is_told(tmp_path, captures, caplog):
-    (tmp_path / "file").write_text("")
-    graph = kept_graph("timm:a", tmp_path / "file")
-    assert graph.num_ops
-    assert "is not kept" in caplog.text

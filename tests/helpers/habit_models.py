@@ -578,6 +578,14 @@ class AliasOfAParameter(Net):
 
 
 @supported
+class OutputsThatRequireGradients(Net):
+    """As transformers does it for checkpoints: the embedding's output is made to require a gradient."""
+
+    def prepare(self) -> None:
+        self.first.register_forward_hook(lambda module, args, output: output.requires_grad_(True))
+
+
+@supported
 class PlainAttribute(Net):
     """A moving average in a tensor that is no buffer."""
 

@@ -147,7 +147,7 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
         autocast=exported.autocast,
         has_values=has_values,
     )
-    check_constants(captured.constants, example.module)
+    check_constants(captured.constants, example.module, example.loss_fn)
     return captured
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from types import FunctionType
 
 import torch
 from torch import fx, nn
@@ -94,12 +96,20 @@ def check_kinds(module: nn.Module) -> None:
             raise CaptureError(f"{name!r} has no shape yet (a lazy module): call the module once on a batch before")
 
 
-def check_constants(constants: Mapping[str, torch.Tensor], module: nn.Module) -> None:
+def check_constants(constants: Mapping[str, torch.Tensor], module: nn.Module, loss_fn: object) -> None:
     """Checks that no tensor which the graph reads besides parameters and buffers changes with a trained parameter.
 
     Raises:
-        CaptureError: it shows the memory of one.
+        CaptureError: it shows the memory of one, or is one of a module that the loss function uses.
     """
+    hidden = _hidden_parameters(loss_fn)
+    for pair in _sharing_memory(hidden | {f"constant {n}": t for n, t in constants.items()}):
+        name = next((n for n in pair if n in hidden), None)
+        if name is not None:
+            raise CaptureError(
+                f"the loss function uses the trained parameter {name!r} of a module that it does not own: make the "
+                "loss an nn.Module with that module in it, or freeze it (requires_grad_(False))"
+            )
     trained = {n: t for n, t in module_tensors(module).items() if _is_trained(t)}
     for pair in _sharing_memory(trained | {f"constant {n}": t for n, t in constants.items()}):
         parameter = next((n for n in pair if n in trained), None)
@@ -108,6 +118,15 @@ def check_constants(constants: Mapping[str, torch.Tensor], module: nn.Module) ->
                 f"forward reads the memory of parameter {parameter!r} through another tensor, which was made outside "
                 f"of forward: write {parameter}.detach() in forward"
             )
+
+
+def _hidden_parameters(loss_fn: object) -> dict[str, torch.Tensor]:
+    """Trained parameters of modules that a function refers to by variables outside of it."""
+    if not isinstance(loss_fn, FunctionType):
+        return {}
+    used = inspect.getclosurevars(loss_fn)
+    modules = {k: v for k, v in {**used.globals, **used.nonlocals}.items() if isinstance(v, nn.Module)}
+    return {f"{k}.{n}": p for k, module in modules.items() for n, p in module.named_parameters() if p.requires_grad}
 
 
 def _check_names(tensors: Mapping[str, torch.Tensor]) -> None:

@@ -488,7 +488,8 @@ def _frozen_for_a_while(calls: Calls) -> Iterator[None]:
     def requires_grad_(tensor: torch.Tensor, requires_grad: bool = True) -> torch.Tensor:
         if not calls.traces([tensor]):
             return method(tensor, requires_grad)
-        switch(tensor, requires_grad)
+        if tensor.is_leaf or not requires_grad:  # of others it changes nothing
+            switch(tensor, requires_grad)
         return tensor
 
     def read(tensor: torch.Tensor) -> bool:
