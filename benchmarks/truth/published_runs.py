@@ -137,5 +137,7 @@ def leave_out(data: Path, findings: Findings) -> None:
     for name in ("throughput.csv", "nemo_2407_h100.csv"):
         for _ in read_rows(data / "megatron-bridge" / name):
             findings.leave_out("megatron-bridge", "most in FP8, with context or expert parallelism: not read by row")
+    for _ in read_rows(data / "galvatron" / "memory_llama2_7b.csv"):
+        findings.leave_out("galvatron memory", "sharded parameters (FSDP)")
     for _ in read_rows(data / "galvatron" / "forward_llama2_7b.csv"):
         findings.leave_out("galvatron forward", "GPU not stated")
