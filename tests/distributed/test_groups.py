@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from drlpp.capture import capture_module
@@ -20,7 +21,8 @@ from drlpp.plan import Plan
 from drlpp.runtime import Pipeline, build, load_checkpoint, save_checkpoint
 from drlpp.runtime import pipeline as pipeline_module
 from drlpp.runtime.holdings import Holdings
-from drlpp.runtime.launch.job import RunReport
+from drlpp.runtime.launch.job import RunOptions, RunReport
+from drlpp.runtime.launch.training import train_emulated
 from plan_cases import captured_model, make_plan, random_grouped_plan, train_job
 from small_models import ALL
 from transformer_models import TRANSFORMERS
@@ -213,3 +215,32 @@ def test_who_holds_what() -> None:
     assert [holdings.answering(n) for n in (*readers, "unread")] == [(0, 1), (0,), (0,), (0,)]
     assert [holdings.place(d) for d in range(4)] == [0, 1, 0, 1]
     assert np.all([holdings.changes("cut", d) for d in range(4)])
+
+
+def disagreeing(plan: Plan) -> str:
+    chosen = pipeline_module.chosen_splits
+    pipeline_module.chosen_splits = some_splits if dist.get_rank() else chosen  # type: ignore[assignment]
+    try:
+        build(captured_model("tied"), plan)
+    except PlanError as error:
+        return str(error)
+    finally:
+        pipeline_module.chosen_splits = chosen
+    return ""
+
+
+def test_ranks_that_choose_other_splits_are_refused(pool: WorkerPool) -> None:
+    said = pool.run(disagreeing, plan_of("tied", "TP4"))
+    assert all("in another way than rank 0: install the same releases" in line for line in said)
+
+
+def emulated(plan: Plan) -> RunReport:
+    return train_emulated(plan, RunOptions(steps=2, emulate=True, time_scale=0.5), lambda line: None)
+
+
+def test_emulated_groups_wait_as_one_device(pool: WorkerPool) -> None:
+    plan = plan_of("chain", "PP2 x TP2")
+    report = pool.run(emulated, plan)[0]
+    assert report.trace is not None
+    assert {event.device for event in report.trace.events} <= {0, 1}
+    assert min(report.iteration_times_s) > 0

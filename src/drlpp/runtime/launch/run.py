@@ -91,7 +91,8 @@ def run(
     validate(plan)
     check_trains(plan, "drlpp run")
     if emulate:
-        check_undivided(plan, "an emulation", states=False)
+        if emulate_cluster is not None or emulate_events is not None:
+            check_undivided(plan, "an emulation of another cluster", states=False)
         world_of(plan, options)
     if adapt is not None:
         check_undivided(plan, "--adapt")

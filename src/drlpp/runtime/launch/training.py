@@ -16,6 +16,7 @@ from drlpp.capture.module_call import ModuleCall
 from drlpp.capture.own_model import OwnModel
 from drlpp.capture.sources.initial_values import seeded_construction
 from drlpp.cluster.schema import load_cluster_file
+from drlpp.cost.groups import for_groups
 from drlpp.errors import InputError
 from drlpp.plan import Plan
 from drlpp.runtime.adapt.adapter import Adapter, ranks_of, with_costs_of
@@ -296,9 +297,12 @@ def world_of(plan: Plan, options: RunOptions) -> EmulatedWorld:
 def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow | None = None) -> RunReport:
     """Emulates the plan (`drlpp.runtime.emulation`). Called on every rank; all return the same report.
 
+    A group of devices behaves as one: a rank waits for all of its members.
+
     Raises:
         PlanError, ScheduleError: the plan is not legal.
     """
+    prediction, plan = plan.prediction, for_groups(plan)
     world = world_of(plan, options)
     ranks = ranks_of(plan, options.adapt, used_devices(plan))
     pipeline = EmulatedPipeline(plan, world, options.time_scale, devices=ranks)
@@ -330,7 +334,7 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
     return RunReport(
         iteration_times_s=_that_count(_step_times(results, scale)),
         step_times_s=_step_times(results, scale),
-        predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
+        predicted_s=None if prediction is None else prediction.iteration_time_s,
         losses=(),
         trace=merge([r.record for r in results], plan.cluster.num_devices, scale),
         time_scale=scale,

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import fx
 
 from drlpp.capture import CapturedModel
@@ -27,7 +28,8 @@ def chosen_splits(plan: Plan) -> Mapping[str, Split]:
     Raises:
         InputError: the plan's graph says of no op how it may be divided.
     """
-    known: dict[tuple[str, Link, int, bool], Sequence[int]] = {}
+    sequence = any(stage.sharding.sequence for stage in plan.stages)
+    known: dict[tuple[str, Link, int], Sequence[int]] = {}
     found = {}
     for stage in plan.stages:
         group, sharding = stage.group(0), stage.sharding
@@ -38,14 +40,14 @@ def chosen_splits(plan: Plan) -> Mapping[str, Split]:
             (plan.cluster.path(i, j) for i in group for j in group if i != j),
             key=lambda link: (link.bandwidth, -link.latency_s),
         )
-        key = kind.name, link, sharding.tensor, sharding.sequence
+        key = kind.name, link, sharding.tensor
         if key not in known:
             known[key] = shard(
                 plan.graph,
                 kind,
                 link,
                 sharding.tensor,
-                sequence=sharding.sequence,
+                sequence=sequence,
                 num_microbatches=plan.num_microbatches,
             ).choice
         for name in stage.ops:
@@ -53,6 +55,22 @@ def chosen_splits(plan: Plan) -> Mapping[str, Split]:
             if choice >= 0:
                 found[name] = plan.graph.ops[plan.graph.index[name]].splits[choice]
     return found
+
+
+def check_agreed(chosen: Mapping[str, Split], plan: Plan) -> None:
+    """Raises PlanError on every rank if the ranks chose other splits. Called on every rank."""
+    if all(stage.sharding.tensor == 1 for stage in plan.stages):
+        return
+    mine = {name: (s.axis, sorted(s.reads), sorted(s.gives)) for name, s in chosen.items()}
+    told = [mine] * dist.get_world_size()
+    dist.all_gather_object(told, mine)
+    for rank, theirs in enumerate(told):
+        if theirs != told[0]:
+            odd = min(n for n in {*theirs, *told[0]} if theirs.get(n) != told[0].get(n))
+            raise PlanError(
+                f"rank {rank} would divide op {odd!r} in another way than rank 0: install the same releases of drlpp, "
+                "torch and scipy on every host"
+            )
 
 
 def ways_of(captured: CapturedModel, plan: Plan, chosen: Mapping[str, Split]) -> Ways:
