@@ -98,7 +98,9 @@ _ENGINES = (
     ),
 )
 
-RUN = Engine(name="run", title="drlpp run", cuts="ops", ties=True, loops=True, parallelism=("pp", "dp", "zero1"))
+RUN = Engine(
+    name="run", title="drlpp run", cuts="ops", ties=True, loops=True, parallelism=("pp", "dp", "tp", "sp", "zero1")
+)
 """Our own runtime, for searches that are held to something else, such as a number of stages."""
 
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in _ENGINES}
