@@ -161,11 +161,11 @@ def test_fill_under_a_limit_is_the_sum_of_the_loads():
     arrays = op_arrays(problem)
     model = along_order(arrays, np.arange(9))
     states = in_order(problem, arrays, folded((0, 1, 2), 1), (1,))
-    best = solve_split(model, states, resident_per_param_byte=3.0)
-    fill = solve_split(model, states, resident_per_param_byte=3.0, value="fill", limit_s=best.value_s * (1 + 1e-9))
-    free = solve_split(model, states, resident_per_param_byte=3.0, value="fill")
+    best = solve_split(model, states)
+    fill = solve_split(model, states, value="fill", limit_s=best.value_s * (1 + 1e-9))
+    free = solve_split(model, states, value="fill")
     assert fill.value_s >= free.value_s
     assert len(free.stages) == 1  # one micro-batch passes one device fastest
     assert to_assignment(model, states, best).num_stages == len(best.stages)
-    assert solve_split(model, states, resident_per_param_byte=3.0, limit_s=best.value_s * 0.99) is None
-    assert solve_split(model, states, resident_per_param_byte=3.0, memory_share=1e-12) is None
+    assert solve_split(model, states, limit_s=best.value_s * 0.99) is None
+    assert solve_split(model, states, memory_share=1e-12) is None

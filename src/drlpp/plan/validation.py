@@ -40,7 +40,7 @@ def check_undivided(plan: Plan, who: str, *, states: bool = True) -> None:
                 f"stage {stage.index} divides its ops over {stage.sharding.tensor} devices, which {who} cannot do: "
                 "plan with --parallelism pp,dp"
             )
-    if states and plan.training.zero1:
+    if states and plan.training.zero1 and any(stage.num_replicas > 1 for stage in plan.stages):
         raise PlanError(
             f"the plan divides optimizer states (ZeRO-1), which {who} cannot do: plan with --parallelism pp,dp"
         )

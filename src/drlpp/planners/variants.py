@@ -2,8 +2,8 @@
 
 A *variant* is the same step with one choice of both; groups of equal size on hosts that are alike. A quick planner
 ranks the variants: all groupings at one size, all sizes with the best grouping, and so on until nothing gets better.
-The best of them share the budget, most for the first; one whose lower bound is not below the best plan so far is left
-out.
+The best of them share the budget, most for the first. One that is much worse there is left out, and one whose lower
+bound is not below the best plan so far.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ RANKING_SHARE = 0.15
 """Part of the budget for ranking the variants."""
 CANDIDATES = 3
 """Variants that the planner itself is asked about, if the first has a plan."""
+PROMISING = 1.3
+"""A variant in which the quick planner takes this many times what it takes in the best is left out."""
 FIRST_SHARE = 0.5
 """Part of what is left for each candidate but the last."""
 BOUND_S = 10.0
@@ -122,7 +124,9 @@ def _ranked(variants: Variants, budget: Budget, seed: int) -> list[tuple[int, in
         if here == best or (values and budget.spent):
             break
         best = here
-    return sorted(values, key=lambda key: (values[key], key))
+    ranked = sorted(values, key=lambda key: (values[key], key))
+    good = [key for key in ranked if values[key] <= PROMISING * values[ranked[0]]]
+    return good if math.isfinite(values[ranked[0]]) else ranked
 
 
 def _value_s(result: PlanResult, problem: PlanningProblem) -> float:

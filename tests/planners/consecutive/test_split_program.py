@@ -17,7 +17,7 @@ def solved(seed, *, value="bottleneck", limit_s=np.inf, budget=None):
     arrays = op_arrays(problem)
     states = in_order(problem, arrays, [(0,), (1,), (2,), (3,)], (1, 2, 3, 4))
     model = along_order(arrays, np.arange(40))
-    return solve_split(model, states, resident_per_param_byte=3.0, value=value, limit_s=limit_s, budget=budget)
+    return solve_split(model, states, value=value, limit_s=limit_s, budget=budget)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -60,7 +60,7 @@ def test_the_searched_load_is_the_evaluators(seed):
         slots,
         np.repeat([0, 1, 2], 4),
         Cooling(moves=2000, hot=0.1, cold=1e-3, seed=seed),
-        Rules(free=False, resident_per_param_byte=3.0),
+        Rules(free=False),
     )
     used = np.unique(labels)
     assignment = Assignment.compact(labels, dict(enumerate(devices)))

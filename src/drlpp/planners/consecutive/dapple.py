@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
-from drlpp.cost.optimizer_state import resident_factor
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.device_states import DeviceStates, in_order
@@ -97,8 +96,7 @@ class Dapple:
     def _scan(
         self, problem: PlanningProblem, arrays: OpArrays, model: SplitModel, states: DeviceStates, budget: Budget
     ) -> list[_Estimate]:
-        resident = resident_factor(problem.graph, problem.training)
-        base = solve_split(model, states, resident_per_param_byte=resident, budget=budget)
+        base = solve_split(model, states, budget=budget)
         if base is None:
             return []
         out = [_Estimate(step_latency_s(problem, arrays, model, states, base), to_assignment(model, states, base))]
@@ -108,7 +106,6 @@ class Dapple:
             split = solve_split(
                 model,
                 states,
-                resident_per_param_byte=resident,
                 value="fill",
                 limit_s=base.value_s * factor * (1 + 1e-9),
                 budget=budget,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 from drlpp.cost import all_reduce_s
+from drlpp.cost.optimizer_state import resident_factor
 from drlpp.planners.space.op_arrays import OpArrays
 from drlpp.problem import PlanningProblem
 
@@ -43,6 +44,7 @@ class DeviceStates:
         latency_in_s, latency_out_s: ``[E]`` of one message.
         sync_s, sync_s_per_byte: ``[E]`` of the gradient all-reduce, per micro-batch.
         memory_bytes: ``[E]`` of the smallest replica.
+        resident_factor: ``[E]`` bytes of parameter, gradient and optimizer state per parameter byte, on each replica.
         in_flight: ``[E]`` micro-batches that the stage keeps, at most.
         recompute: ``[E]`` the stage runs its forward pass again.
         devices: per step, its device ids; for `by_class`, the class and number are in `taken` instead.
@@ -64,6 +66,7 @@ class DeviceStates:
     sync_s: NDArray[np.float64]
     sync_s_per_byte: NDArray[np.float64]
     memory_bytes: NDArray[np.float64]
+    resident_factor: NDArray[np.float64]
     in_flight: NDArray[np.int64]
     recompute: NDArray[np.bool_]
     devices: tuple[tuple[int, ...], ...]
@@ -105,6 +108,7 @@ class _Steps:
     sync_s: Floats | float
     sync_s_per_byte: Floats | float
     memory_bytes: Floats | float
+    resident_factor: float
     in_flight: Ints | int
     recompute: bool
     devices: Sequence[tuple[int, ...]]
@@ -212,6 +216,7 @@ def in_order(
             sync_s=sync[:, 0],
             sync_s_per_byte=sync[:, 1],
             memory_bytes=cluster.memory_bytes[devices].min(axis=1),
+            resident_factor=resident_factor(problem.graph, problem.training, number),
             in_flight=np.minimum(-(-num_microbatches // number), -(-(total - first) // r)),
             recompute=False,
             devices=groups,
@@ -270,6 +275,7 @@ def by_class(problem: PlanningProblem, arrays: OpArrays, replicas: Sequence[int]
                 sync_s=sync[:, 0],
                 sync_s_per_byte=sync[:, 1],
                 memory_bytes=float(cluster.memory_bytes[pool[0]]),
+                resident_factor=resident_factor(problem.graph, problem.training, r),
                 in_flight=np.minimum(-(-num_microbatches // r), -(-count[states].sum(axis=1) // r)),
                 recompute=False,
                 devices=[()] * len(states),
@@ -296,6 +302,7 @@ def _idle(state: Ints, rest: Ints) -> _Steps:
         sync_s=0.0,
         sync_s_per_byte=0.0,
         memory_bytes=0.0,
+        resident_factor=0.0,
         in_flight=0,
         recompute=False,
         devices=[()] * len(state),
@@ -330,6 +337,7 @@ def _pack(capacity: Floats, parts: Sequence[_Steps], pools: tuple[tuple[int, ...
         sync_s=column("sync_s", np.float64),
         sync_s_per_byte=column("sync_s_per_byte", np.float64),
         memory_bytes=column("memory_bytes", np.float64),
+        resident_factor=column("resident_factor", np.float64),
         in_flight=column("in_flight", np.int64),
         recompute=column("recompute", np.bool_),
         devices=tuple(devices[i] for i in order.tolist()),

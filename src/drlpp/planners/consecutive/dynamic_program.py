@@ -24,7 +24,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from drlpp.cost.optimizer_state import resident_factor
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
 from drlpp.planners.consecutive.device_states import MANY_DEVICES, DeviceStates, by_class, in_order, replica_choices
@@ -200,7 +199,6 @@ def offer_split(
         found = solve_split(
             model,
             states,
-            resident_per_param_byte=resident_factor(search.problem.graph, search.problem.training),
             limit_s=limit_s,
             memory_share=share,
             budget=search.budget,
@@ -224,7 +222,6 @@ def _offer_short_fills(
         split = solve_split(
             model,
             states,
-            resident_per_param_byte=resident_factor(search.problem.graph, search.problem.training),
             value="fill",
             limit_s=base.value_s * slack * (1 + 1e-9),
             budget=search.budget,

@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix
 
-from drlpp.cost.optimizer_state import resident_factor
 from drlpp.errors import InputError
 from drlpp.graph.coarsen import coarsen
 from drlpp.plan.assignment import Assignment
@@ -223,13 +222,12 @@ def _solve(
     loads: list[dict[int, float]] = [{largest: -1.0} for _ in range(stages)]
     rooms: list[dict[int, float]] = [{} for _ in range(stages)]
     load_constant, room_constant = np.zeros(stages), np.zeros(stages)
-    resident = resident_factor(problem.graph, problem.training)
     for s in range(stages):
         memory = float(slots.memory_bytes[s])
         for g in range(number):
             weight = (seconds_of[s, g] + params[g] * slots.sync_s_per_byte[s]) * scale
             load_constant[s] += inside(g, s, weight, loads[s])
-            kept = (params[g] * resident + saved[g] * slots.in_flight[s]) / memory
+            kept = (params[g] * slots.resident_factor[s] + saved[g] * slots.in_flight[s]) / memory
             room_constant[s] += inside(g, s, kept, rooms[s])
     for g, others, amount in groups.values:
         for s in range(stages):

@@ -65,13 +65,11 @@ class SplitLimits(NamedTuple):
 
     Attributes:
         load_s: largest load of a stage.
-        resident_per_param_byte: bytes of parameter, gradient and optimizer state per parameter byte.
         memory_share: part of each device's memory that a stage may use.
         as_sum: the value is the time of a micro-batch through all stages, not the largest load.
     """
 
     load_s: float
-    resident_per_param_byte: float
     memory_share: float
     as_sum: bool
 
@@ -80,7 +78,6 @@ def solve_split(
     model: SplitModel,
     devices: DeviceStates,
     *,
-    resident_per_param_byte: float,
     value: Value = "bottleneck",
     limit_s: float = np.inf,
     memory_share: float = 1.0,
@@ -90,7 +87,6 @@ def solve_split(
     ends, the best over a part of them.
 
     Args:
-        resident_per_param_byte: bytes of parameter, gradient and optimizer state per parameter byte.
         limit_s: no stage may have a larger load.
         memory_share: part of each device's memory that a stage may use; inf to ignore memory.
     """
@@ -102,7 +98,6 @@ def solve_split(
         rough = solve_split(
             model.part(kept),
             devices,
-            resident_per_param_byte=resident_per_param_byte,
             limit_s=limit_s,
             memory_share=memory_share,
             budget=budget,
@@ -118,7 +113,6 @@ def solve_split(
         bound = min(limit_s, lower * (1.0 + slack)) if slack < np.inf else limit_s
         limits = SplitLimits(
             load_s=bound,
-            resident_per_param_byte=resident_per_param_byte,
             memory_share=memory_share,
             as_sum=value == "fill",
         )

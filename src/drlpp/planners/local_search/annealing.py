@@ -18,7 +18,6 @@ import math
 
 import numpy as np
 
-from drlpp.cost.optimizer_state import resident_factor
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
@@ -189,7 +188,7 @@ class _LabelSearch:
             slots,
             labels,
             Cooling(moves=moves, hot=hot, cold=hot / 100, seed=int(rng.integers(2**31))),
-            Rules(free=free, resident_per_param_byte=resident_factor(problem.graph, problem.training)),
+            Rules(free=free),
         )
         if moves > 1000:
             self._seconds_per_move = max(1e-8, (self._search.budget.elapsed_s - before) / moves)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.optimizer_state import resident_factor
 from drlpp.native import library
 from drlpp.planners.consecutive.device_states import AllReduceTable, microbatch_share
 from drlpp.planners.space.op_arrays import Arcs, OpArrays
@@ -37,6 +38,7 @@ class Slots:
         sync_s, sync_s_per_byte: ``[L]`` gradient exchange per micro-batch.
         memory_bytes: ``[L]`` of the smallest replica; inf to ignore memory.
         in_flight: ``[L]`` micro-batches kept.
+        resident_factor: ``[L]`` bytes of parameter, gradient and optimizer state per parameter byte.
     """
 
     devices: tuple[tuple[int, ...], ...]
@@ -48,6 +50,7 @@ class Slots:
     sync_s_per_byte: NDArray[np.float64]
     memory_bytes: NDArray[np.float64]
     in_flight: NDArray[np.float64]
+    resident_factor: NDArray[np.float64]
 
 
 def make_slots(
@@ -84,6 +87,7 @@ def make_slots(
         sync_s_per_byte=np.ascontiguousarray(sync[:, 1]),
         memory_bytes=np.array([min(float(cluster.memory_bytes[d]) for d in group) for group in devices]),
         in_flight=np.minimum(np.ceil(num_microbatches / replicas), np.ceil(behind / replicas)),
+        resident_factor=np.array([resident_factor(problem.graph, problem.training, len(d)) for d in devices]),
     )
 
 
@@ -107,11 +111,9 @@ class Rules(NamedTuple):
 
     Attributes:
         free: ops may be in any slot.
-        resident_per_param_byte: bytes of parameter, gradient and optimizer state per parameter byte.
     """
 
     free: bool
-    resident_per_param_byte: float
 
 
 def anneal_labels(

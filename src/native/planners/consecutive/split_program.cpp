@@ -60,6 +60,7 @@ class Step {
     sync_s_ = devices_.sync_s[e];
     sync_s_per_byte_ = devices_.sync_s_per_byte[e];
     memory_bytes_ = devices_.memory_bytes[e] * limits_.memory_share;
+    resident_factor_ = devices_.resident_factor[e];
     in_flight_ = devices_.in_flight[e];
     is_replicated_ = devices_.replicas[e] > 1;
     recomputes_ = devices_.recompute[e];
@@ -83,7 +84,7 @@ class Step {
   bool fits(Int i, Int j, double params, double into) const {
     double kept = model_.saved_bytes[j] - model_.saved_bytes[i], once = 0.0;
     if (recomputes_) std::swap(kept, once);
-    return !(resident_bytes(params, limits_.resident_per_param_byte) + in_flight_ * (kept + kept_of_input_ * into) + once >
+    return !(resident_bytes(params, resident_factor_) + in_flight_ * (kept + kept_of_input_ * into) + once >
              memory_bytes_);
   }
 
@@ -130,7 +131,8 @@ class Step {
   double slack_ = 0.0;
   // Of the step.
   double pace_ = 0.0, share_ = 0.0, into_s_ = 0.0, out_s_ = 0.0, into_latency_s_ = 0.0, out_latency_s_ = 0.0;
-  double sync_s_ = 0.0, sync_s_per_byte_ = 0.0, memory_bytes_ = 0.0, capacity_behind_ = 0.0;
+  double sync_s_ = 0.0, sync_s_per_byte_ = 0.0, memory_bytes_ = 0.0, resident_factor_ = 0.0,
+         capacity_behind_ = 0.0;
   double kept_of_input_ = 0.0;  // part of a received amount that is kept as bytes: half of it is the gradient
   Int in_flight_ = 0;
   bool is_replicated_ = false, recomputes_ = false;
@@ -160,7 +162,8 @@ void DeviceStates::check() const {
   check_length("in_flight", in_flight.size(), num_steps());
   check_length("recompute", recompute.size(), num_steps());
   for (const auto& column :
-       {speed, share, seconds_in, seconds_out, latency_in_s, latency_out_s, sync_s, sync_s_per_byte, memory_bytes}) {
+       {speed, share, seconds_in, seconds_out, latency_in_s, latency_out_s, sync_s, sync_s_per_byte, memory_bytes,
+        resident_factor}) {
     check_length("a column of the steps", column.size(), num_steps());
   }
 }

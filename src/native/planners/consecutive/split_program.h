@@ -39,7 +39,7 @@ struct DeviceStates {
   View<const double> seconds_in, seconds_out;      // [E]
   View<const double> latency_in_s, latency_out_s;  // [E]
   View<const double> sync_s, sync_s_per_byte;      // [E]
-  View<const double> memory_bytes;                 // [E]
+  View<const double> memory_bytes, resident_factor;  // [E]
   View<const Int> in_flight;                       // [E]
   View<const bool> recompute;                      // [E]
 
@@ -62,6 +62,7 @@ struct DeviceStates {
     field("sync_s", sync_s);
     field("sync_s_per_byte", sync_s_per_byte);
     field("memory_bytes", memory_bytes);
+    field("resident_factor", resident_factor);
     field("in_flight", in_flight);
     field("recompute", recompute);
   }
@@ -72,14 +73,12 @@ struct DeviceStates {
 // What a solution must keep to; see `SplitLimits`.
 struct SplitLimits {
   double load_s = 0.0;
-  double resident_per_param_byte = 0.0;
   double memory_share = 0.0;
   bool as_sum = false;
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("load_s", load_s);
-    field("resident_per_param_byte", resident_per_param_byte);
     field("memory_share", memory_share);
     field("as_sum", as_sum);
   }

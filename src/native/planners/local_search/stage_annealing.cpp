@@ -29,10 +29,9 @@ double power_16(double x) {
 // What the ops in the slots add up to.
 class SlotLoads {
  public:
-  SlotLoads(const OpArrays& arrays, const Slots& slots, double resident_per_param_byte, Ints labels)
+  SlotLoads(const OpArrays& arrays, const Slots& slots, Ints labels)
       : arrays_(arrays),
         slots_(slots),
-        resident_factor_(resident_per_param_byte),
         labels_(std::move(labels)),
         load_(slots.size(), 0.0),
         params_(slots.size(), 0.0),
@@ -63,7 +62,7 @@ class SlotLoads {
     double load = load_[s];
     if (params > 0) load += slots_.sync_s[s] + slots_.sync_s_per_byte[s] * params;
     const double excess =
-        resident_bytes(params, resident_factor_) + held_[s] * slots_.in_flight[s] - slots_.memory_bytes[s];
+        resident_bytes(params, slots_.resident_factor[s]) + held_[s] * slots_.in_flight[s] - slots_.memory_bytes[s];
     if (excess > 0) load *= 1.0 + MEMORY_PENALTY * excess / slots_.memory_bytes[s];
     return power_16(load / scale_);
   }
@@ -109,7 +108,6 @@ class SlotLoads {
 
   const OpArrays& arrays_;
   const Slots& slots_;
-  const double resident_factor_;
   Ints labels_;
   Reals load_, params_, held_;  // [L] seconds, bytes of parameters, bytes kept per micro-batch
   OwnedTable<Int> messages_;    // [L, L] values that go from one slot to another
@@ -127,7 +125,7 @@ class StageSearch {
         cooling_(cooling),
         is_free_(rules.free),
         random_(cooling.seed),
-        loads_(arrays, slots, rules.resident_per_param_byte, std::move(labels)),
+        loads_(arrays, slots, std::move(labels)),
         power_(slots.size()),
         mark_(slots.size(), -1) {
     for (Int s = 0; s < slots.size(); ++s) {
@@ -234,7 +232,7 @@ void Slots::check() const {
     check_length("rows of send, receive and latency", table.rows, size());
     check_length("columns of send, receive and latency", table.columns, size());
   }
-  for (const auto& column : {sync_s, sync_s_per_byte, memory_bytes, in_flight}) {
+  for (const auto& column : {sync_s, sync_s_per_byte, memory_bytes, in_flight, resident_factor}) {
     check_length("a column of the slots", column.size(), size());
   }
 }

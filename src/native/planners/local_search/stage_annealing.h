@@ -10,7 +10,7 @@ struct Slots {
   Table<const double> op_s;                    // [L, N]
   Table<const double> send, receive, latency;  // [L, L]
   View<const double> sync_s, sync_s_per_byte;  // [L]
-  View<const double> memory_bytes, in_flight;  // [L]
+  View<const double> memory_bytes, in_flight, resident_factor;  // [L]
 
   Int size() const { return op_s.rows; }
 
@@ -24,6 +24,7 @@ struct Slots {
     field("sync_s_per_byte", sync_s_per_byte);
     field("memory_bytes", memory_bytes);
     field("in_flight", in_flight);
+    field("resident_factor", resident_factor);
   }
 
   void check() const;
@@ -50,12 +51,10 @@ struct Cooling {
 // What the search may do, and what memory costs.
 struct StageRules {
   bool free = false;  // any op may be in any slot
-  double resident_per_param_byte = 0.0;
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("free", free);
-    field("resident_per_param_byte", resident_per_param_byte);
   }
 };
 

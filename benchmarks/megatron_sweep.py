@@ -1,0 +1,152 @@
+"""Every layout that one would try with Megatron-LM against what `drlpp plan` finds, in the same simulator.
+
+    python benchmarks/megatron_sweep.py [--graph FILE] [--devices 64] [--global-batch 512] [--budget 30]
+
+The sweep takes all products of tensor, pipeline and data-parallel degree that use all devices, micro-batch sizes,
+virtual stages per rank and recomputation, each with equal numbers of layers per stage (embedding in the first, head in
+the last), sequence parallelism where ops are divided, ZeRO-1, tensor groups inside the host, then replicas, then
+stages.
+`drlpp plan` has the seconds of the budget. The model is Llama-3-70B with sequences of 4,096 tokens, unless a graph file
+is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from drlpp.solve import solve
+
+from drlpp.bench.suites import find_suite
+from drlpp.capture import capture_graph
+from drlpp.cluster import load_cluster
+from drlpp.cost.groups import lifted
+from drlpp.errors import ScheduleError
+from drlpp.graph import OpGraph
+from drlpp.graph.blocks import Recompute
+from drlpp.graph.readers import read_graph
+from drlpp.plan import Assignment, Plan, Provenance
+from drlpp.planners.variants import Variants
+from drlpp.problem import PlanningProblem
+from drlpp.report.headline import layout_text
+from drlpp.sim import Evaluator
+from drlpp.units import format_time
+from tables import machine, markdown, write_section
+
+MICRO_BATCHES = (1, 2, 4)
+VIRTUAL = (1, 2, 4, 5, 10)
+PARALLELISM = ("pp", "dp", "tp", "sp", "zero1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """One point of the sweep."""
+
+    tensor: int
+    pipeline: int
+    virtual: int
+    micro_batch: int
+    recompute: Recompute
+    seconds: float
+
+    def cells(self) -> list[str]:
+        """For a table."""
+        return [*map(str, (self.tensor, self.pipeline, self.virtual, self.micro_batch)), self.recompute.name.lower()]
+
+
+def layers(graph: OpGraph) -> np.ndarray:
+    """``[num_ops]`` the decoder layer of each op; before the list the first, after it the last."""
+    found = [re.search(r"\blayers\.(\d+)\b", op.module) for op in graph.ops]
+    number = np.array([int(match[1]) if match else -1 for match in found])
+    first = int(np.flatnonzero(number >= 0)[0])
+    filled = np.where(number >= 0, number, np.where(np.arange(len(number)) < first, 0, number.max()))
+    return filled.astype(np.int64)
+
+
+def sweep(problem: PlanningProblem) -> Iterator[tuple[Layout, Plan | None]]:
+    """All layouts that fit, and the plan of each that is the best so far."""
+    variants, best = Variants(problem), float("inf")
+    layer = layers(problem.graph)
+    number = int(layer.max()) + 1
+    for size, grouping in itertools.product(range(len(variants.sizes)), range(len(variants.groupings))):
+        made = variants.problem(size, grouping)
+        evaluator, ranks = Evaluator(made), made.cluster.num_devices
+        tensor = int(made.cluster.members.max())
+        if (made.cluster.members != tensor).any():
+            continue
+        for pipeline, virtual, recompute in itertools.product(range(1, ranks + 1), VIRTUAL, Recompute):
+            stages = pipeline * virtual
+            if ranks % pipeline or number % stages or (virtual > 1 and pipeline == 1):
+                continue
+            copies = ranks // pipeline
+            places = tuple(tuple(s % pipeline * copies + r for r in range(copies)) for s in range(stages))
+            assignment = Assignment(layer // (number // stages), places, (recompute,) * stages)
+            schedule = "1f1b" if virtual == 1 else "interleaved-1f1b"
+            try:
+                evaluation = evaluator.evaluate(assignment, (schedule,))
+            except ScheduleError:
+                continue
+            if not evaluation.feasible:
+                continue
+            micro = made.graph.samples_per_microbatch
+            layout = Layout(tensor, pipeline, virtual, micro, recompute, evaluation.iteration_time_s)
+            plan = None
+            if layout.seconds < best:
+                best = layout.seconds
+                plan = evaluator.make_plan(assignment, Provenance(planner="sweep"), (schedule,))
+                plan = lifted(plan, problem.cluster, variants.groupings[grouping])
+            yield layout, plan
+
+
+def main() -> None:
+    """Runs both, and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--graph", type=Path, help="graph file of a model with a list of layers")
+    parser.add_argument("--devices", type=int, default=64)
+    parser.add_argument("--global-batch", type=int, default=512)
+    parser.add_argument("--budget", type=float, default=30.0)
+    parser.add_argument("--planner", default="drl")
+    options = parser.parse_args()
+    if options.graph is None:
+        case = next(c for c in find_suite("large").cases if c.name.startswith("llama-70b"))
+        graph = capture_graph(case.model, "gpu", batch_axis=True)
+    else:
+        graph = read_graph(options.graph)
+    cluster = load_cluster(f"generated:dgx-h100?devices={options.devices}")
+    sizes = [m for m in MICRO_BATCHES if options.global_batch % m == 0 and graph.batch_axis != "none"]
+    problem = PlanningProblem.build(
+        graph,
+        cluster,
+        global_batch=options.global_batch,
+        micro_batch_sizes=sizes,
+        precision="bf16",
+        optimizer="adamw",
+    ).with_parallelism(PARALLELISM)
+    best, found = None, []
+    for layout, plan in sweep(problem):
+        found.append(layout)
+        best = plan or best
+    result = solve(problem, options.planner, budget=options.budget)
+    rows = [
+        [name, layout_text(p), format_time(p.prediction.iteration_time_s), f"{p.model_flops_utilization:.1%}"]
+        for name, p in (("best of the sweep", best), (f"drlpp plan, {options.budget:g} s", result.plan))
+        if p is not None and p.prediction is not None
+    ]
+    found.sort(key=lambda layout: layout.seconds)
+    ranked = [[*layout.cells(), format_time(layout.seconds)] for layout in found[:8]]
+    text = (
+        f"{graph.name} on {cluster.name}, {options.global_batch} sequences per step, {machine()}; {len(found)} layouts "
+        f"fit.\n\n{markdown(['', 'layout', 'step', 'MFU'], rows)}\n\n"
+        f"{markdown(['tensor', 'pipeline', 'virtual', 'micro-batch', 'recompute', 'step'], ranked)}"
+    )
+    print(text)
+    write_section("megatron-sweep", text)
+
+
+if __name__ == "__main__":
+    main()
