@@ -144,7 +144,7 @@ class NumbersKept:
 
 def _grew(before: Number, now: Any) -> bool:
     whole = all(isinstance(x, int) and not isinstance(x, bool) for x in (before, now))
-    return whole and now > before  # type: ignore[operator, no-any-return]
+    return whole and now > before
 
 
 def _held(holder: Any, key: Any) -> Any:
