@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from drlpp.solve import solve
 
 from drlpp.bench.suites import find_suite
 from drlpp.capture import capture_graph
@@ -35,6 +34,7 @@ from drlpp.planners.variants import Variants
 from drlpp.problem import PlanningProblem
 from drlpp.report.headline import layout_text
 from drlpp.sim import Evaluator
+from drlpp.solving import solve
 from drlpp.units import format_time
 from tables import machine, markdown, write_section
 
