@@ -55,7 +55,7 @@ def capture(
     Raises:
         CaptureError: the model cannot be built or captured, or would not be trained as it is (`drlpp.capture.check`).
     """
-    begin = time.perf_counter()
+    begin = time.process_time()
     example = source.build(device=device, seed=seed)
     if samples is not None:
         example = with_samples(example, samples)
@@ -63,7 +63,7 @@ def capture(
     if not check or source.spec.startswith(LIBRARIES):
         return captured
     make = None if device == "cpu" else lambda: source.build(seed=seed)
-    return _checked(captured, make, time.perf_counter() - begin)
+    return _checked(captured, make, time.process_time() - begin)
 
 
 def capture_graph(spec: str, kernels: Kernels = "gpu", *, batch_axis: bool = False) -> OpGraph:
@@ -109,9 +109,9 @@ def capture_module(
     args, kwargs = as_call(example_inputs)
     has_values = not any(is_hollow(p) for p in module.parameters())
     example = Example(module, args, kwargs, loss_fn)
-    begin = time.perf_counter()
+    begin = time.process_time()
     captured = _captured(example, type(module).__name__, source, kernels, has_values=has_values)
-    return _checked(captured, None, time.perf_counter() - begin)
+    return _checked(captured, None, time.process_time() - begin)
 
 
 def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has_values: bool) -> CapturedModel:
@@ -156,7 +156,7 @@ def _checked(captured: CapturedModel, make: Callable[[], Example] | None, second
 
     Args:
         make: makes the module with values; without it, the captured one has them.
-        seconds: that the capture took.
+        seconds: processor time that the capture took.
     """
     unchecked = why_unchecked(captured, seconds)
     if not unchecked and make is None and not captured.has_values:

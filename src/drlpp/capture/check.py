@@ -37,7 +37,7 @@ COARSE_TOLERANCE = 2e-2
 """The same where the model computes in 16 bits."""
 MAX_BYTES = 2 << 30
 MAX_SHARE_OF_CAPTURE, LEAST_S = 1.0, 0.5
-"""The passes take at most this part of the time of the capture, or this many seconds."""
+"""The passes take at most this part of the processor time of the capture, or this many seconds."""
 FLOP_PER_S, SECONDS_PER_NODE = 1.5e10, 1e-4
 """What one core surely does, to estimate the time of a pass."""
 COUNTS = (10, 1_000, 1_000_000)
@@ -50,7 +50,7 @@ def why_unchecked(captured: CapturedModel, seconds: float) -> str:
 
     Args:
         captured: its graph says how much work a pass is.
-        seconds: that the capture took.
+        seconds: processor time that the capture took.
     """
     graph = captured.graph
     need = 5 * sum(graph.param_bytes.values()) + 2 * sum(graph.tensor_bytes.values())
@@ -72,7 +72,7 @@ def check_module(captured: CapturedModel, own: OwnModel, seconds: float) -> str:
     Args:
         captured: the graph; its own values are not used.
         own: the user's module, with values.
-        seconds: that the capture took.
+        seconds: processor time that the capture took.
 
     Returns:
         What was left out for lack of time; empty if nothing was.
@@ -82,12 +82,12 @@ def check_module(captured: CapturedModel, own: OwnModel, seconds: float) -> str:
     """
     for name, parameter in own.parameters().items():
         refuse_late_hooks(name, parameter)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with left_alone(own), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         comparison = _Comparison(captured, own)
         comparison.run(0)
-        if 2 * (time.perf_counter() - begin) > _allowed_s(seconds):
+        if 2 * (time.process_time() - begin) > _allowed_s(seconds):
             return "one pass was compared, a second would take longer than the capture"
         comparison.run(1)
         comparison.try_counters()

@@ -65,8 +65,7 @@ def test_a_library_of_ones_own(tmp_path, name):
         f"torch.library.register_autograd('{name}', lambda context, g: g, lib=library)\n"
         f"double = torch.ops.{namespace}.{operator}.default\n" + MODEL
     )
-    captured = capture(load_model(f"{file}:make"))
-    assert captured.unchecked == ""
+    assert any("double" in op.name for op in capture(load_model(f"{file}:make")).graph.ops)
 
 
 def test_what_only_imports_operators_is_executed_anew(tmp_path, name):
