@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drlpp.agent.view.coarse import coarse_problem
 from drlpp.cluster.grouping import single_devices
 from drlpp.cost.groups import for_groups, grouped, lifted
 from drlpp.plan import Assignment, Provenance, validate
@@ -48,6 +49,19 @@ def test_replicas_that_hold_other_parts_never_fit():
             seen += 1
             assert not unlike.feasible
     assert seen > 5
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_contracted_graph_costs_what_the_graph_costs(seed):
+    """On groups, too: the policy plans on few groups of ops."""
+    _, _, problem, assignment = random_grouped_problem(seed)
+    coarse = coarse_problem(problem, 4)
+    number = coarse.problem.graph.num_ops
+    one_each = Assignment(np.arange(number), (assignment.devices[0],) * number)
+    fine = Evaluator(problem).evaluate(coarse.expand(one_each))
+    found = Evaluator(coarse.problem).evaluate(one_each)
+    assert found.iteration_time_s == pytest.approx(fine.iteration_time_s, rel=1e-9)
+    assert found.peak_memory_bytes == pytest.approx(fine.peak_memory_bytes, rel=1e-9)
 
 
 def test_single_devices_are_the_problem_itself():

@@ -23,7 +23,7 @@ def problem_times(problem: PlanningProblem) -> OpTimeTable:
 
 
 def _times(problem: PlanningProblem, device: DeviceType) -> NDArray[np.float64]:
-    if device.group is None:
+    if device.group is None or problem.graph.has_times_of(device.name):  # a contracted graph has the sums of its ops
         return device_times(problem.graph, device)
     shared = shared_graph(problem, device.group)
     own = device_times(shared.graph, device.group.member)

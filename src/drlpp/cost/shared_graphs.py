@@ -7,6 +7,8 @@ one that each has whole counts for each.
 from __future__ import annotations
 
 import dataclasses
+import inspect
+from typing import Any
 
 from drlpp.cluster import DeviceGroup
 from drlpp.cost.sharding import ShardedGraph, shard
@@ -45,6 +47,26 @@ def held_graphs(problem: PlanningProblem) -> tuple[OpGraph, ...]:
     """The graph with the bytes that a device holds, by device type; the problem's own where nothing is divided."""
     kinds = problem.cluster.device_types
     return tuple(problem.graph if kind.group is None else _held(problem, kind.group) for kind in kinds)
+
+
+def contracted(problem: PlanningProblem, graph: OpGraph, **changes: Any) -> PlanningProblem:
+    """The problem with a contraction of its graph, whose tensors and parameters are held as those of the graph are.
+
+    Args:
+        graph: of `drlpp.graph.contract`, with the times of the problem.
+        changes: of other fields; a cluster of the same device types.
+    """
+    made = dataclasses.replace(problem, graph=graph, **changes)
+    fine = dict(zip((kind.name for kind in problem.cluster.device_types), held_graphs(problem), strict=True))
+    made.derived[inspect.unwrap(held_graphs)] = tuple(
+        graph
+        if kind.group is None
+        else dataclasses.replace(
+            graph, tensor_bytes=fine[kind.name].tensor_bytes, param_bytes=fine[kind.name].param_bytes
+        )
+        for kind in made.cluster.device_types
+    )
+    return made
 
 
 def _held(problem: PlanningProblem, group: DeviceGroup) -> OpGraph:

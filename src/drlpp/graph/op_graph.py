@@ -480,6 +480,10 @@ class OpGraph:
         """Some op needs its micro-batches in order on one device (`Op.in_order`)."""
         return any(op.in_order for op in self.ops)
 
+    def has_times_of(self, kind: str) -> bool:
+        """Whether every op has times of a device type."""
+        return all(kind in op.times for op in self.ops)
+
     def can_be_divided(self, degree: int) -> bool:
         """Whether some op can be divided among so many devices."""
         return any(split.fits(degree) for op in self.ops for split in op.splits)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cost.problem_times import problem_times
+from drlpp.cost.shared_graphs import contracted
 from drlpp.graph.coarsen import coarsen
 from drlpp.graph.contract import contract
 from drlpp.plan.assignment import Assignment
@@ -48,4 +49,4 @@ def coarse_problem(problem: PlanningProblem, max_groups: int) -> CoarseProblem:
         return CoarseProblem(problem, np.arange(graph.num_ops))
     group = coarsen(graph, max_groups, table.total_s.mean(axis=0))
     coarse = contract(graph, group, table.by_type(problem.cluster), f"{graph.name}-coarse")
-    return CoarseProblem(dataclasses.replace(problem, graph=coarse), group)
+    return CoarseProblem(contracted(problem, coarse), group)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from drlpp.cost.shared_graphs import contracted
 from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
@@ -190,6 +191,5 @@ def _one_copy(problem: PlanningProblem, blocks: OpGraph, ranks: Ranks) -> Planni
     number = problem.training.num_microbatches // len(ranks[0])
     training = dataclasses.replace(problem.training, num_microbatches=number)
     cluster = problem.cluster.subset([slowest(problem, group) for group in ranks])
-    return dataclasses.replace(
-        problem, graph=blocks, cluster=cluster, training=training, space=SearchSpace(parallelism=frozenset({"pp"}))
-    )
+    space = SearchSpace(parallelism=frozenset({"pp"}))
+    return contracted(problem, blocks, cluster=cluster, training=training, space=space)
