@@ -16,7 +16,7 @@ from drlpp.cost.groups import grouped, lifted
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.uniform import Uniform
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, per_problem
 
 RANKING_SHARE = 0.15
 """Part of the budget for ranking the variants."""
@@ -59,13 +59,19 @@ class Variants:
         return dataclasses.replace(result, plan=lifted(result.plan, self._cluster, self.groupings[grouping]))
 
 
+@per_problem
+def variants_of(problem: PlanningProblem) -> Variants:
+    """The variants of a problem, and what was found out about them."""
+    return Variants(problem)
+
+
 def solve_over_variants(
     planner: Planner, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
 ) -> PlanResult:
     """The best plan over all variants of a problem; its graph, training and stages tell which one it is."""
     best: PlanResult | None = None
     misses: list[PlanResult] = []
-    variants = Variants(problem)
+    variants = variants_of(problem)
     ranked = _ranked(variants, budget.part(RANKING_SHARE), seed)
     for k, (size, grouping) in enumerate(ranked):
         variant, enough = variants.problem(size, grouping), k >= CANDIDATES and best is not None
@@ -89,7 +95,7 @@ def solve_over_variants(
 
 def lower_bound_over_variants(problem: PlanningProblem) -> Bound:
     """A bound that holds whatever variant is chosen: the least of the bounds of all; `NO_BOUND` if they take long."""
-    variants, budget = Variants(problem), Budget(BOUND_S)
+    variants, budget = variants_of(problem), Budget(BOUND_S)
     least = Bound(math.inf, "memory")
     for size in range(len(variants.sizes)):
         for grouping in range(len(variants.groupings)):
