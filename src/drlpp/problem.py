@@ -60,6 +60,11 @@ class SearchSpace:
             raise InputError("parallelism is empty: give pp at least, since every plan has stages")
 
 
+def parallelism_names(text: str) -> frozenset[str]:
+    """``pp,dp`` -> the names of `SearchSpace`.parallelism."""
+    return frozenset(word.strip() for word in text.split(",") if word.strip())
+
+
 def per_problem(make: Callable[[PlanningProblem], T]) -> Callable[[PlanningProblem], T]:
     """Makes a function of a problem remember what it gave, for as long as the problem lives."""
 

@@ -10,7 +10,17 @@ from drlpp.cluster import load_cluster
 from drlpp.errors import InputError
 from drlpp.graph.generate.by_name import generated_graph
 
-NAMED = ["paper", "heterogeneous", "large", "branchy", "llm", "generalisation", "planning-time", "smoke"]
+NAMED = [
+    "paper",
+    "heterogeneous",
+    "large",
+    "hybrid-large",
+    "branchy",
+    "llm",
+    "generalisation",
+    "planning-time",
+    "smoke",
+]
 
 
 def test_what_there_is():
@@ -35,6 +45,20 @@ def test_clusters_and_generated_models_exist(name):
 def test_large_models_on_many_devices():
     for case in suites()["large"].cases:
         assert 64 <= load_cluster(case.cluster).num_devices <= 1024
+
+
+def test_hybrid_large_is_the_whole_space_on_unequal_devices():
+    cases = suites()["hybrid-large"].cases
+    assert len(cases) >= 14
+    for case in cases:
+        cluster = load_cluster(case.cluster)
+        assert 64 <= cluster.num_devices <= 1024
+        assert 2 <= len(cluster.device_types) <= 4
+    problem = cases[0].problem()
+    assert problem.space.parallelism == {"pp", "dp", "tp", "sp", "zero1"}
+    assert problem.training.zero1
+    assert (problem.global_batch, problem.training.precision) == (512, "bf16")
+    assert len(problem.space.micro_batch_sizes) > 4
 
 
 def test_generalisation_is_unseen_by_the_policys_training():

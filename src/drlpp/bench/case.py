@@ -13,7 +13,7 @@ from drlpp.graph import OpGraph
 from drlpp.graph.generate.by_name import generated_graph
 from drlpp.graph.readers import read_graph
 from drlpp.plan import Objective
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, parallelism_names
 from drlpp.training import Precision
 
 
@@ -29,6 +29,8 @@ class Case:
         objective: of the search.
         optimizer: decides the memory of its state.
         precision: of products; None for that of the model.
+        global_batch: samples per step, in micro-batches of a size that planners choose; None for those of the model.
+        parallelism: what plans may use, as ``--parallelism`` takes it.
     """
 
     name: str
@@ -38,22 +40,27 @@ class Case:
     objective: Objective = Objective.ITERATION_TIME
     optimizer: str = "momentum"
     precision: Precision | None = None
+    global_batch: int | None = None
+    parallelism: str = "pp,dp"
 
     def problem(self) -> PlanningProblem:
-        """The problem. Raises InputError if the model or the cluster cannot be had."""
+        """The problem. Raises InputError if the model or the cluster cannot be had, or options contradict."""
         cluster = load_cluster(self.cluster)
-        return PlanningProblem.build(
+        problem = PlanningProblem.build(
             load_model_graph(self.model),
             cluster,
             num_microbatches=self.num_microbatches,
+            global_batch=self.global_batch,
             objective=self.objective,
             optimizer=self.optimizer,
             precision=self.precision,
         )
+        return problem.with_parallelism(parallelism_names(self.parallelism))
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON-ready form, without a precision that is the model's."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k != "precision" or v is not None}
+        """The JSON-ready form, without what is newer than the first results files and left as it was then."""
+        newer = {"precision": None, "global_batch": None, "parallelism": "pp,dp"}
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in newer or v != newer[k]}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from drlpp.bench.settings import commit, difference, machine, settings
 from drlpp.errors import DrlppError
 from drlpp.graph import graph_hash
 from drlpp.planners.base import Budget, Planner, PlanResult, gap_to
-from drlpp.planners.bounds.lower_bound import Bound, lower_bound
+from drlpp.planners.bounds.lower_bound import Bound
+from drlpp.planners.variants import lower_bound_over_variants
 from drlpp.problem import PlanningProblem
 from drlpp.solving import make_planner, solve
 
@@ -190,7 +191,7 @@ def _prepare(case: Case) -> tuple[PlanningProblem | str, Bound]:
         problem = case.problem()
     except DrlppError as error:
         return str(error), Bound(0.0, "none")
-    return problem, lower_bound(problem)
+    return problem, lower_bound_over_variants(problem)
 
 
 def _maker(name: str) -> Callable[[], Planner]:

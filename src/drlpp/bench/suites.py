@@ -119,6 +119,60 @@ def _drawn(name: str, model: str, kind: str, seed: int) -> Case:
     return Case(f"{name} on {kind}-{seed}", model, f"generated:{kind}?seed={seed}")
 
 
+_WHOLE_SPACE = "pp,dp,tp,sp,zero1"
+_HYBRID = {
+    "llama-70b": ("decoder", 512),
+    "llama-405b": ("decoder?layers=126&hidden=16384&heads=128&ffn=53248", 1024),
+    "mixtral-8x7b": ("decoder?layers=32&hidden=4096&heads=32&ffn=14336&vocab=32000&experts=8", 512),
+    "mixtral-8x22b": ("decoder?layers=56&hidden=6144&heads=48&ffn=16384&vocab=32768&experts=8", 512),
+    "vision-language-78b": ("vision-language", 512),
+    "clip-bigg": ("clip?batch_size=8", 4096),
+    "dag-3000": ("dag?ops=3000&seed=2", 256),
+    "dag-5000": ("dag?ops=5000&seed=3", 1024),
+    "nasnet": ("nasnet?seed=5", 2048),
+    "unet": ("unet?seed=5", 1024),
+    "encoder-decoder": ("encoder-decoder?seed=6", 2048),
+}
+"""Generated model and samples per step."""
+_HYBRID_PROBLEMS = (
+    ("llama-70b", "devices=64"),
+    ("llama-70b", "devices=128&mixed=1"),
+    ("llama-70b", "devices=384&kinds=3"),
+    ("llama-405b", "devices=512"),
+    ("llama-405b", "devices=1024&kinds=4"),
+    ("mixtral-8x7b", "devices=64&first=1"),
+    ("mixtral-8x7b", "devices=128&kinds=4"),
+    ("mixtral-8x22b", "devices=256&mixed=1"),
+    ("vision-language-78b", "devices=128"),
+    ("vision-language-78b", "devices=256&kinds=4"),
+    ("clip-bigg", "devices=96&kinds=3"),
+    ("clip-bigg", "devices=64&first=2&mixed=1"),
+    ("dag-3000", "devices=256"),
+    ("dag-5000", "devices=1024&kinds=4"),
+    ("nasnet", "devices=64&first=1"),
+    ("unet", "devices=64&first=2&mixed=1"),
+    ("encoder-decoder", "devices=96&kinds=3&first=1"),
+)
+"""Model, and options of ``generated:pods``."""
+
+
+def _hybrid_large() -> Suite:
+    cases = [
+        Case(
+            f"{name} on pods {pods.replace('&', ' ')}",
+            f"generated:{_HYBRID[name][0]}",
+            f"generated:pods?{pods}",
+            optimizer="adamw",
+            precision="bf16",
+            global_batch=_HYBRID[name][1],
+            parallelism=_WHOLE_SPACE,
+        )
+        for name, pods in _HYBRID_PROBLEMS
+    ]
+    summary = "large and branchy models on 64 to 1,024 unequal devices, with tensor parallelism and ZeRO-1 as choices"
+    return Suite("hybrid-large", summary, tuple(cases))
+
+
 def _generalisation() -> Suite:
     cases = []
     for kind in ("desktops", "uneven-hosts"):
@@ -148,7 +202,17 @@ def _smoke() -> Suite:
 
 def suites() -> dict[str, Suite]:
     """Name -> suite."""
-    made = [_paper(), _heterogeneous(), _large(), _branchy(), _llm(), _generalisation(), _planning_time(), _smoke()]
+    made = (
+        _paper(),
+        _heterogeneous(),
+        _large(),
+        _hybrid_large(),
+        _branchy(),
+        _llm(),
+        _generalisation(),
+        _planning_time(),
+        _smoke(),
+    )
     return {suite.name: suite for suite in made}
 
 
@@ -161,6 +225,8 @@ class _CaseFile(pydantic.BaseModel):
     objective: Objective = Objective.ITERATION_TIME
     optimizer: str = "momentum"
     precision: Precision | None = None
+    global_batch: Annotated[int, pydantic.Field(ge=1)] | None = None
+    parallelism: str = "pp,dp"
 
 
 class _SuiteFile(pydantic.BaseModel):

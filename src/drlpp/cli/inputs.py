@@ -192,11 +192,11 @@ def parallelism_of(text: str | None, engine: Engine | None) -> frozenset[str]:
     """
     from drlpp.errors import InputError
     from drlpp.planners.engines.engine import RUN
-    from drlpp.problem import SearchSpace
+    from drlpp.problem import SearchSpace, parallelism_names
 
     if text is None:
         return frozenset((engine or RUN).parallelism)
-    names = frozenset(word.strip() for word in text.split(",") if word.strip())
+    names = parallelism_names(text)
     SearchSpace(parallelism=names)
     if engine is not None and (more := sorted(names - set(engine.parallelism))):
         can = ", ".join(engine.parallelism)

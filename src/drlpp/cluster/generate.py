@@ -151,6 +151,38 @@ def dgx_h100(devices: int) -> Cluster:
     return Cluster(f"dgx-h100-{devices}", (kind,), hosts)
 
 
+_POD = (
+    ("h100-sxm5-80gb", 320e9, 36e9),
+    ("a100-sxm4-80gb", 230e9, 22e9),
+    ("l40s-48gb", 24e9, 11e9),
+    ("a10-24gb", 12e9, 5.5e9),
+)
+"""Device, bandwidth of its links inside a host, and of its network per device: as NCCL reaches on such hosts."""
+
+
+def pods(devices: int, kinds: int = 2, first: int = 0, mixed: int = 0) -> Cluster:
+    """Hosts of 8 equal devices, as many of each of 2 to 4 kinds (`_POD`, from number `first` on), one network card for
+    every two devices; with `mixed`, hosts have four of one kind beside four of the next, on the links of the slower.
+    """
+    if not 2 <= kinds <= len(_POD) or devices < 8 * kinds or devices % (8 * kinds) or first + kinds > len(_POD):
+        raise ClusterError(
+            f"pods of {devices} devices of {kinds} kinds from {first} on: there are {len(_POD)} kinds, take 2 or more "
+            "of them, and a multiple of 8 devices of each"
+        )
+    chosen = _POD[first : first + kinds]
+    hosts = []
+    for i, own in enumerate(chosen):
+        pair = (own, chosen[(i + 1) % kinds]) if mixed else (own, own)
+        link = Link(bandwidth=min(bandwidth for _, bandwidth, _ in pair), latency_s=5e-6)
+        network = Link(bandwidth=8 * min(port for _, _, port in pair), latency_s=5e-6, ports=4)
+        inside = (pair[0][0],) * 4 + (pair[1][0],) * 4
+        hosts += [
+            Host(name=f"{own[0]}-{k}", devices=inside, link=link, network=network) for k in range(devices // 8 // kinds)
+        ]
+    types = tuple(device_preset(name) for name, _, _ in chosen)
+    return Cluster(f"pods-{devices}x{kinds}", types, tuple(hosts))
+
+
 def drawn(kind: str, seed: int = 0, copies: int = 1) -> Cluster:
     """A cluster of a kind, as the seed draws it; with `copies`, that many of each host."""
     cluster = CLUSTER_KINDS[kind](np.random.default_rng(seed))
@@ -170,6 +202,7 @@ MAKERS: dict[str, Callable[..., Cluster]] = {
     **{name: functools.partial(drawn, name) for name in CLUSTER_KINDS},
     "half-and-half": half_and_half,
     "dgx-h100": dgx_h100,
+    "pods": pods,
 }
 """Name -> maker; its parameters are the options."""
 

@@ -116,3 +116,31 @@ def test_attention_that_is_computed_again_keeps_its_inputs_only():
     assert not {t for t in saved[1] if "scores" in t or "softmax" in t}
     again = [sum(op.input_grad.flop for op in g.ops if op.kind == "aten.bmm") for g in graphs]
     assert again[1] == 1.5 * again[0]
+
+
+EXPERTS = dataclasses.replace(SMALL, gated=True, experts=4, active=2)
+
+
+def test_a_mixture_keeps_all_experts_and_computes_those_that_are_active():
+    one = dataclasses.replace(EXPERTS, experts=0)
+    h, ffn, tokens = 8, 32, 18
+    parameters = [sum(transformer_graph(s).param_bytes.values()) for s in (EXPERTS, one)]
+    assert parameters[0] - parameters[1] == 4 * 2 * (3 * 3 * h * ffn + 4 * h)
+    assert total_flop(EXPERTS, "grouped_mm") == 2 * 3 * 2 * (2 * tokens) * h * ffn
+    assert (
+        total_flop(EXPERTS, "linear")
+        == total_flop(one, "linear") - 2 * 3 * 2 * tokens * h * ffn + 2 * 2 * tokens * h * 4
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"active": 5}, "at least 1 and at most all experts"),
+        ({"gated": False}, "which are gated"),
+        ({"tensor": 2}, "give tensor=1"),
+    ],
+)
+def test_mixtures_that_cannot_be(change, message):
+    with pytest.raises(GraphError, match=message):
+        dataclasses.replace(EXPERTS, **change)

@@ -10,6 +10,7 @@ import numpy as np
 from drlpp.errors import GraphError
 from drlpp.generator_spec import make_generated
 from drlpp.graph.generate.families import FAMILIES, gnmt
+from drlpp.graph.generate.large_models import LARGE_MODELS
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.graph.op_graph import OpGraph
 
@@ -30,6 +31,7 @@ MAKERS: dict[str, Callable[..., OpGraph]] = {
     **{name: functools.partial(drawn, name) for name in FAMILIES},
     "gnmt": gnmt,
     "dag": dag,
+    **LARGE_MODELS,
 }
 """Name -> maker; its parameters are the options."""
 

@@ -11,7 +11,10 @@ without work: who knows the link gives them times.
 Under autocast, parameters, norms and the residual stream stay in float32 and products cast their operands; without it
 everything has the type of the graph.
 
-Left out: positions that are learned relative to each other, mixtures of experts, cross-attention.
+With `experts` the feed-forward part is a mixture: a router sends each token to `active` of them, and each projection is
+one grouped product over all experts, as Mixtral runs with fused kernels.
+
+Left out: positions that are learned relative to each other, cross-attention, groups that divide by experts.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ class Transformer:
         causal: a token sees those before it only; the one kernel then does half of the work.
         gated: the feed-forward part multiplies two projections (SwiGLU).
         rotary: queries and keys are rotated; else positions are added to the embedding.
+        experts, active: experts of a mixture, and those that a token goes to; 0 experts: one feed-forward part.
         dropout: after attention scores, attention and feed-forward part.
         fused: bias, dropout and addition are one kernel, as are bias and activation.
         tied: the head uses the embedding's parameters.
@@ -74,6 +78,8 @@ class Transformer:
     causal: bool = True
     gated: bool = False
     rotary: bool = False
+    experts: int = 0
+    active: int = 2
     dropout: bool = False
     fused: bool = False
     tied: bool = False
@@ -94,6 +100,16 @@ class Transformer:
             raise GraphError(
                 f"transformer with {self.heads} heads, {self.kv_heads} of keys and a width of {self.hidden}: heads "
                 "must be a multiple of the heads of keys and divide the width, unless head_dim is given"
+            )
+        if self.experts < 0 or (self.experts and not (self.gated and 1 <= self.active <= self.experts)):
+            raise GraphError(
+                f"transformer with {self.experts} experts, {self.active} active, gated {self.gated}: a token goes "
+                "to at least 1 and at most all experts, which are gated"
+            )
+        if self.experts and self.tensor > 1:
+            raise GraphError(
+                f"transformer with {self.experts} experts for one of {self.tensor} members: give tensor=1; its ops say "
+                "how they may be divided"
             )
         if self.dtype not in BYTES:
             raise GraphError(f"transformer of dtype {self.dtype!r}: use one of {', '.join(BYTES)}")
@@ -367,7 +383,36 @@ class _Builder:
         self.again = False
         return self.pointwise("attention.merge", "aten.clone", [y], (out, low))
 
+    def grouped(self, name: str, x: _Tensor, width: int, after: int, out: float) -> _Tensor:
+        """One product of every token that an expert gets with that expert's weights; the result has `out` elements."""
+        low, weights, rows = self.low, float(self.shape.experts * width * after), x.elements / width
+        flop, moved = 2.0 * x.elements * after, (x.elements + weights + rows * after) * low
+        added = 3 * weights * self.stream
+        works = (
+            Work.of(flop, moved, 1, rows * after),
+            Work.of(flop, moved, 1, x.elements),
+            Work.of(flop, moved + added, 2, weights, added),
+        )
+        return self.add(name, "aten._grouped_mm", [x], (out, low), works, saved=[x], params=weights)
+
+    def mixture(self, x: _Tensor) -> _Tensor:
+        """Router, tokens in the order of their experts, and the experts; the last product adds up what a token gets."""
+        shape = self.shape
+        sent, kept = float(shape.tokens * shape.active), 12.0 * shape.tokens * shape.active
+        scores = self.linear("mlp.router", x, shape.hidden, shape.experts, bias=False)
+        order = self.pointwise("mlp.route", "aten.topk", [scores], (sent, 4), kept=kept, kernels=(4.0, 4.0))
+        size = (sent * shape.hidden, self.low)
+        x = self.pointwise("mlp.dispatch", "aten.index_select", [x, order], size)
+        gate = self.grouped("mlp.expert_gate", x, shape.hidden, shape.ffn, sent * shape.ffn)
+        up = self.grouped("mlp.expert_up", x, shape.hidden, shape.ffn, sent * shape.ffn)
+        n = (1.0, 1.0) if shape.fused else (2.0, 2.0)
+        size = (gate.elements, gate.size)
+        h = self.pointwise("mlp.expert_swiglu", "aten.silu", [gate, up], size, saved=[gate, up], kernels=n)
+        return self.grouped("mlp.expert_down", h, shape.ffn, shape.hidden, float(shape.tokens * shape.hidden))
+
     def feed_forward(self, x: _Tensor) -> _Tensor:
+        if self.shape.experts:
+            return self.mixture(x)
         shape, ffn = self.shape, self.shape.ffn // self.shape.tensor
         x = self.gathered("mlp.gather", x)
         if shape.gated:
