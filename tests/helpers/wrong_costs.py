@@ -41,7 +41,7 @@ def true_cluster(rng: np.random.Generator, cluster: Cluster, devices: float = 2.
 
 def true_graph(rng: np.random.Generator, graph: OpGraph, cluster: Cluster, most: float = 1.25) -> OpGraph:
     """The graph with other times by class of op and part, where it has times."""
-    factors = {c: np.exp(rng.uniform(-np.log(most), np.log(most), 3)) for c in {class_of(op) for op in graph.ops}}
+    factors = {c: np.exp(rng.uniform(-np.log(most), np.log(most), 3)) for c in dict.fromkeys(map(class_of, graph.ops))}
 
     def changed(times: OpTimes, by: np.ndarray) -> OpTimes:
         return OpTimes(times.forward_s * by[0], times.input_grad_s * by[1], times.weight_grad_s * by[1])

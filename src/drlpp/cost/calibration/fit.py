@@ -13,6 +13,7 @@ from drlpp.cost.calibration.measured import Measurements, Seconds
 from drlpp.cost.calibration.parameters import INSIDE, NETWORK, SHORTEST_LATENCY_S, Floats, Unknowns, unknowns
 from drlpp.cost.calibration.regression import Posterior, fit
 from drlpp.cost.collectives import all_reduce_s
+from drlpp.cost.links import transfer_s
 from drlpp.cost.op_times import op_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES
 from drlpp.cost.stage_costs import costs_of_plan
@@ -158,7 +159,7 @@ class _Model:
                 links[i] = np.log(fixed) + parameters[self._where.at("edges")]
                 continue
             path = scaled.path(t.src, t.dst)
-            links[i] = np.log(t.bytes / path.bandwidth + max(path.latency_s, SHORTEST_LATENCY_S))
+            links[i] = np.log(max(transfer_s(path, t.bytes), SHORTEST_LATENCY_S))
         sums = [np.log(self._ring(scaled, a.devices, a.bytes)) for a in self._reduces]
         return np.concatenate([self._actions.predict(parameters), links, np.array(sums)])
 
