@@ -35,7 +35,7 @@ def make_planner(
     Args:
         log_dir: where `drl` writes its tensorboard curves.
         policy_only: `drl` returns the policy's own best sample, without baselines and refinement.
-        weights: checkpoint that `drl` starts from; None for the weights of the package.
+        weights: checkpoint that `drl` starts from; None for the weights of the package, `UNTRAINED` for none.
 
     Raises:
         InputError: there is no planner of that name, or the weights cannot be read.

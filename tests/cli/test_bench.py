@@ -41,6 +41,16 @@ def test_seeds_and_another_file(folder):
     assert len((folder / "other.jsonl").read_text().splitlines()) == 4
 
 
+def test_rows_of_a_policy_that_learned_nothing_have_a_name_of_their_own(folder):
+    command = ["bench", "tiny.yaml", "--planners", "drl,greedy", "--budget", "0.5", "--policy-only"]
+    assert run_command_line([*command, "--weights", "none"]) == 0
+    rows = [json.loads(line) for line in (folder / "tiny.jsonl").read_text().splitlines()]
+    assert [(r["planner"], r["status"]) for r in rows] == [
+        ("drl (policy only, weights none)", "ok"),
+        ("greedy", "ok"),
+    ]
+
+
 def test_the_list(folder, capsys):
     assert run_command_line(["bench", "--list"]) == 0
     assert "generalisation" in capsys.readouterr().out
@@ -53,6 +63,7 @@ def test_the_list(folder, capsys):
     ("arguments", "message"),
     [
         ([], "no suite is named"),
+        (["tiny.yaml", "--weights", "nowhere"], "cannot read checkpoint nowhere"),
         (["no-such"], "neither known nor a YAML file"),
         (["tiny.yaml", "--planners", ","], "names no planner"),
         (["tiny.yaml", "-o", "nowhere/rows.jsonl"], "cannot write"),

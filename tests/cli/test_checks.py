@@ -1,5 +1,7 @@
 """Input is checked before anything heavy is loaded."""
 
+from pathlib import Path
+
 import pytest
 
 from drlpp.cli.checks import check_engine, check_model, check_planners, check_problem, check_weights, is_graph_file
@@ -11,6 +13,7 @@ def test_what_can_be_used_passes():
     check_model("generated:nasnet?seed=3")
     check_model("graph.json")  # read right after
     check_weights(None)
+    check_weights(Path("none"))
     assert check_engine(None) is None
     assert check_engine("megatron").name == "megatron"
 

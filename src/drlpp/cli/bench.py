@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.checks import check_planners
+from drlpp.cli.checks import check_planners, check_weights
 from drlpp.cli.terminal import check_writable, counter, out, print_json, say
 
 if TYPE_CHECKING:
     from drlpp.bench.runner import Step
+    from drlpp.planners.base import Planner
 
 _EPILOG = """Examples:
 
@@ -46,6 +49,8 @@ def bench(
         Path | None, typer.Option("--markdown", help="Write the tables into this document, between markers.")
     ] = None,
     precision: inputs.PrecisionOption = None,
+    policy_only: inputs.PolicyOnly = False,
+    weights: inputs.Weights = None,
     list_suites: Annotated[bool, typer.Option("--list", help="List the suites.")] = False,
     as_json: inputs.AsJson = False,
 ) -> None:
@@ -59,6 +64,7 @@ def bench(
         raise InputError("no suite is named: write `drlpp bench SUITE`, or `drlpp bench --list` for their names")
     names = inputs.planner_list(planners)
     check_planners(names)
+    check_weights(weights)
     from drlpp.bench.suites import find_suite
 
     chosen = find_suite(suite).at_precision(precision)
@@ -74,7 +80,7 @@ def bench(
         rows = run_suite(
             chosen,
             path,
-            planners=names,
+            planners=_makers(names, policy_only, weights),
             budget_s=budget,
             cpu_time=cpu_time,
             seeds=range(seeds),
@@ -86,6 +92,7 @@ def bench(
         command = f"drlpp bench {suite} --planners {planners} --budget {budget:g} --seeds {seeds}"
         command += " --cpu-time" if cpu_time else ""
         command += f" --precision {precision}" if precision else ""
+        command += " --policy-only" * policy_only + (f" --weights {weights}" if weights else "")
         write_section(markdown, f"bench-{chosen.name}", markdown_section(chosen, rows, summary, command))
         say(f"tables written to {markdown}")
     if as_json:
@@ -94,6 +101,18 @@ def bench(
     else:
         out().print(planner_table(chosen, summary))
     say(f"{len(rows)} rows in {path}")
+
+
+def _makers(names: list[str], policy_only: bool, weights: Path | None) -> dict[str, Callable[[], Planner]]:
+    """Makers of planners, by names that tell rows of `drl` with other options apart."""
+    from drlpp.solving import DRL, make_planner
+
+    options = ["policy only"] * policy_only + ([f"weights {weights}"] if weights else [])
+    title = f"{DRL} ({', '.join(options)})" if options else DRL
+    return {
+        title if name == DRL else name: partial(make_planner, name, policy_only=policy_only, weights=weights)
+        for name in names
+    }
 
 
 def _list(as_json: bool) -> None:

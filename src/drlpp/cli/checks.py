@@ -56,8 +56,10 @@ def check_engine(name: str | None) -> Engine | None:
 
 
 def check_weights(weights: Path | None) -> None:
-    """Checks that a checkpoint is there. Raises InputError."""
-    if weights is not None and not weights.is_file():
+    """Checks that a checkpoint is there, or none is asked for. Raises InputError."""
+    from drlpp.planners.parameters import UNTRAINED
+
+    if weights is not None and weights != UNTRAINED and not weights.is_file():
         raise InputError(f"cannot read checkpoint {weights}: there is no such file: give one that train-policy wrote")
 
 

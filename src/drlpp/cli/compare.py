@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.checks import check_problem
+from drlpp.cli.checks import check_problem, check_weights
 from drlpp.cli.terminal import check_writable, out, say
 
 _EPILOG = """Example:
@@ -35,6 +35,8 @@ def compare(
     parallelism: inputs.ParallelismOption = None,
     sequences: inputs.Sequences = None,
     context_length: inputs.ContextLength = None,
+    policy_only: inputs.PolicyOnly = False,
+    weights: inputs.Weights = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the rows, with their plans, here.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a report of the best plan here.")] = None,
     plans_dir: Annotated[Path | None, typer.Option("--plans-dir", help="Write each row's plan file here.")] = None,
@@ -44,6 +46,7 @@ def compare(
     check_writable(html_file)
     names = inputs.planner_list(planners)
     check_problem(model, cluster, names)
+    check_weights(weights)
     step = inputs.Step(
         num_microbatches, optimizer, global_batch, micro_batch_size, precision, sequences, context_length, parallelism
     )
@@ -59,7 +62,7 @@ def compare(
     from drlpp.report.tables import comparison_table
     from drlpp.solving import make_planner
 
-    chosen = [make_planner(name) for name in names]
+    chosen = [make_planner(name, policy_only=policy_only, weights=weights) for name in names]
     results = []
     for planner in chosen:
         results.append(solve_visibly(planner, problem, budget, seed))

@@ -28,6 +28,16 @@ ClusterOption = Annotated[
     str, typer.Option("--cluster", "-c", help="YAML file or preset (see `drlpp clusters`).", show_default=False)
 ]
 Budget = Annotated[float, typer.Option("--budget", help="Seconds of search per planner.", min=0.0)]
+PolicyOnly = Annotated[bool, typer.Option("--policy-only", help="`drl`: the policy's own best sample.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="`drl`: start from this checkpoint of `train-policy`, or from `none`: a policy that learned nothing, with "
+        "weights drawn from the seed.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)]
 ObjectiveName = Literal["iteration-time", "steady-state", "serving"]
 ObjectiveOption = Annotated[

@@ -62,10 +62,8 @@ def plan(
         typer.Option("--layers", help="One's own split: layers of each stage, `5,6x10,5` for 5, ten times 6, 5."),
     ] = None,
     log_dir: Annotated[Path | None, typer.Option("--log-dir", help="Write tensorboard curves of `drl` here.")] = None,
-    policy_only: Annotated[bool, typer.Option("--policy-only", help="`drl`: the policy's own best sample.")] = False,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", help="`drl`: start from this checkpoint of `train-policy`.")
-    ] = None,
+    policy_only: inputs.PolicyOnly = False,
+    weights: inputs.Weights = None,
     as_json: inputs.AsJson = False,
 ) -> None:
     """Find a plan: which operators form a stage, where each stage runs, and in which order.

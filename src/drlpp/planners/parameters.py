@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from drlpp.errors import InputError
 
 T = TypeVar("T")
+UNTRAINED = Path("none")
+"""In the place of a file of weights: a policy that learned nothing, with weights drawn from the seed."""
 
 
 def recorded(parameters: Any) -> dict[str, Any]:

@@ -5,16 +5,19 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from agent_problems import small_problem
 from drlpp.agent.networks.policy import PolicyConfig
-from drlpp.agent.networks.weights_file import random_policy, save_checkpoint
+from drlpp.agent.networks.weights_file import initial_policy, random_policy, save_checkpoint, untrained_policy
 from drlpp.agent.planner.planner import DrlConfig, DrlPlanner
 from drlpp.errors import InputError
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.lower_bound import lower_bound
+from drlpp.planners.parameters import UNTRAINED
 from drlpp.planners.registry import get_planner
+from drlpp.solving import planner_of
 
 POLICY = {"episodes": 8, "iterations": 2, "policy_only": True}
 
@@ -103,6 +106,16 @@ def test_weights_from_a_file(tmp_path):
     assert DrlPlanner(config).solve(small_problem(0), Budget(60.0), 0).status == "ok"
     with pytest.raises(InputError, match="cannot read weights"):
         DrlPlanner(DrlConfig(weights=tmp_path / "none"))
+
+
+def test_without_weights_the_policy_is_random_by_seed_and_the_plan_says_so():
+    config = DrlConfig(**{**POLICY, "iterations": 0}, weights=UNTRAINED)
+    results = [DrlPlanner(config).solve(small_problem(0), Budget(60.0), 0).plan for _ in range(2)]
+    assert results[0].assignment.key == results[1].assignment.key
+    assert planner_of(results[0].provenance).params == config
+    policies = [untrained_policy(seed) for seed in (0, 0, 1)]
+    first = [next(policy.parameters()) for policy in (*policies, initial_policy(0))]
+    assert [torch.equal(first[0], other) for other in first[1:]] == [True, False, False]
 
 
 def test_progress_is_told():

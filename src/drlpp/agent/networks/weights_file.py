@@ -99,10 +99,16 @@ def initial_policy(seed: int) -> Policy:
     """A fresh copy of the shipped weights, or random weights by seed where the package has none."""
     shipped = _shipped()
     if shipped is None:
-        return random_policy(PolicyConfig(), seed)
+        return untrained_policy(seed)
     policy = Policy(shipped.config)
     policy.load_state_dict(shipped.state_dict())
     return policy
+
+
+def untrained_policy(seed: int) -> Policy:
+    """Random weights by seed, of networks of the shape of the shipped ones."""
+    shipped = _shipped()
+    return random_policy(PolicyConfig() if shipped is None else shipped.config, seed)
 
 
 def random_policy(config: PolicyConfig, seed: int) -> Policy:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from drlpp.agent.networks.policy import Policy
-from drlpp.agent.networks.weights_file import initial_policy, load_checkpoint
+from drlpp.agent.networks.weights_file import initial_policy, load_checkpoint, untrained_policy
 from drlpp.agent.planner.restarts import RestartParams, Start, Starts, reaches, refine
 from drlpp.agent.sampling.proposals import ProposalParams, propose
 from drlpp.agent.sampling.rollout import Rewarder
@@ -40,6 +40,7 @@ from drlpp.planners.baselines.uniform import uniform_assignment
 from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s, describe
 from drlpp.planners.local_search.annealing import anneal, offer_starts
+from drlpp.planners.parameters import UNTRAINED
 from drlpp.planners.registry import get_planner
 from drlpp.planners.search import Search
 from drlpp.planners.space.block_amounts import memory_splits
@@ -88,7 +89,8 @@ class DrlConfig:
         proposals: of a batch of samples.
         restarts: of the refinement; its annealing is that of one pool, too.
         ppo: settings of the fine-tuning.
-        weights: file of weights to start from; None for those of the package.
+        weights: file of weights to start from; None for those of the package, `UNTRAINED` for a policy that learned
+            nothing.
         log_dir: where learning curves for tensorboard go; None for nowhere.
 
     Raises:
@@ -141,13 +143,14 @@ class DrlPlanner:
 
     def __init__(self, config: DrlConfig | None = None) -> None:
         self.params = config if config is not None else DrlConfig()
-        self._weights = load_checkpoint(self.params.weights)[0] if self.params.weights else None
+        file = self.params.weights
+        self._weights = None if file in (None, UNTRAINED) else load_checkpoint(file)[0]
 
     def solve(
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
         """Plans; see the module's docstring."""
-        policy = initial_policy(seed)
+        policy = untrained_policy(seed) if self.params.weights == UNTRAINED else initial_policy(seed)
         if self._weights is not None:
             policy = Policy(self._weights.config)
             policy.load_state_dict(self._weights.state_dict())
