@@ -41,6 +41,7 @@ class SearchSpace:
     Attributes:
         parallelism: ``pp``: stages; ``dp``: replicas of stages; ``tp``: groups of devices that divide ops; ``sp``: they
             divide what is kept between divided ops, too; ``zero1``: replicas divide optimizer states.
+        one_degree: all groups that divide ops have one size, as other engines want it.
         micro_batch_sizes: samples per micro-batch to choose from, ascending; empty: those of the graph.
 
     Raises:
@@ -48,6 +49,7 @@ class SearchSpace:
     """
 
     parallelism: frozenset[str] = frozenset({"pp", "dp"})
+    one_degree: bool = False
     micro_batch_sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -190,9 +192,9 @@ class PlanningProblem:
         sizes = self.space.micro_batch_sizes
         return tuple(map(self.with_micro_batch_size, sizes)) if sizes else (self,)
 
-    def with_parallelism(self, parallelism: Collection[str]) -> PlanningProblem:
+    def with_parallelism(self, parallelism: Collection[str], *, one_degree: bool = False) -> PlanningProblem:
         """The problem where plans may use these; see `SearchSpace`. Raises as that does."""
-        space = dataclasses.replace(self.space, parallelism=frozenset(parallelism))
+        space = dataclasses.replace(self.space, parallelism=frozenset(parallelism), one_degree=one_degree)
         zero1 = "zero1" in space.parallelism and self.training.trains
         return dataclasses.replace(self, space=space, training=dataclasses.replace(self.training, zero1=zero1))
 

@@ -12,7 +12,7 @@ import pytest
 from drlpp.errors import PlanError
 from drlpp.export.deepspeed import deepspeed
 from drlpp.plan import Plan
-from exported_models import capture_language_model, cluster, plan_by_labels, plan_by_modules
+from exported_models import capture_language_model, cluster, divided, plan_by_labels, plan_by_modules
 
 
 class Place(NamedTuple):
@@ -129,4 +129,20 @@ def test_every_stage_needs_a_module(language_model):
     n = language_model.num_ops
     plan = plan_by_labels(language_model, [0] * (n - 2) + [1, 1], [(0,), (1,)])
     with pytest.raises(PlanError, match="stage 1 has only ops between modules"):
+        deepspeed(plan)
+
+
+def test_divided_states_are_stage_1(language_model, load):
+    plan = plan_by_modules(language_model, ["layers.3"], [(0, 1), (2, 3)])
+    assert "zero_optimization" not in load(plan).DEEPSPEED_CONFIG
+    for optimizer, untested in (("adamw", False), ("sgd", True)):
+        training = dataclasses.replace(plan.training, zero1=True, optimizer=optimizer)
+        config = load(dataclasses.replace(plan, training=training)).DEEPSPEED_CONFIG
+        assert config["zero_optimization"] == {"stage": 1}
+        assert config.get("zero_allow_untested_optimizer", False) is untested
+
+
+def test_divided_ops_are_refused(language_model):
+    plan = divided(plan_by_modules(language_model, ["layers.3"], [(0,), (1,)]), 2)
+    with pytest.raises(PlanError, match="DeepSpeed cannot divide ops"):
         deepspeed(plan)

@@ -8,7 +8,7 @@ import pytest
 
 from drlpp.errors import PlanError
 from drlpp.export.inference import sglang, vllm
-from exported_models import cluster, plan_by_modules
+from exported_models import cluster, divided, plan_by_modules
 
 
 @pytest.mark.parametrize(("export", "name"), [(vllm, "VLLM_PP_LAYER_PARTITION"), (sglang, "SGLANG_PP_LAYER_PARTITION")])
@@ -83,3 +83,15 @@ def test_precision_is_named(language_model):
     half = dataclasses.replace(plan, graph=dataclasses.replace(plan.graph, dtype="bfloat16"))
     assert "--dtype bfloat16" in vllm(half)
     assert "--dtype" not in vllm(plan)
+
+
+def test_groups_are_the_first_to_be_numbered(language_model):
+    plan = divided(plan_by_modules(language_model, ["layers.3"], [(0, 2), (1, 3)]), 2)
+    assert 'ENGINE_ARGS="--tensor-parallel-size 2 --pipeline-parallel-size 2 --data-parallel-size 2"\n' in vllm(plan)
+    assert 'ENGINE_ARGS="--tp-size 2 --pp-size 2 --dp-size 2"\n' in sglang(plan)
+    assert "pipeline rank) x 2 + tensor-parallel rank: 0, 1, 2, 3, 4, 5, 6, 7\n" in vllm(plan)
+    across = divided(plan_by_modules(language_model, ["layers.3"], [(0,), (2,)], on=cluster(2, 4)), 2)
+    text = vllm(across)
+    assert "CUDA_VISIBLE_DEVICES=0,1 vllm serve MODEL $ENGINE_ARGS --nnodes 2 --node-rank 1 --master-addr h0\n" in text
+    with pytest.raises(PlanError, match="vLLM keeps activations between divided ops whole"):
+        vllm(divided(plan_by_modules(language_model, ["layers.3"], [(0,), (1,)]), 2, sequence=True))

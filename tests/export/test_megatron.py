@@ -13,7 +13,7 @@ from torch import nn
 from drlpp.capture import capture_module
 from drlpp.errors import PlanError
 from drlpp.export.megatron import layout, megatron
-from exported_models import cluster, plan_by_modules
+from exported_models import cluster, divided, plan_by_modules
 
 
 def stages_of(text: str) -> list[str]:
@@ -105,3 +105,15 @@ def test_folded_placements_are_refused(language_model):
     plan = plan_by_modules(language_model, ["layers.1", "layers.2", "layers.4"], [(0,), (1,), (1,), (0,)])
     with pytest.raises(PlanError, match="puts stage i on pipeline rank i mod 2"):
         megatron(plan)
+
+
+def test_groups_and_divided_states(language_model):
+    plan = divided(plan_by_modules(language_model, ["layers.3"], [(0, 2), (1, 3)]), 2)
+    found = megatron(plan)
+    assert arguments(found)["--tensor-model-parallel-size"] == "2"
+    assert "rank = (pipeline rank x copies + copy) x 2 + tensor-parallel rank: 0, 1, 4, 5, 2, 3, 6, 7\n" in found
+    assert "--sequence-parallel" not in found
+    assert "--use-distributed-optimizer" not in found
+    more = divided(plan_by_modules(language_model, ["layers.3"], [(0, 2), (1, 3)]), 2, sequence=True)
+    more = dataclasses.replace(more, training=dataclasses.replace(more.training, zero1=True))
+    assert "    --sequence-parallel\n    --use-distributed-optimizer\n" in megatron(more)

@@ -5,10 +5,16 @@ import dataclasses
 import pytest
 
 from drlpp.errors import PlanError
-from drlpp.export.pipelines import as_pipeline, check_looped, check_no_tied_parameters, recompute_everywhere
+from drlpp.export.pipelines import (
+    as_pipeline,
+    check_divisions,
+    check_looped,
+    check_no_tied_parameters,
+    recompute_everywhere,
+)
 from drlpp.graph import Edge, OpGraph
-from drlpp.plan import parse_action, validate
-from exported_models import capture_language_model, cluster, plan_by_labels, plan_by_modules
+from drlpp.plan import Sharding, parse_action, validate
+from exported_models import capture_language_model, cluster, divided, plan_by_labels, plan_by_modules
 
 
 def test_a_chain_on_three_devices(layered_plan):
@@ -37,7 +43,7 @@ def test_branches_are_refused(branches):
 
 def test_unequal_replicas_are_refused(language_model):
     plan = plan_by_modules(language_model, ["layers.3"], [(0, 1), (2,)])
-    with pytest.raises(PlanError, match="stage 0 is on 2 devices and stage 1 on 1 .unequal replicas"):
+    with pytest.raises(PlanError, match="stage 0 has 2 replicas and stage 1 1 .unequal replicas"):
         as_pipeline(plan, "X")
 
 
@@ -119,3 +125,38 @@ def test_one_stage_on_all_devices_is_data_parallelism(language_model):
     pipeline = as_pipeline(plan, "X")
     assert pipeline.copies == ((0,), (1,), (2,), (3,))
     assert (pipeline.num_ranks, pipeline.num_stages, pipeline.num_microbatches) == (1, 1, 2)
+
+
+def test_groups_are_the_ranks_of_copies(language_model):
+    plan = divided(plan_by_modules(language_model, ["layers.3"], [(0, 1), (2, 3)]), 2)
+    pipeline = as_pipeline(plan, "X")
+    assert pipeline.groups == (((0, 1), (4, 5)), ((2, 3), (6, 7)))
+    assert pipeline.copies == ((0, 1, 4, 5), (2, 3, 6, 7))
+    assert (pipeline.num_copies, pipeline.num_ranks, pipeline.num_microbatches) == (2, 2, 4)
+
+
+def test_what_an_engine_cannot_divide_is_refused(language_model):
+    whole = plan_by_modules(language_model, ["layers.3"], [(0,), (1,)])
+    plan = divided(whole, 2, sequence=True)
+    assert check_divisions(plan, "X", can=("tp", "sp")) == Sharding(tensor=2, sequence=True)
+    with pytest.raises(PlanError, match="X cannot divide ops, but stage 0 divides its ops over 2 devices"):
+        check_divisions(plan, "X")
+    with pytest.raises(PlanError, match="X keeps activations between divided ops whole, but stage 0 divides them"):
+        check_divisions(plan, "X", can=("tp",))
+    last = dataclasses.replace(whole.stages[1], replicas=((2,),))
+    mixed = dataclasses.replace(plan, stages=(plan.stages[0], last))
+    with pytest.raises(
+        PlanError, match="X divides all stages alike, .* degree 2 with sequence .* stage 1 tensor-parallel degree 1"
+    ):
+        check_divisions(mixed, "X", can=("tp", "sp"))
+
+
+def test_divided_states_need_replicas_or_shared_parameters(language_model):
+    alone, copies = (plan_by_modules(language_model, ["layers.3"], d) for d in ([(0,), (1,)], [(0, 1), (2, 3)]))
+    zero1 = dataclasses.replace(alone.training, zero1=True)
+    assert check_divisions(dataclasses.replace(alone, training=zero1), "X") == Sharding()
+    check_divisions(dataclasses.replace(copies, training=zero1), "X", can=("zero1",))
+    tied = plan_by_modules(capture_language_model(shared=True), ["layers.3"], [(0,), (1,)])
+    for plan in (copies, tied):
+        with pytest.raises(PlanError, match=r"X cannot divide optimizer states .*ZeRO-1"):
+            check_divisions(dataclasses.replace(plan, training=zero1), "X")

@@ -16,6 +16,7 @@ from exported_models import (
     LanguageModel,
     WithLoss,
     capture_language_model,
+    divided,
     example_tokens,
     plan_by_labels,
     plan_by_modules,
@@ -147,3 +148,17 @@ def test_precision_is_named(language_model):
     half = dataclasses.replace(plan, graph=dataclasses.replace(plan.graph, dtype="float16"))
     with pytest.raises(PlanError, match="torchtitan trains in float32 or bfloat16"):
         torchtitan(half)
+
+
+def test_groups_that_divide_ops(language_model):
+    plan = plan_by_modules(language_model, ["layers.3"], [(0, 2), (1, 3)])
+    text = torchtitan(divided(plan, 2, sequence=True))
+    degrees = tomllib.loads(text)["parallelism"]
+    names = ("pipeline_parallel_degree", "data_parallel_replicate_degree", "tensor_parallel_degree")
+    assert [degrees[name] for name in names] == [2, 2, 2]
+    assert "+ copy) x 2 + tensor-parallel rank: 0, 1, 4, 5, 2, 3, 6, 7\n" in text
+    assert "which the plan does not count on" not in text
+    assert "which the plan does not count on" in torchtitan(divided(plan, 2))
+    zero1 = dataclasses.replace(plan.training, zero1=True)
+    with pytest.raises(PlanError, match="torchtitan cannot divide optimizer states"):
+        torchtitan(dataclasses.replace(plan, training=zero1))

@@ -12,7 +12,7 @@ from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.cost import place_stages
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph import OpGraph
-from drlpp.plan import Plan, Provenance, Stage, validate
+from drlpp.plan import Plan, Provenance, Sharding, Stage, validate
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import generate
 from drlpp.schedules.orders import to_schedule
@@ -156,3 +156,23 @@ def plan_by_labels(
     plan = dataclasses.replace(bare, schedule=to_schedule(generate(schedule, placed), placed.used))
     validate(plan)
     return plan
+
+
+def divided(plan: Plan, degree: int, *, sequence: bool = False) -> Plan:
+    """The plan with a group of `degree` devices in place of each: d becomes d * degree, d * degree + 1, ..."""
+
+    def group(device: int) -> tuple[int, ...]:
+        return tuple(range(device * degree, (device + 1) * degree))
+
+    made = dataclasses.replace(
+        plan,
+        stages=tuple(
+            dataclasses.replace(
+                s, replicas=tuple(map(group, s.devices)), sharding=Sharding(tensor=degree, sequence=sequence)
+            )
+            for s in plan.stages
+        ),
+        schedule={member: actions for d, actions in plan.schedule.items() for member in group(d)},
+    )
+    validate(made)
+    return made

@@ -60,6 +60,9 @@ def test_groupings_have_one_size_on_each_kind_of_host():
     assert sizes[0] == ((False, 1), (True, 1))
     assert len(found) == len(set(sizes)) == 6
     assert len(Variants(divided_problem("pp,dp", num_microbatches=2)).groupings) == 1
+    problem = divided_problem("pp,dp,tp", num_microbatches=2).with_parallelism({"pp", "tp"}, one_degree=True)
+    sizes = [{len(group) for group in grouping.groups} for grouping in Variants(problem).groupings]
+    assert sizes == [{1}, {2}]
 
 
 @pytest.mark.parametrize("planner", ["uniform", "dp", "piper", "metis", "greedy", "annealing"])

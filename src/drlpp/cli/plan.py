@@ -105,7 +105,8 @@ def plan(
         if output:
             save_plan(result.plan, output)
     if limits and free is not None and result.plan is not None:
-        unlimited = solve_visibly(free, problem, budget, seed)
+        open_problem = problem.with_parallelism(problem.space.parallelism)
+        unlimited = solve_visibly(free, open_problem, budget, seed)
         answer["restriction"] = restriction_cost(limits, result.plan, unlimited.plan, problem.objective)
     if as_json:
         print_json(answer)

@@ -13,11 +13,11 @@ from pprint import pformat
 from drlpp.cluster import Cluster
 from drlpp.errors import PlanError
 from drlpp.export.layers import layered
-from drlpp.export.pipelines import RUN_INSTEAD, Pipeline, as_pipeline, recompute_everywhere
+from drlpp.export.pipelines import RUN_INSTEAD, Pipeline, as_pipeline, check_divisions, recompute_everywhere
 from drlpp.export.ranks import nodes
 from drlpp.export.setup import SGD_MOMENTUM, precision
 from drlpp.plan import Plan
-from drlpp.plan.validation import check_trains, check_undivided
+from drlpp.plan.validation import check_trains
 
 _ENGINE = "DeepSpeed"
 
@@ -25,7 +25,7 @@ _ENGINE = "DeepSpeed"
 def deepspeed(plan: Plan) -> str:
     """A Python module that defines ``PlannedPipelineModule``. Raises PlanError."""
     check_trains(plan, _ENGINE)
-    check_undivided(plan, _ENGINE)
+    check_divisions(plan, _ENGINE, can=("zero1",))
     pipeline = as_pipeline(plan, _ENGINE)
     if pipeline.num_stages > pipeline.num_ranks:
         raise PlanError(
@@ -44,12 +44,16 @@ def deepspeed(plan: Plan) -> str:
     names = "\n".join(f"    {unit!r},  # stage {s}" for unit, s in zip(model.units, model.stages, strict=True))
     tied = "\n# Stages share parameters: list these layers as TiedLayerSpec." if plan.stage_graph.tied else ""
     devices = sorted(d for copy in pipeline.copies for d in copy)  # the launcher numbers ranks through the hostfile
-    config = {
+    config: dict[str, object] = {
         "train_micro_batch_size_per_gpu": samples,
         "gradient_accumulation_steps": pipeline.num_microbatches,
         "train_batch_size": samples * plan.num_microbatches,
         "optimizer": _optimizer(plan.training.optimizer),
     }
+    if plan.training.zero1:
+        config["zero_optimization"] = {"stage": 1}
+        if plan.training.optimizer in SGD_MOMENTUM:
+            config["zero_allow_untested_optimizer"] = True
     if precision(plan) != "fp32":
         config[precision(plan)] = {"enabled": True}
     return f"""# {plan.graph.name} on {plan.cluster.name}.{tied}

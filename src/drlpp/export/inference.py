@@ -1,10 +1,11 @@
 """vLLM and SGLang: how many layers each pipeline rank serves, and the arguments that go with it, as shell variables.
 
 Both divide only the list of decoder layers; embedding and head are on the first and the last rank. The list has one
-number per rank, and its sum is the number of layers. Global ranks run through the pipeline ranks of one copy first.
-Nodes of one server have equally many ranks; SGLang joins copies on several hosts by its router only, so each copy is
-a server there. Plan for them with ``--objective serving``. Source: vllm/distributed/utils.py and
-sglang/srt/distributed/utils.py (`get_pp_indices`), vllm/config/parallel.py, sglang/srt/entrypoints/engine.py.
+number per rank, and its sum is the number of layers. Global ranks run through the devices that divide ops, then the
+pipeline ranks of one copy, then the copies. Nodes of one server have equally many ranks; SGLang joins copies on several
+hosts by its router only, so each copy is a server there. Plan for them with ``--objective serving``. Source:
+vllm/distributed/utils.py and sglang/srt/distributed/utils.py (`get_pp_indices`), vllm/config/parallel.py,
+sglang/srt/entrypoints/engine.py.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from typing import NamedTuple
 
 from drlpp.errors import PlanError
 from drlpp.export.layers import check_ends, layered
-from drlpp.export.pipelines import Pipeline, as_pipeline
-from drlpp.export.ranks import COPY_MAJOR, equal_nodes, rank_comment, ranks_by_copy
+from drlpp.export.pipelines import Pipeline, as_pipeline, check_divisions
+from drlpp.export.ranks import copy_major, equal_nodes, rank_comment, ranks_by_copy
 from drlpp.export.setup import precision
 from drlpp.plan import Plan
-from drlpp.plan.validation import check_undivided
 
 
 class _Server(NamedTuple):
@@ -27,7 +27,7 @@ class _Server(NamedTuple):
         title: for people.
         variable: the environment variable with the layers of each rank.
         command: what starts a server.
-        stages, copies: options for pipeline ranks and data-parallel copies.
+        tensor, stages, copies: options for devices that divide ops, pipeline ranks and data-parallel copies.
         address: option for the first node's address, ``HOST`` standing for it.
         copies_on_hosts: one server may have copies on several hosts.
     """
@@ -35,6 +35,7 @@ class _Server(NamedTuple):
     title: str
     variable: str
     command: str
+    tensor: str
     stages: str
     copies: str
     address: str
@@ -45,6 +46,7 @@ _VLLM = _Server(
     title="vLLM",
     variable="VLLM_PP_LAYER_PARTITION",
     command="vllm serve MODEL",
+    tensor="--tensor-parallel-size",
     stages="--pipeline-parallel-size",
     copies="--data-parallel-size",
     address="--master-addr HOST",
@@ -54,6 +56,7 @@ _SGLANG = _Server(
     title="SGLang",
     variable="SGLANG_PP_LAYER_PARTITION",
     command="python -m sglang.launch_server --model-path MODEL",
+    tensor="--tp-size",
     stages="--pp-size",
     copies="--dp-size",
     address="--dist-init-addr HOST:50000",
@@ -72,7 +75,7 @@ def sglang(plan: Plan) -> str:
 
 
 def _serve(plan: Plan, engine: _Server) -> str:
-    check_undivided(plan, engine.title)
+    sharding = check_divisions(plan, engine.title, can=("tp", "zero1"))
     pipeline = as_pipeline(plan, engine.title)
     if pipeline.num_stages > pipeline.num_ranks:
         raise PlanError(
@@ -88,11 +91,13 @@ def _serve(plan: Plan, engine: _Server) -> str:
             f"{model.list_name}: plan with fewer devices"
         )
     start, arguments = _launch(plan, pipeline, engine)
+    if sharding.tensor > 1:
+        arguments.insert(0, f"{engine.tensor} {sharding.tensor}")
     if precision(plan) != "fp32":
         arguments.append(f"--dtype {plan.graph.dtype}")
     lines = [
         f"# {plan.graph.name} on {plan.cluster.name}; layers are the entries of {model.list_name}.",
-        rank_comment(plan.cluster, ranks_by_copy(pipeline), COPY_MAJOR),
+        rank_comment(plan.cluster, ranks_by_copy(pipeline), copy_major(pipeline)),
         *start,
         f"export {engine.variable}={','.join(map(str, counts))}",
         f'ENGINE_ARGS="{" ".join(arguments)}"',
@@ -102,7 +107,7 @@ def _serve(plan: Plan, engine: _Server) -> str:
 
 def _launch(plan: Plan, pipeline: Pipeline, engine: _Server) -> tuple[list[str], list[str]]:
     """Lines that say how the ranks start on their devices, and the arguments of all nodes."""
-    copies, arguments = len(pipeline.copies), [f"{engine.stages} {pipeline.num_ranks}"]
+    copies, arguments = pipeline.num_copies, [f"{engine.stages} {pipeline.num_ranks}"]
     found = equal_nodes(plan.cluster, pipeline.copies)
     if len({node.host for node in found}) == 1:
         if copies > 1:

@@ -2,18 +2,18 @@
 
 Grammar of the layout: ``E`` embedding, ``t`` decoder layer, ``L`` loss and output; ``|`` ends a stage; ``x*n`` repeats;
 stage i is on pipeline rank i mod size. Megatron-LM decides the order of the actions itself. Global ranks run through
-the copies first, then through the pipeline ranks (order tp-cp-ep-dp-pp). Source: megatron/core/parallel_state.py,
-megatron/core/transformer/pipeline_parallel_layer_layout.py.
+the devices that divide ops, then the copies, then the pipeline ranks (order tp-cp-ep-dp-pp). Source:
+megatron/core/parallel_state.py, megatron/core/transformer/pipeline_parallel_layer_layout.py.
 """
 
 from __future__ import annotations
 
 from drlpp.export.layers import check_ends, layered
-from drlpp.export.pipelines import as_pipeline, check_looped, recompute_everywhere
-from drlpp.export.ranks import STAGE_MAJOR, START_NODE, nodes, rank_comment, ranks_by_stage, shell_nodes
+from drlpp.export.pipelines import as_pipeline, check_divisions, check_looped, recompute_everywhere
+from drlpp.export.ranks import START_NODE, nodes, rank_comment, ranks_by_stage, shell_nodes, stage_major
 from drlpp.export.setup import SGD_MOMENTUM, precision
 from drlpp.plan import Plan
-from drlpp.plan.validation import check_trains, check_undivided
+from drlpp.plan.validation import check_trains
 
 _ENGINE = "Megatron-LM"
 
@@ -21,7 +21,7 @@ _ENGINE = "Megatron-LM"
 def megatron(plan: Plan) -> str:
     """The arguments as a shell array. Raises PlanError."""
     check_trains(plan, _ENGINE)
-    check_undivided(plan, _ENGINE)
+    sharding = check_divisions(plan, _ENGINE, can=("tp", "sp", "zero1"))
     pipeline = as_pipeline(plan, _ENGINE)
     check_looped(pipeline, _ENGINE)
     model = layered(plan, _ENGINE)
@@ -36,6 +36,12 @@ def megatron(plan: Plan) -> str:
         f"--micro-batch-size {samples}",
         f"--global-batch-size {samples * plan.num_microbatches}",
     ]
+    if sharding.tensor > 1:
+        arguments.insert(1, f"--tensor-model-parallel-size {sharding.tensor}")
+    if sharding.sequence:
+        arguments.append("--sequence-parallel")
+    if plan.training.zero1:
+        arguments.append("--use-distributed-optimizer")
     if precision(plan) != "fp32":
         arguments.append(f"--{precision(plan)}")
     if plan.training.optimizer in SGD_MOMENTUM:
@@ -47,7 +53,7 @@ def megatron(plan: Plan) -> str:
     ranks = ranks_by_stage(pipeline)
     lines = [
         f"# {plan.graph.name} on {plan.cluster.name}; layers are the entries of {model.list_name}.",
-        rank_comment(plan.cluster, ranks, STAGE_MAJOR),
+        rank_comment(plan.cluster, ranks, stage_major(pipeline)),
         "# Use, for each node on its host (node ranks are positions in NODE_HOSTS):",
         '#   . FILE; start_node NODE_RANK pretrain_gpt.py "${MEGATRON_ARGS[@]}" ...',
         *shell_nodes(nodes(plan.cluster, ranks)),

@@ -6,9 +6,11 @@ Tensors that need no gradient (masks, position tables) may skip stages: engines 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Collection
 
 from drlpp.errors import PlanError
-from drlpp.plan import Action, Plan
+from drlpp.plan import Action, Plan, Sharding
 
 RUN_INSTEAD = "plan with --for ENGINE to stay within what the engine can do, or use `drlpp run`"
 """The way out for plans that an engine cannot express."""
@@ -16,19 +18,28 @@ RUN_INSTEAD = "plan with --for ENGINE to stay within what the engine can do, or 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A chain of stages on pipeline ranks.
+    """A chain of stages on pipeline ranks, each of as many devices as divide its ops.
 
     Attributes:
-        copies: per data-parallel copy, the device of each pipeline rank. Ranks are numbered by their first stage.
+        groups: per data-parallel copy, the devices of each pipeline rank. Ranks are numbered by their first stage.
         rank_of_stage: the pipeline rank of each stage.
         actions: per pipeline rank, its actions in order; micro-batches are those of one copy, numbered from 0.
         num_microbatches: per copy and step.
     """
 
-    copies: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[tuple[int, ...], ...], ...]
     rank_of_stage: tuple[int, ...]
     actions: tuple[tuple[Action, ...], ...]
     num_microbatches: int
+
+    @property
+    def copies(self) -> tuple[tuple[int, ...], ...]:
+        """Per data-parallel copy, its devices: those of the first pipeline rank, then those of the next."""
+        return tuple(tuple(itertools.chain(*ranks)) for ranks in self.groups)
+
+    @property
+    def num_copies(self) -> int:
+        return len(self.groups)
 
     @property
     def num_ranks(self) -> int:
@@ -48,15 +59,53 @@ def as_pipeline(plan: Plan, engine: str) -> Pipeline:
     """
     _check_chain(plan, engine)
     replicas = _equal_replicas(plan, engine)
-    copies, rank_of_stage = _copies(plan, replicas, engine)
-    orders = [_actions(plan, devices, copy, replicas) for copy, devices in enumerate(copies)]
+    groups, rank_of_stage = _copies(plan, replicas, engine)
+    orders = [_actions(plan, ranks, copy, replicas) for copy, ranks in enumerate(groups)]
     for copy, order in enumerate(orders[1:], start=1):
         if order != orders[0]:
             raise PlanError(
-                f"{engine} runs all data-parallel copies in one order, but devices {list(copies[copy])} have another "
-                f"order than devices {list(copies[0])}: {RUN_INSTEAD}"
+                f"{engine} runs all data-parallel copies in one order, but devices {_listed(groups[copy])} have "
+                f"another order than devices {_listed(groups[0])}: {RUN_INSTEAD}"
             )
-    return Pipeline(copies, rank_of_stage, orders[0], plan.num_microbatches // replicas)
+    return Pipeline(groups, rank_of_stage, orders[0], plan.num_microbatches // replicas)
+
+
+def check_divisions(plan: Plan, engine: str, can: Collection[str] = ()) -> Sharding:
+    """What the devices of every stage divide.
+
+    Args:
+        can: what the engine can do, of ``tp``: divide ops, ``sp``: what is kept between them, too, and ``zero1``:
+            divide optimizer states.
+
+    Raises:
+        PlanError: the plan divides what the engine cannot, or stages differ.
+    """
+    sharding, shared = plan.stages[0].sharding, any(s.num_replicas > 1 for s in plan.stages)
+    for stage in plan.stages:
+        if stage.sharding.tensor > 1 and "tp" not in can:
+            raise PlanError(
+                f"{engine} cannot divide ops, but stage {stage.index} divides its ops over {stage.sharding.tensor} "
+                f"devices: {RUN_INSTEAD}"
+            )
+        if stage.sharding.sequence and "sp" not in can:
+            raise PlanError(
+                f"{engine} keeps activations between divided ops whole, but stage {stage.index} divides them: "
+                f"{RUN_INSTEAD}"
+            )
+        if stage.sharding != sharding:
+            raise PlanError(
+                f"{engine} divides all stages alike, but stage 0 has {_words(sharding)} and stage {stage.index} "
+                f"{_words(stage.sharding)}: {RUN_INSTEAD}"
+            )
+    if plan.training.zero1 and "zero1" not in can and (shared or plan.stage_graph.tied):
+        raise PlanError(
+            f"{engine} cannot divide optimizer states among replicas, but the plan does (ZeRO-1): {RUN_INSTEAD}"
+        )
+    return sharding
+
+
+def _words(sharding: Sharding) -> str:
+    return f"tensor-parallel degree {sharding.tensor} {'with' if sharding.sequence else 'without'} sequence parallelism"
 
 
 def check_no_tied_parameters(plan: Plan, engine: str) -> None:
@@ -75,7 +124,7 @@ def check_looped(pipeline: Pipeline, engine: str) -> None:
         if rank != stage % pipeline.num_ranks:
             raise PlanError(
                 f"{engine} puts stage i on pipeline rank i mod {pipeline.num_ranks}, but stage {stage} is on rank "
-                f"{rank} (device {pipeline.copies[0][rank]}): {RUN_INSTEAD}"
+                f"{rank} (device {pipeline.groups[0][rank][0]}): {RUN_INSTEAD}"
             )
     if pipeline.num_stages % pipeline.num_ranks:
         raise PlanError(
@@ -115,11 +164,11 @@ def _check_chain(plan: Plan, engine: str) -> None:
 
 
 def _equal_replicas(plan: Plan, engine: str) -> int:
-    counts = [len(s.devices) for s in plan.stages]
+    counts = [s.num_replicas for s in plan.stages]
     if len(set(counts)) > 1:
         other = next(i for i, n in enumerate(counts) if n != counts[0])
         raise PlanError(
-            f"{engine} replicates all stages alike, but stage 0 is on {counts[0]} devices and stage {other} on "
+            f"{engine} replicates all stages alike, but stage 0 has {counts[0]} replicas and stage {other} "
             f"{counts[other]} (unequal replicas): {RUN_INSTEAD}"
         )
     if plan.num_microbatches % counts[0]:
@@ -130,28 +179,34 @@ def _equal_replicas(plan: Plan, engine: str) -> int:
     return counts[0]
 
 
-def _copies(plan: Plan, replicas: int, engine: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
-    copies: list[tuple[int, ...]] = []
+def _copies(plan: Plan, replicas: int, engine: str) -> tuple[tuple[tuple[tuple[int, ...], ...], ...], tuple[int, ...]]:
+    groups: list[tuple[tuple[int, ...], ...]] = []
     ranks: list[tuple[int, ...]] = []
     for copy in range(replicas):
-        devices = [s.devices[copy] for s in plan.stages]
-        order = tuple(dict.fromkeys(devices))
-        copies.append(order)
-        ranks.append(tuple(order.index(d) for d in devices))
-    if len({d for devices in copies for d in devices}) < sum(map(len, copies)) or len(set(ranks)) > 1:
+        of_stages = [s.replicas[copy] for s in plan.stages]
+        order = tuple(dict.fromkeys(of_stages))
+        groups.append(order)
+        ranks.append(tuple(order.index(group) for group in of_stages))
+    if len({group for copy in groups for group in copy}) < sum(map(len, groups)) or len(set(ranks)) > 1:
         raise PlanError(
             f"{engine} keeps data-parallel copies apart, but the copies of this plan are on devices "
-            f"{', '.join(str(list(c)) for c in copies)} and share some or place stages differently: {RUN_INSTEAD}"
+            f"{', '.join(map(_listed, groups))} and share some or place stages differently: {RUN_INSTEAD}"
         )
-    return tuple(copies), ranks[0]
+    return tuple(groups), ranks[0]
 
 
-def _actions(plan: Plan, devices: tuple[int, ...], copy: int, replicas: int) -> tuple[tuple[Action, ...], ...]:
+def _listed(groups: tuple[tuple[int, ...], ...]) -> str:
+    return str(list(itertools.chain(*groups)))
+
+
+def _actions(
+    plan: Plan, ranks: tuple[tuple[int, ...], ...], copy: int, replicas: int
+) -> tuple[tuple[Action, ...], ...]:
     return tuple(
         tuple(
             Action(a.stage, a.kind, a.microbatch // replicas)
-            for a in plan.schedule[d]
+            for a in plan.schedule[group[0]]
             if a.microbatch % replicas == copy
         )
-        for d in devices
+        for group in ranks
     )

@@ -31,12 +31,13 @@ class Node(NamedTuple):
 
 
 def ranks_by_stage(pipeline: Pipeline) -> tuple[int, ...]:
-    """The device of each global rank, with rank = pipeline rank x copies + copy (Megatron-LM, torchtitan)."""
-    return tuple(device for ranks in zip(*pipeline.copies, strict=True) for device in ranks)
+    """The device of each global rank: pipeline ranks, in each its copies, in each their devices (as Megatron-LM)."""
+    by_rank = zip(*pipeline.groups, strict=True)
+    return tuple(device for copies in by_rank for group in copies for device in group)
 
 
 def ranks_by_copy(pipeline: Pipeline) -> tuple[int, ...]:
-    """The device of each global rank, with rank = copy x pipeline ranks + pipeline rank (vLLM, SGLang)."""
+    """The device of each global rank: copies, in each its pipeline ranks, in each its devices (vLLM, SGLang)."""
     return tuple(itertools.chain(*pipeline.copies))
 
 
@@ -51,7 +52,7 @@ def equal_nodes(cluster: Cluster, copies: tuple[tuple[int, ...], ...]) -> tuple[
     """Nodes of equally many ranks, as few as can be, each within one copy; those of a copy follow one another.
 
     Args:
-        copies: per copy, the device of each pipeline rank.
+        copies: per copy, its devices (`Pipeline.copies`).
     """
     runs = [node for copy in copies for node in nodes(cluster, copy)]
     size = math.gcd(*(len(node.local_devices) for node in runs))
@@ -79,8 +80,19 @@ def rank_comment(cluster: Cluster, ranks: tuple[int, ...], rule: str) -> str:
     )
 
 
-STAGE_MAJOR = "rank = pipeline rank x copies + copy"
-COPY_MAJOR = "rank = copy x pipeline ranks + pipeline rank"
+def stage_major(pipeline: Pipeline) -> str:
+    """The rule of `ranks_by_stage`, for `rank_comment`."""
+    return _rule("pipeline rank x copies + copy", pipeline)
+
+
+def copy_major(pipeline: Pipeline) -> str:
+    """The rule of `ranks_by_copy`, for `rank_comment`."""
+    return _rule("copy x pipeline ranks + pipeline rank", pipeline)
+
+
+def _rule(rule: str, pipeline: Pipeline) -> str:
+    degree = len(pipeline.groups[0][0])
+    return f"rank = {rule}" if degree == 1 else f"rank = ({rule}) x {degree} + tensor-parallel rank"
 
 
 def shell_nodes(found: Sequence[Node]) -> list[str]:

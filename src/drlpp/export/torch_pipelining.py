@@ -14,10 +14,17 @@ import io
 import json
 
 from drlpp.errors import PlanError
-from drlpp.export.pipelines import RUN_INSTEAD, Pipeline, as_pipeline, check_no_tied_parameters, recomputing_stages
+from drlpp.export.pipelines import (
+    RUN_INSTEAD,
+    Pipeline,
+    as_pipeline,
+    check_divisions,
+    check_no_tied_parameters,
+    recomputing_stages,
+)
 from drlpp.plan import Action, Plan
 from drlpp.plan.modules import prefixes
-from drlpp.plan.validation import check_trains, check_undivided
+from drlpp.plan.validation import check_trains
 
 _ENGINE = "torch.distributed.pipelining"
 
@@ -25,7 +32,7 @@ _ENGINE = "torch.distributed.pipelining"
 def torch_schedule(plan: Plan) -> str:
     """The schedule of one data-parallel copy as CSV. Raises PlanError."""
     check_trains(plan, _ENGINE)
-    check_undivided(plan, _ENGINE)
+    check_divisions(plan, _ENGINE)
     check_no_tied_parameters(plan, _ENGINE)
     steps = _clock(_numbered_by_last_stage(as_pipeline(plan, _ENGINE)))
     text = io.StringIO()
@@ -86,7 +93,7 @@ def torch_split(plan: Plan) -> str:
         PlanError: a stage does not begin where a module begins.
     """
     check_trains(plan, _ENGINE)
-    check_undivided(plan, _ENGINE)
+    check_divisions(plan, _ENGINE)
     check_no_tied_parameters(plan, _ENGINE)
     pipeline = as_pipeline(plan, _ENGINE)
     content = {

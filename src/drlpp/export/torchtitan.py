@@ -18,15 +18,16 @@ from drlpp.export.pipelines import (
     RUN_INSTEAD,
     Pipeline,
     as_pipeline,
+    check_divisions,
     check_looped,
     check_no_tied_parameters,
     recompute_everywhere,
 )
-from drlpp.export.ranks import STAGE_MAJOR, nodes, rank_comment, ranks_by_stage
+from drlpp.export.ranks import nodes, rank_comment, ranks_by_stage, stage_major
 from drlpp.export.setup import SGD_MOMENTUM, precision
-from drlpp.plan import Plan
+from drlpp.plan import Plan, Sharding
 from drlpp.plan.modules import top_level_unit
-from drlpp.plan.validation import check_trains, check_undivided
+from drlpp.plan.validation import check_trains
 
 _ENGINE = "torchtitan"
 _SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe"}
@@ -35,7 +36,7 @@ _SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe"}
 def torchtitan(plan: Plan) -> str:
     """The configuration as TOML. Raises PlanError."""
     check_trains(plan, _ENGINE)
-    check_undivided(plan, _ENGINE)
+    sharding = check_divisions(plan, _ENGINE, can=("tp", "sp"))
     check_no_tied_parameters(plan, _ENGINE)
     pipeline = as_pipeline(plan, _ENGINE)
     check_looped(pipeline, _ENGINE)
@@ -45,12 +46,12 @@ def torchtitan(plan: Plan) -> str:
     parts = ",\n".join(f"    {json.dumps(part)}" for part in module_names(plan))
     lines = [
         f"# {plan.graph.name} on {plan.cluster.name}.",
-        rank_comment(plan.cluster, ranks, STAGE_MAJOR),
+        rank_comment(plan.cluster, ranks, stage_major(pipeline)),
         "# Start one torchrun for each node (node rank, host, CUDA_VISIBLE_DEVICES):",
         *(f"#   {k} {node.host} {node.visible}" for k, node in enumerate(nodes(plan.cluster, ranks))),
         "[parallelism]",
         f"pipeline_parallel_degree = {pipeline.num_ranks}",
-        f"data_parallel_replicate_degree = {len(pipeline.copies)}",
+        *_degrees(pipeline, sharding),
         f"pipeline_parallel_microbatch_size = {samples}",
         *_schedule(plan, pipeline),
         f"module_fqns_per_model_part = [\n{parts},\n]",
@@ -67,6 +68,14 @@ def torchtitan(plan: Plan) -> str:
         f'mode = "{"full" if remakes else "none"}"',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _degrees(pipeline: Pipeline, sharding: Sharding) -> list[str]:
+    """torchtitan divides activations wherever it divides ops."""
+    lines = [f"data_parallel_replicate_degree = {pipeline.num_copies}"]
+    if sharding.tensor > 1 and not sharding.sequence:
+        lines.append("# torchtitan divides what is kept between divided ops, too, which the plan does not count on")
+    return [*lines, f"tensor_parallel_degree = {sharding.tensor}"]
 
 
 def _precision(plan: Plan) -> list[str]:

@@ -108,7 +108,8 @@ def lower_bound_over_variants(problem: PlanningProblem) -> Bound:
 def _groupings(problem: PlanningProblem) -> list[Grouping]:
     """Groups of the sizes that the ops of the model can be divided by."""
     may = "tp" in problem.space.parallelism
-    return list(usual_groupings(problem.cluster, lambda degree: may and problem.graph.can_be_divided(degree)))
+    found = usual_groupings(problem.cluster, lambda degree: may and problem.graph.can_be_divided(degree))
+    return [g for g in found if not problem.space.one_degree or len(set(map(len, g.groups))) == 1]
 
 
 def _ranked(variants: Variants, budget: Budget, seed: int) -> list[tuple[int, int]]:

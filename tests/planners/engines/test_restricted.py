@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
+from drlpp.cost.groups import grouped, lifted
 from drlpp.errors import InputError
 from drlpp.export import EXPORTERS
 from drlpp.plan import Assignment, Provenance, validate
@@ -14,8 +15,11 @@ from drlpp.planners.engines.cut_points import block_of_op
 from drlpp.planners.engines.engine import ENGINES, RUN
 from drlpp.planners.engines.restricted import Restricted
 from drlpp.planners.registry import get_planner
+from drlpp.planners.variants import Variants
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
+from exported_models import capture_language_model
+from exported_models import cluster as hosts_of_four
 from layered_graphs import decoder_graph
 
 FORMATS = {"torch": ("torch-schedule", "torch-split")}
@@ -104,6 +108,21 @@ def test_equal_replicas_are_used_where_they_pay():
     counts = {len(s.devices) for s in result.plan.stages}
     assert len(counts) == 1
     assert counts.pop() > 1
+
+
+def test_groups_that_divide_ops_are_the_devices_of_an_engine():
+    on = hosts_of_four(2, 4)
+    open_problem = PlanningProblem.build(capture_language_model(), on, num_microbatches=8)
+    problem = open_problem.with_parallelism(ENGINES["megatron"].parallelism, one_degree=True)
+    grouping = next(g for g in Variants(problem).groupings if len(g.groups) == 4)
+    result = Restricted(get_planner("dp"), ENGINES["megatron"]).solve(
+        grouped(problem, grouping, sequence=True), Budget(2.0), 0
+    )
+    plan = lifted(result.plan, on, grouping)
+    validate(plan)
+    text = EXPORTERS["megatron"].export(plan)
+    assert "--tensor-model-parallel-size 2\n" in text
+    assert "--sequence-parallel\n    --use-distributed-optimizer\n" in text
 
 
 def test_a_device_keeps_one_stage_even_if_the_planner_gives_it_more():

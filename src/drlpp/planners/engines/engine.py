@@ -1,8 +1,8 @@
 """What other training and serving engines can express of a plan, as rules that a search can keep.
 
-All of them run a chain of stages, each on one device or on equally many replicas; they differ in where a model may be
-cut. The search takes one stage per pipeline rank for all of them, unless more stages are asked for. What an exporter
-accepts (`drlpp.export`) is the test of these rules.
+All of them run a chain of stages, each on equally many replicas of equally many devices; they differ in where a model
+may be cut. The search takes one stage per pipeline rank for all of them, unless more stages are asked for. What an
+exporter accepts (`drlpp.export`) is the test of these rules.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Engine:
 
 _ENGINES = (
     Engine(name="torch", title="torch.distributed.pipelining", cuts="modules", loops=True),
-    Engine(name="torchtitan", title="torchtitan", cuts="top-level", loops=True),
+    Engine(name="torchtitan", title="torchtitan", cuts="top-level", loops=True, parallelism=("pp", "dp", "tp", "sp")),
     Engine(
         name="megatron",
         title="Megatron-LM",
@@ -67,8 +67,17 @@ _ENGINES = (
         schedules=("1f1b",),
         looped_schedules=("interleaved-1f1b",),
         main_parameters=True,
+        parallelism=("pp", "dp", "tp", "sp", "zero1"),
     ),
-    Engine(name="deepspeed", title="DeepSpeed", cuts="layers", ties=True, schedules=("1f1b",), main_parameters=True),
+    Engine(
+        name="deepspeed",
+        title="DeepSpeed",
+        cuts="layers",
+        ties=True,
+        schedules=("1f1b",),
+        main_parameters=True,
+        parallelism=("pp", "dp", "zero1"),
+    ),
     Engine(
         name="vllm",
         title="vLLM",
