@@ -10,6 +10,11 @@ import typer
 from drlpp.cli import inputs
 from drlpp.cli.terminal import check_writable, say
 
+_FORMATS = (
+    "torch-schedule, torch-split, torchtitan, megatron, deepspeed, vllm, sglang, accelerate; slurm, kubernetes, ray; "
+    "dot, dot-ops, chrome-trace (docs/exports.md)."
+)
+
 
 def register(app: typer.Typer) -> None:
     app.command("export", epilog="Example:\n\ndrlpp export plan.json --to torchtitan -o parallelism.toml")(export)
@@ -18,10 +23,10 @@ def register(app: typer.Typer) -> None:
 
 def export(
     plan: inputs.PlanFile,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="See docs/exports.md.", show_default=False)],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=_FORMATS, show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Write the file here.", show_default=False)],
 ) -> None:
-    """Write a plan in the form that another engine reads."""
+    """Write a plan in the form that another engine, or what starts jobs, reads."""
     check_writable(output)
     from drlpp.export import EXPORTERS, get_exporter
     from drlpp.files import write_atomically

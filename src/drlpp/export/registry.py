@@ -11,7 +11,10 @@ from drlpp.export.chrome_trace import chrome_trace
 from drlpp.export.deepspeed import deepspeed
 from drlpp.export.graphviz import op_dot, stage_dot
 from drlpp.export.inference import sglang, vllm
+from drlpp.export.kubernetes import kubernetes
 from drlpp.export.megatron import megatron
+from drlpp.export.ray_train import ray_train
+from drlpp.export.slurm import slurm
 from drlpp.export.torch_pipelining import torch_schedule, torch_split
 from drlpp.export.torchtitan import torchtitan
 from drlpp.plan import Plan
@@ -39,6 +42,9 @@ EXPORTERS: Mapping[str, Exporter] = {
     "vllm": Exporter("layer partition of vLLM (shell)", vllm),
     "sglang": Exporter("layer partition of SGLang (shell)", sglang),
     "accelerate": Exporter("device_map of Hugging Face accelerate (JSON)", accelerate),
+    "slurm": Exporter("Slurm job script that starts drlpp run", slurm),
+    "kubernetes": Exporter("PyTorchJob manifest that starts drlpp run (YAML)", kubernetes),
+    "ray": Exporter("Ray Train script that starts drlpp run (Python)", ray_train),
     "dot": Exporter("stage graph for Graphviz", stage_dot),
     "dot-ops": Exporter("op graph for Graphviz, a box per stage", op_dot),
     "chrome-trace": Exporter("simulated trace for Chrome/Perfetto (JSON)", simulated_trace),
