@@ -12,7 +12,7 @@ from drlpp.export.deepspeed import deepspeed
 from drlpp.export.inference import vllm
 from drlpp.export.megatron import megatron
 from drlpp.export.torchtitan import torchtitan
-from exported_models import plan_by_modules
+from exported_models import divided, plan_by_modules
 
 pytestmark = pytest.mark.engines
 
@@ -43,6 +43,17 @@ def test_megatron_numbers_ranks_as_the_file_says(language_model):
     generator = state.RankGenerator(tp=1, ep=1, dp=2, pp=2, cp=1, order="tp-cp-ep-dp-pp")
     assert [{devices[rank] for rank in group} for group in generator.get_ranks("dp")] == [{0, 2}, {1, 3}]
     assert [[devices[rank] for rank in group] for group in generator.get_ranks("pp")] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_megatron_numbers_groups_as_the_file_says(language_model):
+    state = pytest.importorskip("megatron.core.parallel_state", reason="the engine is not installed: megatron-core")
+    text = megatron(divided(plan_by_modules(language_model, ["layers.3"], [(0, 2), (1, 3)]), 2))
+    devices = [int(d) for d in re.search(r"tensor-parallel rank: (.*)", text).group(1).split(", ")]
+    generator = state.RankGenerator(tp=2, ep=1, dp=2, pp=2, cp=1, order="tp-cp-ep-dp-pp")
+    groups = {kind: [[devices[r] for r in group] for group in generator.get_ranks(kind)] for kind in ("tp", "pp")}
+    assert groups["tp"] == [[0, 1], [4, 5], [2, 3], [6, 7]]
+    assert groups["pp"] == [[0, 2], [1, 3], [4, 6], [5, 7]]
 
 
 @pytest.mark.filterwarnings("ignore")

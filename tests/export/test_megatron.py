@@ -112,6 +112,7 @@ def test_groups_and_divided_states(language_model):
     found = megatron(plan)
     assert arguments(found)["--tensor-model-parallel-size"] == "2"
     assert "rank = (pipeline rank x copies + copy) x 2 + tensor-parallel rank: 0, 1, 4, 5, 2, 3, 6, 7\n" in found
+    assert "\nexport CUDA_DEVICE_MAX_CONNECTIONS=1 " in found
     assert "--sequence-parallel" not in found
     assert "--use-distributed-optimizer" not in found
     more = divided(plan_by_modules(language_model, ["layers.3"], [(0, 2), (1, 3)]), 2, sequence=True)

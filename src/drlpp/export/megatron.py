@@ -58,6 +58,11 @@ def megatron(plan: Plan) -> str:
         '#   . FILE; start_node NODE_RANK pretrain_gpt.py "${MEGATRON_ARGS[@]}" ...',
         *shell_nodes(nodes(plan.cluster, ranks)),
         START_NODE,
+        *(
+            ["export CUDA_DEVICE_MAX_CONNECTIONS=1  # asked for beside tensor parallelism"]
+            if sharding.tensor > 1
+            else []
+        ),
         "MEGATRON_ARGS=(",
         *(f"    {a}" for a in arguments),
         ")",
