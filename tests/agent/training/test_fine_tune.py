@@ -1,7 +1,5 @@
 """Training on one problem, against the exhaustive optimum."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -14,9 +12,9 @@ from drlpp.agent.view.features import problem_view
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.errors import InputError
 from drlpp.graph.generate.synthetic import random_graph
-from drlpp.plan.assignment import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
+from oracle import best_value
 
 
 def three_devices() -> Cluster:
@@ -32,36 +30,13 @@ def three_devices() -> Cluster:
     return Cluster("three", kinds, hosts)
 
 
-def exhaustive(problem: PlanningProblem, evaluator: Evaluator) -> float:
-    """Best value over every legal partition and every placement with each device in one stage at most."""
-    n, total = problem.graph.num_ops, problem.cluster.num_devices
-    groups = [g for r in range(1, total + 1) for g in itertools.combinations(range(total), r)]
-    placements = [
-        p
-        for k in range(1, total + 1)
-        for p in itertools.permutations(groups, k)
-        if len({d for g in p for d in g}) == sum(map(len, p))
-    ]
-    arcs = problem.graph.arcs.tolist()
-    best = np.inf
-    for k in range(1, total + 1):
-        for labels in itertools.product(range(k), repeat=n):
-            if len(set(labels)) < k or any(labels[a] > labels[b] for a, b in arcs):
-                continue
-            for devices in placements:
-                if len(devices) == k:
-                    value = evaluator.evaluate(Assignment(np.array(labels), devices)).score(problem.objective)
-                    best = min(best, value)
-    return best
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_exhaustive_optimum_is_reached(seed):
     graph = random_graph(np.random.default_rng(seed), 7, branching=0.6, skips=0.2)
     problem = PlanningProblem.build(graph, three_devices(), num_microbatches=4)
     evaluator, view = Evaluator(problem), problem_view(problem)
-    optimum = exhaustive(problem, evaluator)
+    optimum = best_value(problem, loops=False)
     rewarder = Rewarder(lambda a: evaluator.evaluate(a).score(problem.objective), optimum)
     train_on_problem(
         random_policy(PolicyConfig(width=32), seed),
