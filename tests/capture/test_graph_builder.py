@@ -86,6 +86,18 @@ def test_frozen_parameters_have_no_weight_gradient():
     assert graph.ops[2].weight_grad.flop == 0
     assert graph.ops[2].input_grad.flop > 0
     assert graph.ops[2].params == ("second.weight", "second.bias")
+    assert graph.frozen == {"second.weight", "second.bias"}
+    assert not graph_of(Chain(), torch.ones(3, 4)).frozen
+
+
+def test_buffers_stay_with_the_ops_that_read_them():
+    module = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6))
+    module.register_buffer("unread", torch.ones(100))
+    graph = capture_module(module, (torch.ones(3, 4), torch.ones(3, 6)), nn.MSELoss()).graph
+    sizes = {"1.running_mean": 24, "1.running_var": 24, "1.num_batches_tracked": 8}
+    assert graph.buffer_bytes == sizes
+    assert sum(len(op.buffers) for op in graph.ops) == len(sizes)
+    assert set(graph.param_bytes).isdisjoint(sizes)
 
 
 def test_branches_keep_their_edges():

@@ -24,6 +24,11 @@ class TwoHeads(nn.Module):
         return self.head(self.body(x)).square().mean()
 
 
+def test_they_are_not_trained() -> None:
+    graph = capture_module(TwoHeads(), torch.randn(3, 4)).graph
+    assert graph.frozen == {"body.scale", "other.weight", "other.bias"}
+
+
 def test_every_parameter_counts_once() -> None:
     model = TwoHeads()
     graph = capture_module(model, torch.randn(3, 4)).graph

@@ -16,13 +16,15 @@ from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, IncrementalBottleneck
 from random_groups import random_grouped_problem
-from random_problems import random_problem
+from random_problems import random_problem, with_frozen
 
 
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_walk_equals_the_full_evaluation(seed):
     problem, assignment = random_problem(seed) if seed % 2 else random_grouped_problem(seed)[2:]
+    if seed % 3 == 0:
+        problem = with_frozen(problem)
     rng = np.random.default_rng(seed)
     evaluator = Evaluator(problem)
     moves = IncrementalBottleneck(problem, assignment)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from drlpp.cost.moves import move_s, moved_bytes, parameter_holders, source
@@ -35,3 +37,11 @@ def test_ports_are_shared() -> None:
     assert move_s(cluster, {(0, 2): 1e9, (1, 3): 1e9}) == pytest.approx(2 * alone)
     assert move_s(cluster, {(0, 2): 1e9, (3, 1): 1e9}) == pytest.approx(alone)
     assert move_s(cluster, {}) == 0.0
+
+
+def test_frozen_parameters_move_alone_and_buffers_too() -> None:
+    ops = tuple(dataclasses.replace(op, buffers=("mask",)) if op.name == "op1" else op for op in GRAPH.ops)
+    graph = dataclasses.replace(GRAPH, ops=ops, buffer_bytes={"mask": 8.0}, frozen=frozenset({"p1"}))
+    old = make_plan(graph, [0, 0, 1, 1], [(0,), (1,)], num_microbatches=2)
+    new = make_plan(graph, [0, 1, 1, 1], [(0,), (1,)], num_microbatches=2)
+    assert moved_bytes(old, new) == {(0, 1): 1e6 + 8}

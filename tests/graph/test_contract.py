@@ -1,5 +1,7 @@
 """A graph of groups costs what the ops cost."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,14 @@ def test_one_edge_per_value_and_a_gradient_where_any_consumer_has_one():
         ("group1", "group2", "y", True),
         ("group1", "group2", "z", True),
     ]
+
+
+def test_frozen_parameters_and_buffers_stay_what_they_are():
+    ops = (GRAPH.ops[0], *(dataclasses.replace(op, buffers=("mask",)) for op in GRAPH.ops[1:3]), GRAPH.ops[3])
+    graph = dataclasses.replace(GRAPH, ops=ops, buffer_bytes={"mask": 3.0}, frozen=frozenset({"w"}))
+    small = contract(graph, np.array([0, 1, 1, 2]), TIMES, "small")
+    assert small.ops[1].buffers == ("mask",)
+    assert small.op_frozen_bytes.tolist() == [16.0, 3.0, 0.0]
 
 
 def test_groups_out_of_order_are_refused():

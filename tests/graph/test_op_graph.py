@@ -33,6 +33,20 @@ def test_derived_tables():
     assert not g.has_transfer_times
 
 
+def test_frozen_parameters_and_buffers_are_told_apart():
+    g = diamond()
+    ops = tuple(dataclasses.replace(op, buffers=("mask",) if op.name in "ad" else ()) for op in g.ops)
+    g = dataclasses.replace(g, ops=ops, buffer_bytes={"mask": 3.0})
+    frozen = dataclasses.replace(g, frozen=frozenset({"p"}))
+    assert g.op_trained_bytes.tolist() == [0, 16, 0, 0]
+    assert g.op_frozen_bytes.tolist() == [3, 0, 0, 0]
+    assert g.param_is_trained.tolist() == [True, False]
+    assert frozen.op_param_bytes.tolist() == [0, 16, 0, 0]
+    assert frozen.op_trained_bytes.tolist() == [0, 0, 0, 0]
+    assert frozen.op_frozen_bytes.tolist() == [3, 16, 0, 0]
+    assert len({graph_hash(diamond()), graph_hash(g), graph_hash(frozen)}) == 3
+
+
 def test_members_point_to_their_op():
     op = Op(name="a", kind="k", members=("x", "y"))
     g = OpGraph(name="g", ops=(op,), edges=(), tensor_bytes={})
@@ -56,6 +70,8 @@ def test_backward_edges_order_the_other_way():
         ({"ops": ()}, "has no ops"),
         ({"ops": (*diamond().ops, Op(name="a", kind="k"))}, "'a' appears twice"),
         ({"param_bytes": {}}, "parameter 'p' of unknown size"),
+        ({"frozen": frozenset({"q"})}, "'q' is frozen: it must be a parameter"),
+        ({"ops": (Op(name="a", kind="k", buffers=("m",)),), "edges": ()}, "reads buffer 'm': a buffer has a size"),
         ({"tensor_bytes": {"u": 1.0, "v": 1.0}}, "saves tensor 't' of unknown size"),
         ({"tensor_bytes": {"t": -1.0, "u": 4.0, "v": 2.0}}, "must not be negative"),
         ({"edges": (Edge(src="a", dst="z", tensor="t"),)}, "unknown op 'z'"),

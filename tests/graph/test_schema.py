@@ -19,7 +19,7 @@ def written(graph):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 3}, "g.json: schema_version is 3: this release reads the versions 1 to 2"),
+        ({"schema_version": 4}, "g.json: schema_version is 4: this release reads the versions 1 to 3"),
         ({"ops": {}}, "g.json: ops = {}: must be a list"),
         ({"tensor_bytes": []}, "g.json: tensor_bytes = []: must be a mapping of names to values"),
         ({"speed": 1}, "g.json: unknown key 'speed': "),

@@ -24,12 +24,18 @@ def test_round_trip(tmp_path, measured):
 def test_unusual_fields_survive():
     graph = OpGraph(
         name="g",
-        ops=(Op(name="a", kind="k", module="m.0", members=("x", "y")), Op(name="b", kind="k")),
+        ops=(
+            Op(name="a", kind="k", module="m.0", members=("x", "y"), params=("w",), buffers=("mask",)),
+            Op(name="b", kind="k"),
+        ),
         edges=(
             Edge(src="a", dst="b", tensor="t", requires_grad=False, transfer_s=0.5),
             Edge(src="b", dst="a", tensor="u", phase="backward"),
         ),
         tensor_bytes={"t": 1.0, "u": 2.0},
+        param_bytes={"w": 4.0},
+        buffer_bytes={"mask": 3.0},
+        frozen=frozenset({"w"}),
         dtype="bfloat16",
         measured_on="t4-16gb",
         samples_per_microbatch=8,
@@ -40,7 +46,7 @@ def test_unusual_fields_survive():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 3}, "schema_version is 3"),
+        ({"schema_version": 4}, "schema_version is 4"),
         ({"colour": 1}, "unknown key 'colour'"),
         ({"ops": [{"kind": "k"}]}, "key 'ops.0.name' is missing"),
         ({"ops": [{"name": "a", "kind": "k", "speed": 1}]}, "unknown key 'ops.0.speed'"),

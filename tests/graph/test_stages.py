@@ -33,7 +33,7 @@ def graph() -> OpGraph:
 def test_one_stage_has_no_messages():
     s = stage_graph(graph(), np.zeros(4, dtype=np.int64), 1)
     assert s.messages == ()
-    assert s.param_bytes.tolist() == [12]
+    assert s.trained_bytes.tolist() == [12]
     assert s.activation_bytes.tolist() == [111]  # x, y, z once each
     assert s.tied == ()
 
@@ -45,10 +45,11 @@ def test_branches_on_their_own_stages():
         (1, (3,), 10.0, True),
         (2, (3,), 100.0, False),
     ]
-    assert s.param_bytes.tolist() == [0, 5, 0, 12]
+    assert s.trained_bytes.tolist() == [0, 5, 0, 12]
     assert s.activation_bytes.tolist() == [1, 11, 101, 110]
     assert s.boundary_bytes.tolist() == [0, 1, 1, 110]
-    assert s.tied == (((1, 3), 5.0),)
+    assert s.tied == (((1, 3), 5.0, 0.0),)
+    assert s.tied_trained == ((1, 3),)
 
 
 def test_a_tensor_needed_inside_and_outside_is_held_once():

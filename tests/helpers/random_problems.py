@@ -124,3 +124,17 @@ def with_special_edges(rng: np.random.Generator, graph: OpGraph) -> OpGraph:
         tensor_bytes=tensors,
         param_bytes={**graph.param_bytes, "shared": 3e6},
     )
+
+
+def with_frozen(problem: PlanningProblem) -> PlanningProblem:
+    """The problem with every third parameter frozen, and buffers: some of one op, some of many."""
+    graph = problem.graph
+    ops = []
+    for i, op in enumerate(graph.ops):
+        buffers = [f"b{i}"] * (i % 2) + ["mask"] * (i % 3 == 0)
+        ops.append(dataclasses.replace(op, buffers=tuple(buffers)))
+    sizes = {name: 7e5 + 1e3 * k for k, name in enumerate(dict.fromkeys(b for op in ops for b in op.buffers))}
+    frozen = frozenset(list(graph.param_bytes)[::3])
+    return dataclasses.replace(
+        problem, graph=dataclasses.replace(graph, ops=tuple(ops), buffer_bytes=sizes, frozen=frozen)
+    )

@@ -1,7 +1,8 @@
 """An exported model -> `OpGraph`: groups of fx nodes become ops, with their work, tensors and parameters.
 
 Tensors are named after the fx node that produces them. Memory has one name however many views show it: a tensor that
-several ops keep for the backward pass is counted once. Parameters and buffers are not activations.
+several ops keep for the backward pass is counted once. Parameters and buffers are not activations: they
+lie on the device for good.
 """
 
 from __future__ import annotations
@@ -222,6 +223,7 @@ class _Builder:
         self._params = dict(exported.module.named_parameters())
         self._unread = unread_parameters(exported)
         self._tensor_bytes: dict[str, float] = {}
+        self._buffer_bytes: dict[str, float] = {}
         self._memory_names = self._name_memory()
 
     def build(self, name: str, source: str) -> tuple[OpGraph, dict[str, str]]:
@@ -233,12 +235,15 @@ class _Builder:
             dataclasses.replace(op, splits=tuple(splits)) if splits else op
             for op, splits in zip(ops, self._splits(ops, edges), strict=True)
         )
+        params = {p: (self._params | self._unread)[p] for op in ops for p in op.params}
         graph = OpGraph(
             name=name,
             ops=ops,
             edges=edges,
             tensor_bytes=self._tensor_bytes,
-            param_bytes={p: float((self._params | self._unread)[p].nbytes) for op in ops for p in op.params},
+            param_bytes={name: float(p.nbytes) for name, p in params.items()},
+            buffer_bytes=self._buffer_bytes,
+            frozen=frozenset(n for n, p in params.items() if n in self._unread or not p.requires_grad),
             source=source,
             samples_per_microbatch=_num_samples(self._exported.example_inputs),
             tokens_per_sample=tokens_per_sample(self._group_of),
@@ -287,6 +292,7 @@ class _Builder:
             input_grad=total_work(w.input_grad for w in works),
             weight_grad=total_work(w.weight_grad for w in works),
             params=tuple(dict.fromkeys(p for n in group for p in self._read_params(n))),
+            buffers=tuple(dict.fromkeys(b for n in group for b in self._read_buffers(n))),
             saved=tuple(dict.fromkeys(t for n in group for t in self._saved(n))),
             output_bytes=float(sum(n.meta["val"].nbytes for n in group if self._crosses(n))),
             kv_bytes_per_token=kv_bytes_per_token(group),
@@ -295,6 +301,13 @@ class _Builder:
 
     def _read_params(self, node: fx.Node) -> list[str]:
         return [str(p.target) for p in node.all_input_nodes if p.op == "get_attr" and str(p.target) in self._params]
+
+    def _read_buffers(self, node: fx.Node) -> list[str]:
+        read = [b for b in node.all_input_nodes if b.op == "get_attr" and str(b.target) not in self._params]
+        found = {str(b.target): self._costs.values[b][0].memory.bytes for b in read if b in self._costs.values}
+        sizes = {name: float(size) for name, size in found.items() if size}
+        self._buffer_bytes.update(sizes)
+        return list(sizes)
 
     def _saved(self, node: fx.Node) -> list[str]:
         return [name for name, _ in self._kept(node)]

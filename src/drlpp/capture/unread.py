@@ -1,7 +1,7 @@
 """Parameters that the loss does not read: they take memory all the same, and have a place in every plan.
 
 Each is given to the op whose module is nearest to its own, as if the op read it, so that it counts where the rest of
-its module is. Left out: that such a parameter has no gradient, and with it no optimizer state.
+its module is. It has no gradient.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which gradients are summed over which devices at the end of a step, and what each device holds of the parameters.
 
-A replicated stage sums the gradients of its own parameters over its replicas. A parameter that several stages read
-(tied) is summed once, over the devices of all of them. On a device that holds several of these stages it is one copy.
+A replicated stage sums the gradients of its own trained parameters over its replicas. A parameter that several stages
+read (tied) is summed once, over the devices of all of them. On a device that holds several of these stages it is one
+copy, as is a shared buffer. Frozen parameters and buffers are held, and nothing else.
 Under ZeRO stage 1 the devices of a sum divide the optimizer states and step of its parameters equally; gradients are
 reduced and scattered before it and parameters gathered after it, which together takes what an all-reduce takes.
 """
@@ -37,17 +38,17 @@ class GradientGroup(NamedTuple):
 
 def gradient_groups(costs: StageCosts, devices: Devices) -> list[GradientGroup]:
     """All-reduces of a step: those of replicated stages in order of the stage, then those of tied parameters."""
-    own = costs.param_bytes.copy()
-    for shared, sizes in costs.tied:
+    own = costs.trained_bytes.copy()
+    for shared, sizes, _ in costs.tied:
         own[list(shared)] -= sizes
-    own[own < 1e-9 * costs.param_bytes] = 0.0
+    own[own < 1e-9 * costs.trained_bytes] = 0.0
     groups = []
     for s, replicas in enumerate(devices):
         if len(replicas) > 1 and own[s, replicas[0]] > 0:
             members = tuple(sorted(replicas))
             held = tuple(own[s, list(members)].tolist())
             groups.append(GradientGroup((s,), members, held[0], held))
-    for shared, sizes in costs.tied:
+    for shared, sizes, _ in costs.tied:
         members = tuple(sorted({d for s in shared for d in devices[s]}))
         held = tuple(sizes[list(members)].tolist())
         if len(members) > 1 and max(held) > 0:
@@ -58,14 +59,16 @@ def gradient_groups(costs: StageCosts, devices: Devices) -> list[GradientGroup]:
 def resident_and_optimizer(
     costs: StageCosts, devices: Devices, num_devices: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """``[D]`` bytes of parameters, gradients and optimizer state, and ``[D]`` seconds of the optimizer step."""
+    """``[D]`` resident bytes (parameters, buffers, gradients, states), and ``[D]`` seconds of the optimizer step."""
     resident, optimizer = np.zeros(num_devices), np.zeros(num_devices)
     for s, replicas in enumerate(devices):
         index = list(replicas)
         resident[index] += costs.resident_bytes[s, index]
         optimizer[index] += costs.optimizer_s[s, index]
     share = share_of_parameters(costs, devices, num_devices)
-    resident, optimizer = resident * share, optimizer * share
+    fixed = _read(costs.fixed_bytes, devices, num_devices)
+    fixed *= _share(fixed, [(t.stages, t.fixed_bytes) for t in costs.tied], devices)
+    resident, optimizer = resident * share + fixed, optimizer * share
     for group in gradient_groups(costs, devices):
         index = list(group.devices)
         spared = np.array(group.held_bytes) * (1 - 1 / len(index))
@@ -75,15 +78,29 @@ def resident_and_optimizer(
 
 
 def share_of_parameters(costs: StageCosts, devices: Devices, num_devices: int) -> NDArray[np.float64]:
-    """``[D]`` of the parameters that the stages of a device read, the part that is no second copy."""
-    params, copies = np.zeros(num_devices), np.zeros(num_devices)
+    """``[D]`` of the trained parameters that the stages of a device read, the part that is no second copy."""
+    read = _read(costs.trained_bytes, devices, num_devices)
+    return _share(read, [(t.stages, t.trained_bytes) for t in costs.tied], devices)
+
+
+def _read(sizes: NDArray[np.float64], devices: Devices, num_devices: int) -> NDArray[np.float64]:
+    """``[D]`` sums over the stages of a device, of ``[S, D]`` sizes."""
+    read = np.zeros(num_devices)
     for s, replicas in enumerate(devices):
         index = list(replicas)
-        params[index] += costs.param_bytes[s, index]
-    for shared, sizes in costs.tied:
+        read[index] += sizes[s, index]
+    return read
+
+
+def _share(
+    read: NDArray[np.float64], tied: Sequence[tuple[tuple[int, ...], NDArray[np.float64]]], devices: Devices
+) -> NDArray[np.float64]:
+    """``[D]`` of what the stages of a device `read`, the part that is no second copy of what they share (`tied`)."""
+    copies = np.zeros(len(read))
+    for shared, sizes in tied:
         for d, count in Counter(d for s in shared for d in devices[s]).items():
             copies[d] += (count - 1) * sizes[d]
-    share = np.ones(num_devices)
+    share = np.ones(len(read))
     some = copies > 0
-    share[some] = 1.0 - copies[some] / params[some]
+    share[some] = 1.0 - copies[some] / read[some]
     return share

@@ -1,4 +1,5 @@
-"""What has to move when one plan takes the place of another in the middle of a training: parameters and their states.
+"""What has to move when one plan takes the place of another in the middle of a training: parameters, their states
+and buffers.
 
 A device that is to hold a parameter, and holds it already, keeps it. Others get it from a device that holds it, on the
 same host if there is one. Left out: buffers, which are small; what moves at the same time on one link beyond the sum of
@@ -25,7 +26,7 @@ def source(holders: Sequence[int], dst: int, cluster: Cluster) -> int:
 
 
 def parameter_holders(plan: Plan) -> Mapping[str, tuple[int, ...]]:
-    """Name of a parameter -> devices that hold it."""
+    """Name of a parameter or buffer -> devices that hold it."""
     table = plan.graph.param_table
     stages = plan.stage_of_op[table.reader]
     found: dict[int, set[int]] = defaultdict(set)
@@ -35,15 +36,16 @@ def parameter_holders(plan: Plan) -> Mapping[str, tuple[int, ...]]:
 
 
 def moved_bytes(old: Plan, new: Plan) -> dict[tuple[int, int], float]:
-    """(from, to) -> bytes of parameters and of the states of their optimizer that move between two devices."""
+    """(from, to) -> bytes of parameters, the states of their optimizer and buffers that move between two devices."""
     state = state_bytes(old.graph, old.training)
-    factor = state.parameter + state.states
+    table = old.graph.param_table
+    sizes = table.bytes * (state.parameter + state.states * old.graph.param_is_trained)
     before, after = parameter_holders(old), parameter_holders(new)
     moved: dict[tuple[int, int], float] = defaultdict(float)
     for name, devices in after.items():
         for dst in devices:
             if dst not in before[name]:
-                moved[source(before[name], dst, old.cluster), dst] += factor * old.graph.param_bytes[name]
+                moved[source(before[name], dst, old.cluster), dst] += float(sizes[table.position[name]])
     return dict(moved)
 
 

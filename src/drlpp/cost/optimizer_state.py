@@ -1,6 +1,6 @@
 """What a parameter takes beside itself: gradient, optimizer states, main parameters.
 
-Bytes per element:
+Bytes per element of a trained parameter; of a frozen one, and of buffers, there is the first column only:
 
 ===================================================  =========  ========  ====  ==========
 training                                             parameter  gradient  main  each state
@@ -37,9 +37,10 @@ OPTIMIZER_PASSES = {"sgd": 3.0, "momentum": 5.0, "adamw": 7.0, NO_OPTIMIZER: 0.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StateBytes:
-    """Resident bytes per byte of a parameter of the graph.
+    """Resident bytes per byte of a trained parameter of the graph.
 
     Attributes:
+        parameter: all that a frozen parameter or a buffer takes.
         states: of the optimizer, and main parameters.
         divided: the part of `states` that the devices divide which sum the gradient: all of it with ZeRO-1, else none.
     """
@@ -56,7 +57,7 @@ class StateBytes:
 
 
 def state_bytes(graph: OpGraph, training: TrainingSetup) -> StateBytes:
-    """What each byte of a parameter takes."""
+    """What each byte of a trained parameter takes."""
     if not training.trains:
         return StateBytes(1.0, 0.0, 0.0, 0.0)
     states = float(OPTIMIZER_STATES[training.optimizer])
@@ -77,13 +78,23 @@ def late_gradient(graph: OpGraph, training: TrainingSetup) -> float:
 
 
 def resident_factor(graph: OpGraph, training: TrainingSetup, replicas: int = 1) -> float:
-    """Resident bytes per byte of a parameter of the graph, on each of some replicas."""
+    """Resident bytes per byte of a trained parameter of the graph, on each of some replicas."""
     state = state_bytes(graph, training)
     return state.total - state.divided * (1 - 1 / replicas)
 
 
+def op_fixed_bytes(graph: OpGraph, training: TrainingSetup) -> NDArray[np.float64]:
+    """``[num_ops]`` resident bytes of frozen parameters and buffers; a shared one counts at its first reader."""
+    return graph.op_frozen_bytes * state_bytes(graph, training).parameter
+
+
+def op_resident_bytes(graph: OpGraph, training: TrainingSetup, replicas: int = 1) -> NDArray[np.float64]:
+    """``[num_ops]`` all resident bytes on each of some replicas; what is shared counts at its first reader."""
+    return graph.op_trained_bytes * resident_factor(graph, training, replicas) + op_fixed_bytes(graph, training)
+
+
 def optimizer_s_per_byte(problem: PlanningProblem) -> NDArray[np.float64]:
-    """``[D]`` seconds of the optimizer step per byte of a parameter; 0 where the memory bandwidth is not known."""
+    """``[D]`` seconds of the optimizer step per trained byte; 0 where the memory bandwidth is not known."""
     passes = OPTIMIZER_PASSES[problem.training.optimizer]
     bandwidth = [d.type.memory_bandwidth for d in problem.cluster.devices]
     return np.array([passes / b if b else 0.0 for b in bandwidth])

@@ -38,7 +38,7 @@ class PlacedStages(NamedTuple):
             a stage that recomputes.
         held_bytes: ``[S]`` kept from F to the end of the backward pass, per micro-batch.
         again_bytes, remade_bytes: ``[S]`` more that B, and that I to W, of a stage that recomputes needs (else 0).
-        resident_bytes: ``[U]`` parameters, gradients and optimizer state.
+        resident_bytes: ``[U]`` parameters, buffers, gradients and optimizer state.
         gradient_bytes: ``[L]`` the part of it that is gradients of each slot.
         memory_bytes, optimizer_s: ``[U]``.
         members: ``[U]`` devices that each stands for: what it receives, each of them holds.

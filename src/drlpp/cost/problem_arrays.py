@@ -26,7 +26,8 @@ _Floats = NDArray[np.float64]
 
 
 class ProblemArrays(NamedTuple):
-    """A problem as arrays: N ops, E edges, V values (a tensor in a phase), T tensors, P parameters, D devices.
+    """A problem as arrays: N ops, E edges, V values (a tensor in a phase), T tensors, P parameters and buffers, D
+    devices.
 
     Attributes:
         forward_s, input_grad_s, weight_grad_s: ``[num_device_types, N]``.
@@ -37,14 +38,15 @@ class ProblemArrays(NamedTuple):
             makes it, or -1.
         held_bytes: ``[num_device_types, T]`` what a device holds of each tensor.
         saver_off, saver: ``[T + 1]``, ops that keep each tensor.
-        param_bytes: ``[num_device_types, P]`` what a device holds of each parameter.
-        reader_off, reader: ``[P + 1]``, ops that read each parameter.
-        resident_factor: resident bytes per parameter byte.
-        gradient_factor: the part of them that is the gradient, 0 where it exists from the start.
-        divided_states: the part of them that the devices divide which sum the gradient.
+        trained_bytes: ``[num_device_types, P]`` what a device holds of each trained parameter; 0 for the others.
+        fixed_bytes: ``[num_device_types, P]`` what a device holds of each frozen parameter or buffer; 0 for the others.
+        reader_off, reader: ``[P + 1]``, ops that read each.
+        resident_factor: resident bytes per trained byte.
+        gradient_factor: bytes of gradient per trained byte, 0 where it exists from the start.
+        divided_states: bytes of state per trained byte that the devices divide which sum the gradient.
         zero1: 1 if they divide the optimizer step as well.
         device_type, device_host, device_site, memory_bytes, members, optimizer_s: ``[D]``; the last in seconds per
-            parameter byte, a site counted on its host.
+            trained byte, a site counted on its host.
         sites, link_off, link_bandwidth, link_latency_s: `cost.links.LinksInside` of all hosts.
         port_bandwidth, port_latency_s: ``[num_hosts]``.
     """
@@ -67,7 +69,8 @@ class ProblemArrays(NamedTuple):
     tensor_maker: _Ints
     saver_off: _Ints
     saver: _Ints
-    param_bytes: _Floats
+    trained_bytes: _Floats
+    fixed_bytes: _Floats
     reader_off: _Ints
     reader: _Ints
     resident_factor: float
@@ -100,7 +103,8 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     saver_off, saver = grouped(tensors.item, tensors.reader, len(tensors.bytes))
     reader_off, reader = grouped(params.item, params.reader, len(params.bytes))
     held = held_graphs(problem)
-    state = state_bytes(graph, problem.training)
+    state, trained = state_bytes(graph, problem.training), graph.param_is_trained
+    param_bytes = np.array([h.param_table.bytes for h in held])
     inside = links_inside(cluster, range(len(cluster.hosts)))
     ports = [host.network or NO_LINK for host in cluster.hosts]
     return ProblemArrays(
@@ -122,7 +126,8 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
         tensor_maker=graph.tensor_maker,
         saver_off=saver_off,
         saver=saver,
-        param_bytes=np.array([h.param_table.bytes for h in held]),
+        trained_bytes=np.where(trained, param_bytes, 0.0),
+        fixed_bytes=np.where(trained, 0.0, param_bytes * state.parameter),
         reader_off=reader_off,
         reader=reader,
         resident_factor=state.total,

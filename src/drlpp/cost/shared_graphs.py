@@ -1,7 +1,7 @@
 """What the groups of a problem's cluster compute and hold: the best sharing of its graph for each kind of group.
 
 A device that stands for a group holds what all of its members hold together: a parameter that they divide counts once,
-one that each has whole counts for each.
+one that each has whole, and a buffer, count for each.
 """
 
 from __future__ import annotations
@@ -75,4 +75,5 @@ def _held(problem: PlanningProblem, group: DeviceGroup) -> OpGraph:
         problem.graph,
         tensor_bytes={name: member.tensor_bytes[name] * group.size for name in problem.graph.tensor_bytes},
         param_bytes={name: member.param_bytes[name] * group.size for name in problem.graph.param_bytes},
+        buffer_bytes={name: size * group.size for name, size in member.buffer_bytes.items()},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,18 @@ from drlpp.plan.validation import check_undivided
 from drlpp.problem import PlanningProblem
 
 
+class Tied(NamedTuple):
+    """What two or more stages share.
+
+    Attributes:
+        trained_bytes, fixed_bytes: ``[D]`` as in `StageCosts`, of what all of `stages` read.
+    """
+
+    stages: tuple[int, ...]
+    trained_bytes: NDArray[np.float64]
+    fixed_bytes: NDArray[np.float64]
+
+
 @dataclasses.dataclass(frozen=True)
 class StageCosts:
     """Seconds and bytes of each stage.
@@ -31,12 +44,13 @@ class StageCosts:
             recompute.
         held_bytes: ``[S, D]`` kept from F to the end of the backward pass, per micro-batch.
         again_bytes, remade_bytes: ``[S, D]`` more that B, and that I to W, of a stage that recomputes needs (else 0).
-        param_bytes: ``[S, D]`` parameters that the stage reads.
-        resident_bytes: ``[S, D]`` parameters, gradients and optimizer state, all of it on one device.
+        trained_bytes: ``[S, D]`` trained parameters that the stage reads.
+        fixed_bytes: ``[S, D]`` frozen parameters and buffers that it reads, as they lie on the device.
+        resident_bytes: ``[S, D]`` trained parameters, gradients and optimizer state, all of it on one device.
         gradient_bytes: ``[S, D]`` the part of them that is gradients, where these do not exist from the start.
-        tied: ``[D]`` bytes of parameters by the set of (two or more) stages that share them.
-        divided_states: bytes of state per byte of a parameter that the devices divide which sum its gradient.
-        divided_update_s: ``[D]`` seconds of the optimizer step per byte of a parameter that they divide.
+        tied: by set of stages, what they share.
+        divided_states: bytes of state per byte of a trained parameter that the devices divide which sum its gradient.
+        divided_update_s: ``[D]`` seconds of the optimizer step per byte of a trained parameter that they divide.
         graph: messages between stages.
     """
 
@@ -48,10 +62,11 @@ class StageCosts:
     held_bytes: NDArray[np.float64]
     again_bytes: NDArray[np.float64]
     remade_bytes: NDArray[np.float64]
-    param_bytes: NDArray[np.float64]
+    trained_bytes: NDArray[np.float64]
+    fixed_bytes: NDArray[np.float64]
     resident_bytes: NDArray[np.float64]
     gradient_bytes: NDArray[np.float64]
-    tied: tuple[tuple[tuple[int, ...], NDArray[np.float64]], ...]
+    tied: tuple[Tied, ...]
     divided_states: float
     divided_update_s: NDArray[np.float64]
     graph: StageGraph
@@ -109,21 +124,22 @@ def stage_costs(
     in_blocks_s = per_stage(times.forward_s * (block_numbers(problem.graph) >= 0))
     again_s = np.where((choices == Recompute.BLOCK)[:, None], in_blocks_s, forward_s)
     kept = per_device(lambda held: np.array([held.kept(s, choice) for s, choice in enumerate(choices.tolist())]))
-    params = per_device(lambda held: held.param_bytes)
-    tied = [np.array([held.tied[g][1] for held in by_type])[cluster.type_index] for g in range(len(stages.tied))]
+    trained = per_device(lambda held: held.trained_bytes)
+    tied = [np.array([held.tied[g][1:] for held in by_type])[cluster.type_index].T for g in range(len(stages.tied))]
     return StageCosts(
         forward_s=forward_s,
         input_grad_s=per_stage(times.input_grad_s),
         weight_grad_s=per_stage(times.weight_grad_s),
-        optimizer_s=params * update_s,
+        optimizer_s=trained * update_s,
         again_s=np.where((choices > 0)[:, None], again_s, 0.0),
         held_bytes=kept[..., 0],
         again_bytes=kept[..., 1],
         remade_bytes=kept[..., 2],
-        param_bytes=params,
-        resident_bytes=params * state.total,
-        gradient_bytes=params * late_gradient(problem.graph, training),
-        tied=tuple((shared, sizes) for (shared, _), sizes in zip(stages.tied, tied, strict=True)),
+        trained_bytes=trained,
+        fixed_bytes=per_device(lambda held: held.frozen_bytes) * state.parameter,
+        resident_bytes=trained * state.total,
+        gradient_bytes=trained * late_gradient(problem.graph, training),
+        tied=tuple(Tied(s[0], a, b * state.parameter) for s, (a, b) in zip(stages.tied, tied, strict=True)),
         divided_states=state.divided,
         divided_update_s=update_s * training.zero1,
         graph=stages,

@@ -42,7 +42,7 @@ def deepspeed(plan: Plan) -> str:
         )
     samples = plan.graph.samples_per_microbatch
     names = "\n".join(f"    {unit!r},  # stage {s}" for unit, s in zip(model.units, model.stages, strict=True))
-    tied = "\n# Stages share parameters: list these layers as TiedLayerSpec." if plan.stage_graph.tied else ""
+    tied = "\n# Stages share parameters: list these layers as TiedLayerSpec." if plan.stage_graph.tied_trained else ""
     devices = sorted(d for copy in pipeline.copies for d in copy)  # the launcher numbers ranks through the hostfile
     config: dict[str, object] = {
         "train_micro_batch_size_per_gpu": samples,

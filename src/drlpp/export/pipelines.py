@@ -109,9 +109,9 @@ def _words(sharding: Sharding) -> str:
 
 
 def check_no_tied_parameters(plan: Plan, engine: str) -> None:
-    """Raises PlanError if two stages share a parameter."""
-    if plan.stage_graph.tied:
-        stages, _ = plan.stage_graph.tied[0]
+    """Raises PlanError if two stages share a trained parameter."""
+    if tied := plan.stage_graph.tied_trained:
+        stages = tied[0]
         raise PlanError(
             f"{engine} does not sum the gradients of shared parameters, but stages {', '.join(map(str, stages))} share "
             f"some (tied weights): {RUN_INSTEAD}, or untie them"

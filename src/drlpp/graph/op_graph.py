@@ -131,6 +131,7 @@ class Op:
         members: names in the source that this op stands for; a plan lists these.
         forward, input_grad, weight_grad: work per micro-batch of the three parts.
         params: names of the parameters it reads (sizes in `OpGraph.param_bytes`).
+        buffers: names of the other tensors it reads that stay from step to step (sizes in `OpGraph.buffer_bytes`).
         saved: names of the tensors that it keeps for the backward pass (sizes in `OpGraph.tensor_bytes`).
         output_bytes: bytes of all its outputs per micro-batch.
         times: measured times by device type, or under `REFERENCE`; empty when only `Work` is known.
@@ -149,6 +150,7 @@ class Op:
     input_grad: Work = NO_WORK
     weight_grad: Work = NO_WORK
     params: tuple[str, ...] = ()
+    buffers: tuple[str, ...] = ()
     saved: tuple[str, ...] = ()
     output_bytes: float = 0.0
     times: Mapping[str, OpTimes] = dataclasses.field(default_factory=dict)
@@ -224,7 +226,7 @@ BatchAxis = Literal["unknown", "linear", "none"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReaderTable:
-    """Which ops use which items (parameters, or tensors kept for backward), as arrays.
+    """Which ops use which items (parameters and buffers, or tensors kept for backward), as arrays.
 
     Attributes:
         reader, item: ``[num_pairs]`` index of an op, and of an item that it uses.
@@ -272,6 +274,8 @@ class OpGraph:
         edges: tensors between ops.
         tensor_bytes: size of every tensor that an edge or `Op.saved` names.
         param_bytes: size of every parameter that an op names.
+        buffer_bytes: size of every buffer that an op names: statistics, masks and constants, which have no gradient.
+        frozen: parameters that have no gradient: those that do not require one, and those that no loss reads.
         tensor_fixed_bytes: of tensors that do not grow in proportion to the samples, the part that is fixed.
         source: where it came from: what a person typed (``timm:resnet50``, a path); empty if generated.
         samples_per_microbatch: samples in the micro-batch that the costs are for.
@@ -295,6 +299,8 @@ class OpGraph:
     edges: tuple[Edge, ...]
     tensor_bytes: Mapping[str, float]
     param_bytes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    buffer_bytes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
     tensor_fixed_bytes: Mapping[str, float] = dataclasses.field(default_factory=dict)
     source: str = ""
     samples_per_microbatch: int = 1
@@ -319,10 +325,18 @@ class OpGraph:
             for p in op.params:
                 if p not in self.param_bytes:
                     raise GraphError(f"graph {self.name!r}: op {op.name!r} reads parameter {p!r} of unknown size")
+            for b in op.buffers:
+                if b not in self.buffer_bytes or b in self.param_bytes:
+                    raise GraphError(
+                        f"graph {self.name!r}: op {op.name!r} reads buffer {b!r}: a buffer has a size in "
+                        "buffer_bytes, and is no parameter"
+                    )
             for t in op.saved:
                 if t not in self.tensor_bytes:
                     raise GraphError(f"graph {self.name!r}: op {op.name!r} saves tensor {t!r} of unknown size")
-        for sizes in (self.tensor_bytes, self.param_bytes):
+        if unknown := sorted(self.frozen - set(self.param_bytes)):
+            raise GraphError(f"graph {self.name!r}: {unknown[0]!r} is frozen: it must be a parameter of the graph")
+        for sizes in (self.tensor_bytes, self.param_bytes, self.buffer_bytes):
             for key, size in sizes.items():
                 if not (math.isfinite(size) and size >= 0):
                     raise GraphError(f"graph {self.name!r}: {key!r} has {size} bytes: sizes must not be negative")
@@ -421,6 +435,18 @@ class OpGraph:
         return _first_owner_sizes(self.ops, "params", self.param_bytes)
 
     @functools.cached_property
+    def op_trained_bytes(self) -> NDArray[np.float64]:
+        """``[num_ops]`` the part of `op_param_bytes` that has a gradient."""
+        sizes = {name: 0.0 if name in self.frozen else size for name, size in self.param_bytes.items()}
+        return _first_owner_sizes(self.ops, "params", sizes)
+
+    @functools.cached_property
+    def op_frozen_bytes(self) -> NDArray[np.float64]:
+        """``[num_ops]`` the rest of `op_param_bytes`, and buffers; a shared one counts at its first reader."""
+        buffers = _first_owner_sizes(self.ops, "buffers", self.buffer_bytes)
+        return self.op_param_bytes - self.op_trained_bytes + buffers
+
+    @functools.cached_property
     def op_saved_bytes(self) -> NDArray[np.float64]:
         """``[num_ops]`` bytes each op keeps for backward; a shared tensor counts at its first keeper."""
         return _first_owner_sizes(self.ops, "saved", self.tensor_bytes)
@@ -459,7 +485,7 @@ class OpGraph:
     @functools.cached_property
     def tensor_table(self) -> ReaderTable:
         """Which ops keep which tensors for the backward pass."""
-        return _reader_table(self.ops, "saved", self.tensor_bytes)
+        return _reader_table([op.saved for op in self.ops], self.tensor_bytes)
 
     @functools.cached_property
     def tensor_maker(self) -> NDArray[np.int64]:
@@ -472,8 +498,14 @@ class OpGraph:
 
     @functools.cached_property
     def param_table(self) -> ReaderTable:
-        """Which ops read which parameters."""
-        return _reader_table(self.ops, "params", self.param_bytes)
+        """Which ops read which parameters and, behind them, buffers."""
+        return _reader_table([op.params + op.buffers for op in self.ops], {**self.param_bytes, **self.buffer_bytes})
+
+    @functools.cached_property
+    def param_is_trained(self) -> NDArray[np.bool_]:
+        """``[num_items]`` of `param_table`: whether it has a gradient."""
+        trained = self.param_bytes.keys() - self.frozen
+        return np.array([name in trained for name in self.param_table.position], dtype=np.bool_)
 
     @functools.cached_property
     def has_order(self) -> bool:
@@ -505,8 +537,8 @@ def _first_owner_sizes(ops: Sequence[Op], attribute: str, sizes: Mapping[str, fl
     return out
 
 
-def _reader_table(ops: Sequence[Op], attribute: str, sizes: Mapping[str, float]) -> ReaderTable:
+def _reader_table(used: Sequence[Sequence[str]], sizes: Mapping[str, float]) -> ReaderTable:
     position = {key: k for k, key in enumerate(sizes)}
-    pairs = [(i, position[key]) for i, op in enumerate(ops) for key in getattr(op, attribute)]
+    pairs = [(i, position[key]) for i, names in enumerate(used) for key in names]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return ReaderTable(table[:, 0], table[:, 1], np.array(list(sizes.values()), dtype=np.float64), position)

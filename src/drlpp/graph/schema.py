@@ -1,6 +1,6 @@
-"""The form of a graph file (``schema_version`` 2), as a schema that is checked before a graph is built.
+"""The form of a graph file (``schema_version`` 3), as a schema that is checked before a graph is built.
 
-Version 1 had no splits of ops, and is read as it is.
+Version 1 had no splits of ops, version 2 no buffers and no frozen parameters: both are read as they are.
 
 Values are checked and not changed, so that the hash of what is read is that of what was written.
 """
@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from drlpp.errors import GraphError
 from drlpp.parsing import check_form, kind_of
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -55,6 +55,7 @@ class OpEntry(TypedDict):
     weight_grad: NotRequired[WorkAmounts]
     fixed: NotRequired[dict[Literal["forward", "input_grad", "weight_grad"], FixedAmounts]]
     params: NotRequired[list[str]]
+    buffers: NotRequired[list[str]]
     in_order: NotRequired[bool]
     saved: NotRequired[list[str]]
     output_bytes: NotRequired[Amount]
@@ -93,6 +94,8 @@ class GraphFile(TypedDict):
     edges: list[EdgeEntry]
     tensor_bytes: dict[str, Amount]
     param_bytes: NotRequired[dict[str, Amount]]
+    buffer_bytes: NotRequired[dict[str, Amount]]
+    frozen: NotRequired[list[str]]
     tensor_fixed_bytes: NotRequired[dict[str, Amount]]
     batch_axis: NotRequired[Literal["unknown", "linear", "none"]]
     given_stages: NotRequired[dict[str, int]]

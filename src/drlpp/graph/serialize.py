@@ -1,4 +1,4 @@
-"""JSON form of operator graphs (``schema_version`` 2) and their hash. Defaults are left out: files stay small."""
+"""JSON form of operator graphs (``schema_version`` 3) and their hash. Defaults are left out: files stay small."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
             entry["fixed"] = fixed
         if op.params:
             entry["params"] = list(op.params)
+        if op.buffers:
+            entry["buffers"] = list(op.buffers)
         if op.saved:
             entry["saved"] = list(op.saved)
         if op.output_bytes:
@@ -59,6 +61,10 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
             entry["transfer_s"] = e.transfer_s
         edges.append(entry)
     given: dict[str, Any] = {"given_stages": dict(graph.given_stages)} if graph.given_stages else {}
+    if graph.buffer_bytes:
+        given["buffer_bytes"] = dict(graph.buffer_bytes)
+    if graph.frozen:
+        given["frozen"] = sorted(graph.frozen)
     if graph.tensor_fixed_bytes:
         given["tensor_fixed_bytes"] = dict(graph.tensor_fixed_bytes)
     if graph.compute_dtype != graph.dtype:
@@ -103,7 +109,7 @@ def _without_defaults(amounts: Sequence[float], defaults: Sequence[float]) -> li
 def graph_hash(graph: OpGraph) -> str:
     """SHA-256 over everything that decides a plan (not the name, the source or a split that the source carries)."""
     content = {k: v for k, v in graph_to_dict(graph).items() if k not in ("name", "source", "given_stages")}
-    content["schema_version"] = 1  # the hash of a graph without splits is that of the first version
+    content["schema_version"] = 1  # the hash of a graph without what came later is that of the first version
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -113,6 +119,7 @@ def graph_from_dict(data: object, where: str = "graph") -> OpGraph:
     values = {key: given[key] for key in given if key not in ("schema_version", "format", "ops", "edges")}
     if "low_tensors" in values:
         values["low_tensors"] = tuple(values["low_tensors"])
+    values["frozen"] = frozenset(values.get("frozen", ()))
     try:
         return OpGraph(
             ops=tuple(_op_from_dict(entry) for entry in given["ops"]),
@@ -131,7 +138,7 @@ def _op_from_dict(entry: Mapping[str, Any]) -> Op:
             values[part] = Work.of(*values[part]).with_fixed(*fixed.get(part, ()))
     if "splits" in values:
         values["splits"] = tuple(_split_from_dict(split) for split in values["splits"])
-    for key in ("members", "params", "saved"):
+    for key in ("members", "params", "buffers", "saved"):
         if key in values:
             values[key] = tuple(values[key])
     if "times" in values:

@@ -62,24 +62,31 @@ class StageGraph:
     Attributes:
         num_stages: S.
         messages: in order of (src, dsts).
-        param_bytes: ``[S]`` parameters that each stage reads; a parameter that two stages share counts in both.
+        trained_bytes: ``[S]`` trained parameters that each stage reads; one that two stages share counts in both.
+        frozen_bytes: ``[S]`` the same of frozen parameters and buffers.
         activation_bytes: ``[S]`` kept per micro-batch in flight: tensors saved for backward, received and sent. A
             saved tensor that the stage neither makes nor receives is there as views of it, which the stage receives.
         boundary_bytes: ``[S]`` the part of `activation_bytes` that was received: what recomputation has to keep.
         block_inputs_bytes: ``[S]`` what is kept where repeated blocks compute again: all but what only ops inside one
             block made and need.
         largest_block_bytes: ``[S]`` the most of the rest that one block brings back.
-        tied: parameter bytes by the set of (two or more) stages that share them.
+        tied: the set of (two or more) stages that share some of these, with their trained and frozen bytes.
     """
 
     num_stages: int
     messages: tuple[Message, ...]
-    param_bytes: NDArray[np.float64]
+    trained_bytes: NDArray[np.float64]
+    frozen_bytes: NDArray[np.float64]
     activation_bytes: NDArray[np.float64]
     boundary_bytes: NDArray[np.float64]
     block_inputs_bytes: NDArray[np.float64]
     largest_block_bytes: NDArray[np.float64]
-    tied: tuple[tuple[tuple[int, ...], float], ...]
+    tied: tuple[tuple[tuple[int, ...], float, float], ...]
+
+    @property
+    def tied_trained(self) -> tuple[tuple[int, ...], ...]:
+        """The sets of stages that share parameters with a gradient."""
+        return tuple(stages for stages, trained, _ in self.tied if trained)
 
     def kept(self, stage: int, recompute: int) -> Kept:
         """What a micro-batch of a stage keeps; `recompute` is a `Recompute`."""
@@ -135,19 +142,24 @@ def stage_graph(graph: OpGraph, stage_of_op: NDArray[np.int64], num_stages: int)
 
     read = np.unique(stage_of_op[params.reader] * len(params.bytes) + params.item)
     readers = np.bincount(read % len(params.bytes), minlength=len(params.bytes)) if len(read) else np.zeros(0)
-    tied: dict[tuple[int, ...], float] = defaultdict(float)
+    trained_bytes = np.where(graph.param_is_trained, params.bytes, 0.0)
+    frozen_bytes = np.where(graph.param_is_trained, 0.0, params.bytes)
+    tied: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for p in np.flatnonzero(readers > 1).tolist():
         where = read[read % len(params.bytes) == p] // len(params.bytes)
-        tied[tuple(where.tolist())] += float(params.bytes[p])
+        sums = tied[tuple(where.tolist())]
+        sums[0] += float(trained_bytes[p])
+        sums[1] += float(frozen_bytes[p])
     return StageGraph(
         num_stages=num_stages,
         messages=messages,
-        param_bytes=_sum_by_stage(read, params.bytes, num_stages),
+        trained_bytes=_sum_by_stage(read, trained_bytes, num_stages),
+        frozen_bytes=_sum_by_stage(read, frozen_bytes, num_stages),
         activation_bytes=_sum_by_stage(np.unique(held), tensors.bytes, num_stages),
         boundary_bytes=_sum_by_stage(np.unique(boundary), tensors.bytes, num_stages),
         block_inputs_bytes=block_inputs,
         largest_block_bytes=largest_block,
-        tied=tuple(sorted(tied.items())),
+        tied=tuple((where, trained, frozen) for where, (trained, frozen) in sorted(tied.items())),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from drlpp.cost.optimizer_state import resident_factor
+from drlpp.cost.optimizer_state import op_resident_bytes
 from drlpp.planners.base import Budget
 from drlpp.planners.space.block_amounts import memory_splits
 from drlpp.problem import PlanningProblem
@@ -17,10 +17,9 @@ _HELP = "use more or larger devices, a smaller micro-batch, or fewer micro-batch
 def proof_that_none_fits(problem: PlanningProblem) -> str:
     """Why no plan can fit, whoever looks for it; empty if that is not proven.
 
-    Proven is that what a step keeps of each parameter lies on some device.
+    Proven is that what a step keeps of each parameter and buffer lies on some device.
     """
-    sizes = problem.graph.param_table.bytes
-    needed = float(sizes.sum()) * resident_factor(problem.graph, problem.training)
+    needed = float(op_resident_bytes(problem.graph, problem.training).sum())
     there = float(problem.cluster.memory_bytes.sum())
     if needed <= there:
         return ""

@@ -26,7 +26,7 @@ class StageRow:
         device_types: names of their types, each once.
         forward_s, backward_s: seconds per micro-batch on its slowest device (backward with recomputation if any).
         time_share: its part of the seconds of all stages per micro-batch, replicas counted (they share the work).
-        param_bytes: parameters.
+        param_bytes: parameters and buffers.
         activation_bytes: kept per micro-batch in flight.
         in_flight: largest number of micro-batches between forward and backward on one of its devices.
         memory_bytes: parameters, gradients, optimizer state and activations in flight, on one of its devices; without
@@ -70,9 +70,10 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
     for s, on in zip(plan.stages, of_groups.stages, strict=True):
         i = s.index
         here = i, on.devices[0]
-        tables = costs.held_bytes, costs.again_bytes, costs.remade_bytes, costs.param_bytes, costs.resident_bytes
-        *parts, params, resident = (float(table[here]) / s.sharding.tensor for table in tables)  # of one member
-        resident -= params * costs.divided_states * (1 - 1 / s.num_replicas)
+        kept_bytes = costs.held_bytes, costs.again_bytes, costs.remade_bytes
+        tables = *kept_bytes, costs.trained_bytes, costs.fixed_bytes, costs.resident_bytes
+        *parts, trained, fixed, resident = (float(table[here]) / s.sharding.tensor for table in tables)  # of one member
+        resident -= trained * costs.divided_states * (1 - 1 / s.num_replicas)
         kept = Kept(*parts)
         in_flight, peak = max(_most_held(plan, i, d, kept) for d in s.devices)
         rows.append(
@@ -85,10 +86,10 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
                 forward_s=forward[i],
                 backward_s=backward[i],
                 time_share=loads[i] / total,
-                param_bytes=params,
+                param_bytes=trained + fixed,
                 activation_bytes=kept.held,
                 in_flight=in_flight,
-                memory_bytes=resident + peak,
+                memory_bytes=resident + fixed + peak,
                 remark=_remark(s),
             )
         )

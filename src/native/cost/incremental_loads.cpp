@@ -37,7 +37,7 @@ void by_owner(const std::vector<std::pair<Int, Item>>& pairs, Int owners, Ints& 
 }  // namespace
 
 IncrementalLoads::IncrementalLoads(const ProblemArrays& a, const AssignmentView& assignment)
-    : labels_(assignment.labels.begin(), assignment.labels.end()), param_bytes_(a.param_bytes) {
+    : labels_(assignment.labels.begin(), assignment.labels.end()), trained_bytes_(a.trained_bytes) {
   if (!Placement().place(a, assignment, placed_)) throw std::invalid_argument("the partition is not legal");
   const Int stages = placed_.num_stages(), devices = placed_.num_devices();
   list_values(a);
@@ -60,7 +60,7 @@ IncrementalLoads::IncrementalLoads(const ProblemArrays& a, const AssignmentView&
   own_bytes_.resize(stages);
   users_.resize(values_.size() * stages);
   grad_users_.resize(values_.size() * stages);
-  readers_.resize(param_bytes_.columns * stages);
+  readers_.resize(trained_bytes_.columns * stages);
   load_.resize(devices);
   tied_load_.resize(devices);
   device_stamp_.assign(devices, 0);
@@ -91,6 +91,9 @@ void IncrementalLoads::list_params(const ProblemArrays& a) {
   std::vector<std::pair<Int, Int>> pairs;
   is_shared_.assign(a.num_params(), false);
   for (Int p = 0; p < a.num_params(); ++p) {
+    double most = 0.0;
+    for (Int k = 0; k < a.num_types(); ++k) most = std::max(most, a.trained_bytes[k][p]);
+    if (most <= 0.0) continue;  // nothing is summed
     Ints readers(a.reader.begin() + a.reader_off[p], a.reader.begin() + a.reader_off[p + 1]);
     std::sort(readers.begin(), readers.end());
     readers.erase(std::unique(readers.begin(), readers.end()), readers.end());
@@ -118,7 +121,7 @@ void IncrementalLoads::refresh() {
     for (Int i = param_off_[o]; i < param_off_[o + 1]; ++i) ++readers_[param_[i] * stages + s];
   }
   for (Int v = 0; v < size_of(values_); ++v) add_value(v, 1.0);
-  for (Int p = 0; p < param_bytes_.columns; ++p) {
+  for (Int p = 0; p < trained_bytes_.columns; ++p) {
     const Int s = only_reader(p);
     if (s >= 0) own_bytes_[s] += held(p, s);
   }

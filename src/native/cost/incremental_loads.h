@@ -70,7 +70,7 @@ class IncrementalLoads {
   void add_message(Int stage, bool grad, const Value& value, bool with_latency, double sign);
   Int message_entry(std::uint64_t key);
   void move_parameters(Int op, Int old, Int stage);
-  double held(Int param, Int stage) const { return param_bytes_[type_[stage]][param]; }
+  double held(Int param, Int stage) const { return trained_bytes_[type_[stage]][param]; }
   Int only_reader(Int param) const;
   void reduce_own(Int stage, double sign);
   void reduce_tied();
@@ -86,11 +86,11 @@ class IncrementalLoads {
   Ints out_off_, out_value_, in_off_;
   std::vector<Use> in_;
   Ints param_off_, param_;
-  Matrix param_bytes_;  // [num_device_types, P]
+  Matrix trained_bytes_;  // [num_device_types, P]
   Ints type_;           // [S] device type of each stage
   Ints readers_;     // [P, S]
-  Reals own_bytes_;  // [S] parameters that only this stage reads
-  Ints shared_;      // parameters that several ops read
+  Reals own_bytes_;  // [S] trained parameters that only this stage reads
+  Ints shared_;      // trained parameters that several ops read
   std::vector<bool> is_shared_;
   std::vector<std::uint64_t> keys_, mark_;  // a hash table of messages, and random words
   Ints counts_;

@@ -21,7 +21,9 @@ void check_graph(const ProblemArrays& a) {
   check_range("value_tensor", a.value_tensor, 0, tensors);
   check_length("held_bytes", a.held_bytes.rows, a.num_types());
   check_length("held_bytes", a.held_bytes.columns, tensors);
-  check_length("param_bytes", a.param_bytes.rows, a.num_types());
+  check_length("trained_bytes", a.trained_bytes.rows, a.num_types());
+  check_length("fixed_bytes", a.fixed_bytes.rows, a.num_types());
+  check_length("fixed_bytes", a.fixed_bytes.columns, a.num_params());
   check_length("tensor_value", size_of(a.tensor_value), tensors);
   check_range("tensor_value", a.tensor_value, -1, values);
   check_length("tensor_maker", size_of(a.tensor_maker), tensors);

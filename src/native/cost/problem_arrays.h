@@ -15,7 +15,7 @@ inline bool runs_again(Int recompute, Int block) {
   return recompute == AGAIN_STAGE || (recompute == AGAIN_BLOCKS && block >= 0);
 }
 
-// N ops, E edges, V values (a tensor in a phase), T tensors, P parameters, D devices.
+// N ops, E edges, V values (a tensor in a phase), T tensors, P parameters and buffers, D devices.
 struct ProblemArrays {
   Int num_microbatches = 0;
   Matrix forward_s, input_grad_s, weight_grad_s;  // [num_device_types, N]
@@ -26,7 +26,7 @@ struct ProblemArrays {
   Reals tensor_bytes;  // of messages
   Matrix held_bytes;   // [num_device_types, T]
   Ints tensor_value, tensor_maker, saver_off, saver;
-  Matrix param_bytes;  // [num_device_types, P]
+  Matrix trained_bytes, fixed_bytes;  // [num_device_types, P]
   Ints reader_off, reader;
   double resident_factor = 0.0, gradient_factor = 0.0, divided_states = 0.0;
   Int zero1 = 0;
@@ -42,7 +42,7 @@ struct ProblemArrays {
   Int num_edges() const { return size_of(edge_src); }
   Int num_values() const { return size_of(value_tensor); }
   Int num_tensors() const { return size_of(tensor_bytes); }
-  Int num_params() const { return param_bytes.columns; }
+  Int num_params() const { return trained_bytes.columns; }
   Int num_devices() const { return size_of(device_type); }
   Int num_hosts() const { return size_of(port_bandwidth); }
 
@@ -66,7 +66,8 @@ struct ProblemArrays {
     field("tensor_maker", tensor_maker);
     field("saver_off", saver_off);
     field("saver", saver);
-    field("param_bytes", param_bytes);
+    field("trained_bytes", trained_bytes);
+    field("fixed_bytes", fixed_bytes);
     field("reader_off", reader_off);
     field("reader", reader);
     field("resident_factor", resident_factor);

@@ -9,10 +9,12 @@ namespace drlpp {
 
 void StageParameters::find(const ProblemArrays& a, const AssignmentView& assignment) {
   const Int stages = assignment.num_stages();
-  bytes_.assign(stages, 0.0);
+  fixed_.assign(stages, 0.0);
+  trained_.assign(stages, 0.0);
   holder_.assign(stages, -1);
   tied_sets_.assign(0, stages);
-  tied_bytes_.clear();
+  tied_fixed_.clear();
+  tied_trained_.clear();
   types_ = a.num_types();
   assignment.stage_types(a, type_);
   for (Int p = 0; p < a.num_params(); ++p) {
@@ -22,7 +24,8 @@ void StageParameters::find(const ProblemArrays& a, const AssignmentView& assignm
       const Int s = assignment.labels[a.reader[r]];
       if (holder_[s] == p) continue;
       holder_[s] = p;
-      bytes_[s] += a.param_bytes[type_[s]][p];
+      fixed_[s] += a.fixed_bytes[type_[s]][p];
+      trained_[s] += a.trained_bytes[type_[s]][p];
       tied_sets_.insert(row, s);
       ++count;
     }
@@ -30,20 +33,27 @@ void StageParameters::find(const ProblemArrays& a, const AssignmentView& assignm
     if (count > 1) {
       at = 0;
       while (!tied_sets_.equal(at, row)) ++at;
-      if (at == row) tied_bytes_.resize(tied_bytes_.size() + types_, 0.0);
-      for (Int k = 0; k < types_; ++k) tied_bytes_[at * types_ + k] += a.param_bytes[k][p];
+      if (at == row) {
+        tied_fixed_.resize(tied_fixed_.size() + types_, 0.0);
+        tied_trained_.resize(tied_trained_.size() + types_, 0.0);
+      }
+      for (Int k = 0; k < types_; ++k) {
+        tied_fixed_[at * types_ + k] += a.fixed_bytes[k][p];
+        tied_trained_[at * types_ + k] += a.trained_bytes[k][p];
+      }
     }
     if (count < 2 || at != row) tied_sets_.drop_last();
   }
-  tied_order_.resize(tied_bytes_.size() / types_);
+  tied_order_.resize(tied_trained_.size() / types_);
   for (Int i = 0; i < size_of(tied_order_); ++i) tied_order_[i] = i;
   std::sort(tied_order_.begin(), tied_order_.end(), [this](Int i, Int j) { return tied_sets_.lists_before(i, j); });
 }
 
-// Divides the sums of a device by the copies of tied parameters in them; `read_` becomes the share that is left.
+// Takes second copies out of the sums of each device; `share_`, so far its trained bytes, becomes the part that stays.
 void StageParameters::share_copies(const ProblemArrays& a, PlacedStages& out) {
   const Int devices = out.num_devices();
   copies_.assign(devices, 0.0);
+  fixed_copies_.assign(devices, 0.0);
   count_.resize(devices);
   for (Int g : tied_order_) {
     std::fill(count_.begin(), count_.end(), 0);
@@ -51,13 +61,17 @@ void StageParameters::share_copies(const ProblemArrays& a, PlacedStages& out) {
       for (Int r = out.slot_off[s]; r < out.slot_off[s + 1]; ++r) ++count_[out.slot_device[r]];
     });
     for (Int u = 0; u < devices; ++u) {
-      if (count_[u] > 1) copies_[u] += static_cast<double>(count_[u] - 1) * held(g, a.device_type[out.used[u]]);
+      if (count_[u] < 2) continue;
+      const Int k = a.device_type[out.used[u]];
+      copies_[u] += static_cast<double>(count_[u] - 1) * held(g, k);
+      fixed_copies_[u] += static_cast<double>(count_[u] - 1) * tied_fixed_[g * types_ + k];
     }
   }
   for (Int u = 0; u < devices; ++u) {
-    read_[u] = share_of_parameters(read_[u], copies_[u]);
-    out.resident_bytes[u] *= read_[u];
-    out.optimizer_s[u] *= read_[u];
+    share_[u] = share_of_read(share_[u], copies_[u]);
+    out.resident_bytes[u] *= share_[u];
+    out.resident_bytes[u] += held_fixed_[u] * share_of_read(held_fixed_[u], fixed_copies_[u]);
+    out.optimizer_s[u] *= share_[u];
   }
 }
 
@@ -65,20 +79,22 @@ void StageParameters::place(const ProblemArrays& a, const AssignmentView& assign
   const Int devices = out.num_devices();
   out.resident_bytes.assign(devices, 0.0);
   out.optimizer_s.assign(devices, 0.0);
-  read_.assign(devices, 0.0);
+  share_.assign(devices, 0.0);
+  held_fixed_.assign(devices, 0.0);
   for (Int s = 0; s < out.num_stages(); ++s) {
     for (Int i = out.slot_off[s]; i < out.slot_off[s + 1]; ++i) {
       const Int u = out.slot_device[i];
-      out.resident_bytes[u] += resident_bytes(bytes_[s], a.resident_factor);
-      out.optimizer_s[u] += optimizer_step_s(bytes_[s], a.optimizer_s[assignment.devices[i]]);
-      read_[u] += bytes_[s];
+      out.resident_bytes[u] += resident_bytes(trained_[s], a.resident_factor, 0.0);
+      held_fixed_[u] += fixed_[s];
+      out.optimizer_s[u] += optimizer_step_s(trained_[s], a.optimizer_s[assignment.devices[i]]);
+      share_[u] += trained_[s];
     }
   }
   share_copies(a, out);
   out.gradient_bytes.resize(out.num_slots());
   for (Int s = 0; s < out.num_stages(); ++s) {
     for (Int i = out.slot_off[s]; i < out.slot_off[s + 1]; ++i) {
-      out.gradient_bytes[i] = bytes_[s] * a.gradient_factor * read_[out.slot_device[i]];
+      out.gradient_bytes[i] = trained_[s] * a.gradient_factor * share_[out.slot_device[i]];
     }
   }
 }
@@ -128,7 +144,7 @@ void StageParameters::add_group(const ProblemArrays& a, Int tied, PlacedStages& 
 
 void StageParameters::reduce(const ProblemArrays& a, PlacedStages& out) {
   const Int stages = out.num_stages();
-  own_ = bytes_;
+  own_ = trained_;
   for (Int g : tied_order_) tied_sets_.for_each(g, [&](Int s) { own_[s] -= held(g, type_[s]); });
   on_device_.resize(out.num_devices());
   on_host_.resize(out.links.num_hosts());
@@ -139,7 +155,7 @@ void StageParameters::reduce(const ProblemArrays& a, PlacedStages& out) {
   out.group_host_off.assign(1, 0);
   out.stage_group_off.assign(stages + 1, 0);
   for (Int s = 0; s < stages; ++s) {
-    own_[s] = own_bytes(own_[s], bytes_[s]);
+    own_[s] = own_bytes(own_[s], trained_[s]);
     if (out.replicas(s) > 1) add_group(a, -1 - s, out);
   }
   for (Int g : tied_order_) add_group(a, g, out);

@@ -17,6 +17,7 @@ from drlpp.planners.space.op_arrays import op_arrays
 from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluator
 from planner_cases import all_chain_splits, chain_problem, levels_cluster, profile, small_cluster, small_problem
+from random_problems import with_frozen
 
 
 def test_work_is_divided_by_the_sum_of_the_speeds():
@@ -50,6 +51,11 @@ def test_memory_that_cannot_hold_the_parameters_gives_an_infinite_bound():
     graph = chain_graph(4, param_bytes=1e9)
     problem = PlanningProblem.build(graph, small_cluster([["mid"] * 2], memory="1GB"))
     assert lower_bound(problem) == Bound(math.inf, "memory")
+    frozen = dataclasses.replace(
+        graph, frozen=frozenset({"p0", "p1", "p2"}), param_bytes=dict.fromkeys(graph.param_bytes, 2e8)
+    )
+    problem = dataclasses.replace(problem, graph=frozen)
+    assert lower_bound(problem).value_s < math.inf  # 3 * 0.2 GB, and 4 * 0.2 GB of the last
 
 
 def test_a_spent_budget_skips_the_bound_by_sets():
@@ -121,6 +127,7 @@ def bounded_problem(seed, rng):
 def check_bound_below_plans(seed):
     rng = np.random.default_rng(seed)
     problem = bounded_problem(seed, rng)
+    problem = with_frozen(problem) if seed % 5 == 0 else problem
     objective = problem.objective
     bound = lower_bound(problem).value_s
     evaluator = Evaluator(problem)

@@ -14,7 +14,7 @@ import numpy as np
 
 from drlpp.cluster import Cluster
 from drlpp.cluster.generate import CLUSTER_KINDS
-from drlpp.cost.optimizer_state import resident_factor
+from drlpp.cost.optimizer_state import op_resident_bytes
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.families import FAMILIES
 from drlpp.plan import Objective
@@ -88,7 +88,7 @@ def draw_problem(
 def _tight(problem: PlanningProblem, slack: float) -> Cluster:
     """The cluster with memories such that all devices together have `slack` times what one copy needs."""
     graph, cluster = problem.graph, problem.cluster
-    need = graph.op_param_bytes.sum() * resident_factor(problem.graph, problem.training) + graph.op_saved_bytes.sum()
+    need = op_resident_bytes(graph, problem.training).sum() + graph.op_saved_bytes.sum()
     factor = slack * float(need) / float(cluster.memory_bytes.sum())
     types = tuple(
         dataclasses.replace(t, memory_bytes=max(1, round(t.memory_bytes * min(factor, 1.0))))

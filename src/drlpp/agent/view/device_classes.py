@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK
-from drlpp.cost.optimizer_state import resident_factor
+from drlpp.cost.optimizer_state import op_resident_bytes
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph.csr import grouped, offset_rows
 from drlpp.problem import PlanningProblem
@@ -140,8 +140,8 @@ def build_tables(problem: PlanningProblem) -> Tables:
         time_s=np.ascontiguousarray(time_s),
         forward_s=np.ascontiguousarray(times.forward_s[types]),
         weight_grad_s=np.ascontiguousarray(times.weight_grad_s[types]),
-        resident=graph.op_param_bytes * resident_factor(problem.graph, problem.training),
-        params=graph.op_param_bytes,
+        resident=op_resident_bytes(graph, problem.training),
+        params=graph.op_trained_bytes,
         saved=graph.op_saved_bytes,
         tensor_ptr=tensor_ptr,
         tensor_ops=tensor_ops,

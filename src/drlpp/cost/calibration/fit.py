@@ -128,7 +128,7 @@ def _update_bandwidth(measured: Sequence[Measurements]) -> dict[int, float]:
         passes = OPTIMIZER_PASSES[m.plan.training.optimizer]
         graph = m.plan.stage_graph
         for d, seconds in m.update_s.items():
-            size = sum(float(graph.param_bytes[s.index]) for s in m.plan.stages if d in s.devices)
+            size = sum(float(graph.trained_bytes[s.index]) for s in m.plan.stages if d in s.devices)
             if size > 0 and passes > 0 and seconds.typical_s > SHORTEST_UPDATE * m.iteration_time_s:
                 found.setdefault(d, []).append(passes * size / seconds.typical_s)
     return {d: float(np.median(rates)) for d, rates in found.items()}

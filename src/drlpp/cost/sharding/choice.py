@@ -143,7 +143,8 @@ class Sharing:
         readers: dict[str, list[tuple[int, tuple[Placement, ...]]]] = defaultdict(list)
         for i, op in enumerate(self._graph.ops):
             for param in op.params:
-                partial = PARTIAL if op.weight_grad.flop or op.weight_grad.bytes else None
+                learns = param not in self._graph.frozen and (op.weight_grad.flop or op.weight_grad.bytes)
+                partial = PARTIAL if learns else None
                 first, *others = self._placements(i, param, given=False)
                 readers[param].append((i, (first, *(partial if held is None else held for held in others))))
         return [ParamUse(self._graph.param_bytes[param], tuple(found)) for param, found in readers.items()]
@@ -296,7 +297,7 @@ class Sharing:
             for param in self._graph.ops[i].params if o else ():
                 if self._splits(i)[o - 1].read(param):
                     held[param] = self._graph.param_bytes[param] / self._degree
-                elif self._graph.ops[i].weight_grad.bytes:
+                elif self._graph.ops[i].weight_grad.bytes and param not in self._graph.frozen:
                     partial.setdefault(param, i)
         return held, partial
 

@@ -47,7 +47,7 @@ def _form(graph: OpGraph, ops: Sequence[Op], edges: Sequence[Sequence[Edge]]) ->
         (
             op.kind,
             *((*work.amounts, *work.fixed_amounts) for work in (op.forward, op.input_grad, op.weight_grad)),
-            tuple((number(p), graph.param_bytes[p]) for p in op.params),
+            tuple((number(p), graph.param_bytes[p], p in graph.frozen) for p in op.params),
             tuple((number(t), graph.tensor_bytes[t]) for t in op.saved),
             tuple((number(e.tensor), graph.tensor_bytes[e.tensor], e.requires_grad) for e in read),
             tuple((s.axis, s.size, parts(s.reads), parts(s.gives), tuple(map(number, s.keeps))) for s in op.splits),

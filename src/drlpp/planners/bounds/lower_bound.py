@@ -35,7 +35,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, resident_factor
+from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, op_resident_bytes
 from drlpp.cost.problem_times import problem_times
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.group_row import SetRows, exchange_s_per_byte
@@ -78,7 +78,7 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
     """
     budget = Budget(SEARCH_S) if budget is None else budget
     arrays = op_arrays(problem)
-    if not _may_fit(problem, arrays):
+    if not _may_fit(problem):
         return Bound(math.inf, "memory")
     rows = SetRows(problem, arrays)
     if problem.objective.of_one_microbatch:
@@ -93,11 +93,11 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
     return Bound(best.value_s * SAFETY, best.kind)
 
 
-def _may_fit(problem: PlanningProblem, arrays: OpArrays) -> bool:
+def _may_fit(problem: PlanningProblem) -> bool:
     """False if the parameters alone exceed the memory of all devices, or those of one op the largest device."""
     graph, training, memory = problem.graph, problem.training, problem.cluster.memory_bytes
-    together = arrays.param_bytes.sum() * resident_factor(graph, training)
-    alone = arrays.param_bytes.max() * resident_factor(graph, training, problem.cluster.num_devices)
+    together = op_resident_bytes(graph, training).sum()
+    alone = op_resident_bytes(graph, training, problem.cluster.num_devices).max()
     return bool(together <= memory.sum() * (1 + 1e-9) and alone <= memory.max() * (1 + 1e-9))
 
 
@@ -182,7 +182,7 @@ def _optimizer_s(problem: PlanningProblem) -> NDArray[np.float64]:
     per_byte = np.zeros(len(problem_times(problem).total_s))
     for device, t in zip(problem.cluster.devices, problem.cluster.type_index.tolist(), strict=True):
         per_byte[t] = passes / device.type.memory_bandwidth if device.type.memory_bandwidth else 0.0
-    return np.outer(per_byte, problem.graph.op_param_bytes)
+    return np.outer(per_byte, problem.graph.op_trained_bytes)
 
 
 def _fill_bounds(problem: PlanningProblem, rows: SetRows) -> list[Bound]:

@@ -44,7 +44,7 @@ class DeviceStates:
         latency_in_s, latency_out_s: ``[E]`` of one message.
         sync_s, sync_s_per_byte: ``[E]`` of the gradient all-reduce, per micro-batch.
         memory_bytes: ``[E]`` of the smallest replica.
-        resident_factor: ``[E]`` bytes of parameter, gradient and optimizer state per parameter byte, on each replica.
+        resident_factor: ``[E]`` bytes of parameter, gradient and optimizer state per trained byte, on each replica.
         in_flight: ``[E]`` micro-batches that the stage keeps, at most.
         recompute: ``[E]`` the stage runs its forward pass again.
         devices: per step, its device ids; for `by_class`, the class and number are in `taken` instead.

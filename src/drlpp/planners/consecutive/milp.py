@@ -199,7 +199,7 @@ def _solve(
         return np.bincount(groups.group_of_op, weights=values, minlength=number).astype(np.float64)
 
     seconds_of = np.array([per_group(row) for row in slots.op_s])
-    params, saved = per_group(arrays.param_bytes), per_group(arrays.saved_bytes)
+    params, fixed, saved = (per_group(x) for x in (arrays.param_bytes, arrays.fixed_bytes, arrays.saved_bytes))
     scale = 1.0 / max(float(seconds_of.max()), 1e-12)  # loads of the order of 1
     program = _Program()
     largest = program.variable(cost=1.0)
@@ -227,7 +227,8 @@ def _solve(
         for g in range(number):
             weight = (seconds_of[s, g] + params[g] * slots.sync_s_per_byte[s]) * scale
             load_constant[s] += inside(g, s, weight, loads[s])
-            kept = (params[g] * slots.resident_factor[s] + saved[g] * slots.in_flight[s]) / memory
+            resident = params[g] * slots.resident_factor[s] + fixed[g]
+            kept = (resident + saved[g] * slots.in_flight[s]) / memory
             room_constant[s] += inside(g, s, kept, rooms[s])
     for g, others, amount in groups.values:
         for s in range(stages):

@@ -30,7 +30,7 @@ class SplitModel:
     Attributes:
         work_s: ``[P]`` seconds of the ops of each state on the fastest type for each op (so never an overestimate).
         total_s, forward_s: ``[T, P]`` seconds by device type.
-        param_bytes, saved_bytes: ``[P]``.
+        param_bytes, fixed_bytes, saved_bytes: ``[P]``, as in `OpArrays`.
         received, sent: ``[P, P]`` amount (`OpArrays.value_amount`) that stage (i, j) receives and sends; `received`
             is inf where state j does not contain state i.
         members: ``[P, N]`` which ops each state has.
@@ -40,6 +40,7 @@ class SplitModel:
     total_s: NDArray[np.float64]
     forward_s: NDArray[np.float64]
     param_bytes: NDArray[np.float64]
+    fixed_bytes: NDArray[np.float64]
     saved_bytes: NDArray[np.float64]
     received: NDArray[np.float64]
     sent: NDArray[np.float64]
@@ -57,6 +58,7 @@ class SplitModel:
             total_s=np.ascontiguousarray(self.total_s[:, kept]),
             forward_s=np.ascontiguousarray(self.forward_s[:, kept]),
             param_bytes=self.param_bytes[kept],
+            fixed_bytes=self.fixed_bytes[kept],
             saved_bytes=self.saved_bytes[kept],
             received=self.received[pairs],
             sent=self.sent[pairs],
@@ -86,6 +88,7 @@ def along_order(arrays: OpArrays, order: NDArray[np.int64], max_positions: int =
         total_s=prefix(arrays.total_s),
         forward_s=prefix(arrays.forward_s),
         param_bytes=prefix(arrays.param_bytes),
+        fixed_bytes=prefix(arrays.fixed_bytes),
         saved_bytes=prefix(arrays.saved_bytes),
         **amounts,
         members=position[None, :] < bounds[:, None],
@@ -104,6 +107,7 @@ def over_downsets(arrays: OpArrays, masks: NDArray[np.bool_]) -> SplitModel:
         total_s=np.ascontiguousarray(arrays.total_s @ as_float.T),
         forward_s=np.ascontiguousarray(arrays.forward_s @ as_float.T),
         param_bytes=as_float @ arrays.param_bytes,
+        fixed_bytes=as_float @ arrays.fixed_bytes,
         saved_bytes=as_float @ arrays.saved_bytes,
         **amounts,
         members=members,

@@ -131,7 +131,7 @@ def part_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Gener
 
     Half of the time the op is drawn by its parameters: those of few ops may be dear to exchange.
     """
-    params = problem.graph.op_param_bytes
+    params = problem.graph.op_trained_bytes
     by_params = params.sum() > 0 and rng.random() < 0.5
     op = int(rng.choice(problem.graph.num_ops, p=params / params.sum() if by_params else None))
     s = int(start.stage_of_op[op])

@@ -38,7 +38,7 @@ class Slots:
         sync_s, sync_s_per_byte: ``[L]`` gradient exchange per micro-batch.
         memory_bytes: ``[L]`` of the smallest replica; inf to ignore memory.
         in_flight: ``[L]`` micro-batches kept.
-        resident_factor: ``[L]`` bytes of parameter, gradient and optimizer state per parameter byte.
+        resident_factor: ``[L]`` bytes of parameter, gradient and optimizer state per trained byte.
     """
 
     devices: tuple[tuple[int, ...], ...]

@@ -362,7 +362,7 @@ def reduced_costs(problem: PlanningProblem, reduced: ReducedGraph, states: CutSt
     return cut_costs(
         states,
         per_group(mean_seconds(problem), kept),
-        per_group(graph.op_param_bytes, kept),
+        per_group(graph.op_trained_bytes, kept),
         per_group(output_bytes(graph), kept & leaves),
     )
 

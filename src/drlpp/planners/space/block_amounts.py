@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cost.optimizer_state import resident_factor
+from drlpp.cost.optimizer_state import op_resident_bytes
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph.csr import numbered
 from drlpp.plan import Assignment
@@ -52,7 +52,7 @@ class BlockAmounts:
             problem=problem,
             block=block,
             seconds=np.array([_per_block(block, row) for row in problem_times(problem).total_s]),
-            resident_bytes=_per_block(block, graph.op_param_bytes) * resident_factor(problem.graph, problem.training),
+            resident_bytes=_per_block(block, op_resident_bytes(graph, problem.training)),
             activation_bytes=_per_block(block, graph.op_saved_bytes),
             boundary_bytes=crossing_bytes(ends, sizes[tensor[first]], n),
         )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.optimizer_state import op_fixed_bytes
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph import OpGraph
 from drlpp.graph.csr import grouped, offset_rows
@@ -26,7 +27,8 @@ class OpArrays:
     Attributes:
         forward_s: ``[T, N]`` forward seconds per micro-batch.
         total_s: ``[T, N]`` forward and backward seconds per micro-batch.
-        param_bytes, saved_bytes: ``[N]``, shared ones at their first reader.
+        param_bytes, saved_bytes: ``[N]`` of trained parameters and kept tensors, shared ones at their first reader.
+        fixed_bytes: ``[N]`` resident bytes of frozen parameters and buffers.
         value_src: ``[V]`` producing op.
         value_amount: ``[V]`` what one copy of the value, and of its gradient where there is one, costs each of its two
             ends: bytes, or seconds if `timed`.
@@ -40,6 +42,7 @@ class OpArrays:
     forward_s: NDArray[np.float64]
     total_s: NDArray[np.float64]
     param_bytes: NDArray[np.float64]
+    fixed_bytes: NDArray[np.float64]
     saved_bytes: NDArray[np.float64]
     value_src: NDArray[np.int64]
     value_amount: NDArray[np.float64]
@@ -96,7 +99,8 @@ def op_arrays(problem: PlanningProblem) -> OpArrays:
     return OpArrays(
         forward_s=times.forward_s,
         total_s=times.total_s,
-        param_bytes=graph.op_param_bytes,
+        param_bytes=graph.op_trained_bytes,
+        fixed_bytes=op_fixed_bytes(graph, problem.training),
         saved_bytes=graph.op_saved_bytes,
         value_src=src,
         value_amount=amount[order] * copies,

@@ -84,8 +84,8 @@ class Step {
   bool fits(Int i, Int j, double params, double into) const {
     double kept = model_.saved_bytes[j] - model_.saved_bytes[i], once = 0.0;
     if (recomputes_) std::swap(kept, once);
-    return !(resident_bytes(params, resident_factor_) + in_flight_ * (kept + kept_of_input_ * into) + once >
-             memory_bytes_);
+    const double resident = resident_bytes(params, resident_factor_, model_.fixed_bytes[j] - model_.fixed_bytes[i]);
+    return !(resident + in_flight_ * (kept + kept_of_input_ * into) + once > memory_bytes_);
   }
 
   // The best end of a stage that begins at model state i.
@@ -144,6 +144,7 @@ class Step {
 void SplitModel::check() const {
   const Int states = num_states();
   check_length("param_bytes", param_bytes.size(), states);
+  check_length("fixed_bytes", fixed_bytes.size(), states);
   check_length("saved_bytes", saved_bytes.size(), states);
   check_length("columns of total_s", total_s.columns, states);
   check_length("rows of forward_s", forward_s.rows, total_s.rows);

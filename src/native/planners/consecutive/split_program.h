@@ -11,7 +11,7 @@ namespace drlpp {
 struct SplitModel {
   View<const double> work_s;                    // [P]
   Table<const double> total_s, forward_s;       // [T, P]
-  View<const double> param_bytes, saved_bytes;  // [P]
+  View<const double> param_bytes, fixed_bytes, saved_bytes;  // [P]
   Table<const double> received, sent;           // [P, P]
 
   Int num_states() const { return work_s.size(); }
@@ -22,6 +22,7 @@ struct SplitModel {
     field("total_s", total_s);
     field("forward_s", forward_s);
     field("param_bytes", param_bytes);
+    field("fixed_bytes", fixed_bytes);
     field("saved_bytes", saved_bytes);
     field("received", received);
     field("sent", sent);

@@ -35,6 +35,7 @@ class SlotLoads {
         labels_(std::move(labels)),
         load_(slots.size(), 0.0),
         params_(slots.size(), 0.0),
+        fixed_(slots.size(), 0.0),
         held_(slots.size(), 0.0),
         messages_(slots.size(), slots.size(), 0),
         stamp_(slots.size(), 0) {
@@ -61,8 +62,8 @@ class SlotLoads {
     const double params = params_[s] > least_bytes ? params_[s] : 0.0;
     double load = load_[s];
     if (params > 0) load += slots_.sync_s[s] + slots_.sync_s_per_byte[s] * params;
-    const double excess =
-        resident_bytes(params, slots_.resident_factor[s]) + held_[s] * slots_.in_flight[s] - slots_.memory_bytes[s];
+    const double resident = resident_bytes(params, slots_.resident_factor[s], fixed_[s]);
+    const double excess = resident + held_[s] * slots_.in_flight[s] - slots_.memory_bytes[s];
     if (excess > 0) load *= 1.0 + MEMORY_PENALTY * excess / slots_.memory_bytes[s];
     return power_16(load / scale_);
   }
@@ -71,6 +72,7 @@ class SlotLoads {
   void add_op(Int op, Int slot, double sign) {
     load_[slot] += sign * slots_.op_s[slot][op];
     params_[slot] += sign * arrays_.param_bytes[op];
+    fixed_[slot] += sign * arrays_.fixed_bytes[op];
     held_[slot] += sign * arrays_.saved_bytes[op];
   }
 
@@ -109,7 +111,8 @@ class SlotLoads {
   const OpArrays& arrays_;
   const Slots& slots_;
   Ints labels_;
-  Reals load_, params_, held_;  // [L] seconds, bytes of parameters, bytes kept per micro-batch
+  // [L] seconds, bytes of trained parameters, resident bytes of what is frozen, bytes kept per micro-batch
+  Reals load_, params_, fixed_, held_;
   OwnedTable<Int> messages_;    // [L, L] values that go from one slot to another
   Ints stamp_;                  // [L] last value that was counted for the slot
   Int counter_ = 0;

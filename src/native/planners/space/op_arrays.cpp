@@ -5,6 +5,7 @@
 namespace drlpp {
 
 void OpArrays::check() const {
+  check_length("fixed_bytes", fixed_bytes.size(), num_ops());
   check_length("saved_bytes", saved_bytes.size(), num_ops());
   check_length("produces", produces.size(), num_ops());
   check_length("value_amount", value_amount.size(), num_values());

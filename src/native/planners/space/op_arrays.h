@@ -7,7 +7,7 @@ namespace drlpp {
 
 // N ops, V values.
 struct OpArrays {
-  View<const double> param_bytes, saved_bytes;  // [N]
+  View<const double> param_bytes, fixed_bytes, saved_bytes;  // [N]
   View<const Int> value_src;                    // [V]
   View<const double> value_amount;              // [V]
   View<const double> value_copies;              // [V]
@@ -26,6 +26,7 @@ struct OpArrays {
   template <class Visitor>
   void visit(Visitor& field) {
     field("param_bytes", param_bytes);
+    field("fixed_bytes", fixed_bytes);
     field("saved_bytes", saved_bytes);
     field("value_src", value_src);
     field("value_amount", value_amount);
