@@ -12,7 +12,7 @@ from drlpp.plan import plan_from_dict, plan_to_dict, validate
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.consecutive.dynamic_program import DynamicProgram
-from drlpp.planners.variants import NO_BOUND, Variants, lower_bound_over_variants, solve_over_variants
+from drlpp.planners.variants import NO_BOUND, Variants, lower_bound_over_variants, solve_over_variants, variants_of
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, simulate
 from drlpp.solving import solve
@@ -122,3 +122,12 @@ def test_a_captured_shape_of_cost_prefers_large_micro_batches_where_weights_domi
     heavy = dataclasses.replace(graph, ops=ops)
     result = solve(PlanningProblem.build(heavy, CLUSTER, micro_batch_sizes=(1, 16), global_batch=16), "uniform")
     assert result.plan.graph.samples_per_microbatch == 16
+
+
+def test_with_a_spent_budget_one_variant_is_looked_at():
+    open_problem = divided_problem("pp,dp,tp", global_batch=64, micro_batch_sizes=(1, 2, 4))
+    result = solve(open_problem, "uniform", budget=0.0)
+    assert result.status == "ok"
+    variants = variants_of(open_problem)
+    assert len(variants.groupings) > 2
+    assert len(variants._made) == 1

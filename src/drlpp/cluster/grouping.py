@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -172,7 +173,8 @@ DEGREES = (1, 2, 4, 8)
 
 
 def usual_groupings(cluster: Cluster, divides: Callable[[int], bool]) -> Iterator[Grouping]:
-    """Groupings worth trying: one size of groups for all hosts that are alike; every device alone first.
+    """Groupings worth trying: one size of groups for all hosts that are alike. Every device alone is first, then equal
+    groups on all hosts.
 
     Args:
         divides: whether the ops of the model can be divided by a number.
@@ -183,9 +185,15 @@ def usual_groupings(cluster: Cluster, divides: Callable[[int], bool]) -> Iterato
     choices = [
         [d for d in DEGREES if _fits(cluster.hosts[hosts[0]], d) and (d == 1 or divides(d))] for hosts in kinds.values()
     ]
-    for degrees in sorted(itertools.product(*choices), key=lambda x: (len(set(x)) > 1, x)):
+    groups_on = functools.cache(lambda host, size: tuple(_groups_on(cluster, host, size)))
+    for degrees in sorted(itertools.product(*choices), key=_usual_first):
         size_on = {h: degree for hosts, degree in zip(kinds.values(), degrees, strict=True) for h in hosts}
-        yield Grouping(tuple(g for h in range(len(cluster.hosts)) for g in _groups_on(cluster, h, size_on[h])))
+        yield Grouping(tuple(g for h in range(len(cluster.hosts)) for g in groups_on(h, size_on[h])))
+
+
+def _usual_first(degrees: tuple[int, ...]) -> tuple[bool, bool, tuple[int, ...]]:
+    """Every device alone, then equal groups on all hosts, the largest first, then the others."""
+    return len(set(degrees)) > 1, max(degrees) > 1, tuple(-degree for degree in degrees)
 
 
 def _fits(host: Host, degree: int) -> bool:

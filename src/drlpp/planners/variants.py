@@ -20,6 +20,10 @@ from drlpp.problem import PlanningProblem, per_problem
 
 RANKING_SHARE = 0.15
 """Part of the budget for ranking the variants."""
+LONGEST_RANKING = 0.5
+"""Part of the budget for it while no variant has a plan."""
+BOUND_SHARE = 0.02
+"""Part of what is left for the bound that may leave out a candidate."""
 CANDIDATES = 3
 """Variants that the planner itself is asked about, if the first has a plan."""
 PROMISING = 1.3
@@ -28,6 +32,8 @@ FIRST_SHARE = 0.5
 """Part of what is left for each candidate but the last."""
 BOUND_S = 10.0
 """Seconds in which the bounds of all variants must be known; else there is no bound over them."""
+BOUND_PROBE_S = 1.0
+"""After these it is told from the bounds made so far whether there is time for all of them."""
 NO_BOUND = Bound(0.0, "none")
 
 
@@ -72,13 +78,13 @@ def solve_over_variants(
     best: PlanResult | None = None
     misses: list[PlanResult] = []
     variants = variants_of(problem)
-    ranked = _ranked(variants, budget.part(RANKING_SHARE), seed)
+    ranked = _ranked(variants, budget, seed)
     for k, (size, grouping) in enumerate(ranked):
         variant, enough = variants.problem(size, grouping), k >= CANDIDATES and best is not None
         if (
             enough
             or (k and budget.spent)
-            or (best is not None and lower_bound(variant).value_s >= _value_s(best, problem))
+            or (best is not None and _bound_s(variant, budget) >= _value_s(best, problem))
         ):
             continue
         last = k == min(CANDIDATES, len(ranked)) - 1
@@ -96,10 +102,11 @@ def solve_over_variants(
 def lower_bound_over_variants(problem: PlanningProblem) -> Bound:
     """A bound that holds whatever variant is chosen: the least of the bounds of all; `NO_BOUND` if they take long."""
     variants, budget = variants_of(problem), Budget(BOUND_S)
-    least = Bound(math.inf, "memory")
+    least, total = Bound(math.inf, "memory"), len(variants.sizes) * len(variants.groupings)
     for size in range(len(variants.sizes)):
         for grouping in range(len(variants.groupings)):
-            if budget.spent:
+            part = (size * len(variants.groupings) + grouping) / total
+            if budget.spent or (budget.elapsed_s > BOUND_PROBE_S and budget.elapsed_s > part * BOUND_S):
                 return NO_BOUND
             least = min(least, lower_bound(variants.problem(size, grouping)), key=lambda bound: bound.value_s)
     return least
@@ -112,13 +119,20 @@ def _groupings(problem: PlanningProblem) -> list[Grouping]:
     return [g for g in found if not problem.space.one_degree or len(set(map(len, g.groups))) == 1]
 
 
-def _ranked(variants: Variants, budget: Budget, seed: int) -> list[tuple[int, int]]:
-    """Variants (size, grouping), the most promising first."""
+def _bound_s(problem: PlanningProblem, budget: Budget) -> float:
+    return lower_bound(problem, budget.part(BOUND_SHARE)).value_s
+
+
+def _ranked(variants: Variants, whole: Budget, seed: int) -> list[tuple[int, int]]:
+    """Variants (size, grouping), the most promising first; those that there is no time to look at are left out."""
     values: dict[tuple[int, int], float] = {}
+    budget, longest = whole.part(RANKING_SHARE), whole.part(LONGEST_RANKING)
     most = len(variants.sizes) + len(variants.groupings)
 
     def value(key: tuple[int, int]) -> tuple[float, int]:
         if key not in values:
+            if values and (budget if min(values.values()) < math.inf else longest).spent:
+                return math.inf, -key[1]
             problem = variants.problem(*key)
             result = Uniform().solve(problem, budget.part(1 / max(1, most - len(values))), seed)
             values[key] = _value_s(result, problem)
