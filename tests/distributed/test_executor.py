@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
 import pytest
 
 from drlpp.errors import PlanError
-from drlpp.graph.generate.synthetic import chain_graph
-from drlpp.runtime.programs import refuse_blocks
+from drlpp.runtime.programs import blocks_again
 from drlpp.runtime.transfers import reduction
 from executor_cases import CASES, run_case
-from plan_cases import make_plan
+from plan_cases import captured_model, make_plan, staged
 from worker_pool import WorkerPool
 
 Devices = list[tuple[int, ...]]
@@ -33,14 +29,20 @@ def test_planned_order_of_messages_alone(pool: WorkerPool, case: str) -> None:
     assert verification.passed, verification.describe()
 
 
-def test_blocks_that_compute_again_are_refused() -> None:
-    plan = make_plan(chain_graph(2), np.array([0, 1]), [(0,), (1,)], num_microbatches=1, recompute=(1,))
-    blocks = dataclasses.replace(
-        plan, stages=tuple(dataclasses.replace(s, recompute=2 * s.recompute) for s in plan.stages)
-    )
-    refuse_blocks(plan)
-    with pytest.raises(PlanError, match="stage 1 has recompute 'block', which `drlpp run` cannot do yet"):
-        refuse_blocks(blocks)
+def test_blocks_computed_again_in_bf16(pool: WorkerPool) -> None:
+    more = {"one_queue_per_pair": False, "precision": "bf16"}
+    verification = run_case(pool, "blocks computed again, split backward", **more).verification
+    assert verification is not None
+    assert verification.passed, verification.describe()
+
+
+def test_blocks_of_a_group_that_compute_again_are_refused() -> None:
+    graph = captured_model("chain").graph
+    labels = staged(graph, {"linear_1": 1})
+    assert blocks_again(make_plan(graph, labels, [(0,), (1,)], num_microbatches=1, blocks=(1,))) == {}
+    plan = make_plan(graph, labels, [[(0, 1)], [(2, 3)]], num_microbatches=1, blocks=(1,))
+    with pytest.raises(PlanError, match="stage 1 has recompute 'block' and tensor 2, which `drlpp run` cannot do"):
+        blocks_again(plan)
 
 
 def test_report(pool: WorkerPool) -> None:

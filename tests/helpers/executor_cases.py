@@ -44,6 +44,13 @@ CASES: dict[str, tuple[str, dict[str, int], Devices, dict[str, Any]]] = {
         [(0,), (1,), (2,), (0,)],
         {"recompute": (0, 1, 2, 3)},
     ),
+    "blocks computed again": ("blocks", {"linear_3": 1}, [(0,), (1, 2)], {"blocks": (0, 1)}),
+    "blocks computed again, split backward": (
+        "blocks",
+        {"linear_2": 1, "linear_5": 2},
+        [(0,), (1,), (0,)],
+        {"blocks": (0, 1, 2), "split": 0.5},
+    ),
     "replicated stage": ("chain", {"linear_1": 1, "linear_3": 2}, [(0,), (1, 2, 3), (0,)], {}),
     "more replicas than micro-batches": ("chain", {"linear_1": 1}, [(0,), (1, 2, 3)], {"num_microbatches": 2}),
     "replicated batch norm": ("branches", {"conv2d_1": 1, "add": 2}, [(0, 1), (2, 3), (1,)], {}),

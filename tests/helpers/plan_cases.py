@@ -14,6 +14,7 @@ import torch
 from drlpp.capture import CapturedModel, capture, capture_module, load_model
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.graph import OpGraph
+from drlpp.graph.blocks import Recompute
 from drlpp.plan import Action, Plan, Provenance, Schedule, Stage, dependencies, validate
 from drlpp.plan.stage import Sharding
 from drlpp.runtime.launch.job import Precision, RunOptions, RunReport
@@ -59,6 +60,7 @@ def make_plan(
     seed: int = 0,
     split: float = 0.0,
     recompute: Sequence[int] = (),
+    blocks: Sequence[int] = (),
     optimizer: str = "momentum",
     num_devices: int = 4,
     backward_first: float = 0.5,
@@ -69,6 +71,7 @@ def make_plan(
     Args:
         devices: per stage, its replicas: each a device or a group of devices.
         split: part of the backward passes that is split into I and W.
+        recompute, blocks: stages that compute again, whole or block by block.
         backward_first: probability that a ready backward action is preferred.
     """
     stages = tuple(
@@ -77,7 +80,7 @@ def make_plan(
             ops=tuple(op.name for op, k in zip(graph.ops, stage_of_op, strict=True) if k == s),
             replicas=groups,
             sharding=Sharding(tensor=len(groups[0])),
-            recompute=s in recompute,
+            recompute=Recompute.BLOCK if s in blocks else s in recompute,
         )
         for s, groups in enumerate(tuple((d,) if isinstance(d, int) else d for d in each) for each in devices)
     )

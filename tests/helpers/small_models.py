@@ -190,6 +190,26 @@ def no_grad_teacher() -> Made:
     return _Model(forward, **parts, frozen=frozen), (torch.randn(4, 6),)
 
 
+def blocks() -> Made:
+    """Repeated blocks with batch norm, in-place ReLU and dropout; what the first makes skips to the end."""
+
+    def block() -> nn.Sequential:
+        parts = (nn.Linear(12, 24), nn.BatchNorm1d(24), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Linear(24, 12))
+        return nn.Sequential(*parts, nn.Tanh())
+
+    def forward(s: Any, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        h = s.enter(x)
+        made = []
+        for layer in s.layers:
+            h = layer(h)
+            made.append(h)
+        return F.mse_loss(s.leave(torch.relu(h) * made[0]), t)
+
+    layers = nn.ModuleList([block() for _ in range(4)])
+    parts = {"enter": nn.Linear(6, 12), "layers": layers, "leave": nn.Linear(12, 2)}
+    return _Model(forward, **parts), (torch.randn(8, 6), torch.randn(8, 2))
+
+
 ALL = {
     f.__name__: f
     for f in (
@@ -203,5 +223,6 @@ ALL = {
         recurrent,
         u_shape,
         no_grad_teacher,
+        blocks,
     )
 }

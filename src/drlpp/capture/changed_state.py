@@ -7,7 +7,7 @@ grows; everything else needs one device that sees the micro-batches in order.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import fx
@@ -35,21 +35,29 @@ def changed_memory(nodes: Sequence[fx.Node]) -> Mapping[fx.Node, float | None]:
     changed: dict[fx.Node, float | None] = {}
     updates: dict[fx.Node, set[fx.Node]] = defaultdict(set)
     for node in nodes:
-        schema = getattr(node.target, "_schema", None)
-        for i, argument in enumerate(schema.arguments if schema is not None else ()):
-            value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
-            if not isinstance(value, fx.Node) or is_op(memory := _memory(value)):
+        for value in written_values(node):
+            if is_op(memory := memory_of(value)):
                 continue
-            statistics = argument.name in ("running_mean", "running_var") and _updates_statistics(node)
-            if statistics or (argument.alias_info is not None and argument.alias_info.is_write):
-                before = changed.get(memory, 1.0)
-                factor = _decay(node) if value is memory or value in updates[memory] else None
-                changed[memory] = None if before is None or factor is None else before * factor
-                updates[memory].add(node)
+            before = changed.get(memory, 1.0)
+            factor = _decay(node) if value is memory or value in updates[memory] else None
+            changed[memory] = None if before is None or factor is None else before * factor
+            updates[memory].add(node)
     for memory, writers in updates.items():
         if _is_read(memory, writers):  # what was there before decides over more than what is there after
             changed[memory] = None
     return changed
+
+
+def written_values(node: fx.Node) -> Iterator[fx.Node]:
+    """The values that a node writes: statistics of a norm, and targets of in-place ops."""
+    schema = getattr(node.target, "_schema", None)
+    for i, argument in enumerate(schema.arguments if schema is not None else ()):
+        value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
+        statistics = argument.name in ("running_mean", "running_var") and _updates_statistics(node)
+        if isinstance(value, fx.Node) and (
+            statistics or (argument.alias_info is not None and argument.alias_info.is_write)
+        ):
+            yield value
 
 
 def _is_read(memory: fx.Node, updates: set[fx.Node]) -> bool:
@@ -59,7 +67,7 @@ def _is_read(memory: fx.Node, updates: set[fx.Node]) -> bool:
         for user in shown.pop().users:
             if user.target is torch.ops.aten.batch_norm.default and user in updates:
                 continue
-            if not is_op(user) or _memory(user) is not memory:
+            if not is_op(user) or memory_of(user) is not memory:
                 return True
             shown.append(user)
     return False
@@ -86,7 +94,7 @@ def _decay(node: fx.Node) -> float | None:
     return None
 
 
-def _memory(node: fx.Node) -> fx.Node:
+def memory_of(node: fx.Node) -> fx.Node:
     """The node that made the memory which a node's value is a view of."""
     while True:
         schema = getattr(node.target, "_schema", None)

@@ -26,7 +26,7 @@ from drlpp.capture.parameter_hooks import has_hooks
 from drlpp.capture.variants import Evaluation
 from drlpp.errors import InputError, PlanError, ScheduleError
 from drlpp.graph import Split
-from drlpp.graph.blocks import Recompute
+from drlpp.graph.blocks import Recompute, block_of_op
 from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Schedule
 from drlpp.runtime.agreement import Council
@@ -227,13 +227,14 @@ class TrainingProgram:
 
     Raises:
         InputError: nothing is trained.
-        PlanError: a stage changes its state in a way that its replicas cannot combine, or computes blocks again.
+        PlanError: a stage changes its state in a way that its replicas cannot combine, or one that a group of
+            devices divides computes blocks again.
     """
 
     def __init__(self, ground: Ground, forms: Sequence[CapturedModel], trained: frozenset[str]) -> None:
         plan = cut_down(ground.plan, len(forms))
         self._ground = ground
-        refuse_blocks(plan)
+        again = blocks_again(plan)
         base = forms[0]
         self._current = Current()
         stage_of = stage_of_node(base, plan)
@@ -246,7 +247,9 @@ class TrainingProgram:
             plan = reordered(plan)
             transfers = plan_transfers(plan, messages)
         here = ground.stages_here(plan)
-        cut = {id(form): _cut(ground, form, stage_of, here) for form in {id(form): form for form in forms}.values()}
+        cut = {
+            id(form): _cut(ground, form, stage_of, here, again) for form in {id(form): form for form in forms}.values()
+        }
         stages = cut[id(base)]
         self.inputs = frozenset(n for stage in stages.values() for n in stage.inputs if n in base.example_inputs)
         sharing = parameter_readers(base, stage_of, trained)
@@ -278,7 +281,7 @@ class TrainingProgram:
                 messages,
                 loss=base.loss,
                 loss_gradient=self._current.loss_gradient,
-                recompute=bool(plan.stages[s].recompute),
+                recompute=plan.stages[s].recompute == Recompute.STAGE,
                 context=ground.context,
                 microbatch=functools.partial(self._current.take, stage.inputs),
                 report_loss=self._current.report_loss if ground.leads() else _nothing_reported,
@@ -541,12 +544,13 @@ def _specs(captured: CapturedModel, messages: Sequence[Message]) -> Mapping[Slot
 
 
 def _cut(
-    ground: Ground, form: CapturedModel, stage_of: Mapping[str, int], stages: Sequence[int]
+    ground: Ground, form: CapturedModel, stage_of: Mapping[str, int], stages: Sequence[int], again: Mapping[str, str]
 ) -> Mapping[int, StageModule]:
-    """The modules of some stages, in one form."""
+    """The modules of some stages, in one form; `again` as in `cut_stage`."""
     source, division = ground.held.source(form, {}), ground.division(form, trains=True)
     return {
-        s: cut_stage(form, stage_of, s, source, ground.context, ground.torch_device, division=division) for s in stages
+        s: cut_stage(form, stage_of, s, source, ground.context, ground.torch_device, division=division, again=again)
+        for s in stages
     }
 
 
@@ -580,14 +584,23 @@ def _cut_hook(name: str, stages: Sequence[int], holdings: Holdings) -> str:
     )
 
 
-def refuse_blocks(plan: Plan) -> None:
-    """Raises PlanError where a stage computes its blocks again, which ranks cannot do."""
-    for stage in plan.stages:
-        if stage.recompute == Recompute.BLOCK:
+def blocks_again(plan: Plan) -> Mapping[str, str]:
+    """Name of an op's node -> the path of its block, in the stages that compute blocks again.
+
+    Raises:
+        PlanError: a group of devices divides such a stage.
+    """
+    stages = [s for s in plan.stages if s.recompute == Recompute.BLOCK]
+    for stage in stages:
+        if stage.sharding.tensor > 1:
             raise PlanError(
-                f"stage {stage.index} has recompute 'block', which `drlpp run` cannot do yet: give it true (the whole "
-                "stage computes again) or false"
+                f"stage {stage.index} has recompute 'block' and tensor {stage.sharding.tensor}, which `drlpp run` "
+                "cannot do together: give it true (the whole stage computes again) or false, or tensor 1"
             )
+    if not stages:
+        return {}
+    chosen, stage_of_op, paths = {s.index for s in stages}, plan.stage_of_op, block_of_op(plan.graph)
+    return {node: paths[i] for node, i in plan.graph.member_index.items() if int(stage_of_op[i]) in chosen and paths[i]}
 
 
 def _changed_state(plan: Plan, stage: StageModule) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,12 +26,14 @@ from drlpp.capture.user_call import UserCall
 from drlpp.errors import PlanError
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan
+from drlpp.runtime.stage.block_again import BlockAgain, parts_of_stage
 from drlpp.runtime.stage.division import DividedCalls, Division
 from drlpp.runtime.stage.randomness import RandomContext, SeededOp, is_random
 from drlpp.runtime.transfers.channel import TensorSpec
 from drlpp.torch_private import enter_autocast, exit_autocast, set_grad_enabled
 
 _SEEDED = "drlpp_seeded"
+_BLOCKS = "drlpp_blocks"
 TensorSource = Callable[[str], torch.Tensor]
 """Name of a parameter or buffer -> the tensor that the stages of this rank share."""
 
@@ -262,6 +264,7 @@ def cut_stage(
     results: Collection[str] = (),
     *,
     division: Division | None = None,
+    again: Mapping[str, str] | None = None,
 ) -> StageModule:
     """The module of one stage.
 
@@ -274,16 +277,22 @@ def cut_stage(
         device: that the stage runs on; ops that make tensors make them there.
         results: names of values that are wanted besides the loss and what other stages read.
         division: what this rank does of it, if a group of ranks divides it. Inputs and outputs are whole.
+        again: name of a node -> the path of the block that it belongs to, of blocks that run again in the backward
+            pass. Not where ranks divide the stage.
     """
     mine = [n for n in captured.module.graph.nodes if _computes(n) and stage_of[n.name] == index]
     builder = _Builder(captured, tensors, context, device, division)
     inside = set(mine)
     for node in mine:
         builder.declare_inputs(node, inside)
-    for node in mine:
-        builder.add(node)
     wanted = {captured.loss, *results}
-    outputs = tuple(n for n in mine if n.name in wanted or any(u not in inside for u in n.users if _computes(u)))
+    for part, changing in parts_of_stage(mine, again or {}):
+        if changing is None:
+            for node in part:
+                builder.add(node)
+        else:
+            builder.add_block(part, _read_outside(part, wanted), changing, (again or {})[part[0].name])
+    outputs = _read_outside(mine, wanted)
     changed = changed_memory(mine)
     inputs = tuple(builder.inputs)
     module = builder.finish(outputs, f"Stage{index}")
@@ -296,6 +305,12 @@ def cut_stage(
         changed_inputs=frozenset(inputs.index(n.name) for n in changed if n.op == "placeholder"),
         runs_user_code=any(isinstance(n.target, UserCall) for n in mine) or any(map(has_hooks, module.parameters())),
     )
+
+
+def _read_outside(nodes: Sequence[fx.Node], wanted: Collection[str]) -> tuple[fx.Node, ...]:
+    """Those of some nodes that others read, or whose value is wanted."""
+    inside = set(nodes)
+    return tuple(n for n in nodes if n.name in wanted or any(u not in inside for u in n.users if _computes(u)))
 
 
 def find_tensor(module: nn.Module, name: str) -> torch.Tensor:
@@ -329,6 +344,7 @@ class _Builder:
         self._device = device
         self._root = nn.Module()
         self._seeded = nn.ModuleDict()
+        self._blocks = nn.ModuleDict()
         self._graph = fx.Graph()
         self._copy_of: dict[fx.Node, fx.Node] = {}
         self._divided = None if division is None else DividedCalls(division, self._graph, self._root, self._copy_of)
@@ -340,18 +356,19 @@ class _Builder:
         for source in node.all_input_nodes:
             if source in mine or source in self._copy_of or source.op == "get_attr":
                 continue
-            copied = self._graph.placeholder(source.name)
-            copied.meta = dict(source.meta)
-            self._copy_of[source] = copied
-            self.inputs.append(source.name)
+            self.declare(source)
+
+    def declare(self, source: fx.Node) -> None:
+        """Makes a placeholder of a value."""
+        copied = self._graph.placeholder(source.name)
+        copied.meta = dict(source.meta)
+        self._copy_of[source] = copied
+        self.inputs.append(source.name)
 
     def add(self, node: fx.Node) -> None:
         """Copies a node, after switches of the modes that it runs in."""
         for source in node.all_input_nodes:
-            if source.op == "get_attr" and source not in self._copy_of:
-                name = str(source.target)
-                set_tensor(self._root, name, self._tensors(name))
-                self._copy_of[source] = self._graph.get_attr(name)
+            self._read_tensor(source)
         self._switch_autocast(self._captured.autocast.get(node.name))
         records = node.name not in self._captured.no_grad
         self._switch_gradient(records)
@@ -360,6 +377,43 @@ class _Builder:
             copied = self._copied(node, lambda n: self._whole(n, records=records))
         copied.args, copied.kwargs = on_device(copied.args, self._device), on_device(copied.kwargs, self._device)
         self._copy_of[node] = copied
+
+    def add_block(
+        self, nodes: Sequence[fx.Node], outputs: tuple[fx.Node, ...], changing: Collection[fx.Node], path: str
+    ) -> None:
+        """Copies nodes as one module that runs again in the backward pass.
+
+        Args:
+            nodes: of a block.
+            outputs: those that others read.
+            changing: what the block reads that is changed in it or after it.
+            path: of the block.
+        """
+        inside = set(nodes)
+        entering = list(dict.fromkeys(p for n in nodes for p in n.all_input_nodes if p not in inside))
+        inner = _Builder(self._captured, self._tensors, self._context, self._device, None)
+        for source in entering:
+            self._read_tensor(source)
+            inner.declare(source)
+        for node in nodes:
+            inner.add(node)
+        self._switch_autocast(None)
+        self._switch_gradient(True)
+        changed = frozenset(i for i, p in enumerate(entering) if p in changing)
+        block = BlockAgain(inner.finish(outputs, "Block"), path, changed, self._context)
+        name = str(len(self._blocks))
+        self._blocks[name] = block
+        self._root.add_module(_BLOCKS, self._blocks)
+        made = self._graph.call_module(f"{_BLOCKS}.{name}", tuple(self._copy_of[p] for p in entering))
+        for k, node in enumerate(outputs):
+            self._copy_of[node] = self._graph.call_function(operator.getitem, (made, k))
+
+    def _read_tensor(self, source: fx.Node) -> None:
+        """Makes a read of a parameter, buffer or constant, if a source is one."""
+        if source.op == "get_attr" and source not in self._copy_of:
+            name = str(source.target)
+            set_tensor(self._root, name, self._tensors(name))
+            self._copy_of[source] = self._graph.get_attr(name)
 
     def _copied(self, node: fx.Node, operand: Callable[[fx.Node], fx.Node]) -> fx.Node:
         if not is_random(node):
