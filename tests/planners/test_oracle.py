@@ -87,3 +87,22 @@ def test_search_finds_the_best_plan_in_which_every_device_has_one_stage(seed: in
     best = min(best_of_variants(problem, loops=False).values())
     result = solve(problem, planner, budget=2.0)
     assert problem.objective.value_s(result.plan.prediction) <= 1.05 * best
+
+
+@pytest.mark.parametrize("seed", [1, 10, 15, 21, 54])
+def test_a_plan_that_may_have_groups_is_never_worse_than_one_without(seed: int) -> None:
+    problem = small_problem(seed)
+    if not problem.objective.of_one_microbatch:
+        samples = problem.graph.samples_per_microbatch
+        problem = PlanningProblem.build(
+            problem.graph,
+            problem.cluster,
+            global_batch=8 * samples,
+            micro_batch_sizes=[samples, 2 * samples, 4 * samples],
+        ).with_parallelism(problem.space.parallelism)
+    alone = problem.with_parallelism(problem.space.parallelism - {"tp", "sp"})
+    for planner in QUICK:
+        without, plan = (solve(p, planner, budget=1.0).plan for p in (alone, problem))
+        if without is not None:
+            value = problem.objective.value_s
+            assert value(plan.prediction) <= value(without.prediction) * (1 + 1e-9), planner

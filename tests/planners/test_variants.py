@@ -9,7 +9,7 @@ from drlpp.cluster import Cluster, Host, Link, device_preset
 from drlpp.graph import Work
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.plan import plan_from_dict, plan_to_dict, validate
-from drlpp.planners.base import Budget
+from drlpp.planners.base import Budget, no_progress
 from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.consecutive.dynamic_program import DynamicProgram
 from drlpp.planners.variants import NO_BOUND, Variants, lower_bound_over_variants, solve_over_variants, variants_of
@@ -131,3 +131,24 @@ def test_with_a_spent_budget_one_variant_is_looked_at():
     variants = variants_of(open_problem)
     assert len(variants.groupings) > 2
     assert len(variants._made) == 1
+
+
+class Asked(DynamicProgram):
+    """Notes which problems it is asked about, and the part of the budget for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[bool, float]] = []
+
+    def solve(self, problem, budget, seed, progress=no_progress):
+        self.asked.append((bool(problem.cluster.members.max() > 1), budget.seconds))
+        return super().solve(problem, budget, seed, progress)
+
+
+def test_devices_alone_get_a_fifth_of_the_budget_at_least(monkeypatch):
+    """Even where the quick planner has groups far ahead, while no bound rules devices alone out."""
+    monkeypatch.setattr("drlpp.planners.variants.lower_bound", lambda *_: NO_BOUND)
+    planner = Asked()
+    solve_over_variants(planner, divided_problem("pp,dp,tp", num_microbatches=1), Budget(10.0), 0)
+    assert planner.asked[0][0]
+    assert max(seconds for groups, seconds in planner.asked if not groups) >= 2.0

@@ -3,13 +3,15 @@
 A *variant* is the same step with one choice of both; groups of equal size on hosts that are alike. A quick planner
 ranks the variants: all groupings at one size, all sizes with the best grouping, and so on until nothing gets better.
 The best of them share the budget, most for the first. One that is much worse there is left out, and one whose lower
-bound is not below the best plan so far.
+bound is not below the best plan so far. Devices alone are always the second at least, and their other sizes take what
+is left: the quick planner may be wrong about them, and groups shall not make a plan worse.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from drlpp.cluster.grouping import Grouping, usual_groupings
 from drlpp.cost.groups import grouped, lifted
@@ -80,7 +82,7 @@ def solve_over_variants(
     variants = variants_of(problem)
     ranked = _ranked(variants, budget, seed)
     for k, (size, grouping) in enumerate(ranked):
-        variant, enough = variants.problem(size, grouping), k >= CANDIDATES and best is not None
+        variant, enough = variants.problem(size, grouping), k >= CANDIDATES and grouping > 0 and best is not None
         if (
             enough
             or (k and budget.spent)
@@ -145,9 +147,18 @@ def _ranked(variants: Variants, whole: Budget, seed: int) -> list[tuple[int, int
         if here == best or (values and budget.spent):
             break
         best = here
+    for size in range(len(variants.sizes)):
+        value((size, 0))
     ranked = sorted(values, key=lambda key: (values[key], key))
-    good = [key for key in ranked if values[key] <= PROMISING * values[ranked[0]]]
-    return good if math.isfinite(values[ranked[0]]) else ranked
+    alone = _promising([key for key in ranked if key[1] == 0], values)
+    ranked = _promising(ranked, values)
+    return list(dict.fromkeys((ranked[0], alone[0], *ranked[1:], *alone[1:])))
+
+
+def _promising(ranked: list[tuple[int, int]], values: Mapping[tuple[int, int], float]) -> list[tuple[int, int]]:
+    """Those not much worse than the first; all of them where nothing fits."""
+    most = PROMISING * values[ranked[0]]
+    return [key for key in ranked if values[key] <= most]
 
 
 def _value_s(result: PlanResult, problem: PlanningProblem) -> float:
