@@ -7,7 +7,7 @@ import torch
 
 from drlpp.agent.networks.policy import PolicyConfig
 from drlpp.agent.networks.weights_file import load_checkpoint
-from drlpp.agent.training.pretrain import BEST, CHECKPOINT, PretrainConfig, pretrain
+from drlpp.agent.training.pretrain import BEST, CHECKPOINT, PretrainConfig, pretrain, told
 from drlpp.errors import InputError
 
 TINY = {
@@ -83,3 +83,8 @@ def test_the_weights_that_validate_best_are_the_result(tmp_path):
     assert record["iteration"] == 1 + scores.index(max(scores))
     for name, value in policy.state_dict().items():
         torch.testing.assert_close(best.state_dict()[name], value)
+
+
+def test_an_iteration_is_told_in_words():
+    row = {"seconds": 12.3456789, "mean_reward": -0.123456789, "kl": 0.00123456}
+    assert told(row, 1, 10, 240.0) == "iteration 2 of 10, 4 min left: mean reward -0.123, kl 0.00123"

@@ -196,8 +196,9 @@ def pretrain(
             curve.append(row)
             for key, value in row.items():
                 writer.add_scalar(key, value, iteration)
-            logger.info("iteration %d: %s", iteration, row)
             now = time.perf_counter()
+            left_s = (now - start) / (iteration + 1 - first) * (total - iteration - 1)
+            logger.info("%s", told(row, iteration, total, left_s))
             over = stop_after_s is not None and now - start > stop_after_s
             if now - saved > config.checkpoint_s or over:
                 save(iteration + 1)
@@ -206,6 +207,12 @@ def pretrain(
                 return policy
     save(total)
     return load_checkpoint(folder / BEST)[0]
+
+
+def told(row: Mapping[str, float], iteration: int, total: int, left_s: float) -> str:
+    """An iteration in one line, for people: how far training is, and what was found, to three digits."""
+    values = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in row.items() if name != "seconds")
+    return f"iteration {iteration + 1} of {total}, {left_s / 60:.0f} min left: {values}"
 
 
 def _read_curve(path: Path, rows: int) -> list[dict[str, float]]:
