@@ -36,6 +36,11 @@ class SearchParams:
 SEARCH = SearchParams()
 
 
+def is_long(problem: PlanningProblem, assignment: Assignment) -> bool:
+    """A step has so many actions that only `QUICK_SCHEDULES` are tried."""
+    return assignment.num_stages * problem.training.num_microbatches > SEARCH.long_schedule
+
+
 class Search:
     """One run of a planner: offers are evaluated, the best feasible one is kept, and a pool of the best to go on from.
 
@@ -112,8 +117,8 @@ class Search:
 
     def _evaluate(self, assignment: Assignment, give_up_s: float) -> Evaluation:
         """Under all schedules; or only 1F1B where that takes longer than `give_up_s`, or trying all would take long."""
-        long = assignment.num_stages * self.problem.training.num_microbatches > SEARCH.long_schedule
-        return self.evaluator.evaluate(assignment, QUICK_SCHEDULES[:1] if long else None, give_up_s)
+        schedules = QUICK_SCHEDULES[:1] if is_long(self.problem, assignment) else None
+        return self.evaluator.evaluate(assignment, schedules, give_up_s)
 
     @property
     def fraction(self) -> float:
@@ -139,8 +144,8 @@ class Search:
             parameters={"search": recorded(SEARCH)} | (recorded(self.parameters) if self.parameters else {}),
             notes=notes or {},
         )
-        long = self.best.num_stages * self.problem.training.num_microbatches > SEARCH.long_schedule
-        plan = self.evaluator.make_plan(self.best, provenance, QUICK_SCHEDULES if long else None)
+        schedules = QUICK_SCHEDULES if is_long(self.problem, self.best) else None
+        plan = self.evaluator.make_plan(self.best, provenance, schedules)
         return PlanResult(
             planner=self.planner,
             status="ok",

@@ -42,7 +42,7 @@ from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, 
 from drlpp.planners.local_search.annealing import anneal, offer_starts
 from drlpp.planners.parameters import UNTRAINED
 from drlpp.planners.registry import get_planner
-from drlpp.planners.search import Search
+from drlpp.planners.search import QUICK_SCHEDULES, Search, is_long
 from drlpp.planners.space.block_amounts import memory_splits
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
@@ -184,7 +184,8 @@ class _Run:
 
     def _value(self, assignment: Assignment) -> float:
         before = self.budget.elapsed_s
-        value = self.evaluator.evaluate(assignment).score(self.problem.objective)
+        schedules = QUICK_SCHEDULES[:1] if is_long(self.problem, assignment) else None
+        value = self.evaluator.evaluate(assignment, schedules).score(self.problem.objective)
         self.judging_s += self.budget.elapsed_s - before
         return value
 
