@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
+from drlpp.cluster.grouping import Grouping
+from drlpp.cost.groups import grouped, lifted
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
+from drlpp.plan import Assignment, Provenance
 from drlpp.planners.base import PlanResult, no_progress
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
-from drlpp.whatif import changes, what_if
+from drlpp.sim import Evaluator
+from drlpp.training import TrainingSetup
+from drlpp.whatif import _carried, changes, what_if
+from random_groups import with_splits
 
 
 def cluster(memory=10**10, network=1e9):
@@ -46,6 +52,8 @@ def test_the_changes_of_a_small_cluster():
         "twice the memory on each fast (20 GB)",
         "twice the micro-batches (16)",
         "half the micro-batches (4)",
+        "micro-batches of 2 instead of 1 samples",
+        "with ZeRO-1",
         "without device 2 (slow of host b, one of the slowest)",
     ]
 
@@ -159,3 +167,46 @@ def test_failures_are_rows():
     today, outcomes = what_if(problem(), Broken(), budget_s=0.1)
     assert {o.status for o in (today, *outcomes)} == {"failed"}
     assert outcomes[0].to_dict()["reason"] == "why"
+
+
+def grouped_problem(parallelism):
+    """Ops with splits on two hosts of two devices."""
+    rng = np.random.default_rng(3)
+    graph = with_splits(rng, random_graph(rng, 6, measured=True))
+    types = (DeviceType(name="t", memory_bytes=10**12),)
+    link = Link(bandwidth=1e10)
+    hosts = tuple(Host(name=name, devices=("t", "t"), link=link, network=link) for name in "ab")
+    p = PlanningProblem.build(graph, Cluster("two", types, hosts), num_microbatches=4)
+    return p.with_parallelism(parallelism)
+
+
+def test_what_a_plan_may_use_is_a_change():
+    names = by_name(grouped_problem(("pp", "dp", "tp", "zero1")))
+    assert names["without tensor parallelism"].problem.space.parallelism == {"pp", "dp", "zero1"}
+    assert not names["without ZeRO-1"].problem.training.zero1
+    names = by_name(grouped_problem(("pp", "dp")))
+    assert names["with tensor parallelism"].problem.space.parallelism == {"pp", "dp", "tp", "sp"}
+    assert names["with ZeRO-1"].problem.training.zero1
+    assert names["twice the micro-batches (8)"].problem.training == TrainingSetup(num_microbatches=8)
+
+
+def test_the_size_of_micro_batches_is_a_change_where_the_costs_grow_with_the_samples():
+    p = problem()
+    assert p.graph.samples_per_microbatch == 1
+    twice = by_name(p)["micro-batches of 2 instead of 1 samples"].problem
+    assert (twice.global_batch, twice.training.num_microbatches) == (p.global_batch, 4)
+    fixed = dataclasses.replace(p, graph=dataclasses.replace(p.graph, batch_axis="none"))
+    assert "micro-batches of 2 instead of 1 samples" not in by_name(fixed)
+
+
+def test_plans_with_groups_are_carried_to_other_devices():
+    p = grouped_problem(("pp", "dp", "tp"))
+    grouping = Grouping(((0, 1), (2, 3)))
+    evaluator = Evaluator(grouped(p, grouping, sequence=False))
+    assignment = Assignment(np.zeros(p.graph.num_ops, dtype=np.int64), ((0, 1),))
+    plan = lifted(evaluator.make_plan(assignment, Provenance(planner="by hand")), p.cluster, grouping)
+    change = by_name(p)["one more t on host a"]
+    carried = _carried(plan, change.device, change.problem)
+    assert carried.stages[0].replicas == ((0, 1), (3, 4))
+    assert carried.prediction.iteration_time_s == pytest.approx(plan.prediction.iteration_time_s)
+    assert _carried(plan, {d: d for d in range(4)}, p.with_parallelism(("pp", "dp"))) is None

@@ -4,7 +4,7 @@ A change that adds something can always be ignored, so plans are carried over: e
 what is there now, and what is there now gets every plan that was found for a change and needs nothing new. A gain is
 thus not noise of the search, except that a better plan may have been missed on either side.
 
-Left out: prices, and changes of the model or of the micro-batch's size (its costs would have to be captured anew).
+Left out: prices, and changes of the model, whose costs would have to be captured anew.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any, Literal
 
 from drlpp import units
 from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
+from drlpp.cluster.grouping import completed, usual_groupings
+from drlpp.cost.groups import grouped, lifted
 from drlpp.cost.problem_times import problem_times
 from drlpp.plan import Plan
 from drlpp.planners.base import Planner, PlanResult, Progress, no_progress
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from drlpp.solving import solve
-from drlpp.training import TrainingSetup
 
-Kind = Literal["device", "network", "link", "memory", "replace", "remove", "micro-batches"]
+Kind = Literal["device", "network", "link", "memory", "replace", "remove", "micro-batches", "parallelism"]
 _PORT_TIERS = tuple(x * 1e9 / 8 for x in (1, 10, 25, 50, 100, 200, 400, 800))
 """Usual speeds of network ports, in bytes per second."""
 
@@ -115,7 +116,7 @@ def what_if(
 
 
 def changes(problem: PlanningProblem) -> tuple[Change, ...]:
-    """The changes that are looked at: devices, links, memory and micro-batches. Equal hosts count once."""
+    """The changes that are looked at: devices, links, memory, micro-batches and parallelism. Equal hosts count once."""
     return tuple(_changes(problem))
 
 
@@ -127,6 +128,8 @@ def _changes(problem: PlanningProblem) -> Iterator[Change]:
         yield from _faster_links(problem)
     yield from _more_memory(problem)
     yield from _other_microbatches(problem)
+    yield from _other_micro_batch_sizes(problem)
+    yield from _other_parallelism(problem)
     yield from _without_slowest(problem)
 
 
@@ -219,7 +222,7 @@ def _other_microbatches(problem: PlanningProblem) -> Iterator[Change]:
     for number, words in ((2 * now, "twice"), (now // 2, "half")):
         if number < 1 or problem.objective.of_one_microbatch or problem.space.micro_batch_sizes:
             continue
-        training = TrainingSetup(num_microbatches=number, optimizer=problem.training.optimizer)
+        training = dataclasses.replace(problem.training, num_microbatches=number)
         yield Change(
             f"{words} the micro-batches ({number})",
             "micro-batches",
@@ -228,6 +231,33 @@ def _other_microbatches(problem: PlanningProblem) -> Iterator[Change]:
             f"with {words} the micro-batches, the batch of a step changes from {now * samples} to {number * samples} "
             "samples: training may need another learning rate",
         )
+
+
+def _other_micro_batch_sizes(problem: PlanningProblem) -> Iterator[Change]:
+    """The same step in micro-batches of twice and half the samples, where the size is not searched anyway."""
+    now = problem.graph.samples_per_microbatch
+    if problem.space.micro_batch_sizes or problem.objective.of_one_microbatch or problem.graph.batch_axis == "none":
+        return
+    for size in (2 * now, now // 2):
+        if size and problem.global_batch % size == 0:
+            changed = problem.with_micro_batch_size(size)
+            yield Change(f"micro-batches of {size} instead of {now} samples", "micro-batches", changed, _same(problem))
+
+
+def _other_parallelism(problem: PlanningProblem) -> Iterator[Change]:
+    """With and without groups that divide ops, and replicas that divide optimizer states."""
+    if not problem.training.trains:
+        return
+    now, cluster, graph = problem.space.parallelism, problem.cluster, problem.graph
+    choices = {
+        "tensor parallelism": ({"tp", "sp"}, len(list(usual_groupings(cluster, graph.can_be_divided))) > 1),
+        "ZeRO-1": ({"zero1"}, problem.may_replicate and cluster.num_devices > 1),
+    }
+    for title, (names, can) in choices.items():
+        if can:
+            without = bool(names & now)
+            changed = problem.with_parallelism(now - names if without else now | names)
+            yield Change(f"{'without' if without else 'with'} {title}", "parallelism", changed, _same(problem))
 
 
 def _without_slowest(problem: PlanningProblem) -> Iterator[Change]:
@@ -283,16 +313,22 @@ def _gigabits(bandwidth: float) -> str:
 
 def _carried(plan: Plan | None, device: Mapping[int, int], problem: PlanningProblem) -> Plan | None:
     """A plan on the devices of another problem of the same graph; None if it needs one that is not there."""
-    if plan is None or plan.grouping.divides or any(d not in device for s in plan.stages for d in s.devices):
+    if plan is None or any(d not in device for s in plan.stages for d in s.devices):
         return None
-    devices = tuple(tuple(device[d] for d in s.devices) for s in plan.stages)
-    assignment = dataclasses.replace(plan.assignment, devices=devices)
+    if plan.grouping.divides and "tp" not in problem.space.parallelism:
+        return None
     if problem.space.micro_batch_sizes:
         problem = problem.with_micro_batch_size(plan.graph.samples_per_microbatch)
-    evaluator = Evaluator(problem)
+    stages = [[tuple(device[d] for d in group) for group in stage.replicas] for stage in plan.stages]
+    grouping = completed([group for groups in stages for group in groups], problem.cluster)
+    number = {group: g for g, group in enumerate(grouping.groups)}
+    devices = tuple(tuple(number[group] for group in groups) for groups in stages)
+    assignment = dataclasses.replace(plan.assignment, devices=devices)
+    sequence = any(stage.sharding.sequence for stage in plan.stages)
+    evaluator = Evaluator(grouped(problem, grouping, sequence=sequence))
     if not evaluator.evaluate(assignment).feasible:
         return None
-    return evaluator.make_plan(assignment, plan.provenance)
+    return lifted(evaluator.make_plan(assignment, plan.provenance), problem.cluster, grouping)
 
 
 def _better(result: PlanResult, plan: Plan | None, problem: PlanningProblem) -> PlanResult:
