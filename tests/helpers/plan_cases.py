@@ -168,6 +168,8 @@ def random_plan(
         count = int(rng.integers(2, 5)) if rng.random() < replicas else 1
         devices.append(tuple(int(d) for d in rng.permutation(num_devices)[:count]))
     drawn = int(rng.integers(1, 7))
+    part = split if rng.random() < 0.5 else 0.0
+    again = [s for s in range(len(devices)) if rng.random() < recompute]
     plan = make_plan(
         graph,
         labels,
@@ -175,8 +177,9 @@ def random_plan(
         num_microbatches=drawn if num_microbatches is None else num_microbatches,
         num_devices=num_devices,
         seed=seed,
-        split=split if rng.random() < 0.5 else 0.0,
-        recompute=[s for s in range(len(devices)) if rng.random() < recompute],
+        split=part,
+        recompute=again,
+        blocks=again[::2],
         optimizer=str(rng.choice(["sgd", "momentum", "adamw"])),
         backward_first=float(rng.choice([0.1, 0.5, 0.9])),
     )

@@ -17,7 +17,7 @@ from drlpp.runtime.stage.stage_module import value_spec
 from small_models import ALL
 
 CPU = torch.device("cpu")
-WITHOUT_DROPOUT = [n for n in ALL if n not in ("dropout_attention", "recurrent")]
+WITHOUT_DROPOUT = [n for n in ALL if n not in ("dropout_attention", "recurrent", "blocks")]
 
 
 def made(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
