@@ -41,6 +41,7 @@ SURFACE = {
         "--output",
         "--planners",
         "--policy-only",
+        "--parallelism",
         "--precision",
         "--seeds",
         "--weights",

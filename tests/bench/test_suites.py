@@ -103,3 +103,12 @@ def test_bad_files_are_refused(tmp_path, text, message):
 def test_unknown_suites_are_refused():
     with pytest.raises(InputError, match="did you mean 'paper'"):
         find_suite("papers")
+
+
+def test_what_plans_may_use_is_set_for_all_cases():
+    smoke = suites()["smoke"]
+    assert smoke.with_parallelism(None) is smoke
+    assert {c.parallelism for c in smoke.with_parallelism("pp,dp,zero1").cases} == {"pp,dp,zero1"}
+    assert smoke.with_parallelism("pp,dp,zero1").cases[0].problem().training.zero1
+    with pytest.raises(InputError, match="'tp' is given without 'pp'"):
+        smoke.with_parallelism("tp")

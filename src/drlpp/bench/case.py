@@ -13,7 +13,7 @@ from drlpp.graph import OpGraph
 from drlpp.graph.generate.by_name import generated_graph
 from drlpp.graph.readers import read_graph
 from drlpp.plan import Objective
-from drlpp.problem import PlanningProblem, parallelism_names
+from drlpp.problem import PlanningProblem, SearchSpace, parallelism_names
 from drlpp.training import Precision
 
 
@@ -87,6 +87,13 @@ class Suite:
         if precision is None:
             return self
         return dataclasses.replace(self, cases=tuple(dataclasses.replace(c, precision=precision) for c in self.cases))
+
+    def with_parallelism(self, names: str | None) -> Suite:
+        """The suite where plans of all cases may use these; None leaves each its own. Raises as `SearchSpace` does."""
+        if names is None:
+            return self
+        SearchSpace(parallelism=parallelism_names(names))
+        return dataclasses.replace(self, cases=tuple(dataclasses.replace(c, parallelism=names) for c in self.cases))
 
 
 def load_model_graph(model: str) -> OpGraph:

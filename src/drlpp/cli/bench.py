@@ -49,6 +49,15 @@ def bench(
         Path | None, typer.Option("--markdown", help="Write the tables into this document, between markers.")
     ] = None,
     precision: inputs.PrecisionOption = None,
+    parallelism: Annotated[
+        str | None,
+        typer.Option(
+            "--parallelism",
+            metavar="NAMES",
+            help="What plans may use, of pp,dp,tp,sp,zero1 [default: what each case says].",
+            show_default=False,
+        ),
+    ] = None,
     policy_only: inputs.PolicyOnly = False,
     weights: inputs.Weights = None,
     list_suites: Annotated[bool, typer.Option("--list", help="List the suites.")] = False,
@@ -67,7 +76,7 @@ def bench(
     check_weights(weights)
     from drlpp.bench.suites import find_suite
 
-    chosen = find_suite(suite).at_precision(precision)
+    chosen = find_suite(suite).at_precision(precision).with_parallelism(parallelism)
     from drlpp.bench.document import write_section
     from drlpp.bench.runner import run_suite
     from drlpp.bench.summary import summarize
@@ -92,6 +101,7 @@ def bench(
         command = f"drlpp bench {suite} --planners {planners} --budget {budget:g} --seeds {seeds}"
         command += " --cpu-time" if cpu_time else ""
         command += f" --precision {precision}" if precision else ""
+        command += f" --parallelism {parallelism}" if parallelism else ""
         command += " --policy-only" * policy_only + (f" --weights {weights}" if weights else "")
         write_section(markdown, f"bench-{chosen.name}", markdown_section(chosen, rows, summary, command))
         say(f"tables written to {markdown}")
