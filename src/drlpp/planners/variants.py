@@ -126,7 +126,7 @@ def _bound_s(problem: PlanningProblem, budget: Budget) -> float:
 
 
 def _ranked(variants: Variants, whole: Budget, seed: int) -> list[tuple[int, int]]:
-    """Variants (size, grouping), the most promising first; those that there is no time to look at are left out."""
+    """Variants (size, grouping), the most promising first; where nothing fits, groups first. Some may be left out."""
     values: dict[tuple[int, int], float] = {}
     budget, longest = whole.part(RANKING_SHARE), whole.part(LONGEST_RANKING)
     most = len(variants.sizes) + len(variants.groupings)
@@ -149,7 +149,7 @@ def _ranked(variants: Variants, whole: Budget, seed: int) -> list[tuple[int, int
         best = here
     for size in range(len(variants.sizes)):
         value((size, 0))
-    ranked = sorted(values, key=lambda key: (values[key], key))
+    ranked = sorted(values, key=lambda key: (values[key], math.isinf(values[key]) and key[1] == 0, key))
     alone = _promising([key for key in ranked if key[1] == 0], values)
     ranked = _promising(ranked, values)
     return list(dict.fromkeys((ranked[0], alone[0], *ranked[1:], *alone[1:])))
