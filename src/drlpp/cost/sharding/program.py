@@ -20,8 +20,6 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
 
 from drlpp.cost.sharding.members import PARTIAL, Placement
 
@@ -247,6 +245,9 @@ class _Rows:
 
     def solve(self) -> list[int] | None:
         """The option of every class."""
+        from scipy.optimize import Bounds, LinearConstraint, milp  # a second to import, and most plans need no group
+        from scipy.sparse import coo_array
+
         row, column, value = zip(*self._entries, strict=True)
         matrix = coo_array((value, (row, column)), shape=(len(self._low), len(self._cost))).tocsr()
         scale = max(self._cost) or 1.0

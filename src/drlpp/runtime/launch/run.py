@@ -6,6 +6,7 @@ set) it joins the ranks that are there, so the same line runs a plan across mach
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -95,7 +96,7 @@ def run(
             check_undivided(plan, "an emulation of another cluster", states=False)
         world_of(plan, options)
     if adapt is not None:
-        check_undivided(plan, "--adapt")
+        plan = _adaptable(plan, say)
     if elastic is not None and (verify or emulate):
         raise InputError("an elastic run can be neither verified (its first steps are gone) nor emulated: leave it out")
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -114,6 +115,15 @@ def run(
         return outcome
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _adaptable(plan: Plan, say: Say) -> Plan:
+    """The plan with whole optimizer states, which move when the plan changes. Raises PlanError if ops are divided."""
+    check_undivided(plan, "--adapt", states=False)
+    if not plan.training.zero1:
+        return plan
+    say("adapt: every rank keeps whole optimizer states (no ZeRO-1), since they move when the plan changes")
+    return dataclasses.replace(plan, training=dataclasses.replace(plan.training, zero1=False))
 
 
 def _absolute(spec: str) -> str:
