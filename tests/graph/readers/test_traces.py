@@ -141,6 +141,21 @@ def test_both_traces_together_have_graph_and_times(traces):
     assert g.source.endswith("kineto.json")
 
 
+def test_threads_of_an_operator_are_part_of_it(traces, tmp_path):
+    folder, *_ = traces
+    data = json.loads((folder / "et.json").read_text())
+    call = next(node for node in data["nodes"] if node["name"] == "aten::empty")
+    other = copy.deepcopy(call)
+    other["id"] = max(node["id"] for node in data["nodes"]) + 1
+    for attribute in other["attrs"]:
+        attribute["value"] = {"tid": 99, "rf_id": 10**9}.get(attribute["name"], attribute["value"])
+    data["nodes"].append(other)
+    (tmp_path / "et.json").write_text(json.dumps(data))
+    ours = read_graph(f"{tmp_path / 'et.json'}+{folder / 'kineto.json'}")
+    chain = read_graph(folder / "kineto.json")
+    assert [op.times for op in ours.ops] == [op.times for op in chain.ops]
+
+
 def test_compressed_traces_are_read_too(traces, tmp_path):
     folder, model, tokens = traces
     for name in ("et.json", "kineto.json"):
