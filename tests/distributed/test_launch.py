@@ -270,8 +270,8 @@ def no_all_reduce(name: str, plan: Plan) -> RunReport:
     from plan_cases import train_job
 
     original = GradientReducer._start
-    GradientReducer._start = lambda self, flat, holders: dist.all_reduce(  # type: ignore[method-assign]
-        flat.clone(), group=self._groups[holders], async_op=True
+    GradientReducer._start = lambda self, flat, first: dist.all_reduce(  # type: ignore[method-assign]
+        flat.clone(), group=self._groups[first.holders], async_op=True
     )
     try:
         return train_job(name, plan, 1)

@@ -85,6 +85,10 @@ def _work(rank: int, size: int, store: str, pipe: Connection, backend: str) -> N
     while True:
         function, args = pipe.recv()
         try:
-            pipe.send((function(*args), ""))
+            answer: tuple[Any, str] = (function(*args), "")
         except Exception:  # noqa: BLE001 (handed to the test)
-            pipe.send((None, traceback.format_exc()))
+            answer = (None, traceback.format_exc())
+        for group in list(dist.distributed_c10d._world.pg_map):  # each has threads that poll
+            if group is not dist.group.WORLD:
+                dist.destroy_process_group(group)
+        pipe.send(answer)
