@@ -81,12 +81,6 @@ def _arguments(event: TraceEvent) -> dict[str, Any]:
     return out
 
 
-def _receiver(stream: str) -> int | None:
-    """The receiving device of ``link:SRC->DST``."""
-    _, arrow, dst = stream.partition("->")
-    return int(dst) if arrow and dst.isdigit() else None
-
-
 class _Threads:
     """Thread numbers: 0 for compute, then one per stream, and more for streams whose events overlap in part."""
 
@@ -136,8 +130,7 @@ class _Compute:
 
     def consumer(self, send: TraceEvent) -> TraceEvent | None:
         """The first action of the same phase on the receiver, of a later stage (earlier, if backward)."""
-        receiver = _receiver(send.stream)
-        if receiver is None:
+        if send.receiver < 0:
             return None
         before = [
             e
@@ -145,7 +138,7 @@ class _Compute:
             if e.stage == send.stage and e.kind != "W" and e.end_s <= send.start_s + _PRECISION
         ]
         forward = bool(before) and before[-1].kind == "F"
-        there = self._by[receiver, send.microbatch]
+        there = self._by[send.receiver, send.microbatch]
         first = bisect.bisect_left(there, send.end_s - _PRECISION, key=lambda e: e.start_s)
         for event in there[first:]:
             later = event.stage > send.stage

@@ -30,6 +30,12 @@ class TraceEvent:
     end_s: float
     bytes: float = 0.0
 
+    @property
+    def receiver(self) -> int:
+        """The device that a transfer goes to; -1 for everything else."""
+        _, arrow, dst = self.stream.partition("->")
+        return int(dst) if arrow and dst.isdigit() else -1
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:

@@ -84,7 +84,7 @@ def _flat(events: Sequence[TraceEvent], tick: float, *, transfers: bool) -> list
         start = round(e.start_s / tick)
         out += [start - before, round((e.end_s - e.start_s) / tick), KINDS.index(e.kind), e.stage, e.microbatch]
         if transfers:
-            out += [_peer(e.stream), round(e.bytes / 1e3)]
+            out += [e.receiver, round(e.bytes / 1e3)]
         before = start
     return out
 
@@ -93,12 +93,6 @@ def _critical(step: CriticalStep, tick: float) -> tuple[int, int, int, int]:
     device = int(step.where.removeprefix("device ").partition("->")[0])
     in_transfers = step.kind in ("transfer", "all-reduce")
     return device, round(step.start_s / tick), round((step.end_s - step.start_s) / tick), int(in_transfers)
-
-
-def _peer(stream: str) -> int:
-    """The receiving device of ``link:SRC->DST``; -1 for other streams."""
-    _, arrow, dst = stream.partition("->")
-    return int(dst) if arrow and dst.isdigit() else -1
 
 
 def _curve(points: Sequence[tuple[float, float]], tick: float, end_s: float) -> list[int]:

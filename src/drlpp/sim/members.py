@@ -55,7 +55,7 @@ def _events(event: TraceEvent, groups: tuple[_Group, ...]) -> Iterator[TraceEven
         for d in own:
             yield dataclasses.replace(event, device=d, bytes=event.bytes / len(own))
         return
-    pairs = _pairs(own, groups[int(event.stream.partition("->")[2])])
+    pairs = _pairs(own, groups[event.receiver])
     for u, v in pairs:
         yield dataclasses.replace(event, device=u, stream=f"link:{u}->{v}", bytes=event.bytes / len(pairs))
 

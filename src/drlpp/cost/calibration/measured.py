@@ -128,7 +128,7 @@ def measurements(plan: Plan, traces: Sequence[Trace]) -> Measurements:
                 more = again.get((e.device, e.stage, e.microbatch), 0.0) if e.kind in ("B", "I") else 0.0
                 actions[e.stage, e.device, e.kind].append(seconds + more)
             elif e.kind == "send":
-                transfers[e.device, _receiver(e), e.bytes].append(seconds)
+                transfers[e.device, e.receiver, e.bytes].append(seconds)
             elif e.kind == "optimizer":
                 updates[e.device].append(seconds)
         for devices, size, seconds in _all_reduces(plan, trace):
@@ -166,11 +166,6 @@ def _check(plan: Plan, trace: Trace) -> None:
             f"the trace is not a step of this plan: only the {where} has action {stage}{kind}{microbatch} on device "
             f"{device}: give the trace of `drlpp run PLAN --trace`"
         )
-
-
-def _receiver(event: TraceEvent) -> int:
-    """The receiving device of ``link:SRC->DST``."""
-    return int(event.stream.partition("->")[2])
 
 
 def _all_reduces(plan: Plan, trace: Trace) -> Iterable[tuple[tuple[int, ...], float, float]]:
