@@ -12,7 +12,7 @@ from drlpp.plan import Assignment, Provenance, validate
 from drlpp.sim import Evaluator
 from placed import assert_equal
 from random_groups import random_grouped_problem
-from random_problems import random_problem
+from random_problems import random_problem, with_frozen
 
 
 @settings(max_examples=100, deadline=None)
@@ -51,10 +51,13 @@ def test_replicas_that_hold_other_parts_never_fit():
     assert seen > 5
 
 
+@pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_contracted_graph_costs_what_the_graph_costs(seed):
-    """On groups, too: the policy plans on few groups of ops."""
-    _, _, problem, assignment = random_grouped_problem(seed)
+def test_a_contracted_graph_costs_what_the_graph_costs(seed, fixed):
+    """On groups, too: the policy plans on few groups of ops. With frozen parameters and buffers, and without."""
+    whole, grouping, problem, assignment = random_grouped_problem(seed)
+    if fixed:
+        problem = grouped(with_frozen(whole), grouping, sequence=True)
     coarse = coarse_problem(problem, 4)
     number = coarse.problem.graph.num_ops
     one_each = Assignment(np.arange(number), (assignment.devices[0],) * number)

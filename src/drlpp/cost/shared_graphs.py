@@ -50,7 +50,7 @@ def held_graphs(problem: PlanningProblem) -> tuple[OpGraph, ...]:
 
 
 def contracted(problem: PlanningProblem, graph: OpGraph, **changes: Any) -> PlanningProblem:
-    """The problem with a contraction of its graph, whose tensors and parameters are held as those of the graph are.
+    """The problem with a contraction of its graph. Tensors, parameters and buffers are held as those of the graph.
 
     Args:
         graph: of `drlpp.graph.contract`, with the times of the problem.
@@ -62,7 +62,10 @@ def contracted(problem: PlanningProblem, graph: OpGraph, **changes: Any) -> Plan
         graph
         if kind.group is None
         else dataclasses.replace(
-            graph, tensor_bytes=fine[kind.name].tensor_bytes, param_bytes=fine[kind.name].param_bytes
+            graph,
+            tensor_bytes=fine[kind.name].tensor_bytes,
+            param_bytes=fine[kind.name].param_bytes,
+            buffer_bytes=fine[kind.name].buffer_bytes,
         )
         for kind in made.cluster.device_types
     )
