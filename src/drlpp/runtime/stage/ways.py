@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.distributed as dist
@@ -12,48 +12,35 @@ from torch import fx
 from drlpp.capture import CapturedModel
 from drlpp.capture.cuts import Cut
 from drlpp.capture.splitting import Division, Splitter
-from drlpp.cluster import Link
-from drlpp.cost.sharding import shard
+from drlpp.cost.groups import for_groups
+from drlpp.cost.shared_graphs import shared_graph
 from drlpp.errors import PlanError
 from drlpp.graph import Split
 from drlpp.plan import Plan
+from drlpp.problem import PlanningProblem
 from drlpp.runtime.stage.division import Ways, fits
 from drlpp.runtime.stage.moves import Placement
 from drlpp.runtime.stage.stage_module import depending_values
 
 
 def chosen_splits(plan: Plan) -> Mapping[str, Split]:
-    """Op -> split, of the ops that the groups of a plan divide: what every reader of the plan computes anew.
+    """Op -> split, of the ops that the groups of a plan divide: the choice that the plan's price was made with.
 
     Raises:
         InputError: the plan's graph says of no op how it may be divided.
     """
-    sequence = any(stage.sharding.sequence for stage in plan.stages)
-    known: dict[tuple[str, Link, int], Sequence[int]] = {}
+    of_groups = for_groups(plan)
+    problem = PlanningProblem(plan.graph, of_groups.cluster, plan.training)
     found = {}
-    for stage in plan.stages:
-        group, sharding = stage.group(0), stage.sharding
-        if sharding.tensor == 1:
+    for stage in of_groups.stages:
+        group = of_groups.cluster.devices[stage.devices[0]].type.group
+        if group is None:
             continue
-        kind = plan.cluster.devices[group[0]].type
-        link = min(
-            (plan.cluster.path(i, j) for i in group for j in group if i != j),
-            key=lambda link: (link.bandwidth, -link.latency_s),
-        )
-        key = kind.name, link, sharding.tensor
-        if key not in known:
-            known[key] = shard(
-                plan.graph,
-                kind,
-                link,
-                sharding.tensor,
-                sequence=sequence,
-                num_microbatches=plan.num_microbatches,
-            ).choice
+        chosen = shared_graph(problem, group).choice
         for name in stage.ops:
-            choice = known[key][plan.graph.index[name]]
-            if choice >= 0:
-                found[name] = plan.graph.ops[plan.graph.index[name]].splits[choice]
+            op = plan.graph.index[name]
+            if chosen[op] >= 0:
+                found[name] = plan.graph.ops[op].splits[chosen[op]]
     return found
 
 
