@@ -50,8 +50,12 @@ def read_chakra(
     raw = [_from_flat(node) for node in data["nodes"]] if flat else data["nodes"]
     nodes = sorted(raw, key=lambda node: int(node["id"]))  # ids grow in order of the start
     position = {node["id"]: k for k, node in enumerate(nodes)}
-    helpers = _helper_threads(nodes, measured)
-    calls = [_call(node, position, where, None if _thread(node) in helpers else measured) for node in nodes]
+    attributes = [_attributes(node) for node in nodes]
+    helpers = frozenset() if measured is None else _helper_threads(nodes, attributes, measured)
+    calls = [
+        _call(node, its, position, where, None if its.get("tid") in helpers else measured)
+        for node, its in zip(nodes, attributes, strict=True)
+    ]
     return graph_of_calls(
         calls, name, where, has_dataflow=True, measured_on=measured.measured_on if measured is not None else ""
     )
@@ -88,23 +92,21 @@ def _from_flat(node: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _helper_threads(nodes: Sequence[Mapping[str, Any]], measured: MeasuredCalls | None) -> frozenset[Any]:
+def _helper_threads(
+    nodes: Sequence[Mapping[str, Any]], attributes: Sequence[Mapping[str, Any]], measured: MeasuredCalls
+) -> frozenset[Any]:
     """Threads that an operator computes with: the Kineto trace has none of their calls, and none reads a tensor.
 
     What they take is in the time of the operator.
     """
     threads: set[Any] = set()
     others: set[Any] = set()
-    for node in nodes:
-        if measured is not None and "::" in str(node.get("name")):
-            threads.add(_thread(node))
-            if _attributes(node).get(_RECORD_FUNCTION_ID) in measured.by_id or any(_tensors(node["inputs"])):
-                others.add(_thread(node))
+    for node, its in zip(nodes, attributes, strict=True):
+        if "::" in str(node.get("name")):
+            threads.add(its.get("tid"))
+            if its.get(_RECORD_FUNCTION_ID) in measured.by_id or any(_tensors(node["inputs"])):
+                others.add(its.get("tid"))
     return frozenset(threads - others)
-
-
-def _thread(node: Mapping[str, Any]) -> Any:
-    return _attributes(node).get("tid")
 
 
 def _attributes(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,9 +114,12 @@ def _attributes(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _call(
-    node: Mapping[str, Any], position: Mapping[int, int], where: str, measured: MeasuredCalls | None
+    node: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    position: Mapping[int, int],
+    where: str,
+    measured: MeasuredCalls | None,
 ) -> RecordedCall:
-    attributes = _attributes(node)
     for key in ("seq_id", "tid", _RECORD_FUNCTION_ID):
         if key not in attributes:
             raise GraphError(
