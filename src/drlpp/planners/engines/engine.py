@@ -54,6 +54,15 @@ class Engine:
     parallelism: tuple[str, ...] = ("pp", "dp")
 
 
+_VLLM = Engine(
+    name="vllm",
+    title="vLLM",
+    cuts="layers",
+    fixed_ends=True,
+    layer_in_every_stage=True,
+    ties=True,
+    objective="serving",
+)
 _ENGINES = (
     Engine(name="torch", title="torch.distributed.pipelining", cuts="modules", loops=True),
     Engine(name="torchtitan", title="torchtitan", cuts="top-level", loops=True, parallelism=("pp", "dp", "tp", "sp")),
@@ -78,24 +87,8 @@ _ENGINES = (
         main_parameters=True,
         parallelism=("pp", "dp", "zero1"),
     ),
-    Engine(
-        name="vllm",
-        title="vLLM",
-        cuts="layers",
-        fixed_ends=True,
-        layer_in_every_stage=True,
-        ties=True,
-        objective="serving",
-    ),
-    Engine(
-        name="sglang",
-        title="SGLang",
-        cuts="layers",
-        fixed_ends=True,
-        layer_in_every_stage=True,
-        ties=True,
-        objective="serving",
-    ),
+    _VLLM,
+    dataclasses.replace(_VLLM, name="sglang", title="SGLang"),
     Engine(
         name="accelerate",
         title="Hugging Face accelerate",
