@@ -32,7 +32,6 @@ from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.runtime.launch.job import RunOptions
 from drlpp.runtime.launch.training import train_captured
-from drlpp.runtime.pipeline import used_devices
 from drlpp.sim import Evaluator
 from drlpp.units import format_bytes
 from tables import machine, markdown, write_section
@@ -105,7 +104,7 @@ def worker(folder: Path, names: list[str]) -> None:
             report = train_captured(captured, plan, RunOptions(steps=2, track_memory=True), lambda line: None)
             if rank == 0:
                 predicted = plan.prediction.peak_memory_bytes if plan.prediction else ()
-                for device in used_devices(plan):
+                for device in plan.used_devices:
                     line = json.dumps([name, kind, device, predicted[device], report.peak_memory_bytes[device]])
                     print(line, flush=True)
             for parameter in captured.module.parameters():

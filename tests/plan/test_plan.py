@@ -56,6 +56,14 @@ def test_a_legal_plan():
     assert plan.num_microbatches == 2
 
 
+def test_used_devices_are_those_that_run_a_stage():
+    plan = chain_plan()
+    alone = dataclasses.replace(plan, stages=(dataclasses.replace(plan.stages[0], replicas=((1,),)),))
+    assert alone.used_devices == (1,)
+    stages = tuple(dataclasses.replace(stage, replicas=((1,), (0,))) for stage in plan.stages)
+    assert dataclasses.replace(plan, stages=stages).used_devices == (0, 1)
+
+
 def test_split_backward_and_replicas_are_legal():
     split = schedule(r0="0F0 0F1 0I0 0W0 0B1", r1="1F0 1I0 1F1 1I1 1W0 1W1")
     validate(dataclasses.replace(chain_plan(), schedule=split))

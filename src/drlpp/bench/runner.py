@@ -181,7 +181,7 @@ def _outcome(result: PlanResult, problem: PlanningProblem, bound: Bound) -> dict
             "bottleneck_s": prediction.bottleneck_s,
             "num_stages": plan.num_stages,
             "schedule": plan.schedule_name,
-            "used_devices": len({d for stage in plan.stages for d in stage.devices}),
+            "used_devices": len(plan.used_devices),
         }
     return out
 

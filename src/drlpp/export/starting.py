@@ -44,12 +44,11 @@ def hosts_of(plan: Plan, tool: str) -> tuple[Host, ...]:
         PlanError: the plan is for serving, or a host has a name that no machine can have.
     """
     check_trains(plan, "drlpp run")
-    used = tuple(sorted({d for stage in plan.stages for d in stage.devices}))
     sizes = {host.name: len(host.devices) for host in plan.cluster.hosts}
     gpus = has_gpus(plan)
     found = tuple(
         Host(node.host, len(node.local_devices), node.visible if gpus else "", sizes[node.host])
-        for node in nodes(plan.cluster, used)
+        for node in nodes(plan.cluster, plan.used_devices)
     )
     for host in found:
         if not _NAME.fullmatch(host.name):

@@ -92,6 +92,11 @@ class Plan:
     def num_microbatches(self) -> int:
         return self.training.num_microbatches
 
+    @functools.cached_property
+    def used_devices(self) -> tuple[int, ...]:
+        """Devices that run at least one stage, in order: rank r of a run is the r-th of them."""
+        return tuple(sorted({d for stage in self.stages for d in stage.devices}))
+
     @property
     def model_flops_utilization(self) -> float | None:
         """FLOP of the model in a step over what all devices could compute in its time at their dense peaks.

@@ -106,7 +106,7 @@ def words(simulation: Simulation, explanation: Explanation, comparison: Comparis
 
 
 def _what(plan: Plan) -> str:
-    used = sorted({d for s in plan.stages for d in s.devices})
+    used = plan.used_devices
     kinds = Counter(plan.cluster.devices[d].type.name for d in used)
     spread = ", ".join(f"{n} {t}" for t, n in kinds.items())
     of_all = (

@@ -249,8 +249,7 @@ def _commands(plan: Plan) -> list[dict[str, str]]:
 
 def _across_hosts(plan: Plan) -> list[dict[str, str]]:
     """How to start the ranks on each host, for plans that use several."""
-    used = sorted({d for stage in plan.stages for d in stage.devices})
-    per_host = Counter(plan.cluster.hosts[plan.cluster.devices[d].host].name for d in used)
+    per_host = Counter(plan.cluster.hosts[plan.cluster.devices[d].host].name for d in plan.used_devices)
     if len(per_host) < 2:
         return []
     lines = [

@@ -43,7 +43,6 @@ from drlpp.runtime.emulated_world import EmulatedWorld
 from drlpp.runtime.executor import Executor, Tensors
 from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Recorder
-from drlpp.runtime.pipeline import used_devices
 from drlpp.runtime.transfers.channel import Channel, TensorSpec
 from drlpp.runtime.transfers.planned import Slot, StageSlots, Transfer, plan_transfers, stage_slots
 from drlpp.runtime.transfers.waiting import time_limit_s
@@ -285,10 +284,10 @@ class EmulatedPipeline:
         validate(plan)
         world = EmulatedWorld(cluster=plan.cluster) if world is None else world
         plan = dataclasses.replace(plan, cluster=world.cluster)
-        ranks = used_devices(plan) if devices is None else tuple(devices)
+        ranks = plan.used_devices if devices is None else tuple(devices)
         rank = dist.get_rank()
         mine = ranks[rank] if rank < len(ranks) else None
-        self.device = mine if mine in used_devices(plan) else None
+        self.device = mine if mine in plan.used_devices else None
         costs = costs_of_plan(plan)
         self.time_scale = default_time_scale(plan, costs) if time_scale is None else time_scale
         self.steps_done = steps_done

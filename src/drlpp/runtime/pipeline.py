@@ -55,11 +55,6 @@ from drlpp.runtime.transfers.waiting import FIRST_TIMEOUT_S, wait_for_all
 log = logging.getLogger(__name__)
 
 
-def used_devices(plan: Plan) -> tuple[int, ...]:
-    """Devices that run at least one stage, in order: rank r runs the r-th of them."""
-    return tuple(sorted({d for stage in plan.stages for d in stage.devices}))
-
-
 class Pipeline:
     """The stages of a plan that this rank runs. Made by `build`.
 
@@ -85,7 +80,7 @@ class Pipeline:
         devices: Sequence[int] | None,
     ) -> None:
         self.plan = plan
-        used = used_devices(plan)
+        used = plan.used_devices
         ranks = used if devices is None else tuple(devices)
         if len(ranks) > dist.get_world_size():
             raise InputError(

@@ -500,8 +500,9 @@ def _in_flight(actions: Sequence[Action]) -> int:
 def forward_only(plan: Plan, num_microbatches: int) -> Plan:
     """The plan's stages and devices with a schedule of forward passes, by (micro-batch, stage)."""
     order = [(m, stage) for m in range(num_microbatches) for stage in plan.stages]
-    devices = sorted({d for stage in plan.stages for d in stage.devices})
-    schedule = {d: tuple(Action(stage.index, "F", m) for m, stage in order if d in stage.group(m)) for d in devices}
+    schedule = {
+        d: tuple(Action(stage.index, "F", m) for m, stage in order if d in stage.group(m)) for d in plan.used_devices
+    }
     return _with_schedule(plan, num_microbatches, schedule)
 
 

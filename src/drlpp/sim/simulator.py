@@ -309,9 +309,8 @@ class _Iteration:
 
     def _result(self) -> Simulation:
         plan, num_devices = self.plan, self.cluster.num_devices
-        used = sorted({d for stage in plan.stages for d in stage.devices})
         iteration = 0.0
-        for d in used:
+        for d in plan.used_devices:
             start = max(self.free_s[d], self.reduced_s[d])
             end = start + float(self.optimizer_s[d])
             if end > start:

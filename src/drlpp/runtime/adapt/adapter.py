@@ -6,7 +6,6 @@ so that all switch at the same boundary.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 
@@ -105,8 +104,3 @@ class Adapter:
 def ranks_of(plan: Plan, adapt: Adapt | None, used: tuple[int, ...]) -> tuple[int, ...]:
     """The device of each rank: those that the plan uses, or all, where a later plan may use others."""
     return used if adapt is None else tuple(range(plan.cluster.num_devices))
-
-
-def with_costs_of(plan: Plan, believed: Plan) -> Plan:
-    """A plan with the costs of another one of the same devices; without a prediction."""
-    return dataclasses.replace(plan, graph=believed.graph, cluster=believed.cluster, prediction=None)

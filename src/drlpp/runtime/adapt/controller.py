@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from drlpp.cost import costs_of_plan
+from drlpp.cost import StageCosts, costs_of_plan
 from drlpp.cost.calibration import Measurements, measurements
 from drlpp.cost.links import transfer_s
 from drlpp.cost.moves import move_s, moved_bytes
@@ -75,6 +75,7 @@ class Controller:
         self._process = PlanningProcess(adapt.command)
         self._runs = [_Run(plan)]
         self._believed: Plan | None = None  # the plan that runs, with calibrated costs
+        self._costs: StageCosts | None = None  # of its stages
         self._changed: dict[Hashable, int] = {}  # device, or pair of hosts -> first step of its last change
         self._devices, self._links = ChangeDetector(DEVICES), ChangeDetector(LINKS)
         self._want, self._over = True, False
@@ -93,9 +94,9 @@ class Controller:
         """Takes the trace of a step (`step` steps are done by then)."""
         run = self._runs[-1]
         run.steps = [*run.steps, (step, trace)][-KEPT:]
-        if self._believed is None or self._want or self._over or self._process.busy:
+        if self._believed is None or self._costs is None or self._want or self._over or self._process.busy:
             return  # nothing to compare with, or a new plan is on its way, or none will come
-        units, pairs = _ratios(self._believed, trace)
+        units, pairs = _ratios(self._believed, self._costs, trace)
         changes = self._devices.look(step, units) + self._links.look(step, pairs)
         if changes and step >= self._quiet_until:
             self._note(step, changes)
@@ -122,10 +123,8 @@ class Controller:
         """The ranks run `plan` now; the switch took `seconds` of a clock on the wall."""
         seconds /= self._scale
         self._building_s = 0.5 * self._building_s + 0.5 * max(0.0, seconds - self._moving_s)
-        self._runs.append(_Run(self._on_base(plan)))
-        self._believed = plan
-        self._devices.forget()
-        self._links.forget()
+        self._runs.append(_Run(with_costs_of(plan, self._base)))
+        self._believe(plan)
         text = f"switched in {format_time(seconds)}"
         self._decide(Decision(step=step, kind="switched", text=text, cost_s=seconds))
 
@@ -140,8 +139,7 @@ class Controller:
             what = f"device {change.unit}" if isinstance(change.unit, int) else _links_between(self._base, change.unit)
             text = f"{what} takes {change.factor:.2f} times the seconds, since step {change.since}"
             self._decide(Decision(step=step, kind="change", text=text))
-        self._devices.forget()
-        self._links.forget()
+        self._forget()
         self._want, self._refinements = True, 0
 
     def _surprised(self, run: _Run) -> bool:
@@ -183,16 +181,14 @@ class Controller:
         run = self._runs[-1]
         measured_s, current_s, best_s = _measured_s(run), _predicted_s(proposal.current), _predicted_s(proposal.best)
         first = self._believed is None
-        self._believed, self._ratio = proposal.current, measured_s / current_s
-        self._devices.forget()
-        self._links.forget()
+        self._believe(proposal.current)
+        self._ratio = measured_s / current_s
         self._moving_s = move_s(proposal.best.cluster, moved_bytes(run.plan, proposal.best))
         cost_s = self._building_s + self._moving_s
         gain_s = (current_s - best_s) * self._ratio * (self._total - step)
         # costs that cannot be fitted look changed for ever: each time that nothing came of it, wait twice as long
         switch = best_s < (1 - LEAST_GAIN) * current_s and gain_s > WORTH * cost_s
         before = _predicted_s(self._base)
-        devices = tuple(sorted({d for s in proposal.best.stages for d in s.devices}))
         text = (
             f"a step takes {format_time(measured_s)}, {format_time(before)} as planned, {format_time(current_s)} with "
             f"measured costs; "
@@ -201,7 +197,7 @@ class Controller:
         )
         text += (
             f"the best plan takes {format_time(best_s)} ({proposal.best.num_stages} stages, devices "
-            f"{', '.join(map(str, devices))}): "
+            f"{', '.join(map(str, proposal.best.used_devices))}): "
         )
         text += f"switching gains {format_time(max(gain_s, 0.0))} and costs {format_time(cost_s)}" if switch else "kept"
         decision = Decision(
@@ -215,25 +211,34 @@ class Controller:
             cost_s=cost_s,
             planning_s=proposal.seconds,
             num_stages=proposal.best.num_stages,
-            devices=devices,
+            devices=proposal.best.used_devices,
         )
         self._decide(decision)
         self._patience = NEEDED if switch else min(2 * self._patience, MOST_PATIENCE)
         self._quiet_until = step if switch else step + self._patience
         return proposal.best if switch else None
 
-    def _on_base(self, plan: Plan) -> Plan:
-        """A plan with the costs that were believed at first, as all measurements are told."""
-        return dataclasses.replace(plan, graph=self._base.graph, cluster=self._base.cluster, prediction=None)
+    def _believe(self, plan: Plan) -> None:
+        """From now on steps are compared with the costs of this plan, which is the one that runs."""
+        self._believed, self._costs = plan, costs_of_plan(plan)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._devices.forget()
+        self._links.forget()
 
     def _decide(self, decision: Decision) -> None:
         self.decisions.append(decision)
         self._say(f"adapt: step {decision.step}: {decision.text}")
 
 
-def _ratios(plan: Plan, trace: Trace) -> tuple[dict[Hashable, float], dict[Hashable, float]]:
+def with_costs_of(plan: Plan, believed: Plan) -> Plan:
+    """A plan with the costs of another one of the same devices; without a prediction."""
+    return dataclasses.replace(plan, graph=believed.graph, cluster=believed.cluster, prediction=None)
+
+
+def _ratios(plan: Plan, costs: StageCosts, trace: Trace) -> tuple[dict[Hashable, float], dict[Hashable, float]]:
     """Measured over expected seconds: of each device's actions, and of the messages between (or inside of) hosts."""
-    costs = costs_of_plan(plan)
     host = plan.cluster.host_index.tolist()
     parts = {"F": costs.forward_s, "I": costs.input_grad_s + costs.again_s, "W": costs.weight_grad_s}
     parts["B"] = parts["I"] + costs.weight_grad_s
@@ -245,9 +250,8 @@ def _ratios(plan: Plan, trace: Trace) -> tuple[dict[Hashable, float], dict[Hasha
             measured[e.device] += e.end_s - e.start_s
             expected[e.device] += float(parts[e.kind][e.stage, e.device])
         elif e.kind == "send" and not plan.graph.has_transfer_times:
-            dst = int(e.stream.partition("->")[2])
-            seconds = transfer_s(plan.cluster.path(e.device, dst), e.bytes)
-            links[frozenset((host[e.device], host[dst]))].append((e.end_s - e.start_s) / seconds)
+            seconds = transfer_s(plan.cluster.path(e.device, e.receiver), e.bytes)
+            links[frozenset((host[e.device], host[e.receiver]))].append((e.end_s - e.start_s) / seconds)
     devices: dict[Hashable, float] = {d: measured[d] / s for d, s in expected.items() if s > 0 and measured[d] > 0}
     return devices, {pair: max(float(np.median(ratios)), 1e-9) for pair, ratios in links.items()}
 

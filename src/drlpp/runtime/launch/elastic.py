@@ -22,7 +22,6 @@ from drlpp.runtime.launch.job import Restart, RunOptions, RunReport
 from drlpp.runtime.launch.rank_processes import Failure, Ranks
 from drlpp.runtime.launch.training import Say
 from drlpp.runtime.launch.worker import adopted_file, read_losses, read_report, write_job
-from drlpp.runtime.pipeline import used_devices
 from drlpp.units import format_time
 
 Replan = Callable[[Plan, Cluster], Plan]
@@ -92,7 +91,7 @@ def run_elastic(plan: Plan, options: RunOptions, elastic: Elastic, folder: Path,
             plan = plan_for_the_rest(plan, outcome, elastic.replan)
         seconds = time.monotonic() - began
         at = _last_step(store, options.steps)
-        num_devices = len(used_devices(plan))
+        num_devices = len(plan.used_devices)
         restarts.append(Restart(reason=str(outcome.error), step=at, num_devices=num_devices, planning_s=seconds))
         how = f"re-planned in {format_time(seconds)}" if outcome.lost and elastic.replan else "the same plan"
         where = f"the checkpoint of step {at}" if at else "the start: there is no checkpoint yet"
@@ -102,7 +101,7 @@ def run_elastic(plan: Plan, options: RunOptions, elastic: Elastic, folder: Path,
 def run_once(plan: Plan, options: RunOptions, folder: Path, say: Say) -> RunReport | Failure:
     """Starts the ranks and waits for their end: the report, or why there is none."""
     write_job(folder, plan, options)
-    devices = ranks_of(plan, options.adapt, used_devices(plan))
+    devices = ranks_of(plan, options.adapt, plan.used_devices)
     say(f"starting {len(devices)} {'processes' if len(devices) > 1 else 'process'} on this machine")
     ranks = Ranks(devices, folder, say)
     try:

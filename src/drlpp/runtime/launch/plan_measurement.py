@@ -35,7 +35,6 @@ from drlpp.runtime.launch.job import RunOptions
 from drlpp.runtime.launch.rank_processes import loopback
 from drlpp.runtime.launch.training import train_captured, train_emulated
 from drlpp.runtime.launch.worker import init_process_group, model_of
-from drlpp.runtime.pipeline import used_devices
 
 
 class Trials:
@@ -74,7 +73,7 @@ class Trials:
             InputError: the plan needs more ranks than there are.
             ExecutionError: it failed, or took too long; the ranks start anew with the next trial.
         """
-        devices = used_devices(plan)
+        devices = plan.used_devices
         if len(devices) > self.num_ranks:
             raise InputError(
                 f"the plan uses {len(devices)} devices, there are {self.num_ranks} ranks: use at most these"

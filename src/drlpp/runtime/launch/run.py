@@ -23,7 +23,6 @@ from drlpp.runtime.launch.job import Adapt, Precision, RunOptions, RunReport, au
 from drlpp.runtime.launch.rank_processes import Failure
 from drlpp.runtime.launch.training import Say, world_of
 from drlpp.runtime.launch.worker import init_process_group, train
-from drlpp.runtime.pipeline import used_devices
 
 
 def _silent(line: str) -> None:
@@ -139,7 +138,7 @@ def _join(plan: Plan, options: RunOptions, say: Say) -> RunReport | None:
     if mine:
         init_process_group()
     try:
-        size, needed = dist.get_world_size(), len(ranks_of(plan, options.adapt, used_devices(plan)))
+        size, needed = dist.get_world_size(), len(ranks_of(plan, options.adapt, plan.used_devices))
         if size != needed:
             raise InputError(f"torchrun started {size} processes, the plan uses {needed} devices: start {needed}")
         report = train(plan, options, say)

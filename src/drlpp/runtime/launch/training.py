@@ -19,7 +19,8 @@ from drlpp.cluster.schema import load_cluster_file
 from drlpp.cost.groups import for_groups
 from drlpp.errors import InputError
 from drlpp.plan import Plan
-from drlpp.runtime.adapt.adapter import Adapter, ranks_of, with_costs_of
+from drlpp.runtime.adapt.adapter import Adapter, ranks_of
+from drlpp.runtime.adapt.controller import with_costs_of
 from drlpp.runtime.adapt.moving import moved
 from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from drlpp.runtime.emulated_world import EmulatedWorld, emulated_world
@@ -31,7 +32,7 @@ from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Record, Recorder, merge
 from drlpp.runtime.observe.tensor_memory import StorageTracker
 from drlpp.runtime.optimizers import optimizer_factory
-from drlpp.runtime.pipeline import Pipeline, build, used_devices
+from drlpp.runtime.pipeline import Pipeline, build
 from drlpp.runtime.stage.batches import Batch, Microbatch
 from drlpp.runtime.transfers.waiting import time_limit_s
 from drlpp.runtime.verify.compare import TOLERANCE, compare
@@ -98,7 +99,7 @@ def train_captured(
         seed=options.seed,
         autocast=AUTOCAST[options.precision],
         one_queue_per_pair=one_queue_per_pair,
-        devices=ranks_of(plan, options.adapt, used_devices(plan)),
+        devices=ranks_of(plan, options.adapt, plan.used_devices),
     )
     pipeline = build_more(plan, make_model=None if make_example is None else lambda: make_example().module)
     make_optimizer = optimizer_factory(plan.training.optimizer, options.learning_rate)
@@ -304,7 +305,7 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
     """
     prediction, plan = plan.prediction, for_groups(plan)
     world = world_of(plan, options)
-    ranks = ranks_of(plan, options.adapt, used_devices(plan))
+    ranks = ranks_of(plan, options.adapt, plan.used_devices)
     pipeline = EmulatedPipeline(plan, world, options.time_scale, devices=ranks)
     if follow is not None:
         follow(pipeline.where)
