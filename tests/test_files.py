@@ -1,16 +1,18 @@
 """Atomic writes and reads with clear errors."""
 
+import errno
 import os
 import stat
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from drlpp.errors import InputError
-from drlpp.files import decode, read_text, write_atomically
+from drlpp.files import check_writable, decode, read_text, write_atomically
 
 
 def test_writes_and_replaces(tmp_path):
@@ -100,3 +102,58 @@ def test_a_link_that_leads_round_is_named(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "a")
     with pytest.raises(InputError, match="cannot write .*: Too many levels of symbolic links"):
         write_atomically(tmp_path / "a", "x")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path), lambda path: path.symlink_to("no/a")])
+def test_what_cannot_be_written_is_known_early(tmp_path, make):
+    path = tmp_path / "out"
+    make(path)
+    with pytest.raises(InputError, match="cannot write"):
+        check_writable(path)
+
+
+def test_what_can_be_written_passes_the_early_check(tmp_path):
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "link").symlink_to("new")
+    for path in (tmp_path / "there", tmp_path / "new", tmp_path / "link", Path("/dev/null"), Path("/dev/stdout")):
+        check_writable(path)
+
+
+def test_a_folder_that_is_closed_to_this_user(tmp_path, monkeypatch):
+    """Root, as tests in containers are, may write everywhere: the system's answer is replaced."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, how: Path(path) != tmp_path and real(path, how))
+    with pytest.raises(InputError, match="this user may not write it"):
+        check_writable(tmp_path / "plan.json")
+    (tmp_path / "there.json").write_text("old")
+    check_writable(tmp_path / "there.json")
+
+
+def test_a_file_that_cannot_be_replaced_is_written_in_place(tmp_path, monkeypatch):
+    """As a file that is mounted by itself into a container."""
+    path = tmp_path / "plan.json"
+    path.write_text("the old text is longer")
+    number = path.stat().st_ino
+
+    def busy(self, target):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(target))
+
+    monkeypatch.setattr(Path, "replace", busy)
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert path.stat().st_ino == number
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_in_a_folder_that_is_read_only_is_written_in_place(tmp_path, monkeypatch):
+    path = tmp_path / "plan.json"
+    path.write_text("the old text is longer")
+
+    def refuse(**kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    with pytest.raises(InputError, match="Read-only file system"):
+        write_atomically(tmp_path / "other.json", "new")

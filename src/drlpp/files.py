@@ -1,12 +1,14 @@
 """Writing files so that a reader sees the old file or the whole new one, never a part; reading text.
 
-What is not a regular file (a device, a pipe, the standard output under its name in /dev) is written in place, and a
-link is followed: the file that it leads to is replaced, never the link.
+What is not a regular file (a device, a pipe, the standard output under its name in /dev) is written in place, and so is
+a file that cannot be replaced (mounted by itself into a container, or in a folder that is read-only). A link is
+followed: the file that it leads to is replaced, never the link.
 """
 
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import stat
 import tempfile
@@ -36,10 +38,29 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     _replace(path, Path(os.path.realpath(path)), data)
 
 
+def check_writable(path: Path) -> None:
+    """Fails early, before long work, if a file could not be written. Raises InputError."""
+    target = Path(os.path.realpath(path))
+    try:
+        is_folder, is_there, is_file = target.is_dir(), target.exists(), target.is_file()
+        has_folder = target.parent.is_dir()
+    except OSError as error:  # a folder on the way that may not be entered
+        raise _unwritable(path, error) from error
+    if is_folder or not has_folder or target.is_symlink():  # links in a circle stay links
+        raise InputError(f"cannot write {path}: give the path of a file in an existing folder")
+    writable = is_there and os.access(target, os.W_OK)
+    replaceable = (is_file or not is_there) and os.access(target.parent, os.W_OK | os.X_OK)
+    if not writable and not replaceable:
+        raise InputError(f"cannot write {path}: this user may not write it: give a path that can be written")
+
+
 def _replace(path: Path, target: Path, data: bytes) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
+        if target.is_file() and os.access(target, os.W_OK):
+            _write_in_place(target, data, None)
+            return
         raise InputError(
             f"cannot write {path}: {error.strerror}: give a path in an existing, writable folder"
         ) from error
@@ -50,7 +71,9 @@ def _replace(path: Path, target: Path, data: bytes) -> None:
         Path(temporary).replace(target)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        if error.errno != errno.EBUSY:
+            raise _unwritable(path, error) from error
+        _write_in_place(target, data, None)  # the file is mounted by itself
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -67,7 +90,7 @@ def _is_stream(fd: int, found: os.stat_result) -> bool:
 def _write_in_place(path: Path, data: bytes, stream: int | None) -> None:
     """Args: `stream`: the open standard stream that the path means, if it means one."""
     try:
-        handle = os.open(path, os.O_WRONLY) if stream is None else os.dup(stream)
+        handle = os.open(path, os.O_WRONLY | os.O_TRUNC) if stream is None else os.dup(stream)
         with os.fdopen(handle, "wb", buffering=0) as file:
             left = memoryview(data)
             while left:

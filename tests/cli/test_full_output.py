@@ -1,4 +1,4 @@
-"""A standard output that takes no more is one line on stderr."""
+"""A standard output that takes no more, or is not there, is one line on stderr."""
 
 from __future__ import annotations
 
@@ -32,3 +32,26 @@ def test_a_reader_that_is_gone(command):
     assert done.stderr == (
         "drlpp: error: cannot write to the standard output: Broken pipe: the answer is not complete\n"
     )
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_standard_output(command):
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "drlpp", *command], stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "drlpp: error: cannot write to the standard output: Broken pipe: the answer is not complete\n"
+    )
+
+
+def test_no_standard_error():
+    done = subprocess.run(
+        ["sh", "-c", '"$@" 2>&- <&-', "sh", sys.executable, "-m", "drlpp", "planners"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "uniform" in done.stdout
+    silent = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-m", "drlpp", "plan", "none:x", "-c", "y"])
+    assert silent.returncode == 2

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.checks import check_planners, check_weights
-from drlpp.cli.terminal import check_writable, counter, out, print_json, say
+from drlpp.cli.checks import check_output, check_planners, check_weights
+from drlpp.cli.terminal import counter, out, print_json, say
 
 if TYPE_CHECKING:
     from drlpp.bench.runner import Step
@@ -83,8 +83,8 @@ def bench(
     from drlpp.bench.tables import markdown_section, planner_table
 
     path = output if output is not None else Path(f"{chosen.name}.jsonl")
-    check_writable(path)
-    check_writable(markdown)
+    check_output(path)
+    check_output(markdown)
     with counter(f"bench {chosen.name}") as show:
         rows = run_suite(
             chosen,

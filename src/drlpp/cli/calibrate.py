@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.terminal import check_writable, out, print_json, say
+from drlpp.cli.checks import check_output
+from drlpp.cli.terminal import out, print_json, say
 
 _EPILOG = """Examples:
 
@@ -40,8 +41,8 @@ def calibrate(
     as_json: inputs.AsJson = False,
 ) -> None:
     """Fit costs to a measured run of a plan: of devices, links and classes of ops, with their uncertainty."""
-    check_writable(output)
-    check_writable(cluster_out)
+    check_output(output)
+    check_output(cluster_out)
     import yaml
 
     from drlpp.cluster import cluster_to_dict

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.checks import check_model, is_graph_file
-from drlpp.cli.terminal import check_writable, counter, say, working
+from drlpp.cli.checks import check_model, check_output, is_graph_file
+from drlpp.cli.terminal import counter, say, working
 from drlpp.units import format_bytes, format_flop, format_time
 
 GraphOutput = Annotated[Path, typer.Option("-o", "--output", help="Write the graph JSON here.", show_default=False)]
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def capture(model: inputs.Model, output: GraphOutput) -> None:
     """Capture a model's operator graph (no weights are allocated)."""
-    check_writable(output)
+    check_output(output)
     check_model(model)
     from drlpp.graph import save_graph
 
@@ -53,8 +53,8 @@ def profile(
     cache: Annotated[Path | None, typer.Option("--cache", help="Keep measured times here and resume from it.")] = None,
 ) -> None:
     """Measure the time of every op on this machine's device, and write the graph with these times."""
-    check_writable(output)
-    check_writable(cache)
+    check_output(output)
+    check_output(cache)
     check_model(model)
     from drlpp.errors import InputError
 

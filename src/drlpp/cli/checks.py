@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drlpp.errors import InputError
+from drlpp.files import check_writable
 from drlpp.generator_spec import PREFIX
 from drlpp.model_spec import parse_model_spec
 
@@ -61,6 +62,12 @@ def check_weights(weights: Path | None) -> None:
 
     if weights is not None and weights != UNTRAINED and not weights.is_file():
         raise InputError(f"cannot read checkpoint {weights}: there is no such file: give one that train-policy wrote")
+
+
+def check_output(path: Path | None) -> None:
+    """Checks that a file that is asked for could be written. Raises InputError."""
+    if path is not None:
+        check_writable(path)
 
 
 def is_graph_file(model: str) -> bool:

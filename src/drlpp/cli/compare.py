@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.checks import check_problem, check_weights
-from drlpp.cli.terminal import check_writable, out, say
+from drlpp.cli.checks import check_output, check_problem, check_weights
+from drlpp.cli.terminal import out, say
 
 _EPILOG = """Example:
 
@@ -42,8 +42,8 @@ def compare(
     plans_dir: Annotated[Path | None, typer.Option("--plans-dir", help="Write each row's plan file here.")] = None,
 ) -> None:
     """Compare planners on one problem: a row for each, failures included, with the gap to the lower bound."""
-    check_writable(json_file)
-    check_writable(html_file)
+    check_output(json_file)
+    check_output(html_file)
     names = inputs.planner_list(planners)
     check_problem(model, cluster, names)
     check_weights(weights)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.terminal import check_writable, say
+from drlpp.cli.checks import check_output
+from drlpp.cli.terminal import say
 
 _FORMATS = (
     "torch-schedule, torch-split, torchtitan, megatron, deepspeed, vllm, sglang, accelerate; slurm, kubernetes, ray; "
@@ -27,7 +28,7 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="Write the file here.", show_default=False)],
 ) -> None:
     """Write a plan in the form that another engine, or what starts jobs, reads."""
-    check_writable(output)
+    check_output(output)
     from drlpp.export import EXPORTERS, get_exporter
     from drlpp.files import write_atomically
     from drlpp.plan import load_plan, validate
@@ -51,7 +52,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page: stages, timeline, memory, bottleneck and advice."""
-    check_writable(output)
+    check_output(output)
     from drlpp.export import read_chrome_trace
     from drlpp.plan import load_plan, validate
     from drlpp.report.comparison import load_comparison

@@ -14,12 +14,15 @@ from collections.abc import Sequence
 import typer
 
 from drlpp.cli import bench, calibrate, capture, compare, export, learn, lists, plan, run, simulate, whatif
-from drlpp.cli.stdout import stdout_failure
+from drlpp.cli.stdout import open_streams, stdout_failure
 from drlpp.cli.terminal import complain
 from drlpp.errors import DrlppError, InfeasibleError, InputError
 
 # click's UsageError, wherever this release of typer keeps click
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
+
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What a file or folder says that this user may not use."""
 
 app = typer.Typer(
     name="drlpp",
@@ -40,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_command_line(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
+    open_streams()
     command = typer.main.get_command(app)
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
@@ -67,9 +71,13 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
         complain(str(stdout_failure(os.strerror(errno.EPIPE))))
         return 1
     except OSError as error:
+        reason = error.strerror or "no reason given"
+        if error.errno in _FORBIDDEN and error.filename is not None:
+            complain(f"{error.filename}: {reason}: give this user the right to use it, or use another path")
+            return 2
         if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO):
             raise
-        complain(str(stdout_failure(error.strerror or "no reason given")))
+        complain(str(stdout_failure(reason)))
         return 1
     return result if isinstance(result, int) else 0
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.checks import check_engine, check_problem, check_weights
-from drlpp.cli.terminal import check_writable, out, print_json, say
+from drlpp.cli.checks import check_engine, check_output, check_problem, check_weights
+from drlpp.cli.terminal import out, print_json, say
 
 if TYPE_CHECKING:
     from drlpp.plan import Objective, Plan
@@ -71,7 +71,7 @@ def plan(
     With --for, the search is run a second time without the engine's limits, to say what they cost. With --layers, only
     devices, recomputation and schedule are searched.
     """
-    check_writable(output)
+    check_output(output)
     given = inputs.given_layers(layers, planner, num_stages)
     check_problem(model, cluster, [planner or "drl"])
     check_weights(weights)

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.terminal import check_writable, out, print_json, say
+from drlpp.cli.checks import check_output
+from drlpp.cli.terminal import out, print_json, say
 
 _EPILOG = """Examples:
 
@@ -112,7 +113,7 @@ def run(
     as_json: inputs.AsJson = False,
 ) -> None:
     """Train a model under a plan on torch.distributed: one process per device, or the ranks of torchrun."""
-    check_writable(trace)
+    check_output(trace)
     from drlpp.errors import ExecutionError, InputError
     from drlpp.plan import load_plan
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from drlpp.cli import inputs
-from drlpp.cli.terminal import check_writable, out, print_json, say
+from drlpp.cli.checks import check_output
+from drlpp.cli.terminal import out, print_json, say
 from drlpp.units import format_bytes
 
 
@@ -26,7 +27,7 @@ def simulate(
     as_json: inputs.AsJson = False,
 ) -> None:
     """Simulate one step of a plan: time, memory, what limits it and what would help."""
-    check_writable(trace)
+    check_output(trace)
     from drlpp.errors import InfeasibleError
     from drlpp.export.chrome_trace import chrome_trace
     from drlpp.files import write_atomically

@@ -8,11 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drlpp.cli.stdout import stdout_failure
-from drlpp.errors import InputError
 from drlpp.json_text import json_text
 from drlpp.units import format_time
 
@@ -152,9 +150,3 @@ def interrupt_ends(budget: Budget) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def check_writable(path: Path | None) -> None:
-    """Fails early, before long work, if a file could not be written. Raises InputError."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise InputError(f"cannot write {path}: give the path of a file in an existing folder")
