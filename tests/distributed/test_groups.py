@@ -127,7 +127,10 @@ def advance(pipeline: Pipeline, optimizer: torch.optim.Optimizer, steps: int) ->
     return found
 
 
-def loop(name: str, first: Plan, second: Plan, folder: Path) -> tuple[list[float], float, dict[str, torch.Tensor]]:
+State = dict[str, torch.Tensor]
+
+
+def loop(name: str, first: Plan, second: Plan, folder: Path) -> tuple[list[float], float, State, State]:
     pipeline, optimizer = started(name, first)
     found = advance(pipeline, optimizer, 2)
     save_checkpoint(folder, pipeline, optimizer)
@@ -140,16 +143,20 @@ def loop(name: str, first: Plan, second: Plan, folder: Path) -> tuple[list[float
     state = pipeline.state_dict(gather=True)
     pipeline.load_state_dict(state)
     loss = pipeline.evaluate().loss
-    return found, 0.0 if loss is None else loss.item(), state
+    return found, 0.0 if loss is None else loss.item(), state, pipeline.state_dict()
 
 
 def test_checkpoints_across_degrees_clipping_and_evaluation(pool: WorkerPool, tmp_path: Path) -> None:
     graph = captured_model("tied").graph
     alone = make_plan(graph, halves(graph, 1), [(0,)], num_microbatches=MICROBATCHES)
-    expected, expected_loss, whole = pool.run(loop, "tied", alone, alone, tmp_path / "alone")[0]
+    expected, expected_loss, whole, _ = pool.run(loop, "tied", alone, alone, tmp_path / "alone")[0]
     for i, (first, second) in enumerate([("TP4", "PP2 x TP2"), ("PP2 x TP2", "TP2 x DP2 + ZeRO-1")]):
         plans = plan_of("tied", first), plan_of("tied", second)
-        for found, loss, state in pool.run(loop, "tied", *plans, tmp_path / str(i)):
+        ranks = pool.run(loop, "tied", *plans, tmp_path / str(i))
+        together = {name: value for *_, held in ranks for name, value in held.items()}
+        for found, loss, state, _ in ranks:
+            assert together.keys() == state.keys()
+            assert all(torch.equal(together[name], value) for name, value in state.items())
             assert found == pytest.approx(expected, rel=1e-4)
             assert loss == pytest.approx(expected_loss, rel=1e-4)
             for name, value in whole.items():

@@ -7,7 +7,7 @@ model all the same: the first device holds it. What several ranks hold begins eq
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -139,9 +139,9 @@ class HeldTensors:
         there = set(read)
         return tuple(n for n in self._model if n not in there and (n in self._persistent or n in self.parameters))
 
-    def state_dict(self, names: Collection[str]) -> dict[str, torch.Tensor]:
-        """Some of what this rank holds, as in the state dict of the user's module: under all names."""
-        return {key: self.taken[name].detach() for key, name in self._keys.items() if name in names}
+    def state_dict(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Some tensors of the model, as in the state dict of the user's module: under all names."""
+        return {key: tensors[name] for key, name in self._keys.items() if name in tensors}
 
     def gathered(self, whole_of: Callable[[str], torch.Tensor | None]) -> dict[str, torch.Tensor]:
         """The state dict of the user's module, on the CPU. Called on every rank.

@@ -337,13 +337,15 @@ class Pipeline:
         """The state dict of the user's module: parameters and persistent buffers under all names that they have.
 
         Args:
-            gather: False: what this rank holds (with ZeRO-1, without copies of what others change). True: the whole, on
-                the CPU, which the module's own ``load_state_dict`` takes; called on every rank.
+            gather: False: what this rank holds (with ZeRO-1, without copies of what others change). Where groups divide
+                ops it is called on every rank, and one of a group has what they hold in parts, whole. So the ranks
+                together have the state dict of the module. True: all of it, on the CPU, which the module's own
+                ``load_state_dict`` takes; called on every rank.
             rank: with `gather`, the only rank that gets it (the others get an empty one); None: all do.
         """
         if gather:
             return self._held.gathered(lambda name: self._ground.whole(name, None if rank is None else [rank]))
-        return self._held.state_dict(self.tensors().keys())
+        return self._held.state_dict(self.whole(self.tensors()) if self._ground.holdings.cuts else self.tensors())
 
     def tensors(self, *, copies: bool = False) -> dict[str, torch.Tensor]:
         """All that this rank holds, by name: parameters of the loss and buffers that are not persistent too.
