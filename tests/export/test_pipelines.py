@@ -41,6 +41,13 @@ def test_branches_are_refused(branches):
         as_pipeline(plan, "X")
 
 
+def test_unequal_shares_are_refused(language_model):
+    plan = plan_by_modules(language_model, ["layers.3"], [(0, 1), (2, 3)])
+    first = dataclasses.replace(plan.stages[0], shares=(2, 1))
+    with pytest.raises(PlanError, match=r"X gives all replicas as many micro-batches, but stage 0 gives .* \[2, 1\]"):
+        as_pipeline(dataclasses.replace(plan, stages=(first, plan.stages[1])), "X")
+
+
 def test_unequal_replicas_are_refused(language_model):
     plan = plan_by_modules(language_model, ["layers.3"], [(0, 1), (2,)])
     with pytest.raises(PlanError, match="stage 0 has 2 replicas and stage 1 1 .unequal replicas"):

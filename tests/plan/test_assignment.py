@@ -36,5 +36,30 @@ def test_what_is_rearranged_keeps_what_belongs_to_its_stages():
 
 
 def test_a_record_can_be_read_again():
-    start = Assignment(np.array([0, 1, 1]), ((0,), (2, 1)), (False, True))
+    start = Assignment(np.array([0, 1, 1]), ((0,), (2, 1)), (False, True), ((), (1, 3)))
     assert Assignment.of_record(json.loads(json.dumps(start.record))).key == start.key
+    older = {key: value for key, value in start.record.items() if key != "shares"}
+    assert Assignment.of_record(older).shares == ((), ())
+
+
+def test_shares_are_kept_in_lowest_terms():
+    labels, devices = np.array([0, 1, 1]), ((0, 3), (2, 1))
+    unequal = Assignment(labels, devices, shares=((2, 2), (2, 4)))
+    assert unequal.shares == ((), (1, 2))
+    assert unequal.key == Assignment(labels, devices, shares=((), (3, 6))).key != Assignment(labels, devices).key
+    assert Assignment(labels, devices, shares=((), ())).shares == Assignment(labels, devices).shares == ((), ())
+    with pytest.raises(PlanError, match="shares are given for 1 stages: there are 2"):
+        Assignment(labels, devices, shares=((1, 2),))
+    with pytest.raises(PlanError, match="stage 1 has 3 shares for 2 replicas"):
+        Assignment(labels, devices, shares=((), (1, 2, 3)))
+
+
+def test_shares_go_with_the_devices():
+    start = Assignment(np.array([0, 1, 2]), ((0, 3), (2, 1), (4,)), shares=((1, 5), (1, 2), ()))
+    assert start.with_labels(np.array([1, 1, 2])).shares == ((1, 2), ())
+    assert start.with_devices(((3, 0), (2, 5, 1), (4, 6))).shares == ((5, 1), (1, 2, 2), ())
+    assert start.with_devices(((3,), (2, 1), (4,))).shares == ((), (1, 2), ())
+    parted = start.rearranged(np.array([0, 1, 2]), ((0, 3), (3, 0), (4,)), [0, 0, 2])
+    assert parted.shares == ((1, 5), (5, 1), ())
+    long = Assignment(np.array([0]), ((0, 1),), shares=((1, 9999),))
+    assert long.with_devices(((0, 1, 2),)).shares == ((),)

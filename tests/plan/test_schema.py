@@ -6,7 +6,7 @@ import json
 import pytest
 
 from drlpp.cluster import load_cluster
-from drlpp.errors import InputError, PlanError
+from drlpp.errors import InputError, PlanError, ScheduleError
 from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import (
@@ -89,6 +89,22 @@ def test_what_a_stage_computes_again_is_kept(written, choice):
     again = plan_to_dict(dataclasses.replace(plan, stages=stages))
     assert again["stages"][0]["recompute"] == {0: False, 1: True, 2: "block"}[choice]
     assert plan_from_dict(again).stages[0].recompute is choice
+
+
+def test_a_file_keeps_unequal_shares(written):
+    assert "shares" not in written["stages"][1]
+    data = json.loads(json.dumps(written))
+    data["stages"][1]["shares"] = [2, 4]
+    plan = plan_from_dict(data)
+    assert [stage.shares for stage in plan.stages] == [(), (1, 2)]
+    assert plan.assignment.shares == ((), (1, 2))
+    assert plan_to_dict(plan)["stages"][1]["shares"] == [1, 2]
+    with pytest.raises(ScheduleError, match="stage 1 does not run micro-batch 1 there .*by their shares"):
+        validate(plan)
+    data["schedule"]["1"], data["schedule"]["2"] = data["schedule"]["2"] + ["1F1", "1B1"], []
+    data["stages"][1]["replicas"] = [[1], [2]]
+    data["stages"][1]["shares"] = [2, 1]
+    validate(plan_from_dict(data))
 
 
 def test_a_replica_is_a_group_of_devices(written):

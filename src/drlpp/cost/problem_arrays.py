@@ -178,6 +178,10 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
     for assignment in assignments:
         if len(assignment.stage_of_op) != num_ops:
             check_partition(problem.graph, assignment.stage_of_op, assignment.num_stages)
+        if any(assignment.shares):
+            raise ScheduleError(
+                "the evaluator gives all replicas the same share of the micro-batches: leave shares out"
+            )
     groups = [group for assignment in assignments for group in assignment.devices]
     replicas = np.fromiter(map(len, groups), dtype=np.int64)
     devices = np.fromiter(itertools.chain.from_iterable(groups), dtype=np.int64)

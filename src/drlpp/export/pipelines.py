@@ -171,6 +171,12 @@ def _equal_replicas(plan: Plan, engine: str) -> int:
             f"{engine} replicates all stages alike, but stage 0 has {counts[0]} replicas and stage {other} "
             f"{counts[other]} (unequal replicas): {RUN_INSTEAD}"
         )
+    for stage in plan.stages:
+        if stage.shares:
+            raise PlanError(
+                f"{engine} gives all replicas as many micro-batches, but stage {stage.index} gives its own the shares "
+                f"{list(stage.shares)}: {RUN_INSTEAD}"
+            )
     if plan.num_microbatches % counts[0]:
         raise PlanError(
             f"{engine} gives each of {counts[0]} data-parallel copies as many micro-batches, but there are "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import PlanError
+from drlpp.plan.shares import LONGEST_ROUND, Shares, lowest_terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +21,16 @@ class Assignment:
         stage_of_op: ``[num_ops]`` stage indices ``0..S-1`` without gaps.
         devices: per stage, its replicas.
         recompute: a `Recompute` per stage, where flags will do for its first two; empty means none.
+        shares: per stage, the shares of its replicas (`plan.shares`): kept in lowest terms, empty where they are equal.
 
     Raises:
-        PlanError: lengths do not agree, or a stage has no device or one twice.
+        PlanError: lengths do not agree, a stage has no device or one twice, or a share is below 1.
     """
 
     stage_of_op: NDArray[np.int64]
     devices: tuple[tuple[int, ...], ...]
     recompute: tuple[int, ...] = ()
+    shares: tuple[Shares, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.recompute:
@@ -37,6 +40,15 @@ class Assignment:
         for s, devices in enumerate(self.devices):
             if not devices or len(set(devices)) < len(devices):
                 raise PlanError(f"stage {s} has devices {list(devices)}: give at least one, each once")
+        object.__setattr__(self, "shares", self._lowest_shares())
+
+    def _lowest_shares(self) -> tuple[Shares, ...]:
+        if not any(self.shares):
+            return ((),) * len(self.devices)
+        if len(self.shares) != len(self.devices):
+            raise PlanError(f"shares are given for {len(self.shares)} stages: there are {len(self.devices)}")
+        each = zip(self.shares, self.devices, strict=True)
+        return tuple(lowest_terms(shares, len(devices), s) for s, (shares, devices) in enumerate(each))
 
     @property
     def num_stages(self) -> int:
@@ -48,6 +60,7 @@ class Assignment:
         labels: NDArray[np.int64],
         devices: Mapping[int, tuple[int, ...]] | Sequence[tuple[int, ...]],
         recompute: Sequence[int] = (),
+        shares: Sequence[Shares] = (),
     ) -> Assignment:
         """From labels with gaps: labels that no op has are dropped and the rest are numbered in order.
 
@@ -55,18 +68,20 @@ class Assignment:
             labels: ``[num_ops]``.
             devices: by label.
             recompute: by label; empty means none.
+            shares: by label; empty means equal ones.
         """
         used, stage_of_op = np.unique(labels, return_inverse=True)
         return cls(
             stage_of_op.astype(np.int64),
             tuple(devices[s] for s in used.tolist()),
             tuple(recompute[s] for s in used.tolist()) if recompute else (),
+            tuple(shares[s] for s in used.tolist()) if shares else (),
         )
 
     @property
     def key(self) -> bytes:
         """Equal for equal assignments."""
-        return self.stage_of_op.tobytes() + repr((self.devices, self.recompute)).encode()
+        return self.stage_of_op.tobytes() + repr((self.devices, self.recompute, self.shares)).encode()
 
     @property
     def record(self) -> dict[str, Any]:
@@ -76,19 +91,37 @@ class Assignment:
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Assignment:
         """What has been written as `record`."""
-        return cls(np.array(record["stage_of_op"]), tuple(map(tuple, record["devices"])), tuple(record["recompute"]))
+        devices, shares = (tuple(map(tuple, record.get(name, ()))) for name in ("devices", "shares"))
+        return cls(np.array(record["stage_of_op"]), devices, tuple(record["recompute"]), shares)
 
     def rearranged(
         self, labels: NDArray[np.int64], devices: Sequence[tuple[int, ...]], origin: Sequence[int]
     ) -> Assignment:
         """Other stages, of which each takes all but its ops and devices from a stage of this assignment.
 
+        Shares go with the devices: a device that the other stage had keeps its own, and another one gets their mean.
+
         Args:
             labels: ``[num_ops]`` new stages, without gaps.
             devices: of each new stage.
             origin: of each new stage, the stage that it comes from.
         """
-        return Assignment(labels, tuple(devices), tuple(self.recompute[s] for s in origin))
+        shares = tuple(self.shares_on(s, group) for s, group in zip(origin, devices, strict=True))
+        return Assignment(labels, tuple(devices), tuple(self.recompute[s] for s in origin), shares)
+
+    def shares_on(self, stage: int, devices: Sequence[int]) -> Shares:
+        """Shares of a stage if it runs on other devices: each keeps its own, and a new one gets their mean."""
+        own = self.shares[stage]
+        if not own:
+            return ()
+        of_device = dict(zip(self.devices[stage], own, strict=True))
+        made = tuple(of_device.get(d, max(1, round(sum(own) / len(own)))) for d in devices)
+        return made if sum(made) <= LONGEST_ROUND else ()
+
+    def with_devices(self, devices: Sequence[tuple[int, ...]]) -> Assignment:
+        """The same stages on other devices, with their shares as in `shares_on`."""
+        shares = tuple(self.shares_on(s, group) for s, group in enumerate(devices))
+        return dataclasses.replace(self, devices=tuple(devices), shares=shares)
 
     def with_recompute_toggled(self, stage: int) -> Assignment:
         """The same with recomputation of one stage switched."""
@@ -96,5 +129,5 @@ class Assignment:
         return dataclasses.replace(self, recompute=flags)
 
     def with_labels(self, labels: NDArray[np.int64]) -> Assignment:
-        """The same devices and flags with other labels, which may leave stages empty."""
-        return self.compact(labels, self.devices, self.recompute)
+        """The same devices, flags and shares with other labels, which may leave stages empty."""
+        return self.compact(labels, self.devices, self.recompute, self.shares)

@@ -143,6 +143,7 @@ class Plan:
             self.stage_of_op,
             tuple(tuple(number[group] for group in s.replicas) for s in self.stages),
             tuple(s.recompute for s in self.stages),
+            tuple(s.shares for s in self.stages),
         )
 
     @functools.cached_property

@@ -50,6 +50,7 @@ class StageEntry(TypedDict):
     index: int
     ops: list[str]
     replicas: list[list[int]]
+    shares: NotRequired[list[int]]
     sharding: NotRequired[ShardingEntry]
     recompute: NotRequired[Literal[False, True, "block"]]
 

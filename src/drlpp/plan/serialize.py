@@ -37,6 +37,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
                 "index": stage.index,
                 "ops": members,
                 "replicas": [list(group) for group in stage.replicas],
+                **({"shares": list(stage.shares)} if stage.shares else {}),
                 "sharding": {
                     **dataclasses.asdict(stage.sharding),
                     "optimizer": "zero1" if plan.training.zero1 else "none",
@@ -140,6 +141,7 @@ def _stage(graph: OpGraph, entry: Mapping[str, Any]) -> Stage:
         replicas=tuple(map(tuple, entry["replicas"])),
         sharding=Sharding(tensor=sharding.get("tensor", 1), sequence=sharding.get("sequence", False)),
         recompute=_CHOICES[entry.get("recompute", False)],
+        shares=tuple(entry.get("shares", ())),
     )
 
 

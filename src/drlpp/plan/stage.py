@@ -12,6 +12,7 @@ from drlpp.errors import PlanError
 from drlpp.graph import OpGraph
 from drlpp.graph.blocks import Recompute
 from drlpp.plan.assignment import Assignment
+from drlpp.plan.shares import Shares, lowest_terms, turns
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +48,13 @@ class Stage:
     Attributes:
         index: position in the pipeline; every edge goes from a stage to itself or to a later one.
         ops: names of ops of the graph.
-        replicas: a group of devices for each; micro-batch m runs on ``replicas[m % len(replicas)]``.
+        replicas: a group of devices for each.
         sharding: what the devices of a group divide.
         recompute: a `Recompute`: what runs again before the backward pass; a flag will do for the whole stage.
+        shares: of the micro-batches, one per replica (`plan.shares`): kept in lowest terms, empty where they are equal.
+
+    Raises:
+        PlanError: shares do not fit the replicas.
     """
 
     index: int
@@ -57,9 +62,11 @@ class Stage:
     replicas: tuple[tuple[int, ...], ...]
     sharding: Sharding = WHOLE
     recompute: int = Recompute.NONE
+    shares: Shares = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recompute", Recompute(self.recompute))
+        object.__setattr__(self, "shares", lowest_terms(self.shares, len(self.replicas), self.index))
 
     @property
     def num_replicas(self) -> int:
@@ -70,9 +77,15 @@ class Stage:
         """All devices: those of the first replica, then those of the next."""
         return tuple(itertools.chain.from_iterable(self.replicas))
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The replicas that run the micro-batches of a round (`plan.shares.turns`)."""
+        return turns(self.shares, len(self.replicas))
+
     def group(self, microbatch: int) -> tuple[int, ...]:
         """The devices that run a micro-batch of this stage."""
-        return self.replicas[microbatch % len(self.replicas)]
+        order = self.turns
+        return self.replicas[order[microbatch % len(order)]]
 
     def device(self, microbatch: int) -> int:
         """The first of the devices that run a micro-batch: the only one where the stage is not divided."""
@@ -84,10 +97,10 @@ def stages_of(graph: OpGraph, assignment: Assignment) -> tuple[Stage, ...]:
     members: list[list[str]] = [[] for _ in assignment.devices]
     for op, s in zip(graph.ops, assignment.stage_of_op.tolist(), strict=True):
         members[s].append(op.name)
-    each = zip(members, assignment.devices, assignment.recompute, strict=True)
+    each = zip(members, assignment.devices, assignment.recompute, assignment.shares, strict=True)
     return tuple(
-        Stage(index=s, ops=tuple(ops), replicas=tuple((d,) for d in devices), recompute=recompute)
-        for s, (ops, devices, recompute) in enumerate(each)
+        Stage(index=s, ops=tuple(ops), replicas=tuple((d,) for d in devices), recompute=recompute, shares=shares)
+        for s, (ops, devices, recompute, shares) in enumerate(each)
     )
 
 

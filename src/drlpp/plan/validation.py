@@ -5,7 +5,7 @@ A plan is legal if
 2. every stage has at least one device of the cluster, each at most once; its replicas are groups of as many devices as
    divide its ops, each on one host and of one type, and groups of two stages are equal or disjoint (checked when the
    plan is built); some op of the graph can be divided so;
-3. the schedule of each rank holds exactly the actions of its stages and micro-batches (m mod replicas): one F, and
+3. the schedule of each rank holds exactly the actions of its stages and micro-batches (`plan.shares`): one F, and
    either one B or one I and one W, for each; F before B or I, I before W; the ranks of a group have the same list;
 4. run in the listed orders, with every action waiting for its inputs, all ranks reach their end (no deadlock).
 
@@ -46,6 +46,16 @@ def check_undivided(plan: Plan, who: str, *, states: bool = True) -> None:
         )
 
 
+def check_equal_shares(plan: Plan, who: str) -> None:
+    """Raises PlanError for a plan whose replicas have unequal shares. Args: `who`: cannot follow them."""
+    for stage in plan.stages:
+        if stage.shares:
+            raise PlanError(
+                f"stage {stage.index} gives its replicas the shares {list(stage.shares)} of the micro-batches, and "
+                f"{who} gives all replicas the same: leave `shares` out and plan again"
+            )
+
+
 def validate(plan: Plan) -> None:
     """Checks rules 1 to 4. Raises PlanError or ScheduleError that names the first thing that is wrong."""
     plan.stage_graph  # noqa: B018  (rule 1 is checked when the stage graph is derived)
@@ -76,7 +86,7 @@ def _check_actions(plan: Plan) -> None:
             if key not in expected[rank]:
                 raise ScheduleError(
                     f"rank {rank} has action {action}: stage {action.stage} does not run micro-batch "
-                    f"{action.microbatch} there (it runs m on replicas[m mod their number])"
+                    f"{action.microbatch} there (it runs m on replica m mod their number, or by their shares)"
                 )
             so_far = done.get(key, "")
             if so_far + action.kind not in ("F", "FB", "FI", "FIW"):

@@ -22,6 +22,7 @@ from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.plan.trace import TraceKind
+from drlpp.plan.validation import check_equal_shares
 from drlpp.sim.members import of_members
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.steady_loads import steady_loads_s
@@ -37,6 +38,7 @@ def simulate(plan: Plan) -> Simulation:
         InputError: it divides ops, and the graph says of no op how it may be divided.
     """
     validate(plan)
+    check_equal_shares(plan, "the simulator")
     for_each_group = for_groups(plan)
     simulation = _Iteration(for_each_group, costs_of_plan(for_each_group)).run()
     return simulation if for_each_group is plan else of_members(simulation, plan)

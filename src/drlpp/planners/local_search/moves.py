@@ -53,12 +53,12 @@ def swap_devices(problem: PlanningProblem, start: Assignment, rng: np.random.Gen
         if set(placed[a]) & set(placed[b]):
             return None
         placed[a], placed[b] = placed[b], placed[a]
-        return dataclasses.replace(start, devices=tuple(tuple(d) for d in placed))
+        return start.with_devices([tuple(d) for d in placed])
     d, e = int(rng.integers(total)), int(rng.integers(total))
     if d == e:
         return None
     swap = {d: e, e: d}
-    return dataclasses.replace(start, devices=tuple(tuple(swap.get(x, x) for x in group) for group in placed))
+    return start.with_devices([tuple(swap.get(x, x) for x in group) for group in placed])
 
 
 def move_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -80,7 +80,7 @@ def move_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Gen
     if device in placed[target]:
         return None
     placed[target].insert(int(rng.integers(len(placed[target]) + 1)), device)
-    return dataclasses.replace(start, devices=tuple(tuple(d) for d in placed))
+    return start.with_devices([tuple(d) for d in placed])
 
 
 def change_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -94,7 +94,7 @@ def change_replica(problem: PlanningProblem, start: Assignment, rng: np.random.G
     at = int(rng.integers(len(group) + (change == 0)))
     group[at : at + (change > 0)] = [] if change == 1 else [int(rng.choice(others))]
     devices = (*start.devices[:s], tuple(group), *start.devices[s + 1 :])
-    return dataclasses.replace(start, devices=devices)
+    return start.with_devices(devices)
 
 
 def split_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
