@@ -69,7 +69,11 @@ def plans(labelled: bool) -> list[Plan]:
         make_plan(graph, staged(graph, marks), devices, num_microbatches=4, recompute=(0,), split=0.5)
         for devices in rows
     ]
-    return [*by_hand, *(random_plan(graph, seed, num_microbatches=4) for seed in range(3))]
+    drawn = [random_plan(graph, seed, num_microbatches=4) for seed in range(3)]
+    shared = make_plan(
+        graph, staged(graph, marks), [(1, 0), (2,), (3, 1, 0)], num_microbatches=4, shares=[(3, 1), (), (1, 1, 2)]
+    )
+    return [*by_hand, *drawn, shared]
 
 
 def batch_of(samples: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -32,7 +32,7 @@ def test_random_plans(pool: WorkerPool) -> None:
         if time.monotonic() > deadline:
             break
         name = names[seed % len(names)]
-        plan = random_plan(graph_of(name), seed, replicas=0.4, zero1=0.5)
+        plan = random_plan(graph_of(name), seed, replicas=0.4, zero1=0.5, shares=0.5)
         verification = pool.run(train_job, name, plan, 1 + seed % 2, seed % 3 == 0)[0].verification
         assert verification.passed, f"{name}, seed {seed}: {verification.describe()}"
         done += 1

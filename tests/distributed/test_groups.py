@@ -106,7 +106,7 @@ def test_random_plans_with_groups(pool: WorkerPool) -> None:
     names = sorted(ALL)
     for seed in range(2 * len(names)):
         name = names[seed % len(names)]
-        plan = random_grouped_plan(captured_model(name).graph, seed)
+        plan = random_grouped_plan(captured_model(name).graph, seed, shares=0.5)
         verification = pool.run(divided_job, name, plan, 1 + seed % 2, seed % 3 == 0)[0].verification
         assert verification.passed, f"{name}, seed {seed}: {verification.describe()}"
 

@@ -41,8 +41,10 @@ def tied_plan(**more: Any) -> Plan:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
 def test_equals_one_process(pool: WorkerPool, optimizer: str) -> None:
-    verification = pool.run(train_job, "tied", zero1(tied_plan(optimizer=optimizer)), 3)[0].verification
-    assert verification.passed, verification.describe()
+    for shares in ((), ((1, 2), (3, 1), (1, 1, 2))):
+        plan = zero1(tied_plan(optimizer=optimizer, shares=shares))
+        verification = pool.run(train_job, "tied", plan, 3)[0].verification
+        assert verification.passed, verification.describe()
 
 
 BATCHES = 5

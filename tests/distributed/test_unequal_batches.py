@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -51,7 +51,7 @@ MODELS: dict[str, Callable[[], Made]] = {
 }
 
 
-def plan_of(name: str, replicas: bool = True) -> Plan:
+def plan_of(name: str, replicas: bool = True, shares: Sequence[int] = ()) -> Plan:
     graph = captured_model(name).graph if name in ALL else capture_module(*made(name)).graph
     marks = {
         "chain": {"linear_1": 1, "linear_3": 2},
@@ -59,7 +59,15 @@ def plan_of(name: str, replicas: bool = True) -> Plan:
         "u_shape": {"conv2d_1": 1, "cat": 2},
     }.get(name, {"tanh": 1, "linear_1": 2})
     devices = [(0,), (1, 2), (3,)] if replicas else [(0,), (1,), (0,)]
-    return make_plan(graph, staged(graph, marks), devices, num_microbatches=MICROBATCHES, recompute=(1,), split=0.5)
+    return make_plan(
+        graph,
+        staged(graph, marks),
+        devices,
+        num_microbatches=MICROBATCHES,
+        recompute=(1,),
+        split=0.5,
+        shares=[(), shares, ()],
+    )
 
 
 def draws(name: str, sizes: list[tuple[int, ...]]) -> list[Part]:
@@ -135,6 +143,25 @@ def test_a_list_of_unequal_micro_batches_is_weighted_by_samples(pool: WorkerPool
     parts = draws("chain", [(4,), (1,), (3,)])
     ranks = pool.run(steps, "chain", plan_of("chain"), [parts, [tuple(p.values()) for p in parts]], {})
     check(ranks, plain("chain", [parts, parts], [[0.5, 0.125, 0.375]] * 2))
+
+
+@pytest.mark.parametrize("name", ["branches", "u_shape"])
+@pytest.mark.parametrize("shares", [(3, 1), (1, 2)])
+def test_replicas_with_unequal_shares(pool: WorkerPool, name: str, shares: tuple[int, ...]) -> None:
+    """The mean is over the samples, whoever computes them: in full steps, and where one replica gets nothing."""
+    size = made(name)[1][0].shape[0]
+    full, small = draws(name, [(size,)] * MICROBATCHES), draws(name, [(size - 1,)])
+    ranks = pool.run(steps, name, plan_of(name, shares=shares), [joined(full), joined(small), joined(full)], {})
+    equal = [1 / MICROBATCHES] * MICROBATCHES
+    check(ranks, plain(name, [full, small, full], [equal, [1.0], equal]))
+
+
+def test_the_mean_over_tokens_with_unequal_shares(pool: WorkerPool) -> None:
+    parts = labelled([(2, 6), (2, 9), (1, 4), (2, 6)], empty=1)
+    counts = [count_labels(p) for p in parts]
+    plan = plan_of("token_mean", shares=(1, 3))
+    ranks = pool.run(steps, "token_mean", plan, [parts], {"weights": count_labels})
+    check(ranks, plain("token_mean", [parts], [[c / sum(counts) for c in counts]]))
 
 
 def labelled(sizes: list[tuple[int, ...]], empty: int | None = None) -> list[Part]:

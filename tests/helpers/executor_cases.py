@@ -87,6 +87,30 @@ CASES: dict[str, tuple[str, dict[str, int], Devices, dict[str, Any]]] = {
         [(0,), (1,), (2,), (1,)],
         {},
     ),
+    "unequal shares": (
+        "u_shape",
+        {"conv2d_1": 1, "conv2d_2": 2, "cat": 3},
+        [(0, 1), (1, 2, 3), (2,), (3, 0)],
+        {"split": 0.5, "recompute": (1,), "num_microbatches": 7, "shares": [(2, 1), (1, 3, 1), (), (1, 4)]},
+    ),
+    "unequal shares of batch norm": (
+        "branches",
+        {"conv2d_1": 1, "add": 2},
+        [(0, 1), (2, 3), (1,)],
+        {"num_microbatches": 6, "shares": [(3, 1), (1, 2), ()]},
+    ),
+    "unequal shares of a tied embedding": (
+        "tied",
+        {"layer_norm": 1, "linear_1": 2},
+        [(0, 3), (1,), (2, 3)],
+        {"shares": [(1, 3), (), (2, 1)]},
+    ),
+    "a share that a small step does not reach": (
+        "chain",
+        {"linear_1": 1},
+        [(0,), (1, 2, 3)],
+        {"num_microbatches": 2, "shares": [(), (4, 1, 4)]},
+    ),
     "adamw": ("skip_fan_out", {"linear_1": 1, "cat": 2}, [(0,), (1, 2), (3,)], {"optimizer": "adamw"}),
 }
 

@@ -65,6 +65,7 @@ def make_plan(
     num_devices: int = 4,
     backward_first: float = 0.5,
     zero1: bool = False,
+    shares: Sequence[Sequence[int]] = (),
 ) -> Plan:
     """A plan with a random legal schedule.
 
@@ -73,6 +74,7 @@ def make_plan(
         split: part of the backward passes that is split into I and W.
         recompute, blocks: stages that compute again, whole or block by block.
         backward_first: probability that a ready backward action is preferred.
+        shares: per stage, of its replicas; empty: all are equal.
     """
     stages = tuple(
         Stage(
@@ -81,6 +83,7 @@ def make_plan(
             replicas=groups,
             sharding=Sharding(tensor=len(groups[0])),
             recompute=Recompute.BLOCK if s in blocks else s in recompute,
+            shares=tuple(shares[s]) if shares else (),
         )
         for s, groups in enumerate(tuple((d,) if isinstance(d, int) else d for d in each) for each in devices)
     )
@@ -159,6 +162,7 @@ def random_plan(
     num_devices: int = 4,
     num_microbatches: int | None = None,
     zero1: float = 0.0,
+    shares: float = 0.0,
 ) -> Plan:
     """A random legal plan on up to `num_devices` devices; the number of micro-batches is random too, unless given."""
     rng = np.random.default_rng(seed)
@@ -182,12 +186,20 @@ def random_plan(
         blocks=again[::2],
         optimizer=str(rng.choice(["sgd", "momentum", "adamw"])),
         backward_first=float(rng.choice([0.1, 0.5, 0.9])),
+        shares=random_shares(seed, list(map(len, devices)), shares),
     )
     training = dataclasses.replace(plan.training, zero1=bool(rng.random() < zero1))
     return dataclasses.replace(plan, training=training)
 
 
-def random_grouped_plan(graph: OpGraph, seed: int) -> Plan:
+def random_shares(seed: int, replicas: Sequence[int], probability: float) -> list[list[int]]:
+    """Shares for some of the stages that have so many replicas."""
+    rng = np.random.default_rng((seed, 1))
+    drawn = [[int(x) for x in rng.choice([1, 1, 2, 3, 5], size=count)] for count in replicas]
+    return [each if rng.random() < probability else [] for each in drawn]
+
+
+def random_grouped_plan(graph: OpGraph, seed: int, shares: float = 0.0) -> Plan:
     """A random legal plan on four devices, some or all of which are in groups."""
     rng = np.random.default_rng(seed)
     d = [int(k) for k in rng.permutation(4)]
@@ -213,6 +225,7 @@ def random_grouped_plan(graph: OpGraph, seed: int) -> Plan:
         recompute=[s for s in range(len(devices)) if rng.random() < 0.25],
         optimizer=str(rng.choice(["sgd", "momentum"])),
         zero1=bool(rng.random() < 0.5),
+        shares=random_shares(seed, list(map(len, devices)), shares),
     )
 
 

@@ -31,7 +31,7 @@ from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from drlpp.capture import CapturedModel, initial_values
 from drlpp.errors import InputError
 from drlpp.plan import Plan, validate
-from drlpp.plan.validation import check_equal_shares, check_trains
+from drlpp.plan.validation import check_trains
 from drlpp.runtime.agreement import Council, Request
 from drlpp.runtime.copies import Copies
 from drlpp.runtime.evaluation import EvaluationResult, merged_outputs
@@ -633,7 +633,6 @@ def build(
     """
     validate(plan)
     check_trains(plan, "the runtime")
-    check_equal_shares(plan, "the runtime")
     nccl = "nccl" in dist.get_backend()
     if torch_device is None:
         torch_device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

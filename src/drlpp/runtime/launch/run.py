@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from drlpp.errors import InputError
 from drlpp.plan import Plan, validate
-from drlpp.plan.validation import check_equal_shares, check_trains, check_undivided
+from drlpp.plan.validation import check_trains, check_undivided
 from drlpp.runtime.adapt.adapter import ranks_of
 from drlpp.runtime.launch.elastic import Elastic, run_elastic, run_once
 from drlpp.runtime.launch.job import Adapt, Precision, RunOptions, RunReport, autocast_precision
@@ -90,7 +90,6 @@ def run(
     )
     validate(plan)
     check_trains(plan, "drlpp run")
-    check_equal_shares(plan, "drlpp run")
     if emulate:
         if emulate_cluster is not None or emulate_events is not None:
             check_undivided(plan, "an emulation of another cluster", states=False)
