@@ -85,3 +85,11 @@ def test_the_same_step_in_other_micro_batches():
 def test_what_plans_may_use_is_checked(names, message):
     with pytest.raises(InputError, match=message):
         SearchSpace(parallelism=frozenset(names))
+
+
+def test_replicas_may_share_where_they_may_be_and_train():
+    problem = PlanningProblem.build(chain_graph(4), load_cluster("paper-2x8-25gbe"))
+    assert problem.may_share
+    assert not problem.with_parallelism(("pp",)).may_share
+    assert not problem.with_parallelism(("pp", "dp"), shares=False).may_share
+    assert not dataclasses.replace(problem, training=dataclasses.replace(problem.training, optimizer="none")).may_share

@@ -43,6 +43,7 @@ class SearchSpace:
             divide what is kept between divided ops, too; ``zero1``: replicas divide optimizer states.
         one_degree: all groups that divide ops have one size, as other engines want it.
         micro_batch_sizes: samples per micro-batch to choose from, ascending; empty: those of the graph.
+        shares: replicas of a stage may run unequal numbers of micro-batches, as `drlpp run` lets them.
 
     Raises:
         InputError: a name is not known, or needs another one.
@@ -51,6 +52,7 @@ class SearchSpace:
     parallelism: frozenset[str] = frozenset({"pp", "dp"})
     one_degree: bool = False
     micro_batch_sizes: tuple[int, ...] = ()
+    shares: bool = True
 
     def __post_init__(self) -> None:
         if unknown := sorted(self.parallelism - set(PARALLELISM)):
@@ -192,9 +194,13 @@ class PlanningProblem:
         sizes = self.space.micro_batch_sizes
         return tuple(map(self.with_micro_batch_size, sizes)) if sizes else (self,)
 
-    def with_parallelism(self, parallelism: Collection[str], *, one_degree: bool = False) -> PlanningProblem:
+    def with_parallelism(
+        self, parallelism: Collection[str], *, one_degree: bool = False, shares: bool = True
+    ) -> PlanningProblem:
         """The problem where plans may use these; see `SearchSpace`. Raises as that does."""
-        space = dataclasses.replace(self.space, parallelism=frozenset(parallelism), one_degree=one_degree)
+        space = dataclasses.replace(
+            self.space, parallelism=frozenset(parallelism), one_degree=one_degree, shares=shares
+        )
         zero1 = "zero1" in space.parallelism and self.training.trains
         return dataclasses.replace(self, space=space, training=dataclasses.replace(self.training, zero1=zero1))
 
@@ -221,6 +227,11 @@ class PlanningProblem:
         free, and their objective gives each op one device.
         """
         return "dp" in self.space.parallelism and not self.graph.has_transfer_times and not self.graph.has_order
+
+    @property
+    def may_share(self) -> bool:
+        """Replicas may run unequal numbers of micro-batches: shares in `SearchSpace`; serving engines share equally."""
+        return self.space.shares and self.may_replicate and self.training.trains
 
 
 def _check_divides(size: int, global_batch: int) -> None:

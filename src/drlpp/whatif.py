@@ -256,7 +256,7 @@ def _other_parallelism(problem: PlanningProblem) -> Iterator[Change]:
     for title, (names, can) in choices.items():
         if can:
             without = bool(names & now)
-            changed = problem.with_parallelism(now - names if without else now | names)
+            changed = problem.with_parallelism(now - names if without else now | names, shares=problem.space.shares)
             yield Change(f"{'without' if without else 'with'} {title}", "parallelism", changed, _same(problem))
 
 

@@ -248,7 +248,7 @@ def load_problem(
     )
     if other_sizes and graph.batch_axis == "unknown":
         say(f"costs of {model} are known for {graph.samples_per_microbatch} samples: taken to grow in proportion")
-    return problem.with_parallelism(parallelism, one_degree=engine is not None)
+    return problem.with_parallelism(parallelism, one_degree=engine is not None, shares=engine is None)
 
 
 def serving_problem(graph: OpGraph, cluster: Cluster, step: Step) -> PlanningProblem:
