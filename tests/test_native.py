@@ -93,6 +93,9 @@ def test_only_one_module_imports_the_library():
         ("group_s", np.zeros(9), ValueError, "group_pending has 0 elements: it needs 9"),
         ("slot_off", np.array([0, 2, 1, 4, 5]), ValueError, "slot_off must rise from 0 to 5"),
         ("num_microbatches", 0, ValueError, "num_microbatches must be at least 1"),
+        ("round_slot", np.array([0, 1, 2, 1, 4]), ValueError, r"round_slot has the element 1: it must be in 2\.\.3"),
+        ("turn_off", np.array([0, 1, 2, 2, 4, 5]), ValueError, "turn_off: slot 2 has no turn"),
+        ("slot_microbatches", np.zeros(1, dtype=np.int64), ValueError, "slot_microbatches has 1 elements"),
     ],
 )
 def test_data_of_another_form_are_refused(field, value, error, text):

@@ -15,6 +15,7 @@ from drlpp.cost import all_reduce_s, gradient_groups, transfer_s
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.plan import Assignment
+from drlpp.plan.shares import turns
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from random_problems import random_problem
@@ -24,15 +25,16 @@ def literal_loads(problem: PlanningProblem, assignment: Assignment) -> dict[int,
     cluster, devices = problem.cluster, assignment.devices
     costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.recompute)
     load: dict[int, float] = defaultdict(float)
+    rounds = [turns(shares, len(replicas)) for shares, replicas in zip(assignment.shares, devices, strict=True)]
     for s, replicas in enumerate(devices):
-        for d in replicas:
-            forward = costs.forward_s[s, d]
-            load[d] += (forward + costs.again_s[s, d] + costs.backward_s[s, d]) / len(replicas)
+        for r, d in enumerate(replicas):
+            seconds = costs.forward_s[s, d] + costs.again_s[s, d] + costs.backward_s[s, d]
+            load[d] += seconds * (assignment.shares[s][r] if assignment.shares[s] else 1) / len(rounds[s])
     for message in costs.graph.messages:
-        period = math.lcm(*(len(devices[s]) for s in (message.src, *message.dsts)))
+        period = math.lcm(*(len(rounds[s]) for s in (message.src, *message.dsts)))
         for m in range(period):
-            src = devices[message.src][m % len(devices[message.src])]
-            others = {devices[t][m % len(devices[t])] for t in message.dsts} - {src}
+            src, *dsts = (devices[s][rounds[s][m % len(rounds[s])]] for s in (message.src, *message.dsts))
+            others = set(dsts) - {src}
             for q in others:
                 seconds = message.transfer_s
                 if seconds is None:

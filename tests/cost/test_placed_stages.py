@@ -25,6 +25,18 @@ def test_unused_devices_are_left_out():
     assert placed.slot_off.tolist() == [0, 1, 3]
 
 
+def test_replicas_take_turns_by_their_shares():
+    costs, cluster = chain_costs()
+    placed = place_stages(costs, cluster, [(0,), (2, 1)], 7, [(), (1, 2)])
+    assert placed.round_off.tolist() == [0, 1, 4]
+    assert placed.round_slot.tolist() == [0, 2, 1, 2]
+    assert placed.turn_off.tolist() == [0, 1, 2, 4]
+    assert placed.turn.tolist() == [0, 1, 0, 2]
+    assert placed.slot_microbatches.tolist() == [7, 2, 5]
+    with pytest.raises(ScheduleError, match="shares are given for 1 stages: there are 2"):
+        place_stages(costs, cluster, [(0,), (2, 1)], 7, [(1, 2)])
+
+
 def test_recomputation_lengthens_the_backward_actions_and_holds_less():
     costs, cluster = chain_costs(recompute=[False, True], tensor_bytes=8.0)
     placed = place_stages(costs, cluster, [(0,), (1,)], 4)

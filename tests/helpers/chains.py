@@ -19,12 +19,14 @@ def cluster_of(num_devices: int, memory_bytes: int = 10**12) -> Cluster:
     return Cluster("c", (device,), (Host(name="h", devices=("d",) * num_devices, link=Link(bandwidth=1e30)),))
 
 
-def placed_chain(devices: list[tuple[int, ...]], num_microbatches: int) -> PlacedStages:
+def placed_chain(
+    devices: list[tuple[int, ...]], num_microbatches: int, shares: tuple[tuple[int, ...], ...] = ()
+) -> PlacedStages:
     """A chain with one op (F = I = W = 1 ms) per stage and free transfers."""
     num_devices = 1 + max(d for replicas in devices for d in replicas)
     problem = PlanningProblem.build(chain_graph(len(devices)), cluster_of(num_devices))
     costs = stage_costs(problem, np.arange(len(devices)), len(devices))
-    return place_stages(costs, problem.cluster, devices, num_microbatches)
+    return place_stages(costs, problem.cluster, devices, num_microbatches, shares)
 
 
 def looped(p: int, n: int) -> list[tuple[int, ...]]:

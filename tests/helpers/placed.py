@@ -15,7 +15,7 @@ from drlpp.problem import PlanningProblem
 def assert_equal(problem: PlanningProblem, assignment: Assignment) -> None:
     costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.recompute)
     number = problem.training.num_microbatches
-    slow = place_stages(costs, problem.cluster, assignment.devices, number)
+    slow = place_stages(costs, problem.cluster, assignment.devices, number, assignment.shares)
     fast = place_assignment(problem, problem_arrays(problem), assignment)
     for name in slow._fields:
         a, b = np.asarray(getattr(slow, name)), np.asarray(getattr(fast, name))

@@ -12,7 +12,7 @@ from drlpp.cost.groups import grouped
 from drlpp.graph import PARTIAL_SUM, OpGraph, Part, Split
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
-from random_problems import random_problem
+from random_problems import random_problem, with_shares
 
 
 def with_splits(rng: np.random.Generator, graph: OpGraph) -> OpGraph:
@@ -76,4 +76,5 @@ def random_grouped_problem(seed: int) -> tuple[PlanningProblem, Grouping, Planni
         same = [d for d in range(made.cluster.num_devices) if kind[d] == kind[first]]
         others = [d for d in same if d != first][: len(replicas) - 1]
         devices.append((first, *others))
-    return problem, grouping, made, Assignment(assignment.stage_of_op, tuple(devices), assignment.recompute)
+    lifted = Assignment(assignment.stage_of_op, tuple(devices), assignment.recompute)
+    return problem, grouping, made, with_shares(rng, lifted) if seed % 3 == 1 else lifted

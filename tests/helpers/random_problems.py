@@ -66,6 +66,17 @@ def random_assignment(rng: np.random.Generator, graph: OpGraph, num_devices: int
     return Assignment(stage_of_op.astype(np.int64), tuple(devices), recompute)
 
 
+def with_shares(rng: np.random.Generator, assignment: Assignment) -> Assignment:
+    """The assignment with unequal shares of the micro-batches in most stages that have replicas."""
+    shares = tuple(
+        tuple(int(share) for share in rng.integers(1, int(rng.choice([3, 5, 12])), size=len(devices)))
+        if rng.random() < 0.8
+        else ()
+        for devices in assignment.devices
+    )
+    return dataclasses.replace(assignment, shares=shares)
+
+
 def random_recompute(rng: np.random.Generator) -> Recompute:
     """Nothing in most stages; else the stage or its blocks."""
     draw = rng.random()
@@ -82,7 +93,7 @@ def with_blocks(graph: OpGraph, size: int) -> OpGraph:
 
 
 def random_problem(seed: int) -> tuple[PlanningProblem, Assignment]:
-    """A problem and an assignment that depend on the seed only."""
+    """A problem and an assignment that depend on the seed only; one of three has unequal shares of micro-batches."""
     rng = np.random.default_rng(seed)
     graph = random_graph(rng, int(rng.integers(1, 25)) + 1, branching=0.5, skips=0.3, measured=bool(rng.random() < 0.5))
     if rng.random() < 0.3:
@@ -94,7 +105,8 @@ def random_problem(seed: int) -> tuple[PlanningProblem, Assignment]:
     problem = PlanningProblem.build(graph, cluster, num_microbatches=number)
     if seed % 2:
         problem = dataclasses.replace(problem, training=dataclasses.replace(problem.training, zero1=True))
-    return problem, random_assignment(rng, graph, cluster.num_devices)
+    assignment = random_assignment(rng, graph, cluster.num_devices)
+    return problem, with_shares(rng.spawn(1)[0], assignment) if seed % 3 == 1 else assignment
 
 
 def with_special_edges(rng: np.random.Generator, graph: OpGraph) -> OpGraph:

@@ -37,6 +37,13 @@ def test_memory_of_a_device_with_one_stage_is_what_the_simulator_says_but_for_me
     assert stage_rows(plan)[1].remark == ("recomputes" if recompute else "")
 
 
+def test_unequal_shares_are_told_in_micro_batches(problem):
+    plan = make_plan(problem, [0] * 8, [(0, 1, 7)], "hand", shares=((6, 6, 1),))
+    (row,) = stage_rows(plan)
+    assert plan.num_microbatches == 8
+    assert row.remark == "micro-batches: 4 on #0-1, 0 on #7"
+
+
 def test_modules_that_are_split_are_called_so(problem):
     rows = stage_rows(make_plan(problem, [0, 0, 0, 0, 0, 0, 1, 1], [(0,), (1,)], "hand"))
     assert rows[0].modules == "stem, blocks, side; part of head"

@@ -12,7 +12,7 @@ from drlpp.schedules.waves import depths
 
 
 def stage_depths(placed):
-    """Devices before each stage, and from it to the end."""
+    """Devices before each stage, and from each slot to the end."""
     return [each.tolist() for each in depths(placed)]
 
 
@@ -42,10 +42,19 @@ def test_warm_up_is_the_longest_path_to_the_end():
 
 def test_replicas_count_as_devices_on_the_path():
     placed = diamond([(0,), (1, 5), (2,), (3,), (4,)])
-    assert stage_depths(placed)[1] == [5, 4, 2, 2, 1]
+    assert stage_depths(placed)[1] == [5, 4, 4, 2, 2, 1]
     schedule = rows("1f1b", placed)
     assert warm_up(schedule[0]) == 5
     assert [warm_up(schedule[d]) for d in (1, 5)] == [2, 2]
+
+
+def test_a_replica_of_a_small_share_counts_as_the_micro_batches_that_go_by():
+    placed = placed_chain([(0,), (1, 2)], 8, ((), (3, 1)))
+    assert stage_depths(placed) == [[0, 1], [5, 1, 4]]
+    schedule = rows("1f1b", placed)
+    assert warm_up(schedule[0]) == 5
+    assert schedule[1] == [f"1{kind}{m}" for m in (0, 1, 2, 4, 5, 6) for kind in "FB"]
+    assert schedule[2] == ["1F3", "1B3", "1F7", "1B7"]
 
 
 def test_replicas_take_turns():

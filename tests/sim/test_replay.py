@@ -27,7 +27,8 @@ def test_equals_the_reference(seed):
     problem, assignment = random_problem(seed)
     evaluator = Evaluator(problem)
     costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages)
-    placed = place_stages(costs, problem.cluster, assignment.devices, problem.training.num_microbatches)
+    number, shares = problem.training.num_microbatches, assignment.shares
+    placed = place_stages(costs, problem.cluster, assignment.devices, number, shares)
     for name in schedules_for(placed):
         plan = evaluator.make_plan(assignment, WHO, (name,))
         validate(plan)

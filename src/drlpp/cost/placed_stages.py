@@ -1,8 +1,8 @@
 """Stages on their devices as flat arrays: what the schedule generators and the fast evaluator compute on.
 
 Devices are numbered anew, without the ones that no stage uses (`used` maps back, in ascending order), so that nothing
-depends on the size of the cluster. A *slot* is a replica of a stage: micro-batch m of stage s runs in slot
-``slot_off[s] + m % num_replicas(s)``.
+depends on the size of the cluster. A *slot* is a replica of a stage: which one runs a micro-batch repeats after a round
+(`drlpp.plan.shares`), and micro-batch m of stage s runs in slot ``round_slot[round_off[s] + m % round]``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from drlpp.cost.stage_costs import StageCosts
 from drlpp.errors import ScheduleError
 from drlpp.graph.csr import offsets
 from drlpp.graph.stages import StageGraph
+from drlpp.plan.shares import Shares, microbatches_of_each, turns
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
@@ -34,6 +35,9 @@ class PlacedStages(NamedTuple):
         num_microbatches: M.
         used: ``[U]`` device ids of the cluster.
         slot_off, slot_device: ``[S + 1]``, ``[L]`` replicas of each stage.
+        round_off, round_slot: ``[S + 1]``, the slots that run the micro-batches of a round of each stage.
+        turn_off, turn: ``[L + 1]``, the micro-batches of a round that each slot runs.
+        slot_microbatches: ``[L]`` micro-batches of a step that each slot runs.
         action_s: ``[4, L]`` seconds of the actions F, B, I, W in each slot; B and I include the second forward pass of
             a stage that recomputes.
         held_bytes: ``[S]`` kept from F to the end of the backward pass, per micro-batch.
@@ -64,6 +68,11 @@ class PlacedStages(NamedTuple):
     used: _Ints
     slot_off: _Ints
     slot_device: _Ints
+    round_off: _Ints
+    round_slot: _Ints
+    turn_off: _Ints
+    turn: _Ints
+    slot_microbatches: _Ints
     action_s: _Floats
     held_bytes: _Floats
     again_bytes: _Floats
@@ -112,11 +121,13 @@ def place_stages(
     cluster: Cluster,
     devices: Devices,
     num_microbatches: int,
+    shares: Sequence[Shares] = (),
 ) -> PlacedStages:
     """Puts stages on devices.
 
     Args:
         devices: per stage, its replicas.
+        shares: per stage, as in `Assignment`; empty means equal ones.
 
     Raises:
         ScheduleError: a stage without devices, a device that the cluster lacks, or lengths that do not agree.
@@ -137,6 +148,9 @@ def place_stages(
             f"0..{cluster.num_devices - 1}"
         )
     used = np.unique(flat)
+    shares = tuple(shares) or ((),) * num_stages
+    if len(shares) != num_stages:
+        raise ScheduleError(f"shares are given for {len(shares)} stages: there are {num_stages}")
     sizes = np.array([len(r) for r in devices])
     first_device = [replicas[0] for replicas in devices]
     slot_stage = np.repeat(np.arange(num_stages), sizes)
@@ -146,12 +160,17 @@ def place_stages(
     again = costs.again_s[slot_stage, flat]
     resident, optimizer = resident_and_optimizer(costs, devices, cluster.num_devices)
     share = share_of_parameters(costs, devices, cluster.num_devices)
+    busy = [
+        sum(number > 0 for number in microbatches_of_each(of_stage, len(replicas), num_microbatches))
+        for of_stage, replicas in zip(shares, devices, strict=True)
+    ]
 
     return PlacedStages(
         num_microbatches=num_microbatches,
         used=used,
         slot_off=offsets(sizes),
         slot_device=np.searchsorted(used, flat),
+        **_rounds(devices, shares, num_microbatches),
         action_s=np.stack([forward, again + (input_grad + weight_grad), again + input_grad, weight_grad]),
         held_bytes=costs.held_bytes[range(num_stages), first_device],
         again_bytes=costs.again_bytes[range(num_stages), first_device],
@@ -163,8 +182,29 @@ def place_stages(
         optimizer_s=optimizer[used],
         **_messages(graph),
         **_channels(cluster, used, graph),
-        **_groups(costs, cluster, devices, used, num_microbatches),
+        **_groups(costs, cluster, devices, used, busy),
     )
+
+
+def _rounds(devices: Devices, shares: Sequence[Shares], num_microbatches: int) -> dict[str, Any]:
+    """The fields of who runs which micro-batch."""
+    rounds: list[_Ints] = []
+    of_slots: list[_Ints] = []
+    numbers: list[_Ints] = []
+    first = 0
+    for replicas, of_stage in zip(devices, shares, strict=True):
+        order = np.array(turns(of_stage, len(replicas)), dtype=np.int64)
+        rounds.append(first + order)
+        of_slots += [np.flatnonzero(order == r) for r in range(len(replicas))]
+        numbers.append(np.array(microbatches_of_each(of_stage, len(replicas), num_microbatches), dtype=np.int64))
+        first += len(replicas)
+    return {
+        "round_off": offsets([len(order) for order in rounds]),
+        "round_slot": _joined(rounds),
+        "turn_off": offsets([len(of_slot) for of_slot in of_slots]),
+        "turn": _joined(of_slots),
+        "slot_microbatches": _joined(numbers),
+    }
 
 
 def _messages(graph: StageGraph) -> dict[str, Any]:
@@ -225,13 +265,10 @@ def _channels(cluster: Cluster, used: _Ints, graph: StageGraph) -> dict[str, Any
     }
 
 
-def _groups(
-    costs: StageCosts, cluster: Cluster, devices: Devices, used: _Ints, num_microbatches: int
-) -> dict[str, Any]:
-    """The fields of the all-reduces of gradients."""
+def _groups(costs: StageCosts, cluster: Cluster, devices: Devices, used: _Ints, busy: Sequence[int]) -> dict[str, Any]:
+    """The fields of the all-reduces of gradients. Args: busy: per stage, its replicas that run a micro-batch."""
     num_stages, host = len(devices), np.unique(cluster.host_index[used], return_inverse=True)[1]
     groups = gradient_groups(costs, devices)
-    busy = [min(len(r), num_microbatches) for r in devices]
     group_devices = [np.searchsorted(used, g.devices) for g in groups]
     group_hosts = [np.unique(host[d]) for d in group_devices]
     pairs = np.array([(s, g) for g, group in enumerate(groups) for s in group.stages], dtype=np.int64).reshape(-1, 2)

@@ -156,7 +156,7 @@ class PackedAssignments(NamedTuple):
         labels: ``[B, N]`` stage of each op.
         stage_off, slot_off: ``[B + 1]``.
         replicas, recompute: per stage.
-        devices: per slot.
+        devices, shares: per slot.
     """
 
     labels: _Ints
@@ -165,6 +165,7 @@ class PackedAssignments(NamedTuple):
     replicas: _Ints
     recompute: _Ints
     devices: _Ints
+    shares: _Ints
 
 
 def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedAssignments:
@@ -178,10 +179,6 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
     for assignment in assignments:
         if len(assignment.stage_of_op) != num_ops:
             check_partition(problem.graph, assignment.stage_of_op, assignment.num_stages)
-        if any(assignment.shares):
-            raise ScheduleError(
-                "the evaluator gives all replicas the same share of the micro-batches: leave shares out"
-            )
     groups = [group for assignment in assignments for group in assignment.devices]
     replicas = np.fromiter(map(len, groups), dtype=np.int64)
     devices = np.fromiter(itertools.chain.from_iterable(groups), dtype=np.int64)
@@ -198,4 +195,17 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
         replicas=replicas,
         recompute=np.fromiter((flag for assignment in assignments for flag in assignment.recompute), dtype=np.int64),
         devices=devices,
+        shares=_slot_shares(assignments, devices),
     )
+
+
+def _slot_shares(assignments: Sequence[Assignment], devices: _Ints) -> _Ints:
+    """The share of each slot: 1 where those of a stage are equal."""
+    if not any(itertools.chain.from_iterable(assignment.shares for assignment in assignments)):
+        return np.ones_like(devices)
+    each = (
+        shares or (1,) * len(group)
+        for assignment in assignments
+        for shares, group in zip(assignment.shares, assignment.devices, strict=True)
+    )
+    return np.fromiter(itertools.chain.from_iterable(each), dtype=np.int64)

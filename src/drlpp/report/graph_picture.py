@@ -74,9 +74,8 @@ def _caption(num_edges: int, any_network: bool) -> str:
 
 
 def _crosses_hosts(plan: Plan, src: int, dst: int) -> bool:
-    host = plan.cluster.host_index
-    a, b = plan.stages[src].devices, plan.stages[dst].devices
-    return any(host[a[m % len(a)]] != host[b[m % len(b)]] for m in range(plan.num_microbatches))
+    host, a, b = plan.cluster.host_index, plan.stages[src], plan.stages[dst]
+    return any(host[a.device(m)] != host[b.device(m)] for m in range(plan.num_microbatches))
 
 
 def _box(row: StageRow, x: float, y: float) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from drlpp.cost.groups import for_groups
 from drlpp.cost.stage_costs import costs_of_plan
 from drlpp.graph.stages import Kept
 from drlpp.plan import Plan, Stage
 from drlpp.plan.modules import StageModules, stage_modules, summarize_modules
+from drlpp.plan.shares import microbatches_of_each
 
 _NAMED_OPS = 40
 
@@ -25,13 +28,14 @@ class StageRow:
         devices: ids of its replicas.
         device_types: names of their types, each once.
         forward_s, backward_s: seconds per micro-batch on its slowest device (backward with recomputation if any).
-        time_share: its part of the seconds of all stages per micro-batch, replicas counted (they share the work).
+        time_share: its part of the seconds of all stages per micro-batch, on the busiest of its replicas.
         param_bytes: parameters and buffers.
         activation_bytes: kept per micro-batch in flight.
         in_flight: largest number of micro-batches between forward and backward on one of its devices.
         memory_bytes: parameters, gradients, optimizer state and activations in flight, on one of its devices; without
             messages, which belong to the device.
-        remark: what else is to be said of it: ``recomputes`` or nothing.
+        remark: what else is to be said of it: that it recomputes or divides ops, and how many micro-batches its
+            replicas run where their shares are unequal.
     """
 
     index: int
@@ -59,12 +63,13 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
     of_groups = for_groups(plan)
     costs = costs_of_plan(of_groups)
     covers = stage_modules(plan)
-    forward, backward = [], []
+    forward, backward, loads = [], [], []
     for s in of_groups.stages:
         devices = list(s.devices)
         forward.append(float(costs.forward_s[s.index, devices].max()))
         backward.append(float((costs.backward_s + costs.again_s)[s.index, devices].max()))
-    loads = [(f + b) / len(s.devices) for f, b, s in zip(forward, backward, of_groups.stages, strict=True)]
+        both = (costs.forward_s + costs.backward_s + costs.again_s)[s.index, devices]
+        loads.append(float((both * np.bincount(s.turns)).max()) / len(s.turns))
     total = sum(loads) or 1.0
     rows = []
     for s, on in zip(plan.stages, of_groups.stages, strict=True):
@@ -90,15 +95,28 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
                 activation_bytes=kept.held,
                 in_flight=in_flight,
                 memory_bytes=resident + fixed + peak,
-                remark=_remark(s),
+                remark=_remark(s, plan.num_microbatches),
             )
         )
     return tuple(rows)
 
 
-def _remark(stage: Stage) -> str:
+def _remark(stage: Stage, num_microbatches: int) -> str:
     tensor = f"TP{stage.sharding.tensor}" if stage.sharding.tensor > 1 else ""
-    return ", ".join(part for part in (tensor, "recomputes" if stage.recompute else "") if part)
+    recomputes = "recomputes" if stage.recompute else ""
+    return ", ".join(part for part in (tensor, recomputes, _unequal_shares(stage, num_microbatches)) if part)
+
+
+def _unequal_shares(stage: Stage, num_microbatches: int) -> str:
+    """``micro-batches: 12 on #0-7, 2 on #8-9``; empty where all replicas have equal shares."""
+    if not stage.shares:
+        return ""
+    devices_of: dict[int, list[int]] = {}
+    numbers = microbatches_of_each(stage.shares, stage.num_replicas, num_microbatches)
+    for number, group in zip(numbers, stage.replicas, strict=True):
+        devices_of.setdefault(number, []).extend(group)
+    each = (f"{n} on {summarize_modules(f'#{d}' for d in sorted(devices_of[n]))}" for n in sorted(devices_of)[::-1])
+    return f"micro-batches: {', '.join(each)}"
 
 
 def _most_held(plan: Plan, stage: int, device: int, kept: Kept) -> tuple[int, float]:

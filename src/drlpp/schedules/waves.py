@@ -16,7 +16,8 @@ class Depths(NamedTuple):
 
     Attributes:
         from_source: ``[S]`` devices before the stage.
-        to_sink: ``[S]`` devices from the stage, itself included, to the end.
+        to_sink: ``[L]`` devices from the stage of a slot, itself included, to the end. A replica with an unequal share
+            counts as often as micro-batches of its stage go by while it has one.
     """
 
     from_source: NDArray[np.int64]

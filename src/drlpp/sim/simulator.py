@@ -22,7 +22,6 @@ from drlpp.graph.stages import Message
 from drlpp.plan import Action, Plan, Prediction, Trace, TraceEvent, validate
 from drlpp.plan.action import LOOKAHEAD
 from drlpp.plan.trace import TraceKind
-from drlpp.plan.validation import check_equal_shares
 from drlpp.sim.members import of_members
 from drlpp.sim.simulation import Simulation, Transfer
 from drlpp.sim.steady_loads import steady_loads_s
@@ -38,7 +37,6 @@ def simulate(plan: Plan) -> Simulation:
         InputError: it divides ops, and the graph says of no op how it may be divided.
     """
     validate(plan)
-    check_equal_shares(plan, "the simulator")
     for_each_group = for_groups(plan)
     simulation = _Iteration(for_each_group, costs_of_plan(for_each_group)).run()
     return simulation if for_each_group is plan else of_members(simulation, plan)
@@ -100,7 +98,7 @@ class _Iteration:
         self.gradient = costs.gradient_bytes * share  # [S, D], once the stage has run backward
         self.held = [float(r) for r in self.resident]  # bytes on each device, without what has yet to be read
         for stage in plan.stages:
-            for d in stage.devices[: plan.num_microbatches]:
+            for d in {stage.device(m) for m in range(plan.num_microbatches)}:
                 self.held[d] -= self.gradient[stage.index, d]
         self.memory = [[(0.0, size)] for size in self.held]
         self.kept: dict[tuple[int, int], int] = defaultdict(int)  # (s, d) -> returned gradients that are still kept
@@ -170,7 +168,7 @@ class _Iteration:
             if self.kept[s, d] == 0:
                 self.held[d] += self.gradient[s, d]
             self.kept[s, d] += 1
-            self.held[d] += self._returned(d, s, self.plan.stages[s].devices.index(d))
+            self.held[d] += self._returned(d, s, m)
         self._remember(d, end, waiting)
         return end
 
@@ -184,7 +182,7 @@ class _Iteration:
         s, kind, m = action
         if kind == "W":
             return 0.0
-        m %= len(self.plan.stages[s].devices)
+        m = self._first(s, m)
         phase = "forward" if kind == "F" else "backward"
         size, members = sum(x.bytes for x in self._read_first(d, s, m) if x.phase == phase), self.cluster.members[d]
         if phase == "backward":
@@ -199,12 +197,23 @@ class _Iteration:
         for k, x in enumerate(self.messages):
             if s in x.dsts and self._has_gradient(k) and stages[x.src].device(m) == d:
                 holds = self.costs.again_bytes[x.src, d] == 0
-                always = len(stages[s].devices) % len(stages[x.src].devices) == 0
-                size += x.bytes if holds and always else 0.0
+                size += x.bytes if holds and self._always(x.src, s, m) else 0.0
         return size
+
+    def _first(self, s: int, m: int) -> int:
+        """The first micro-batch of the replica that runs m."""
+        order = self.plan.stages[s].turns
+        return order.index(order[m % len(order)])
+
+    def _always(self, src: int, s: int, m: int) -> bool:
+        """Whether the replica that runs m of stage s gets all of its micro-batches from one replica of another."""
+        ours, theirs = self.plan.stages[s].turns, self.plan.stages[src].turns
+        turns = [i for i, r in enumerate(ours) if r == ours[m % len(ours)]]
+        return len(ours) % len(theirs) == 0 and len({theirs[i % len(theirs)] for i in turns}) == 1
 
     def _returned(self, d: int, s: int, m: int) -> float:
         """Bytes of gradients that a backward pass of stage s leaves for other devices."""
+        m = self._first(s, m)
         size = sum(x.bytes for x in self._read_first(d, s, m) if x.requires_grad and x.phase == "forward")
         return size * float(self.cluster.members[d])
 

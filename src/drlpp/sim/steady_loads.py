@@ -20,9 +20,9 @@ def steady_loads_s(plan: Plan, costs: StageCosts) -> NDArray[np.float64]:
     """``[D]`` seconds per micro-batch of each device. Args: costs: of the plan's stages."""
     loads = np.zeros(plan.cluster.num_devices)
     for stage in plan.stages:
-        devices = list(stage.devices)
         seconds = costs.forward_s[stage.index] + costs.backward_s[stage.index] + costs.again_s[stage.index]
-        loads[devices] += seconds[devices] / len(devices)
+        for r, d in enumerate(stage.devices):
+            loads[d] += seconds[d] * stage.turns.count(r) / len(stage.turns)
     for message in plan.stage_graph.messages:
         _add_message(plan, message, loads)
     for group in gradient_groups(costs, [stage.devices for stage in plan.stages]):
@@ -34,7 +34,7 @@ def steady_loads_s(plan: Plan, costs: StageCosts) -> NDArray[np.float64]:
 def _add_message(plan: Plan, message: Message, loads: NDArray[np.float64]) -> None:
     """Adds a message, averaged over the micro-batches after which the same replicas meet again."""
     ends = [plan.stages[s] for s in (message.src, *message.dsts)]
-    period = min(LONGEST_PERIOD, math.lcm(*(len(stage.devices) for stage in ends)))
+    period = min(LONGEST_PERIOD, math.lcm(*(len(stage.turns) for stage in ends)))
     there_and_back = 2 if message.requires_grad and message.phase == "forward" else 1
     for m in range(period):
         source = ends[0].device(m)

@@ -5,8 +5,8 @@
 
 namespace drlpp {
 
-Int common_period(Int period, Int replicas) {
-  return std::min(LONGEST_PERIOD, period / std::gcd(period, replicas) * replicas);
+Int common_period(Int period, Int round) {
+  return std::min(LONGEST_PERIOD, period / std::gcd(period, round) * round);
 }
 
 namespace {
@@ -14,8 +14,8 @@ namespace {
 // Adds the transfers of message k, averaged over the micro-batches in which other replicas meet.
 void add_message(const PlacedStages& p, Int k, Reals& load, Ints& stamp, Int& counter) {
   const Int s = p.message_src[k];
-  Int period = p.replicas(s);
-  for (Int j = p.dst_off[k]; j < p.dst_off[k + 1]; ++j) period = common_period(period, p.replicas(p.dst[j]));
+  Int period = p.round(s);
+  for (Int j = p.dst_off[k]; j < p.dst_off[k + 1]; ++j) period = common_period(period, p.round(p.dst[j]));
   const double given = p.message_s[k];
   for (Int m = 0; m < period; ++m) {
     const Int src = p.device(s, m);
@@ -46,7 +46,8 @@ void device_loads(const PlacedStages& p, Reals& load) {
   load.assign(p.used.size(), 0.0);
   for (Int s = 0; s < p.num_stages(); ++s) {
     for (Int i = p.slot_off[s]; i < p.slot_off[s + 1]; ++i) {
-      load[p.slot_device[i]] += (p.seconds(FORWARD, i) + p.seconds(BACKWARD, i)) / static_cast<double>(p.replicas(s));
+      const double seconds = p.seconds(FORWARD, i) + p.seconds(BACKWARD, i);
+      load[p.slot_device[i]] += seconds * static_cast<double>(p.turns(i)) / static_cast<double>(p.round(s));
     }
   }
   Ints stamp(p.used.size(), 0);

@@ -50,7 +50,7 @@ IncrementalLoads::IncrementalLoads(const ProblemArrays& a, const AssignmentView&
       for (Int o = 0; o < num_ops(); ++o) {
         const double once = a.forward_s[k][o] + a.input_grad_s[k][o] + a.weight_grad_s[k][o];
         const double total = once + (runs_again(assignment.recompute[s], a.block[o]) ? a.forward_s[k][o] : 0.0);
-        op_s_[o][i] = total / static_cast<double>(placed_.replicas(s));
+        op_s_[o][i] = total * static_cast<double>(placed_.turns(i)) / static_cast<double>(placed_.round(s));
       }
     }
   }
@@ -231,8 +231,8 @@ void IncrementalLoads::add_value(Int v, double sign) {
 
 // Adds the load of moving a value to `receivers_`, averaged over a period.
 void IncrementalLoads::add_message(Int stage, bool grad, const Value& value, bool with_latency, double sign) {
-  Int period = placed_.replicas(stage);
-  for (Int t : receivers_) period = common_period(period, placed_.replicas(t));
+  Int period = placed_.round(stage);
+  for (Int t : receivers_) period = common_period(period, placed_.round(t));
   const double share = sign / static_cast<double>(period);
   for (Int m = 0; m < period; ++m) {
     const Int u = placed_.device(stage, m);

@@ -4,6 +4,21 @@ namespace drlpp {
 
 namespace {
 
+void check_rounds(const PlacedStages& p) {
+  check_offsets("round_off", p.round_off, p.num_stages(), size_of(p.round_slot));
+  check_offsets("turn_off", p.turn_off, p.num_slots(), size_of(p.turn));
+  check_length("slot_microbatches", size_of(p.slot_microbatches), p.num_slots());
+  for (Int s = 0; s < p.num_stages(); ++s) {
+    const View<const Int> slots(p.round_slot.data() + p.round_off[s], p.round(s));
+    check_range("round_slot", slots, p.slot_off[s], p.slot_off[s + 1]);
+    for (Int i = p.slot_off[s]; i < p.slot_off[s + 1]; ++i) {
+      if (p.turns(i) < 1) throw std::invalid_argument("turn_off: slot " + std::to_string(i) + " has no turn");
+      check_range("turn", View<const Int>(p.turn.data() + p.turn_off[i], p.turns(i)), 0, p.round(s));
+      check_range("slot_microbatches", View<const Int>(&p.slot_microbatches[i], 1), 0, p.num_microbatches + 1);
+    }
+  }
+}
+
 void check_stages(const PlacedStages& p) {
   const Int stages = p.num_stages(), slots = p.num_slots(), devices = p.num_devices();
   if (p.num_microbatches < 1) throw std::invalid_argument("num_microbatches must be at least 1");
@@ -12,6 +27,7 @@ void check_stages(const PlacedStages& p) {
     if (p.replicas(s) < 1) throw std::invalid_argument("slot_off: stage " + std::to_string(s) + " has no slot");
   }
   check_range("slot_device", p.slot_device, 0, devices);
+  check_rounds(p);
   check_length("members", size_of(p.members), devices);
   if (p.action_s.rows != NUM_ACTIONS) throw std::invalid_argument("action_s must have 4 rows");
   check_length("action_s", p.action_s.columns, slots);

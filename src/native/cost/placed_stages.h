@@ -15,6 +15,7 @@ constexpr Int NUM_ACTIONS = 4;
 struct PlacedStages {
   Int num_microbatches = 0;
   Ints used, slot_off, slot_device;
+  Ints round_off, round_slot, turn_off, turn, slot_microbatches;
   Matrix action_s;  // [NUM_ACTIONS, L]
   Reals held_bytes, again_bytes, remade_bytes, resident_bytes, gradient_bytes, memory_bytes, optimizer_s;
   Ints members;
@@ -36,17 +37,41 @@ struct PlacedStages {
   Int replicas(Int stage) const { return slot_off[stage + 1] - slot_off[stage]; }
   double seconds(Int action, Int slot) const { return action_s[action][slot]; }
 
+  // Micro-batches after which the replicas of a stage take turns as before.
+  Int round(Int stage) const { return round_off[stage + 1] - round_off[stage]; }
+  // Micro-batches of a round that a slot runs; `turn` says which.
+  Int turns(Int slot) const { return turn_off[slot + 1] - turn_off[slot]; }
+
   // The slot that runs a micro-batch of a stage.
   Int slot(Int stage, Int microbatch) const {
-    const Int first = slot_off[stage], count = slot_off[stage + 1] - first;
-    return count == 1 ? first : first + microbatch % count;
+    const Int first = round_off[stage], count = round_off[stage + 1] - first;
+    return round_slot[count == 1 ? first : first + microbatch % count];
   }
   Int device(Int stage, Int microbatch) const { return slot_device[slot(stage, microbatch)]; }
 
-  // Micro-batches that the r-th replica of a stage runs.
-  Int share(Int stage, Int r) const {
-    const Int count = replicas(stage);
-    return r >= num_microbatches ? 0 : (num_microbatches - r + count - 1) / count;
+  // The i-th micro-batch that a slot runs.
+  Int microbatch(Int stage, Int slot, Int i) const {
+    const Int first = turn_off[slot], count = turn_off[slot + 1] - first;
+    return count == 1 ? round(stage) * i + turn[first] : round(stage) * (i / count) + turn[first + i % count];
+  }
+
+  // Calls `act(m)` for all micro-batches that a slot runs, in order.
+  template <class Act>
+  void for_microbatches(Int stage, Int slot, Act act) const {
+    const Int length = round(stage), first = turn_off[slot], last = turn_off[slot + 1];
+    for (Int start = 0; start < num_microbatches; start += length) {
+      for (Int i = first; i < last && start + turn[i] < num_microbatches; ++i) act(start + turn[i]);
+    }
+  }
+
+  // Whether all micro-batches of a slot of stage t come from one slot of stage s.
+  bool meets_one_slot(Int s, Int t, Int slot) const {
+    if (round(t) % round(s) != 0) return false;
+    const Int of_first = this->slot(s, turn[turn_off[slot]]);
+    for (Int i = turn_off[slot] + 1; i < turn_off[slot + 1]; ++i) {
+      if (this->slot(s, turn[i]) != of_first) return false;
+    }
+    return true;
   }
 
   // Whether stage t of the k-th message's receivers dst[j] is the first one on its device.
@@ -62,6 +87,11 @@ struct PlacedStages {
     field("used", used);
     field("slot_off", slot_off);
     field("slot_device", slot_device);
+    field("round_off", round_off);
+    field("round_slot", round_slot);
+    field("turn_off", turn_off);
+    field("turn", turn);
+    field("slot_microbatches", slot_microbatches);
     field("action_s", action_s);
     field("held_bytes", held_bytes);
     field("again_bytes", again_bytes);

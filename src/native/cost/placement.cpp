@@ -43,6 +43,42 @@ void Placement::place_devices(const ProblemArrays& a, const AssignmentView& assi
   }
 }
 
+// Which slot runs which micro-batch: the rule of `plan/shares.py`.
+void Placement::take_turns(const AssignmentView& assignment, PlacedStages& out) {
+  out.round_off.assign(1, 0);
+  out.round_slot.clear();
+  out.turn_off.assign(1, 0);
+  for (Int s = 0; s < out.num_stages(); ++s) {
+    turns_.clear();
+    bool equal = true;
+    for (Int i = out.slot_off[s]; i < out.slot_off[s + 1]; ++i) {
+      const Int share = assignment.shares[i];
+      equal = equal && share == 1;
+      for (Int count = 1; count <= share; ++count) turns_.push_back({count, share, i});
+      out.turn_off.push_back(out.turn_off.back() + share);
+    }
+    if (!equal) {
+      std::sort(turns_.begin(), turns_.end(), [](const Turn& x, const Turn& y) {
+        const Int a = x.count * y.share, b = y.count * x.share;  // by count / share
+        return a != b ? a < b : x.slot < y.slot;
+      });
+    }
+    for (const Turn& turn : turns_) out.round_slot.push_back(turn.slot);
+    out.round_off.push_back(size_of(out.round_slot));
+  }
+  out.turn.resize(out.round_slot.size());
+  out.slot_microbatches.assign(out.num_slots(), 0);
+  fill_.assign(out.turn_off.begin(), out.turn_off.end() - 1);
+  for (Int s = 0; s < out.num_stages(); ++s) {
+    const Int length = out.round(s), rounds = out.num_microbatches / length, rest = out.num_microbatches % length;
+    for (Int i = 0; i < length; ++i) {
+      const Int slot = out.round_slot[out.round_off[s] + i];
+      out.turn[fill_[slot]++] = i;
+      out.slot_microbatches[slot] += rounds + (i < rest ? 1 : 0);
+    }
+  }
+}
+
 // Numbers the hosts of the used devices, and the devices that share channels: those of a host, or all of them if
 // messages carry their own time.
 void Placement::place_hosts(const ProblemArrays& a, bool timed, PlacedStages& out) {
@@ -124,6 +160,7 @@ bool Placement::place(const ProblemArrays& a, const AssignmentView& assignment, 
   out.slot_off.assign(1, 0);
   for (Int count : assignment.replicas) out.slot_off.push_back(out.slot_off.back() + count);
   place_devices(a, assignment, out);
+  take_turns(assignment, out);
   messages_.find(a, assignment, out);
   place_hosts(a, messages_.timed(), out);
   out.ports_shared = out.links.num_hosts() > 1 && messages_.uses_links() ? 1 : 0;

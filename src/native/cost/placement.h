@@ -12,6 +12,11 @@
 
 namespace drlpp {
 
+// The count-th micro-batch of a round that a replica with a share runs.
+struct Turn {
+  Int count, share, slot;
+};
+
 // Places assignments; keeps its work space.
 class Placement {
  public:
@@ -21,6 +26,7 @@ class Placement {
  private:
   bool is_legal(const ProblemArrays& a, const AssignmentView& assignment);
   void place_devices(const ProblemArrays& a, const AssignmentView& assignment, PlacedStages& out);
+  void take_turns(const AssignmentView& assignment, PlacedStages& out);
   void place_hosts(const ProblemArrays& a, bool timed, PlacedStages& out);
   void add_times(const Matrix& op_s, const AssignmentView& assignment, Matrix& stage_s);
   void measure_again(const ProblemArrays& a, const AssignmentView& assignment);
@@ -28,7 +34,8 @@ class Placement {
 
   StageMessages messages_;
   StageParameters parameters_;
-  Ints seen_, number_, host_number_, on_host_;
+  Ints seen_, number_, host_number_, on_host_, fill_;
+  std::vector<Turn> turns_;
   Matrix forward_s_, input_grad_s_, weight_grad_s_;  // [num_device_types, S]
   Matrix again_s_;  // the same of what runs again
 };

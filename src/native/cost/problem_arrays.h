@@ -92,9 +92,13 @@ struct ProblemArrays {
   void check() const;
 };
 
-// One assignment: [N] stage of each op; [S] replicas and recomputation of each stage; [L] devices of the slots.
+// The largest share of a replica: `plan.shares.LONGEST_ROUND`.
+constexpr Int LARGEST_SHARE = 10'000;
+
+// One assignment: [N] stage of each op; [S] replicas and recomputation of each stage; [L] devices of the slots, and their
+// shares of the micro-batches.
 struct AssignmentView {
-  View<const Int> labels, replicas, recompute, devices;
+  View<const Int> labels, replicas, recompute, devices, shares;
 
   Int num_stages() const { return replicas.size(); }
 
@@ -108,14 +112,14 @@ struct AssignmentView {
 // B assignments; assignment b has the stages stage_off[b] .. stage_off[b + 1], and slots likewise.
 struct PackedAssignments {
   Table<const Int> labels;  // [B, N]
-  View<const Int> stage_off, slot_off, replicas, recompute, devices;
+  View<const Int> stage_off, slot_off, replicas, recompute, devices, shares;
 
   Int size() const { return labels.rows; }
 
   AssignmentView operator[](Int b) const {
     const Int first = stage_off[b], last = stage_off[b + 1];
     return {labels.row(b), replicas.part(first, last), recompute.part(first, last),
-            devices.part(slot_off[b], slot_off[b + 1])};
+            devices.part(slot_off[b], slot_off[b + 1]), shares.part(slot_off[b], slot_off[b + 1])};
   }
 
   template <class Visitor>
@@ -126,6 +130,7 @@ struct PackedAssignments {
     field("replicas", replicas);
     field("recompute", recompute);
     field("devices", devices);
+    field("shares", shares);
   }
 
   // Throws std::invalid_argument where sizes or indices do not agree, or do not fit the problem.

@@ -8,16 +8,16 @@ namespace {
 
 // What message k leaves in the slots of its receivers.
 void add_received(const PlacedStages& p, Int k, MessageMemory& out) {
-  const Int src = p.message_src[k], sources = p.replicas(src);
+  const Int src = p.message_src[k];
   const double size = p.message_bytes[k];
   Reals& received = p.message_backward[k] ? out.before_backward : out.before_forward;
   for (Int j = p.dst_off[k]; j < p.dst_off[k + 1]; ++j) {
     const Int t = p.dst[j];
     for (Int slot = p.slot_off[t]; slot < p.slot_off[t + 1]; ++slot) {
-      const Int m = slot - p.slot_off[t], d = p.slot_device[slot];
+      const Int m = p.turn[p.turn_off[slot]], d = p.slot_device[slot];
       if (p.device(src, m) == d) {
-        const bool always = p.replicas(t) % sources == 0;
-        if (p.message_grad[k] && p.again_bytes[src] == 0.0 && always) out.shared[slot] += size;
+        const bool holds = p.message_grad[k] && p.again_bytes[src] == 0.0;
+        if (holds && p.meets_one_slot(src, t, slot)) out.shared[slot] += size;
       } else if (p.first_there(k, j, m, d)) {
         const double copies = size * static_cast<double>(p.members[d]);
         received[slot] += copies;
@@ -31,7 +31,7 @@ void add_received(const PlacedStages& p, Int k, MessageMemory& out) {
 void add_gradients(const PlacedStages& p, Int k, MessageMemory& out) {
   const Int src = p.message_src[k];
   for (Int slot = p.slot_off[src]; slot < p.slot_off[src + 1]; ++slot) {
-    const Int m = slot - p.slot_off[src];
+    const Int m = p.turn[p.turn_off[slot]];
     for (Int j = p.dst_off[k]; j < p.dst_off[k + 1]; ++j) {
       const Int d = p.device(p.dst[j], m);
       if (d == p.slot_device[slot] || !p.first_there(k, j, m, d)) continue;
@@ -54,9 +54,8 @@ void PeakMemory::measure(const PlacedStages& p, const MessageMemory& messages, c
   kept_.assign(p.num_slots(), 0);
   read_.resize(flat.num_actions());
   peak = p.resident_bytes;
-  for (Int s = 0; s < p.num_stages(); ++s) {
-    const Int last = std::min(p.slot_off[s + 1], p.slot_off[s] + p.num_microbatches);
-    for (Int i = p.slot_off[s]; i < last; ++i) peak[p.slot_device[i]] -= p.gradient_bytes[i];
+  for (Int i = 0; i < p.num_slots(); ++i) {
+    if (p.slot_microbatches[i] > 0) peak[p.slot_device[i]] -= p.gradient_bytes[i];
   }
   for (Int i = 0; i < flat.num_actions(); ++i) {
     const Int slot = p.slot(flat.stage[i], flat.microbatch[i]), kind = flat.kind[i];

@@ -106,8 +106,8 @@ void StageParameters::add_group(const ProblemArrays& a, Int tied, PlacedStages& 
   Int pending = 0, members = 0;
   for (Int s = 0; s < stages; ++s) {
     if (!has(tied, s)) continue;
-    pending += std::min(out.replicas(s), out.num_microbatches);
     for (Int r = out.slot_off[s]; r < out.slot_off[s + 1]; ++r) {
+      pending += out.slot_microbatches[r] > 0;
       members += 1 - on_device_[out.slot_device[r]];
       on_device_[out.slot_device[r]] = 1;
     }

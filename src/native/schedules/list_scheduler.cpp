@@ -15,12 +15,11 @@ void ListScheduler::begin_slots(const MessageMemory& messages, const Depths& dep
     for (Int i = p.slot_off[s]; i < p.slot_off[s + 1]; ++i) {
       Slot& slot = slots_[i];
       slot.stage = s;
-      slot.first = i - p.slot_off[s];
-      slot.replicas = p.replicas(s);
-      slot.count = p.share(s, slot.first);
+      slot.count = p.slot_microbatches[i];
+      slot.to_sink = depths.to_sink[i];
       slot.held_bytes = p.held_bytes[s] + (split_ ? p.remade_bytes[s] : -messages.shared[i]);
-      const double in_flight =
-          options_->slack * static_cast<double>(depths.to_sink[s]) / static_cast<double>(slot.replicas);
+      const double in_flight = options_->slack * static_cast<double>(slot.to_sink) *
+                               static_cast<double>(p.turns(i)) / static_cast<double>(p.round(s));
       slot.limit = in_flight >= static_cast<double>(num_mb)
                        ? num_mb
                        : std::max<Int>(1, static_cast<Int>(std::ceil(in_flight - 1e-6)));
@@ -64,7 +63,6 @@ void ListScheduler::begin(const MessageMemory& messages, const Depths& depths) {
   event_device_.clear();
   running_.assign(p.num_devices(), Running{});
   work_left_ = *options_->work_s;
-  to_sink_ = &depths.to_sink;
   limited_ = false;
 }
 
@@ -96,7 +94,7 @@ ListScheduler::Need ListScheduler::need(Int device, Int microbatch) const {
   Need out;
   for (Int r = device_off_[device]; r < device_off_[device + 1]; ++r) {
     const Slot& slot = slots_[device_slot_[r]];
-    if (microbatch % slot.replicas != slot.first) continue;
+    if (p_->slot(slot.stage, microbatch) != device_slot_[r]) continue;
     out.bytes += slot.held_bytes;
     ++out.stages;
   }
@@ -121,8 +119,8 @@ void ListScheduler::consider_forward(Int device, Int slot_index, double now, Cho
   const Slot& slot = slots_[slot_index];
   const Int i = slot.started[NEXT_FORWARD];
   if (i >= slot.count) return;
-  const Int m = slot.first + slot.replicas * i, index = state_.index(false, slot.stage, m);
-  const Int key = 2 * m - (*to_sink_)[slot.stage];
+  const Int m = next(slot_index, NEXT_FORWARD), index = state_.index(false, slot.stage, m);
+  const Int key = 2 * m - slot.to_sink;
   if (state_.missing(index) != 0 || state_.ready_s(index) > now || key >= best.key) return;
   if (i - freed(slot) >= slot.limit) {
     limited_ = true;
@@ -134,9 +132,8 @@ void ListScheduler::consider_forward(Int device, Int slot_index, double now, Cho
 void ListScheduler::consider_weights(Int device, Choice& best) {
   for (Int r = device_off_[device]; r < device_off_[device + 1]; ++r) {
     const Slot& slot = slots_[device_slot_[r]];
-    const Int i = slot.started[NEXT_WEIGHTS];
-    if (i >= slot.started[NEXT_BACKWARD]) continue;
-    const Int key = 2 * (slot.first + slot.replicas * i) + (*to_sink_)[slot.stage];
+    if (slot.started[NEXT_WEIGHTS] >= slot.started[NEXT_BACKWARD]) continue;
+    const Int key = 2 * next(device_slot_[r], NEXT_WEIGHTS) + slot.to_sink;
     if (key < best.key) best = {NEXT_WEIGHTS, device_slot_[r], key};
   }
 }
@@ -145,10 +142,9 @@ ListScheduler::Choice ListScheduler::most_urgent(Int device, double now) {
   Choice best;
   for (Int r = device_off_[device]; r < device_off_[device + 1]; ++r) {
     const Slot& slot = slots_[device_slot_[r]];
-    const Int i = slot.started[NEXT_BACKWARD];
-    if (i < slot.started[NEXT_FORWARD]) {
-      const Int m = slot.first + slot.replicas * i, index = state_.index(true, slot.stage, m);
-      const Int key = 2 * m + (*to_sink_)[slot.stage] - 1;
+    if (slot.started[NEXT_BACKWARD] < slot.started[NEXT_FORWARD]) {
+      const Int m = next(device_slot_[r], NEXT_BACKWARD), index = state_.index(true, slot.stage, m);
+      const Int key = 2 * m + slot.to_sink - 1;
       if (state_.missing(index) == 0 && state_.ready_s(index) <= now && key < best.key) {
         best = {NEXT_BACKWARD, device_slot_[r], key};
       }
@@ -161,7 +157,8 @@ ListScheduler::Choice ListScheduler::most_urgent(Int device, double now) {
 
 void ListScheduler::start_action(Int device, const Choice& choice, double now) {
   Slot& slot = slots_[choice.slot];
-  const Int m = slot.first + slot.replicas * slot.started[choice.phase]++;
+  const Int m = next(choice.slot, choice.phase);
+  ++slot.started[choice.phase];
   if (choice.phase == NEXT_FORWARD) {
     Memory& memory = memory_[device];
     while (memory.admitted <= m) {

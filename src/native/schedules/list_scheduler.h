@@ -47,7 +47,8 @@ class ListScheduler {
   // Phases of a micro-batch in a slot. `WEIGHTS` is one of its own only if backward passes are split.
   enum Phase : Int { NEXT_FORWARD, NEXT_BACKWARD, NEXT_WEIGHTS, NO_PHASE };
   struct Slot {
-    Int stage, first, replicas, count;  // its micro-batches are first, first + replicas, ...; count of them
+    Int stage, count;                   // micro-batches that it runs
+    Int to_sink;                        // `Depths`
     Int limit;                          // micro-batches in flight
     double held_bytes;                  // by a micro-batch in flight
     Int started[3];                     // micro-batches that have had their F, backward and W started
@@ -84,13 +85,14 @@ class ListScheduler {
   void start_action(Int device, const Choice& choice, double now);
   Need need(Int device, Int microbatch) const;
   bool fits(Int device, Int microbatch) const;
+  // The micro-batch of the next action of a phase.
+  Int next(Int slot, Phase phase) const { return p_->microbatch(slots_[slot].stage, slot, slots_[slot].started[phase]); }
   // What frees the memory of a micro-batch.
   Int freed(const Slot& slot) const { return slot.started[split_ ? 2 : 1]; }
 
   const PlacedStages* p_ = nullptr;
   const Options* options_ = nullptr;
   FlatSchedule* flat_ = nullptr;
-  const Ints* to_sink_ = nullptr;
   bool split_ = false, limited_ = false;
   EventState state_;
   EventQueue queue_;

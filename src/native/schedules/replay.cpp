@@ -15,10 +15,7 @@ void Replay::begin() {
   free_.assign(devices, 0.0);
   reduced_.assign(devices, 0.0);
   idle_.assign(devices, 1);
-  slot_left_.resize(p.num_slots());
-  for (Int s = 0; s < p.num_stages(); ++s) {
-    for (Int r = 0; r < p.replicas(s); ++r) slot_left_[p.slot_off[s] + r] = p.share(s, r);
-  }
+  slot_left_ = p.slot_microbatches;
   group_left_ = p.group_pending;
   ordered_ = p.ports_shared == 1;
   num_done_ = 0;

@@ -89,9 +89,10 @@ void Selection::measure_bound(const PlacedStages& p, bool split, WorkBound& boun
   bound.work_s.assign(devices, 0.0);
   bound.after_s = p.optimizer_s;
   for (Int s = 0; s < p.num_stages(); ++s) {
-    for (Int r = 0; r < std::min(p.replicas(s), p.num_microbatches); ++r) {
-      const Int i = p.slot_off[s] + r, d = p.slot_device[i];
-      const double count = static_cast<double>(p.share(s, r));
+    for (Int i = p.slot_off[s]; i < p.slot_off[s + 1]; ++i) {
+      if (p.slot_microbatches[i] == 0) continue;
+      const Int d = p.slot_device[i];
+      const double count = static_cast<double>(p.slot_microbatches[i]);
       first_[d] = std::min(first_[d], head_[s]);
       way_back_[d] = std::min(way_back_[d], tail_[s]);
       bound.work_s[d] += count * (p.seconds(FORWARD, i) + p.seconds(back, i));

@@ -3,7 +3,8 @@
 // On a chain of p stages with one device each GPipe and 1F1B are the schedules of Huang et al. (NeurIPS 2019) and of
 // PipeDream-Flush (Narayanan et al., ICML 2021): stage i starts p - i micro-batches before its first backward pass. On
 // a DAG the number is the longest path from the stage to a sink, where a stage of R replicas counts R times (as in
-// PipeDream, SOSP 2019: that many micro-batches are in flight to keep every device busy). ZB-H1 (Qi et al., "Zero
+// PipeDream, SOSP 2019: that many micro-batches are in flight to keep every device busy). A replica with an unequal
+// share of the micro-batches counts as often as micro-batches of its stage go by while it has one. ZB-H1 (Qi et al., "Zero
 // bubble pipeline parallelism", ICLR 2024; torch: ZB1P) has the memory of 1F1B and a third of its bubble where F, I and
 // W are equal.
 #pragma once
@@ -16,7 +17,7 @@ namespace drlpp {
 // those of the forward pass from lower to higher stages, those of the backward pass from higher to lower.
 struct Depths {
   Ints from_source;  // [S] devices before the stage
-  Ints to_sink;      // [S] devices from the stage, itself included, to the end
+  Ints to_sink;      // [L] devices from the stage of the slot, itself included, to the end
 
   void measure(const PlacedStages& p);
 
@@ -25,6 +26,9 @@ struct Depths {
     field("from_source", from_source);
     field("to_sink", to_sink);
   }
+
+ private:
+  Ints longest_;  // [S] of the slots of a stage
 };
 
 // All forward passes, then all backward passes; every micro-batch starts as early as it can.

@@ -31,12 +31,9 @@ void BatchEvaluator::evaluate_one(Worker& worker, const AssignmentView& assignme
     out.peak_memory_bytes[b][p.used[u]] = worker.selection.peak_bytes()[u];
     busy[p.used[u]] = p.optimizer_s[u];
   }
-  for (Int s = 0; s < p.num_stages(); ++s) {
-    for (Int r = 0; r < std::min(p.replicas(s), p.num_microbatches); ++r) {
-      const Int i = p.slot_off[s] + r;
-      const double seconds = p.seconds(FORWARD, i) + p.seconds(BACKWARD, i);
-      busy[p.used[p.slot_device[i]]] += static_cast<double>(p.share(s, r)) * seconds;
-    }
+  for (Int i = 0; i < p.num_slots(); ++i) {
+    const double seconds = p.seconds(FORWARD, i) + p.seconds(BACKWARD, i);
+    busy[p.used[p.slot_device[i]]] += static_cast<double>(p.slot_microbatches[i]) * seconds;
   }
 }
 
