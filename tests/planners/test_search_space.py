@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from drlpp.cost import all_reduce_s
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.planners.consecutive.device_states import (
     AllReduceTable,
     by_class,
@@ -18,7 +19,6 @@ from drlpp.planners.consecutive.downsets import all_downsets, masks_to_rows
 from drlpp.planners.consecutive.split_program import solve_split, to_assignment
 from drlpp.planners.consecutive.split_states import along_order, over_downsets
 from drlpp.planners.space.device_orders import device_orders, fold_depths, folded, host_order
-from drlpp.planners.space.op_arrays import op_arrays
 from drlpp.planners.space.op_orders import breadth_first, op_orders, priority_order, reversed_depth_first
 from planner_cases import levels_cluster, small_cluster, small_problem
 
@@ -29,19 +29,19 @@ UNEQUAL = [["fast", "mid"], ["slow", "mid"]]
 def brute_force_cost(problem, arrays, inside):
     """Received and sent amount of a set of ops, from the definition."""
     received = sent = 0.0
-    for v, src in enumerate(arrays.value_src):
-        consumers = arrays.consumer_op[arrays.consumer_ptr[v] : arrays.consumer_ptr[v + 1]]
+    for v, src in enumerate(arrays.ops.value_src):
+        consumers = arrays.ops.consumers(v)
         if src in inside:
-            sent += arrays.value_amount[v] * any(c not in inside for c in consumers)
+            sent += arrays.ops.value_amount[v] * any(c not in inside for c in consumers)
         else:
-            received += arrays.value_amount[v] * any(c in inside for c in consumers)
+            received += arrays.ops.value_amount[v] * any(c in inside for c in consumers)
     return received, sent
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_costs_of_stages_along_an_order(seed):
     problem = small_problem(seed, UNEQUAL, num_ops=12)
-    arrays = op_arrays(problem)
+    arrays = problem_arrays(problem)
     for order in itertools.islice(op_orders(problem.graph, np.random.default_rng(seed)), 3):
         model = along_order(arrays, order)
         for i, j in itertools.combinations(range(13), 2):
@@ -55,7 +55,7 @@ def test_costs_of_stages_along_an_order(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_costs_of_stages_between_downsets(seed):
     problem = small_problem(seed, UNEQUAL, num_ops=9)
-    arrays = op_arrays(problem)
+    arrays = problem_arrays(problem)
     model = over_downsets(arrays, all_downsets(problem.graph.predecessors, 500))
     for i, j in itertools.combinations(range(model.num_states), 2):
         if (model.members[i] & ~model.members[j]).any():
@@ -68,12 +68,12 @@ def test_costs_of_stages_between_downsets(seed):
 
 def test_long_orders_are_cut_in_blocks():
     problem = small_problem(0, UNEQUAL, num_ops=50)
-    arrays = op_arrays(problem)
+    arrays = problem_arrays(problem)
     model = along_order(arrays, np.arange(50), max_positions=12)
     assert model.num_states <= 12
     assert not model.members[0].any()
     assert model.members[-1].all()
-    assert model.total_s[0, -1] == pytest.approx(arrays.total_s[0].sum())
+    assert model.total_s[0, -1] == pytest.approx(arrays.times.total_s[0].sum())
 
 
 def test_downsets_of_a_diamond():
@@ -132,7 +132,7 @@ def test_share_of_micro_batches_is_whole_in_a_step():
 
 
 def test_relative_speeds():
-    assert relative_speeds(op_arrays(small_problem(0, UNEQUAL))) == pytest.approx([1.0, 0.5, 0.25])
+    assert relative_speeds(problem_arrays(small_problem(0, UNEQUAL))) == pytest.approx([1.0, 0.5, 0.25])
 
 
 def test_all_reduce_table_equals_the_cost_model():
@@ -146,7 +146,7 @@ def test_all_reduce_table_equals_the_cost_model():
 
 def test_steps_lead_from_fewer_to_more_devices():
     problem = small_problem(0, UNEQUAL)
-    arrays = op_arrays(problem)
+    arrays = problem_arrays(problem)
     states = in_order(problem, arrays, folded((0, 1, 2, 3), 1), (1, 2))
     for q in range(states.num_states):
         for e in range(states.step_ptr[q], states.step_ptr[q + 1]):
@@ -158,7 +158,7 @@ def test_steps_lead_from_fewer_to_more_devices():
 
 def test_fill_under_a_limit_is_the_sum_of_the_loads():
     problem = small_problem(3, [["mid"] * 3], num_ops=9, chain=True)
-    arrays = op_arrays(problem)
+    arrays = problem_arrays(problem)
     model = along_order(arrays, np.arange(9))
     states = in_order(problem, arrays, folded((0, 1, 2), 1), (1,))
     best = solve_split(model, states)

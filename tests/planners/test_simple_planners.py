@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.errors import InputError
 from drlpp.graph.readers import read_graph
 from drlpp.plan import validate
@@ -14,7 +15,6 @@ from drlpp.planners.baselines.greedy import Greedy, greedy_assignment, upward_ra
 from drlpp.planners.baselines.random_plans import RandomPlans, random_assignment
 from drlpp.planners.baselines.uniform import Uniform, grids, uniform_assignment, uniform_split
 from drlpp.planners.registry import PLANNERS, get_planner
-from drlpp.planners.space.op_arrays import op_arrays
 from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluator
 from planner_cases import chain_problem, data_file, small_problem, with_split
@@ -116,7 +116,7 @@ def test_random_plans_stop_with_the_budget():
 
 def test_upward_rank_falls_along_edges():
     problem = small_problem(4, UNEQUAL, num_ops=15)
-    rank = upward_rank(problem, op_arrays(problem))
+    rank = upward_rank(problem, problem_arrays(problem))
     for a, b in problem.graph.arcs.tolist():
         assert rank[a] >= rank[b]
 

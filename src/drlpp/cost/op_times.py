@@ -24,6 +24,7 @@ Left out: caches beyond the operands of one product, and ops that run at the sam
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,7 +55,7 @@ class OpTimeTable:
     input_grad_s: NDArray[np.float64]
     weight_grad_s: NDArray[np.float64]
 
-    @property
+    @functools.cached_property
     def total_s(self) -> NDArray[np.float64]:
         """``[num_device_types, num_ops]`` forward and backward together."""
         return self.forward_s + self.input_grad_s + self.weight_grad_s

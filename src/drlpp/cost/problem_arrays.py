@@ -1,4 +1,4 @@
-"""A planning problem, and assignments of it, as arrays: what compiled code reads."""
+"""A planning problem, and assignments of it, as arrays: what the evaluator, planners and their compiled code read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK
 from drlpp.cost.links import links_inside, site_on_host
+from drlpp.cost.op_amounts import OpAmounts, op_amounts
+from drlpp.cost.op_times import OpTimeTable
 from drlpp.cost.optimizer_state import late_gradient, optimizer_s_per_byte, state_bytes
 from drlpp.cost.problem_times import problem_times
 from drlpp.cost.shared_graphs import held_graphs
@@ -30,7 +32,8 @@ class ProblemArrays(NamedTuple):
     devices.
 
     Attributes:
-        forward_s, input_grad_s, weight_grad_s: ``[num_device_types, N]``.
+        times: seconds of each op on each device type.
+        ops: what each op holds, and the values that it sends.
         block: ``[N]`` number of the repeated block of each op, or -1.
         edge_src, edge_dst, edge_value, edge_grad, edge_s: ``[E]``; seconds are -1 where the graph gives none.
         value_tensor, value_backward: ``[V]``.
@@ -52,9 +55,8 @@ class ProblemArrays(NamedTuple):
     """
 
     num_microbatches: int
-    forward_s: _Floats
-    input_grad_s: _Floats
-    weight_grad_s: _Floats
+    times: OpTimeTable
+    ops: OpAmounts
     block: _Ints
     edge_src: _Ints
     edge_dst: _Ints
@@ -90,11 +92,24 @@ class ProblemArrays(NamedTuple):
     port_bandwidth: _Floats
     port_latency_s: _Floats
 
+    @property
+    def forward_s(self) -> _Floats:
+        """``[num_device_types, N]``, as the next two."""
+        return self.times.forward_s
+
+    @property
+    def input_grad_s(self) -> _Floats:
+        return self.times.input_grad_s
+
+    @property
+    def weight_grad_s(self) -> _Floats:
+        return self.times.weight_grad_s
+
 
 @per_problem
 def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     """The arrays of a problem."""
-    graph, cluster, times = problem.graph, problem.cluster, problem_times(problem)
+    graph, cluster = problem.graph, problem.cluster
     values, tensors, params = graph.values, graph.tensor_table, graph.param_table
     first, number = numbered(values.tensor * 2 + values.backward)  # here a value may have several producers
     value_tensor, value_backward = values.tensor[first], values.backward[first]
@@ -109,9 +124,8 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     ports = [host.network or NO_LINK for host in cluster.hosts]
     return ProblemArrays(
         num_microbatches=problem.training.num_microbatches,
-        forward_s=times.forward_s,
-        input_grad_s=times.input_grad_s,
-        weight_grad_s=times.weight_grad_s,
+        times=problem_times(problem),
+        ops=op_amounts(problem),
         block=block_numbers(graph),
         edge_src=np.ascontiguousarray(graph.edge_ends[:, 0]),
         edge_dst=np.ascontiguousarray(graph.edge_ends[:, 1]),

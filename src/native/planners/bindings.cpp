@@ -53,41 +53,41 @@ py::dict as_fields(BoundaryAmounts&& amounts) {
   return fields;
 }
 
-py::array_t<Int> place_ops(py::handle seconds, py::handle order, py::handle arcs, double cap_s) {
+py::array_t<Int> place_ops(py::handle seconds, py::handle order, py::handle ops, double cap_s) {
   Table<const double> at_place;
-  View<const Int> ops;
+  View<const Int> in_turn;
   read("seconds", seconds, at_place);
-  read("order", order, ops);
-  const auto graph = from_python<Arcs>(arcs);
+  read("order", order, in_turn);
+  const auto amounts = from_python<OpAmounts>(ops);
   Ints place;
   {
     py::gil_scoped_release unlocked;
-    place = first_fit(at_place, ops, graph, cap_s);
+    place = first_fit(at_place, in_turn, amounts, cap_s);
   }
   return as_array(std::move(place));
 }
 
-py::dict along_order(py::handle arrays, py::handle order, py::handle ends) {
-  const auto problem = from_python<OpArrays>(arrays);
-  View<const Int> ops, block_ends;
-  read("order", order, ops);
+py::dict along_order(py::handle ops, py::handle order, py::handle ends) {
+  const auto held = from_python<OpAmounts>(ops);
+  View<const Int> in_turn, block_ends;
+  read("order", order, in_turn);
   read("ends", ends, block_ends);
   BoundaryAmounts amounts;
   {
     py::gil_scoped_release unlocked;
-    amounts = amounts_along_order(problem, ops, block_ends);
+    amounts = amounts_along_order(held, in_turn, block_ends);
   }
   return as_fields(std::move(amounts));
 }
 
-py::dict over_downsets(py::handle arrays, py::handle members) {
-  const auto problem = from_python<OpArrays>(arrays);
-  Table<const bool> ops;
-  read("members", members, ops);
+py::dict over_downsets(py::handle ops, py::handle members) {
+  const auto held = from_python<OpAmounts>(ops);
+  Table<const bool> downsets;
+  read("members", members, downsets);
   BoundaryAmounts amounts;
   {
     py::gil_scoped_release unlocked;
-    amounts = amounts_over_downsets(problem, ops);
+    amounts = amounts_over_downsets(held, downsets);
   }
   return as_fields(std::move(amounts));
 }
@@ -115,10 +115,8 @@ py::dict fill_pipedream_level(py::handle level) {
   return fields;
 }
 
-py::dict anneal_slots(py::handle arrays, py::handle arcs, py::handle slots, py::handle labels, py::handle cooling,
-                      py::handle rules) {
-  const auto problem = from_python<OpArrays>(arrays);
-  const auto graph = from_python<Arcs>(arcs);
+py::dict anneal_slots(py::handle ops, py::handle slots, py::handle labels, py::handle cooling, py::handle rules) {
+  const auto amounts = from_python<OpAmounts>(ops);
   const auto places = from_python<Slots>(slots);
   const auto how = from_python<Cooling>(cooling);
   const auto allowed = from_python<StageRules>(rules);
@@ -127,18 +125,18 @@ py::dict anneal_slots(py::handle arrays, py::handle arcs, py::handle slots, py::
   AnnealedLabels found;
   {
     py::gil_scoped_release unlocked;
-    found = anneal_stages(problem, graph, places, std::move(start), how, allowed);
+    found = anneal_stages(amounts, places, std::move(start), how, allowed);
   }
   return to_python(std::move(found));
 }
 
-py::array_t<Int> anneal_exact_loads(IncrementalLoads& loads, py::handle arcs, py::handle cooling) {
-  const auto graph = from_python<Arcs>(arcs);
+py::array_t<Int> anneal_exact_loads(IncrementalLoads& loads, py::handle ops, py::handle cooling) {
+  const auto amounts = from_python<OpAmounts>(ops);
   const auto how = from_python<Cooling>(cooling);
   Ints labels;
   {
     py::gil_scoped_release unlocked;
-    labels = anneal_loads(loads, graph, how);
+    labels = anneal_loads(loads, amounts, how);
   }
   return as_array(std::move(labels));
 }
@@ -147,15 +145,15 @@ py::array_t<Int> anneal_exact_loads(IncrementalLoads& loads, py::handle arcs, py
 
 void bind_planners(py::module_& module) {
   bind_bounds(module);
-  module.def("first_fit", &place_ops, py::arg("seconds"), py::arg("order"), py::arg("arcs"), py::arg("cap_s"));
-  module.def("amounts_along_order", &along_order, py::arg("arrays"), py::arg("order"), py::arg("ends"));
-  module.def("amounts_over_downsets", &over_downsets, py::arg("arrays"), py::arg("members"));
+  module.def("first_fit", &place_ops, py::arg("seconds"), py::arg("order"), py::arg("ops"), py::arg("cap_s"));
+  module.def("amounts_along_order", &along_order, py::arg("ops"), py::arg("order"), py::arg("ends"));
+  module.def("amounts_over_downsets", &over_downsets, py::arg("ops"), py::arg("members"));
   module.def("fill_split_rows", &fill_split_rows, py::arg("table"), py::arg("model"), py::arg("devices"),
              py::arg("limits"), py::arg("start"), py::arg("stop"));
   module.def("fill_pipedream_level", &fill_pipedream_level, py::arg("level"));
-  module.def("anneal_stages", &anneal_slots, py::arg("arrays"), py::arg("arcs"), py::arg("slots"), py::arg("labels"),
+  module.def("anneal_stages", &anneal_slots, py::arg("ops"), py::arg("slots"), py::arg("labels"),
              py::arg("cooling"), py::arg("rules"));
-  module.def("anneal_loads", &anneal_exact_loads, py::arg("loads"), py::arg("arcs"), py::arg("cooling"));
+  module.def("anneal_loads", &anneal_exact_loads, py::arg("loads"), py::arg("ops"), py::arg("cooling"));
 }
 
 }  // namespace drlpp

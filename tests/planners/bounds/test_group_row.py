@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from drlpp.cost import all_reduce_s
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph import Edge, Op, OpGraph
 from drlpp.graph.op_graph import REFERENCE, OpTimes
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.group_row import SetRows, _held, exchange_s_per_byte
-from drlpp.planners.space.op_arrays import op_arrays
 from drlpp.problem import PlanningProblem
 from planner_cases import chain_problem, small_cluster, small_problem
 
@@ -25,20 +25,20 @@ def test_exchange_is_never_more_than_a_real_all_reduce():
 @pytest.mark.parametrize("seed", range(6))
 def test_a_row_keeps_all_work(seed):
     problem = small_problem(seed, [["fast", "mid"], ["slow"]], num_ops=20)
-    arrays = op_arrays(problem)
+    arrays = problem_arrays(problem)
     rows = SetRows(problem, arrays)
     for factor in (1.01, 1.3, 3.0):
         row, groups = rows.row(rows.work_s * factor, 0.0)
         inside = np.concatenate(groups)
         assert len(np.unique(inside)) == len(inside)
-        assert row.seconds.sum() == pytest.approx(arrays.total_s[:, inside].sum())
+        assert row.seconds.sum() == pytest.approx(arrays.times.total_s[:, inside].sum())
         assert not row.satellite[0]
         assert row.moved_s[0] == 0.0
 
 
 def test_little_to_spare_holds_ops_together():
     problem = small_problem(1, [["mid"] * 3], num_ops=12, chain=True)
-    rows = SetRows(problem, op_arrays(problem))
+    rows = SetRows(problem, problem_arrays(problem))
     tight, loose = rows.row(rows.work_s * 1.0001, 0.0)[0], rows.row(rows.work_s * 50, 0.0)[0]
     assert tight.num_groups < loose.num_groups == 12
 
@@ -73,7 +73,7 @@ def test_a_value_that_skips_groups_counts_where_it_arrives():
     problem = PlanningProblem.build(
         graph, small_cluster([["mid"] * 3], link="1GB/s"), num_microbatches=4, objective="steady-state"
     )
-    rows = SetRows(problem, op_arrays(problem))
+    rows = SetRows(problem, problem_arrays(problem))
     row, groups = rows.row(rows.work_s * 1.5, 0.01)
     assert [[graph.ops[i].name for i in ops] for ops in groups] == [["first"], ["out"], ["second"], ["add"], ["third"]]
     assert row.held.tolist() == [-1, 1, 2, -1, -1]
@@ -94,7 +94,7 @@ def test_a_chain_beside_the_trunk_pays_for_every_cut():
     problem = PlanningProblem.build(
         graph, small_cluster([["mid"] * 2], link="1GB/s"), num_microbatches=4, objective="steady-state"
     )
-    rows = SetRows(problem, op_arrays(problem))
+    rows = SetRows(problem, problem_arrays(problem))
     row, groups = rows.row(rows.work_s * 1.1, 0.0)
     assert [sorted(graph.ops[i].name for i in ops) for ops in groups] == [["add", "s1", "trunk"], ["s2"], ["s3"]]
     assert row.satellite.tolist() == [False, True, True]
@@ -105,12 +105,12 @@ def test_a_chain_beside_the_trunk_pays_for_every_cut():
 
 def test_less_than_the_work_is_never_enough():
     problem = chain_problem(6, [["mid"] * 2])
-    rows = SetRows(problem, op_arrays(problem))
+    rows = SetRows(problem, problem_arrays(problem))
     assert rows.find(rows.work_s * 0.999, 10, 0.0, Budget(10)) == []
     assert rows.find(rows.work_s * 1.001, 10, 0.0, Budget(np.inf))
 
 
 def test_what_each_op_adds_makes_up_the_work():
     problem = small_problem(3, [["fast", "mid"], ["slow"]], num_ops=15)
-    rows = SetRows(problem, op_arrays(problem))
+    rows = SetRows(problem, problem_arrays(problem))
     assert rows.shared_out(problem_times(problem).total_s).sum() == pytest.approx(rows.work_s)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from drlpp.cluster import cluster_from_dict
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment
@@ -13,7 +14,6 @@ from drlpp.planners.bounds.group_row import SetRows
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.planners.local_search.annealing import Annealing
 from drlpp.planners.local_search.load_annealing import anneal_exactly
-from drlpp.planners.space.op_arrays import op_arrays
 from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluator
 from planner_cases import all_chain_splits, chain_problem, levels_cluster, profile, small_cluster, small_problem
@@ -159,7 +159,7 @@ def test_no_search_excludes_the_best_plan_of_a_chain(seed):
     problem = small_problem(seed, hosts, num_ops=5, chain=True, link=link, num_microbatches=int(rng.integers(1, 9)))
     evaluator = Evaluator(problem)
     best = min(evaluator.bottleneck_s(plan) for plan in all_chain_splits(problem, replicate=True))
-    rows = SetRows(problem, op_arrays(problem))
+    rows = SetRows(problem, problem_arrays(problem))
     for width in (1, 8, 1000):
         for small in (0.0, 0.02, 0.2, 0.5):
             assert rows.find(best * (1 + 1e-9), width, small, Budget(math.inf)), (width, small)
@@ -167,7 +167,7 @@ def test_no_search_excludes_the_best_plan_of_a_chain(seed):
 
 def check_no_search_excludes(problem, best):
     """Each row and width accepts the value of a plan that exists."""
-    rows = SetRows(problem, op_arrays(problem))
+    rows = SetRows(problem, problem_arrays(problem))
     for width in (1, 16, 1000):
         for small in (0.0, 0.02, 0.1, 0.3, 1.0):
             for skips in (False, True):

@@ -3,18 +3,18 @@ import itertools
 import numpy as np
 import pytest
 
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.planners.base import Budget
 from drlpp.planners.consecutive import split_program
 from drlpp.planners.consecutive.device_states import in_order
 from drlpp.planners.consecutive.split_program import solve_split
 from drlpp.planners.consecutive.split_states import along_order
-from drlpp.planners.space.op_arrays import op_arrays
 from planner_cases import small_problem
 
 
 def solved(seed, *, value="bottleneck", limit_s=np.inf, budget=None):
     problem = small_problem(seed, [["fast", "mid"], ["slow", "mid"]], num_ops=40, link="2GB/s")
-    arrays = op_arrays(problem)
+    arrays = problem_arrays(problem)
     states = in_order(problem, arrays, [(0,), (1,), (2,), (3,)], (1, 2, 3, 4))
     model = along_order(arrays, np.arange(40))
     return solve_split(model, states, value=value, limit_s=limit_s, budget=budget)
@@ -50,7 +50,7 @@ def test_a_table_ends_with_the_budget(monkeypatch):
 
 
 def test_fewer_states_are_some_of_them():
-    arrays = op_arrays(small_problem(0, [["mid"] * 2], num_ops=10))
+    arrays = problem_arrays(small_problem(0, [["mid"] * 2], num_ops=10))
     model = along_order(arrays, np.arange(10))
     fewer = model.part(np.array([0, 4, 8, 10]))
     assert fewer.work_s.tolist() == model.work_s[[0, 4, 8, 10]].tolist()

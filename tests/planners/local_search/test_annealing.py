@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.graph.readers import read_graph
 from drlpp.plan import validate
 from drlpp.plan.assignment import Assignment
@@ -20,7 +21,6 @@ from drlpp.planners.local_search.moves import (
     toggle_recompute,
 )
 from drlpp.planners.local_search.stage_annealing import Cooling, Rules, anneal_labels, make_slots
-from drlpp.planners.space.op_arrays import graph_arcs, op_arrays
 from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluator
 from planner_cases import data_file, levels_cluster, profile, small_cluster, small_problem
@@ -51,12 +51,11 @@ def test_non_contiguous_placement_beats_the_contiguous_optimum():
 def test_the_searched_load_is_the_evaluators(seed):
     """Single devices, no latency, and no value with two consuming stages: no approximation is left."""
     problem = small_problem(seed, [["fast", "mid", "slow"]], num_ops=12, chain=True)
-    arrays = op_arrays(problem)
+    arrays = problem_arrays(problem)
     devices = ((0,), (1,), (2,))
     slots = make_slots(problem, arrays, devices, AllReduceTable(problem.cluster))
     labels, load = anneal_labels(
-        arrays,
-        graph_arcs(problem.graph),
+        arrays.ops,
         slots,
         np.repeat([0, 1, 2], 4),
         Cooling(moves=2000, hot=0.1, cold=1e-3, seed=seed),

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
 from drlpp.cost.problem_times import problem_times
 from drlpp.native import library
 from drlpp.plan.assignment import Assignment
@@ -25,7 +26,6 @@ from drlpp.planners.baselines.uniform import USUAL_STAGES
 from drlpp.planners.consecutive.device_states import microbatch_share, replica_choices
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders
-from drlpp.planners.space.op_arrays import OpArrays, graph_arcs, op_arrays
 from drlpp.planners.space.op_orders import priority_order
 from drlpp.problem import PlanningProblem
 
@@ -49,16 +49,16 @@ Places = tuple[tuple[int, ...], ...]
 """Groups of devices, in the order in which stages take them."""
 
 
-def upward_rank(problem: PlanningProblem, arrays: OpArrays) -> NDArray[np.float64]:
+def upward_rank(problem: PlanningProblem, arrays: ProblemArrays) -> NDArray[np.float64]:
     """``[num_ops]`` seconds of the longest path from each op to the end, on a mean device over a mean path."""
     mean_s = problem_times(problem).total_s[problem.cluster.type_index].mean(axis=0)
     n = problem.cluster.num_devices
     bandwidth = problem.cluster.bandwidth
     per_byte = float((1.0 / bandwidth).sum() - np.trace(1.0 / bandwidth)) / (n * (n - 1)) if n > 1 else 0.0
-    leave = np.zeros(arrays.num_ops)
-    np.maximum.at(leave, arrays.value_src, arrays.value_amount * (1.0 if arrays.timed else per_byte))
-    rank = np.zeros(arrays.num_ops)
-    for i in range(arrays.num_ops - 1, -1, -1):
+    leave = np.zeros(arrays.ops.num_ops)
+    np.maximum.at(leave, arrays.ops.value_src, arrays.ops.value_amount * (1.0 if arrays.ops.timed else per_byte))
+    rank = np.zeros(arrays.ops.num_ops)
+    for i in range(arrays.ops.num_ops - 1, -1, -1):
         after = problem.graph.successors[i]
         rank[i] = mean_s[i] + max((leave[i] + rank[j] for j in after), default=0.0)
     return rank
@@ -75,7 +75,7 @@ def greedy_assignment(
             for place in places
         ]
     )
-    labels = library.first_fit(times, order, graph_arcs(problem.graph), cap_s)
+    labels = library.first_fit(times, order, problem_arrays(problem).ops, cap_s)
     return Assignment.compact(labels, places) if len(labels) else None
 
 
@@ -109,7 +109,7 @@ class Greedy:
     ) -> PlanResult:
         search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         rng = np.random.default_rng(seed)
-        rank = upward_rank(problem, op_arrays(problem))
+        rank = upward_rank(problem, problem_arrays(problem))
         orders = [priority_order(problem.graph, -rank), np.arange(problem.graph.num_ops, dtype=np.int64)]
         for places in group_places(problem, rng, self.params.device_orders):
             for order in orders:

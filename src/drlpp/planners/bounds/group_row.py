@@ -39,11 +39,11 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
 from drlpp.cost.collectives import ring_s
+from drlpp.cost.problem_arrays import ProblemArrays
 from drlpp.graph import OpGraph
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.decision_diagram import TOLERANCE, Hold, Row, find_sets, overlap
 from drlpp.planners.bounds.min_cuts import Hypergraph, inseparable
-from drlpp.planners.space.op_arrays import OpArrays
 from drlpp.problem import PlanningProblem
 
 MAX_PATH = 1500
@@ -63,22 +63,22 @@ class SetRows:
         work_s: what all devices together need at least, each for its part.
     """
 
-    def __init__(self, problem: PlanningProblem, arrays: OpArrays) -> None:
+    def __init__(self, problem: PlanningProblem, arrays: ProblemArrays) -> None:
         weights, self.work_s = work_weights(problem, arrays)
         cluster = problem.cluster
         used = np.unique(cluster.type_index)
         self._arrays = arrays
         self._weights = weights
         self._by_type = np.argsort(cluster.type_index, kind="stable")
-        self._count = np.bincount(cluster.type_index, minlength=len(arrays.total_s))
-        self._weighted = (arrays.total_s[used] * weights[used, None]).min(axis=0)
-        self._fastest = arrays.total_s[used].min(axis=0)
+        self._count = np.bincount(cluster.type_index, minlength=len(arrays.times.total_s))
+        self._weighted = (arrays.times.total_s[used] * weights[used, None]).min(axis=0)
+        self._fastest = arrays.times.total_s[used].min(axis=0)
         self._capacity = float(self._count @ weights)
         self._path = _heaviest_path(problem.graph, self._weighted)
         replicas = cluster.num_devices if problem.may_replicate else 1
         self._exchange = exchange_s_per_byte(cluster)[: replicas + 1] / problem.training.num_microbatches
-        per_unit = 1.0 if arrays.timed else 1.0 / float(_largest_bandwidth(cluster))
-        self._moved_s = arrays.value_amount * per_unit
+        per_unit = 1.0 if arrays.ops.timed else 1.0 / float(_largest_bandwidth(cluster))
+        self._moved_s = arrays.ops.value_amount * per_unit
         self._value_ops = _value_ops(arrays)
         share, kept = overlap(replicas)
         least = 2.0 if cluster.num_devices > 1 else 0.0
@@ -144,10 +144,10 @@ class SetRows:
         main, host = self._main_groups(group)
         host, moved, pairs, skips = self._exchanged(group, num, main, host)
         may_hold = math.prod(math.comb(int(n) + 3, 3) for n in self._count) <= MAX_KINDS_OF_PAIR
-        work = np.zeros((len(arrays.total_s), num))
+        work = np.zeros((len(arrays.times.total_s), num))
         for t in range(len(work)):
-            work[t] = np.bincount(group, arrays.total_s[t], num)
-        params = np.bincount(group, arrays.param_bytes, num)
+            work[t] = np.bincount(group, arrays.times.total_s[t], num)
+        params = np.bincount(group, arrays.ops.param_bytes, num)
         slowest = work[self._count > 0].max(axis=0)
         large = (slowest > small * bound_s) | (params * self._exchange[-1] > small * bound_s)
         skips = skips if with_skips and may_hold else {}
@@ -213,7 +213,7 @@ class SetRows:
 
     def _together(self, spare: float) -> NDArray[np.int64]:
         """``[N]`` group of each op, if devices may only spend so many weighted seconds on transfers."""
-        graph = Hypergraph(self._arrays.num_ops, *self._value_ops, self._moved_s * self._least_move)
+        graph = Hypergraph(self._arrays.ops.num_ops, *self._value_ops, self._moved_s * self._least_move)
         label = inseparable(graph, spare)
         _, group = np.unique(label, return_inverse=True)
         return np.asarray(group, dtype=np.int64)
@@ -246,14 +246,14 @@ class SetRows:
         place = np.full(num, -2)
         place[main] = np.arange(len(main))
         moved = np.zeros(num)
-        source = group[arrays.value_src]
+        source = group[arrays.ops.value_src]
         linked: list[set[int]] = []
         left: list[tuple[int, list[int]]] = []
         amount: dict[tuple[int, int], float] = {}
         skips: dict[tuple[int, int], float] = {}
         for v in range(len(source)):
             a = int(source[v])
-            users = set(group[arrays.consumer_op[arrays.consumer_ptr[v] : arrays.consumer_ptr[v + 1]]].tolist()) - {a}
+            users = set(group[arrays.ops.consumers(v)].tolist()) - {a}
             linked.append({a, *users})
             next_to = [b for b in users if place[a] >= 0 and place[b] >= 0 and abs(place[a] - place[b]) == 1]
             if next_to:
@@ -299,24 +299,24 @@ class SetRows:
         lightest = float(self._weights[self._count > 0].min())
         total = 0.0
         for i in ops.tolist():
-            load = self._fastest[i] / r + exchange * self._arrays.param_bytes[i]
+            load = self._fastest[i] / r + exchange * self._arrays.ops.param_bytes[i]
             extra = np.where(
-                load <= bound_s * (1 + TOLERANCE), r * exchange * self._arrays.param_bytes[i], np.inf
+                load <= bound_s * (1 + TOLERANCE), r * exchange * self._arrays.ops.param_bytes[i], np.inf
             ).min()
             total += float(self._weighted[i] + lightest * extra)
         return total
 
 
-def work_weights(problem: PlanningProblem, arrays: OpArrays) -> tuple[NDArray[np.float64], float]:
+def work_weights(problem: PlanningProblem, arrays: ProblemArrays) -> tuple[NDArray[np.float64], float]:
     """Weights ``[T]`` of a second on each device type, and the bound by work that they give: see `bounds`."""
-    count = np.bincount(problem.cluster.type_index, minlength=len(arrays.total_s)).astype(np.float64)
+    count = np.bincount(problem.cluster.type_index, minlength=len(arrays.times.total_s)).astype(np.float64)
     used = count > 0
 
     def value(y: NDArray[np.float64]) -> float:
-        spent = (arrays.total_s[used] * y[used, None]).min(axis=0).sum()
+        spent = (arrays.times.total_s[used] * y[used, None]).min(axis=0).sum()
         return float(spent / (count[used] @ y[used]))
 
-    whole = arrays.total_s.sum(axis=1)
+    whole = arrays.times.total_s.sum(axis=1)
     best = np.where(whole > 0, 1.0 / np.maximum(whole, 1e-300), 1.0)
     best /= best.max()
     best_value = value(best)
@@ -395,11 +395,12 @@ def _held(
     return beside, held
 
 
-def _value_ops(arrays: OpArrays) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _value_ops(arrays: ProblemArrays) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The producer and the consumers of each value, as (pointer, index)."""
-    values = np.arange(len(arrays.value_src))
-    ops = np.insert(arrays.consumer_op, arrays.consumer_ptr[:-1], arrays.value_src)
-    return arrays.consumer_ptr + np.append(values, len(values)), ops
+    ops = arrays.ops
+    values = np.arange(len(ops.value_src))
+    ends = np.insert(ops.consumer_op, ops.consumer_ptr[:-1], ops.value_src)
+    return ops.consumer_ptr + np.append(values, len(values)), ends
 
 
 def _largest_bandwidth(cluster: Cluster) -> float:

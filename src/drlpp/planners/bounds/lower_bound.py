@@ -36,10 +36,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES, op_resident_bytes
+from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
 from drlpp.cost.problem_times import problem_times
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.group_row import SetRows, exchange_s_per_byte
-from drlpp.planners.space.op_arrays import OpArrays, op_arrays
 from drlpp.problem import PlanningProblem
 
 SAFETY = 1.0 - 1e-9
@@ -77,7 +77,7 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
         budget: the bound by sets is searched while it lasts; None: at most `SEARCH_S`.
     """
     budget = Budget(SEARCH_S) if budget is None else budget
-    arrays = op_arrays(problem)
+    arrays = problem_arrays(problem)
     if not _may_fit(problem):
         return Bound(math.inf, "memory")
     rows = SetRows(problem, arrays)
@@ -105,34 +105,34 @@ def _replicas(problem: PlanningProblem) -> NDArray[np.int64]:
     return np.arange(1, (problem.cluster.num_devices if problem.may_replicate else 1) + 1)
 
 
-def _largest_op_steady(problem: PlanningProblem, arrays: OpArrays) -> float:
+def _largest_op_steady(problem: PlanningProblem, arrays: ProblemArrays) -> float:
     """Largest over ops of the smallest over numbers of replicas of time / r + exchange."""
     r = _replicas(problem)
     exchange = exchange_s_per_byte(problem.cluster)[r] / problem.training.num_microbatches
     fastest = _fastest(problem, arrays)
     worst = 0.0
-    for seconds, params in zip(fastest, arrays.param_bytes, strict=True):
+    for seconds, params in zip(fastest, arrays.ops.param_bytes, strict=True):
         if seconds > worst:  # one replica is an upper limit of this op's bound
             worst = max(worst, float((seconds / r + params * exchange).min()))
     return worst
 
 
-def _largest_op_step(problem: PlanningProblem, arrays: OpArrays) -> float:
+def _largest_op_step(problem: PlanningProblem, arrays: ProblemArrays) -> float:
     """The same for a step: the busiest replica's micro-batches, then the exchange."""
     r = _replicas(problem)
     number = problem.training.num_microbatches
     exchange = exchange_s_per_byte(problem.cluster)[r]
     rounds = -(-number // r)
     paths = _longest_paths(problem)
-    seconds, params = _fastest(problem, arrays)[:, None], arrays.param_bytes[:, None]
+    seconds, params = _fastest(problem, arrays)[:, None], arrays.ops.param_bytes[:, None]
     whole = paths.head_s[:, None] + seconds * rounds + params * exchange
     without_weights = (paths.head_s + paths.tail_s)[:, None] + paths.here_s[:, None] * rounds
     return float(np.maximum(whole, without_weights).min(axis=1).max())
 
 
-def _fastest(problem: PlanningProblem, arrays: OpArrays) -> NDArray[np.float64]:
+def _fastest(problem: PlanningProblem, arrays: ProblemArrays) -> NDArray[np.float64]:
     """``[N]`` seconds of each op on its best device."""
-    fastest: NDArray[np.float64] = arrays.total_s[np.unique(problem.cluster.type_index)].min(axis=0)
+    fastest: NDArray[np.float64] = arrays.times.total_s[np.unique(problem.cluster.type_index)].min(axis=0)
     return fastest
 
 

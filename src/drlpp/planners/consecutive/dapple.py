@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster
+from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.device_states import DeviceStates, in_order
@@ -31,7 +32,6 @@ from drlpp.planners.consecutive.split_program import Split, solve_split, to_assi
 from drlpp.planners.consecutive.split_states import SplitModel
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import folded, host_order
-from drlpp.planners.space.op_arrays import OpArrays, op_arrays
 from drlpp.problem import PlanningProblem
 
 
@@ -69,7 +69,7 @@ class Dapple:
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
         search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
-        arrays = op_arrays(problem)
+        arrays = problem_arrays(problem)
         orders = tuple(dict.fromkeys((host_order(problem.cluster), scatter_order(problem.cluster))))
         least = math.inf
         for model in split_models(problem, arrays, np.random.default_rng(seed), self.params.program):
@@ -94,7 +94,7 @@ class Dapple:
                 return
 
     def _scan(
-        self, problem: PlanningProblem, arrays: OpArrays, model: SplitModel, states: DeviceStates, budget: Budget
+        self, problem: PlanningProblem, arrays: ProblemArrays, model: SplitModel, states: DeviceStates, budget: Budget
     ) -> list[_Estimate]:
         base = solve_split(model, states, budget=budget)
         if base is None:
@@ -127,7 +127,7 @@ def scatter_order(cluster: Cluster) -> tuple[int, ...]:
 
 
 def step_latency_s(
-    problem: PlanningProblem, arrays: OpArrays, model: SplitModel, states: DeviceStates, split: Split
+    problem: PlanningProblem, arrays: ProblemArrays, model: SplitModel, states: DeviceStates, split: Split
 ) -> float:
     """DAPPLE's estimate of a step: the largest over pivots of warm-up, steady and ending phase.
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from drlpp.cluster import Cluster
 from drlpp.cost import all_reduce_s
 from drlpp.cost.optimizer_state import resident_factor
-from drlpp.planners.space.op_arrays import OpArrays
+from drlpp.cost.problem_arrays import ProblemArrays
 from drlpp.problem import PlanningProblem
 
 Floats = NDArray[np.float64]
@@ -115,10 +115,10 @@ class _Steps:
     taken: tuple[int, int]
 
 
-def relative_speeds(arrays: OpArrays) -> NDArray[np.float64]:
+def relative_speeds(arrays: ProblemArrays) -> NDArray[np.float64]:
     """``[T]`` best ratio, over the ops, of the fastest type's time to this type's (1 for a type that is fastest)."""
-    fastest = arrays.total_s.min(axis=0)
-    ratio = np.divide(fastest, arrays.total_s, out=np.zeros_like(arrays.total_s), where=arrays.total_s > 0)
+    seconds = arrays.times.total_s
+    ratio = np.divide(seconds.min(axis=0), seconds, out=np.zeros_like(seconds), where=seconds > 0)
     return np.asarray(np.maximum(ratio.max(axis=1), 1e-9))
 
 
@@ -168,7 +168,7 @@ def replica_counts(num_devices: int) -> tuple[int, ...]:
 
 def in_order(
     problem: PlanningProblem,
-    arrays: OpArrays,
+    arrays: ProblemArrays,
     order: Sequence[tuple[int, ...]],
     replicas: Sequence[int],
     *,
@@ -188,9 +188,10 @@ def in_order(
     cluster, places = problem.cluster, np.array(order, dtype=np.int64)
     total, depth = places.shape
     types, num_microbatches = cluster.type_index, problem.training.num_microbatches
-    speeds, reduce_s, paths = relative_speeds(arrays), AllReduceTable(cluster), _Paths(cluster, places, arrays.timed)
+    speeds, reduce_s = relative_speeds(arrays), AllReduceTable(cluster)
+    paths, slowness = _Paths(cluster, places, arrays.ops.timed), arrays.times.total_s.sum(axis=1)[types]
     rank = np.empty(cluster.num_devices)  # of the device that makes a stage wait: the slowest, the last of equals
-    rank[np.lexsort((np.arange(cluster.num_devices), arrays.total_s.sum(axis=1)[types]))] = range(cluster.num_devices)
+    rank[np.lexsort((np.arange(cluster.num_devices), slowness))] = range(cluster.num_devices)
     parts: list[_Steps] = []
     for r in sorted(x for x in set(replicas) if x <= total):
         first = np.arange(0, total - r + 1, r if total > MANY_DEVICES else 1)
@@ -229,7 +230,9 @@ def in_order(
     return _pack(np.concatenate(([0.0], np.cumsum(depth * speeds[types[places]].max(axis=1)[::-1]))), parts, ())
 
 
-def by_class(problem: PlanningProblem, arrays: OpArrays, replicas: Sequence[int], limit: int) -> DeviceStates | None:
+def by_class(
+    problem: PlanningProblem, arrays: ProblemArrays, replicas: Sequence[int], limit: int
+) -> DeviceStates | None:
     """States "n_c devices of class c", where a class is a device type; None where there are more than `limit`.
 
     Paths between devices are taken as the mean over the cluster, because the state does not say which devices are
@@ -382,8 +385,8 @@ class _Paths:
         return seconds, latency
 
 
-def _cluster_path(cluster: Cluster, arrays: OpArrays) -> tuple[float, float]:
-    if arrays.timed:
+def _cluster_path(cluster: Cluster, arrays: ProblemArrays) -> tuple[float, float]:
+    if arrays.ops.timed:
         return 1.0, 0.0
     n = cluster.num_devices
     if n == 1:

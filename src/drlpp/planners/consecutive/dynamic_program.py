@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
 from drlpp.planners.consecutive.device_states import MANY_DEVICES, DeviceStates, by_class, in_order, replica_choices
@@ -33,7 +34,6 @@ from drlpp.planners.consecutive.split_states import SplitModel, along_order, ove
 from drlpp.planners.pipedream.planner import offer_pipelines
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders, fold_depths, folded
-from drlpp.planners.space.op_arrays import OpArrays, op_arrays
 from drlpp.planners.space.op_orders import op_orders
 from drlpp.problem import PlanningProblem
 
@@ -72,7 +72,7 @@ DEFAULTS = DynamicProgramParams()
 
 
 def split_models(
-    problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS
+    problem: PlanningProblem, arrays: ProblemArrays, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS
 ) -> Iterator[SplitModel]:
     """All downsets where they are few, else one model per topological order."""
     graph = problem.graph
@@ -88,12 +88,12 @@ def split_models(
 
 
 def device_choices(
-    problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS
+    problem: PlanningProblem, arrays: ProblemArrays, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS
 ) -> Iterator[DeviceStates]:
     """Device states to plan with: orders of the groups of devices, equal pipelines side by side, types in any order."""
     cluster = problem.cluster
-    far = not arrays.timed and len(cluster.hosts) > 1
-    orders = device_orders(cluster, arrays.total_s.sum(axis=1), params.max_device_orders, rng)
+    far = not arrays.ops.timed and len(cluster.hosts) > 1
+    orders = device_orders(cluster, arrays.times.total_s.sum(axis=1), params.max_device_orders, rng)
     for replicas in replica_sets(problem):
         for number, order in enumerate(orders):
             yield in_order(problem, arrays, folded(order, 1), replicas)
@@ -130,7 +130,7 @@ class DynamicProgram:
 
 def run_dynamic_program(search: Search, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS) -> None:
     """Offers the program's solutions to a search until all are made or the budget is spent."""
-    arrays = op_arrays(search.problem)
+    arrays = problem_arrays(search.problem)
     states: Iterable[DeviceStates] = device_choices(search.problem, arrays, rng, params)
     for model in split_models(search.problem, arrays, rng, params):
         states = offer_splits(search, model, states, params)

@@ -18,13 +18,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.uniform import USUAL_STAGES
 from drlpp.planners.consecutive.device_states import DeviceStates, in_order
 from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, offer_split, split_models
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders, fold_depths, folded
-from drlpp.planners.space.op_arrays import OpArrays, op_arrays
 from drlpp.problem import PlanningProblem
 
 
@@ -55,7 +55,7 @@ class Metis:
     ) -> PlanResult:
         search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         rng = np.random.default_rng(seed)
-        arrays = op_arrays(problem)
+        arrays = problem_arrays(problem)
         configurations = 0
         for model in split_models(problem, arrays, rng, self.params.program):
             for states in group_choices(problem, arrays, rng, self.params.max_device_orders):
@@ -67,11 +67,11 @@ class Metis:
 
 
 def group_choices(
-    problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator, max_device_orders: int
+    problem: PlanningProblem, arrays: ProblemArrays, rng: np.random.Generator, max_device_orders: int
 ) -> Iterator[DeviceStates]:
     """Orders of the device groups, data-parallel degrees and group sizes (powers of two)."""
     cluster = problem.cluster
-    for order in device_orders(cluster, arrays.total_s.sum(axis=1), max_device_orders, rng):
+    for order in device_orders(cluster, arrays.times.total_s.sum(axis=1), max_device_orders, rng):
         depths = [1, *fold_depths(cluster, order)] if problem.may_replicate else [1]
         for depth in depths:
             places = folded(order, depth)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix
 
+from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
 from drlpp.errors import InputError
 from drlpp.graph.coarsen import coarsen
 from drlpp.plan.assignment import Assignment
@@ -37,7 +38,6 @@ from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, run
 from drlpp.planners.local_search.stage_annealing import Slots, make_slots
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import host_order
-from drlpp.planners.space.op_arrays import OpArrays, op_arrays
 from drlpp.problem import PlanningProblem
 
 
@@ -93,7 +93,7 @@ class Milp:
         run_dynamic_program(search, np.random.default_rng(seed), self.params.program)
         search.budget = budget
         start_s = search.best_value
-        arrays = op_arrays(problem)
+        arrays = problem_arrays(problem)
         reduce_s = AllReduceTable(problem.cluster)
         starts = [search.best] if search.best is not None else []
         starts.append(in_line)
@@ -153,17 +153,17 @@ class _Groups:
     values: list[tuple[int, tuple[int, ...], float]]
 
 
-def _contract(problem: PlanningProblem, arrays: OpArrays, max_groups: int) -> _Groups:
+def _contract(problem: PlanningProblem, arrays: ProblemArrays, max_groups: int) -> _Groups:
     graph = problem.graph
-    group = coarsen(graph, max_groups, arrays.total_s.mean(axis=0))
+    group = coarsen(graph, max_groups, arrays.times.total_s.mean(axis=0))
     arcs = sorted({(int(group[a]), int(group[b])) for a, b in graph.arcs.tolist() if group[a] != group[b]})
     merged: dict[tuple[int, tuple[int, ...]], float] = {}
-    for v, src in enumerate(arrays.value_src.tolist()):
-        ends = arrays.consumer_op[arrays.consumer_ptr[v] : arrays.consumer_ptr[v + 1]]
+    for v, src in enumerate(arrays.ops.value_src.tolist()):
+        ends = arrays.ops.consumers(v)
         others = tuple(sorted({int(group[c]) for c in ends} - {int(group[src])}))
         if others:
             key = (int(group[src]), others)
-            merged[key] = merged.get(key, 0.0) + float(arrays.value_amount[v])
+            merged[key] = merged.get(key, 0.0) + float(arrays.ops.value_amount[v])
     return _Groups(group, arcs, [(g, others, a) for (g, others), a in sorted(merged.items())])
 
 
@@ -188,7 +188,7 @@ class _Program:
 
 
 def _solve(
-    problem: PlanningProblem, arrays: OpArrays, slots: Slots, start: NDArray[np.int64], limits: _Limits
+    problem: PlanningProblem, arrays: ProblemArrays, slots: Slots, start: NDArray[np.int64], limits: _Limits
 ) -> tuple[NDArray[np.int64], float]:
     """Best labels found for given slots, and the program's own bound in seconds (of the contracted graph)."""
     stages = len(slots.devices)
@@ -199,7 +199,8 @@ def _solve(
         return np.bincount(groups.group_of_op, weights=values, minlength=number).astype(np.float64)
 
     seconds_of = np.array([per_group(row) for row in slots.op_s])
-    params, fixed, saved = (per_group(x) for x in (arrays.param_bytes, arrays.fixed_bytes, arrays.saved_bytes))
+    ops = arrays.ops
+    params, fixed, saved = (per_group(x) for x in (ops.param_bytes, ops.fixed_bytes, ops.saved_bytes))
     scale = 1.0 / max(float(seconds_of.max()), 1e-12)  # loads of the order of 1
     program = _Program()
     largest = program.variable(cost=1.0)

@@ -13,13 +13,13 @@ import dataclasses
 
 import numpy as np
 
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.downsets import masks_to_rows
 from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, device_choices, offer_splits
 from drlpp.planners.consecutive.split_states import over_downsets
 from drlpp.planners.pipedream.antichains import path_states
 from drlpp.planners.search import Search
-from drlpp.planners.space.op_arrays import op_arrays
 from drlpp.problem import PlanningProblem
 
 
@@ -49,7 +49,7 @@ class PipeDreamContracted:
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
         search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
-        arrays, params = op_arrays(problem), self.params
+        arrays, params = problem_arrays(problem), self.params
         states = path_states(problem.graph.predecessors)
         masks = states.masks
         if len(masks) > params.max_states:  # keep the ends and evenly spaced cuts

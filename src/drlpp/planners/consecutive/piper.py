@@ -18,12 +18,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.device_states import DeviceStates, in_order
 from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, offer_splits, replica_sets, split_models
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders, folded
-from drlpp.planners.space.op_arrays import OpArrays, op_arrays
 from drlpp.problem import PlanningProblem
 
 
@@ -41,7 +41,7 @@ class Piper:
     ) -> PlanResult:
         search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         rng = np.random.default_rng(seed)
-        arrays = op_arrays(problem)
+        arrays = problem_arrays(problem)
         choices: Iterable[DeviceStates] = _device_choices(problem, arrays, rng, self.params)
         for model in split_models(problem, arrays, rng, self.params):
             choices = offer_splits(search, model, choices, self.params)
@@ -51,10 +51,10 @@ class Piper:
 
 
 def _device_choices(
-    problem: PlanningProblem, arrays: OpArrays, rng: np.random.Generator, params: DynamicProgramParams
+    problem: PlanningProblem, arrays: ProblemArrays, rng: np.random.Generator, params: DynamicProgramParams
 ) -> Iterator[DeviceStates]:
     """Orders of the devices, with recomputation and any number of replicas per stage; the same number first on many."""
-    orders = device_orders(problem.cluster, arrays.total_s.sum(axis=1), params.max_device_orders, rng)
+    orders = device_orders(problem.cluster, arrays.times.total_s.sum(axis=1), params.max_device_orders, rng)
     for replicas in replica_sets(problem):
         for order in orders:
             yield in_order(problem, arrays, folded(order, 1), replicas, recompute=True)

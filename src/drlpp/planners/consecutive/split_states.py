@@ -16,8 +16,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.problem_arrays import ProblemArrays
 from drlpp.native import library
-from drlpp.planners.space.op_arrays import OpArrays
 
 MAX_POSITIONS = 2048
 """Most splits along one order; longer orders are cut in blocks of about equal work (two tables have its square)."""
@@ -30,8 +30,8 @@ class SplitModel:
     Attributes:
         work_s: ``[P]`` seconds of the ops of each state on the fastest type for each op (so never an overestimate).
         total_s, forward_s: ``[T, P]`` seconds by device type.
-        param_bytes, fixed_bytes, saved_bytes: ``[P]``, as in `OpArrays`.
-        received, sent: ``[P, P]`` amount (`OpArrays.value_amount`) that stage (i, j) receives and sends; `received`
+        param_bytes, fixed_bytes, saved_bytes: ``[P]``, as in `OpAmounts`.
+        received, sent: ``[P, P]`` amount (`OpAmounts.value_amount`) that stage (i, j) receives and sends; `received`
             is inf where state j does not contain state i.
         members: ``[P, N]`` which ops each state has.
     """
@@ -70,10 +70,10 @@ class SplitModel:
         return np.flatnonzero(self.members[stop] & ~self.members[start])
 
 
-def along_order(arrays: OpArrays, order: NDArray[np.int64], max_positions: int = MAX_POSITIONS) -> SplitModel:
+def along_order(arrays: ProblemArrays, order: NDArray[np.int64], max_positions: int = MAX_POSITIONS) -> SplitModel:
     """Prefixes of a topological order ``[N]``; of blocks of about equal work if there are more than `max_positions`."""
-    ends = _block_ends(arrays.total_s.min(axis=0)[order], max_positions - 1)
-    amounts = library.amounts_along_order(arrays, order, ends)
+    ends = _block_ends(arrays.times.total_s.min(axis=0)[order], max_positions - 1)
+    amounts = library.amounts_along_order(arrays.ops, order, ends)
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
     bounds = np.concatenate(([0], ends))
@@ -84,31 +84,31 @@ def along_order(arrays: OpArrays, order: NDArray[np.int64], max_positions: int =
         return np.ascontiguousarray(sums[..., bounds])
 
     return SplitModel(
-        work_s=prefix(arrays.total_s.min(axis=0)),
-        total_s=prefix(arrays.total_s),
-        forward_s=prefix(arrays.forward_s),
-        param_bytes=prefix(arrays.param_bytes),
-        fixed_bytes=prefix(arrays.fixed_bytes),
-        saved_bytes=prefix(arrays.saved_bytes),
+        work_s=prefix(arrays.times.total_s.min(axis=0)),
+        total_s=prefix(arrays.times.total_s),
+        forward_s=prefix(arrays.times.forward_s),
+        param_bytes=prefix(arrays.ops.param_bytes),
+        fixed_bytes=prefix(arrays.ops.fixed_bytes),
+        saved_bytes=prefix(arrays.ops.saved_bytes),
         **amounts,
         members=position[None, :] < bounds[:, None],
     )
 
 
-def over_downsets(arrays: OpArrays, masks: NDArray[np.bool_]) -> SplitModel:
+def over_downsets(arrays: ProblemArrays, masks: NDArray[np.bool_]) -> SplitModel:
     """All given downsets ``[P, N]`` (among them the empty one and the full one)."""
-    work = masks @ arrays.total_s.min(axis=0)
+    work = masks @ arrays.times.total_s.min(axis=0)
     tie_break = 1e-13 * work.max() + 1e-300  # a superset comes later, whatever the rounding of the sums
     members = masks[np.argsort(work + tie_break * masks.sum(axis=1), kind="stable")]
-    amounts = library.amounts_over_downsets(arrays, members)
+    amounts = library.amounts_over_downsets(arrays.ops, members)
     as_float = members.astype(np.float64)
     return SplitModel(
-        work_s=as_float @ arrays.total_s.min(axis=0),
-        total_s=np.ascontiguousarray(arrays.total_s @ as_float.T),
-        forward_s=np.ascontiguousarray(arrays.forward_s @ as_float.T),
-        param_bytes=as_float @ arrays.param_bytes,
-        fixed_bytes=as_float @ arrays.fixed_bytes,
-        saved_bytes=as_float @ arrays.saved_bytes,
+        work_s=as_float @ arrays.times.total_s.min(axis=0),
+        total_s=np.ascontiguousarray(arrays.times.total_s @ as_float.T),
+        forward_s=np.ascontiguousarray(arrays.times.forward_s @ as_float.T),
+        param_bytes=as_float @ arrays.ops.param_bytes,
+        fixed_bytes=as_float @ arrays.ops.fixed_bytes,
+        saved_bytes=as_float @ arrays.ops.saved_bytes,
         **amounts,
         members=members,
     )

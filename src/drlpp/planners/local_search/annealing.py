@@ -18,6 +18,7 @@ import math
 
 import numpy as np
 
+from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
@@ -41,7 +42,6 @@ from drlpp.planners.local_search.moves import (
 )
 from drlpp.planners.local_search.stage_annealing import Cooling, Rules, anneal_labels, make_slots
 from drlpp.planners.search import Search
-from drlpp.planners.space.op_arrays import OpArrays, graph_arcs, op_arrays
 from drlpp.problem import PlanningProblem
 
 
@@ -109,7 +109,7 @@ def offer_starts(search: Search, rng: np.random.Generator, params: AnnealingPara
 
 def anneal(search: Search, rng: np.random.Generator, params: AnnealingParams = DEFAULTS) -> None:
     """Improves on the pool of a search until `max_rounds` or the end of the budget."""
-    labels = _LabelSearch(search, op_arrays(search.problem), params)
+    labels = _LabelSearch(search, problem_arrays(search.problem), params)
     for number in range(params.max_rounds):
         if search.budget.spent:
             return
@@ -141,12 +141,11 @@ def _changed(
 class _LabelSearch:
     """Runs of the label search for one problem."""
 
-    def __init__(self, search: Search, arrays: OpArrays, params: AnnealingParams) -> None:
+    def __init__(self, search: Search, arrays: ProblemArrays, params: AnnealingParams) -> None:
         self._search = search
         self._params = params
         self._arrays = arrays
         graph = search.problem.graph
-        self._arcs = graph_arcs(graph)
         self._reduce_s = AllReduceTable(search.problem.cluster)
         self._moves = min(params.max_moves, params.moves_per_op * graph.num_ops)
         self._seconds_per_move = 2e-6
@@ -183,8 +182,7 @@ class _LabelSearch:
         hot = 10 ** rng.uniform(-2.5, -1.0) if len(devices) <= self._params.many_stages else 1e-4
         before = self._search.budget.elapsed_s
         best, _ = anneal_labels(
-            self._arrays,
-            self._arcs,
+            self._arrays.ops,
             slots,
             labels,
             Cooling(moves=moves, hot=hot, cold=hot / 100, seed=int(rng.integers(2**31))),

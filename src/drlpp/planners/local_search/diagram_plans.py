@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.graph import OpGraph
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.bounds.group_row import SetRows
 from drlpp.planners.local_search.load_annealing import POWER, anneal_exactly
 from drlpp.planners.search import Search
-from drlpp.planners.space.op_arrays import op_arrays
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 
@@ -62,7 +62,7 @@ def offer_set_plans(search: Search, rng: np.random.Generator, params: DiagramPar
     problem, params = search.problem, params or DiagramParams()
     if not problem.objective.of_one_microbatch:
         return
-    rows = SetRows(problem, op_arrays(problem))
+    rows = SetRows(problem, problem_arrays(problem))
     if rows.out_of_reach:
         return
     moves = min(params.max_moves, params.moves_per_op * problem.graph.num_ops)
@@ -99,7 +99,7 @@ def _bisect(search: Search, low: float, offer: Callable[[float], bool], params: 
     """Offers plans for T between `low` and the best value, and then for some above the smallest T that has any."""
     high = search.best_value
     if not math.isfinite(high):
-        high = 2 * float(op_arrays(search.problem).total_s.max(axis=0).sum())
+        high = 2 * float(problem_arrays(search.problem).times.total_s.max(axis=0).sum())
     for _ in range(params.steps):
         if search.budget.spent:
             return

@@ -8,10 +8,10 @@ evaluator, kept up to date by `drlpp.cost.incremental_loads`. The energy is thei
 from __future__ import annotations
 
 from drlpp.cost.incremental_loads import IncrementalBottleneck
+from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.native import library
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.local_search.stage_annealing import Cooling
-from drlpp.planners.space.op_arrays import graph_arcs
 from drlpp.problem import PlanningProblem
 
 POWER = 16.0
@@ -34,5 +34,5 @@ def anneal_exactly(
     if start.num_stages < 2:
         return start
     state = IncrementalBottleneck(problem, Assignment(start.stage_of_op, start.devices)).state
-    labels = library.anneal_loads(state, graph_arcs(problem.graph), Cooling(moves, hot, cold, seed))
+    labels = library.anneal_loads(state, problem_arrays(problem).ops, Cooling(moves, hot, cold, seed))
     return start.with_labels(labels)

@@ -19,10 +19,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drlpp.cost.op_amounts import OpAmounts
 from drlpp.cost.optimizer_state import resident_factor
+from drlpp.cost.problem_arrays import ProblemArrays
 from drlpp.native import library
 from drlpp.planners.consecutive.device_states import AllReduceTable, microbatch_share
-from drlpp.planners.space.op_arrays import Arcs, OpArrays
 from drlpp.problem import PlanningProblem
 
 
@@ -54,19 +55,19 @@ class Slots:
 
 
 def make_slots(
-    problem: PlanningProblem, arrays: OpArrays, devices: Sequence[tuple[int, ...]], reduce_s: AllReduceTable
+    problem: PlanningProblem, arrays: ProblemArrays, devices: Sequence[tuple[int, ...]], reduce_s: AllReduceTable
 ) -> Slots:
     """Slots for given device sets in pipeline order."""
     cluster = problem.cluster
     number = len(devices)
     types = cluster.type_index
-    slowness = arrays.total_s.sum(axis=1)
+    slowness = arrays.times.total_s.sum(axis=1)
     replicas = np.array([len(d) for d in devices], dtype=np.float64)
     share = np.array([microbatch_share(problem, len(d)) for d in devices])
     slowest = [int(types[max(group, key=lambda d: (slowness[types[d]], d))]) for group in devices]
     sync = np.array([reduce_s(group) for group in devices]) / problem.training.num_microbatches
     path, latency = np.zeros((number, number)), np.zeros((number, number))
-    if arrays.timed:
+    if arrays.ops.timed:
         path[:] = 1.0
     else:
         member = np.zeros((number, cluster.num_devices))
@@ -79,7 +80,7 @@ def make_slots(
     num_microbatches = problem.training.num_microbatches
     return Slots(
         devices=tuple(devices),
-        op_s=np.ascontiguousarray(arrays.total_s[slowest] * share[:, None]),
+        op_s=np.ascontiguousarray(arrays.times.total_s[slowest] * share[:, None]),
         send=path * share[:, None],
         receive=path * share[None, :],
         latency=latency,
@@ -117,12 +118,12 @@ class Rules(NamedTuple):
 
 
 def anneal_labels(
-    arrays: OpArrays, arcs: Arcs, slots: Slots, labels: NDArray[np.int64], cooling: Cooling, rules: Rules
+    ops: OpAmounts, slots: Slots, labels: NDArray[np.int64], cooling: Cooling, rules: Rules
 ) -> tuple[NDArray[np.int64], float]:
     """Runs the moves from `labels` ``[N]``; returns the best labels and their largest load in seconds.
 
     Raises:
         ValueError: labels that are no slots.
     """
-    found = library.anneal_stages(arrays, arcs, slots, labels.astype(np.int64), cooling, rules)
+    found = library.anneal_stages(ops, slots, labels.astype(np.int64), cooling, rules)
     return found["labels"], found["load_s"]

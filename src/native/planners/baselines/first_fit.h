@@ -1,7 +1,7 @@
 // Ops put on the first place that is allowed and stays below a cap on its load; see `greedy.py`.
 #pragma once
 
-#include "planners/space/op_arrays.h"
+#include "cost/op_amounts.h"
 
 namespace drlpp {
 
@@ -10,6 +10,6 @@ namespace drlpp {
 // Args:
 //   seconds: [P, N] load of each op at each place.
 //   order: [N] in which ops are placed, a topological one.
-Ints first_fit(Table<const double> seconds, View<const Int> order, const Arcs& arcs, double cap_s);
+Ints first_fit(Table<const double> seconds, View<const Int> order, const OpAmounts& ops, double cap_s);
 
 }  // namespace drlpp

@@ -34,8 +34,8 @@ struct Crossing {
 // A stage that grows by one op after another.
 class GrowingStage {
  public:
-  explicit GrowingStage(const OpArrays& arrays)
-      : arrays_(arrays), consumed_(arrays.num_values()), is_produced_(arrays.num_values()) {}
+  explicit GrowingStage(const OpAmounts& ops)
+      : ops_(ops), consumed_(ops.num_values()), is_produced_(ops.num_values()) {}
 
   void clear() {
     std::fill(consumed_.begin(), consumed_.end(), 0);
@@ -44,9 +44,9 @@ class GrowingStage {
   }
 
   void add(Int op) {
-    const auto touched = arrays_.touched(op);
+    const auto touched = ops_.touched(op);
     for (Int k = 0; k < touched.size(); ++k) {
-      if (k < arrays_.produces[op]) {
+      if (k < ops_.produces[op]) {
         produce(touched[k]);
       } else {
         consume(touched[k]);
@@ -60,20 +60,20 @@ class GrowingStage {
  private:
   void produce(Int v) {
     is_produced_[v] = 1;
-    if (consumed_[v] > 0) received_.take(arrays_.value_amount[v]);
-    if (consumed_[v] < arrays_.num_consumers(v)) sent_.add(arrays_.value_amount[v]);
+    if (consumed_[v] > 0) received_.take(ops_.value_amount[v]);
+    if (consumed_[v] < ops_.num_consumers(v)) sent_.add(ops_.value_amount[v]);
   }
 
   void consume(Int v) {
     ++consumed_[v];
     if (is_produced_[v]) {
-      if (consumed_[v] == arrays_.num_consumers(v)) sent_.take(arrays_.value_amount[v]);
+      if (consumed_[v] == ops_.num_consumers(v)) sent_.take(ops_.value_amount[v]);
     } else if (consumed_[v] == 1) {
-      received_.add(arrays_.value_amount[v]);
+      received_.add(ops_.value_amount[v]);
     }
   }
 
-  const OpArrays& arrays_;
+  const OpAmounts& ops_;
   Ints consumed_;  // [V] consumers in the stage
   std::vector<char> is_produced_;
   Crossing received_, sent_;
@@ -87,13 +87,13 @@ bool contains(const bool* whole, const bool* part, Int num_ops) {
 }
 
 // The values that cross the split behind each state.
-std::vector<Ints> crossing_values(const OpArrays& arrays, Table<const bool> members,
+std::vector<Ints> crossing_values(const OpAmounts& ops, Table<const bool> members,
                                   const OwnedTable<Int>& consumers_inside) {
   std::vector<Ints> crossing(members.rows);
   for (Int p = 0; p < members.rows; ++p) {
-    for (Int v = 0; v < arrays.num_values(); ++v) {
+    for (Int v = 0; v < ops.num_values(); ++v) {
       const Int inside = consumers_inside[p][v];
-      if (members[p][arrays.value_src[v]] ? inside < arrays.num_consumers(v) : inside > 0) crossing[p].push_back(v);
+      if (members[p][ops.value_src[v]] ? inside < ops.num_consumers(v) : inside > 0) crossing[p].push_back(v);
     }
   }
   return crossing;
@@ -101,12 +101,12 @@ std::vector<Ints> crossing_values(const OpArrays& arrays, Table<const bool> memb
 
 }  // namespace
 
-BoundaryAmounts amounts_along_order(const OpArrays& arrays, View<const Int> order, View<const Int> ends) {
-  check_range("order", order, 0, arrays.num_ops());
+BoundaryAmounts amounts_along_order(const OpAmounts& ops, View<const Int> order, View<const Int> ends) {
+  check_range("order", order, 0, ops.num_ops());
   check_range("ends", ends, 0, order.size() + 1);
   const Int blocks = ends.size();
   BoundaryAmounts out = no_amounts(blocks + 1);
-  GrowingStage stage(arrays);
+  GrowingStage stage(ops);
   for (Int first = 0; first < blocks; ++first) {
     stage.clear();
     for (Int block = first; block < blocks; ++block) {
@@ -118,16 +118,16 @@ BoundaryAmounts amounts_along_order(const OpArrays& arrays, View<const Int> orde
   return out;
 }
 
-BoundaryAmounts amounts_over_downsets(const OpArrays& arrays, Table<const bool> members) {
-  check_length("columns of members", members.columns, arrays.num_ops());
-  const Int states = members.rows, values = arrays.num_values();
+BoundaryAmounts amounts_over_downsets(const OpAmounts& ops, Table<const bool> members) {
+  check_length("columns of members", members.columns, ops.num_ops());
+  const Int states = members.rows, values = ops.num_values();
   OwnedTable<Int> inside(states, values, 0);  // consumers of each value in each state
   for (Int p = 0; p < states; ++p) {
     for (Int v = 0; v < values; ++v) {
-      for (const Int op : arrays.consumers(v)) inside[p][v] += members[p][op];
+      for (const Int op : ops.consumers(v)) inside[p][v] += members[p][op];
     }
   }
-  const auto crossing = crossing_values(arrays, members, inside);
+  const auto crossing = crossing_values(ops, members, inside);
   BoundaryAmounts out = no_amounts(states);
   Ints seen(values, -1);  // pair of states that a value was last counted for
   for (Int i = 0; i < states; ++i) {
@@ -138,11 +138,11 @@ BoundaryAmounts amounts_over_downsets(const OpArrays& arrays, Table<const bool> 
         for (const Int v : crossing[p]) {
           if (seen[v] == i * states + j) continue;
           seen[v] = i * states + j;
-          const Int source = arrays.value_src[v], here = inside[j][v] - inside[i][v];
+          const Int source = ops.value_src[v], here = inside[j][v] - inside[i][v];
           if (members[j][source] && !members[i][source]) {
-            if (here < arrays.num_consumers(v)) sent += arrays.value_amount[v];
+            if (here < ops.num_consumers(v)) sent += ops.value_amount[v];
           } else if (here > 0) {
-            received += arrays.value_amount[v];
+            received += ops.value_amount[v];
           }
         }
       }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "border/owned.h"
-#include "planners/space/op_arrays.h"
+#include "cost/op_amounts.h"
 
 namespace drlpp {
 
@@ -17,12 +17,12 @@ struct BoundaryAmounts {
 // Args:
 //   order: [N].
 //   ends: [P - 1] where each block of the order ends; state i has the first i blocks.
-BoundaryAmounts amounts_along_order(const OpArrays& arrays, View<const Int> order, View<const Int> ends);
+BoundaryAmounts amounts_along_order(const OpAmounts& ops, View<const Int> order, View<const Int> ends);
 
 // States are downsets, sorted so that a state comes after those that it contains.
 //
 // Args:
 //   members: [P, N] which ops each state has.
-BoundaryAmounts amounts_over_downsets(const OpArrays& arrays, Table<const bool> members);
+BoundaryAmounts amounts_over_downsets(const OpAmounts& ops, Table<const bool> members);
 
 }  // namespace drlpp

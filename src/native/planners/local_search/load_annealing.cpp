@@ -23,8 +23,8 @@ double energy_of(const IncrementalLoads& loads, double scale) {
 
 }  // namespace
 
-Ints anneal_loads(IncrementalLoads& loads, const Arcs& arcs, const Cooling& cooling) {
-  check_length("before_ptr", arcs.before_ptr.size(), loads.num_ops() + 1);
+Ints anneal_loads(IncrementalLoads& loads, const OpAmounts& ops, const Cooling& cooling) {
+  check_length("param_bytes", ops.num_ops(), loads.num_ops());
   RandomStream random(cooling.seed);
   Ints best_labels = loads.labels();
   const double scale = loads.bottleneck_s();
@@ -36,8 +36,8 @@ Ints anneal_loads(IncrementalLoads& loads, const Arcs& arcs, const Cooling& cool
     heat *= factor;
     const Int op = random.below(loads.num_ops());
     Int low = 0, high = loads.num_stages() - 1;
-    for (const Int i : arcs.predecessors(op)) low = std::max(low, loads.labels()[i]);
-    for (const Int i : arcs.successors(op)) high = std::min(high, loads.labels()[i]);
+    for (const Int i : ops.predecessors(op)) low = std::max(low, loads.labels()[i]);
+    for (const Int i : ops.successors(op)) high = std::min(high, loads.labels()[i]);
     if (low == high) continue;
     const Int old = loads.labels()[op];
     Int stage = low + random.below(high - low);

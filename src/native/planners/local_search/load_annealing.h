@@ -7,6 +7,6 @@
 namespace drlpp {
 
 // [N] the best stages of a run from those of `loads`, which moves with the run.
-Ints anneal_loads(IncrementalLoads& loads, const Arcs& arcs, const Cooling& cooling);
+Ints anneal_loads(IncrementalLoads& loads, const OpAmounts& ops, const Cooling& cooling);
 
 }  // namespace drlpp

@@ -29,8 +29,8 @@ double power_16(double x) {
 // What the ops in the slots add up to.
 class SlotLoads {
  public:
-  SlotLoads(const OpArrays& arrays, const Slots& slots, Ints labels)
-      : arrays_(arrays),
+  SlotLoads(const OpAmounts& ops, const Slots& slots, Ints labels)
+      : ops_(ops),
         slots_(slots),
         labels_(std::move(labels)),
         load_(slots.size(), 0.0),
@@ -39,8 +39,8 @@ class SlotLoads {
         held_(slots.size(), 0.0),
         messages_(slots.size(), slots.size(), 0),
         stamp_(slots.size(), 0) {
-    for (Int op = 0; op < arrays.num_ops(); ++op) add_op(op, labels_[op], 1);
-    for (Int v = 0; v < arrays.num_values(); ++v) add_value(v, 1);
+    for (Int op = 0; op < ops.num_ops(); ++op) add_op(op, labels_[op], 1);
+    for (Int v = 0; v < ops.num_values(); ++v) add_value(v, 1);
     for (Int s = 0; s < slots.size(); ++s) {
       scale_ = std::max(scale_, load_[s] + slots.sync_s_per_byte[s] * params_[s]);
     }
@@ -50,11 +50,11 @@ class SlotLoads {
   double scale_s() const { return scale_; }
 
   void move(Int op, Int slot) {
-    for (const Int v : arrays_.touched(op)) add_value(v, -1);
+    for (const Int v : ops_.touched(op)) add_value(v, -1);
     add_op(op, labels_[op], -1);
     labels_[op] = slot;
     add_op(op, slot, 1);
-    for (const Int v : arrays_.touched(op)) add_value(v, 1);
+    for (const Int v : ops_.touched(op)) add_value(v, 1);
   }
 
   // 16th power of a slot's load, relative to the scale. Parameters below `least_bytes` are rounding errors.
@@ -71,27 +71,27 @@ class SlotLoads {
  private:
   void add_op(Int op, Int slot, double sign) {
     load_[slot] += sign * slots_.op_s[slot][op];
-    params_[slot] += sign * arrays_.param_bytes[op];
-    fixed_[slot] += sign * arrays_.fixed_bytes[op];
-    held_[slot] += sign * arrays_.saved_bytes[op];
+    params_[slot] += sign * ops_.param_bytes[op];
+    fixed_[slot] += sign * ops_.fixed_bytes[op];
+    held_[slot] += sign * ops_.saved_bytes[op];
   }
 
   // Adds value v to the loads of the slots that send and receive it, or takes it away (sign -1).
   void add_value(Int v, Int sign) {
-    const Int from = labels_[arrays_.value_src[v]];
-    const double amount = sign * arrays_.value_amount[v];
+    const Int from = labels_[ops_.value_src[v]];
+    const double amount = sign * ops_.value_amount[v];
     stamp_[from] = ++counter_;
     bool is_sent = false;
-    for (const Int op : arrays_.consumers(v)) {
+    for (const Int op : ops_.consumers(v)) {
       const Int to = labels_[op];
       if (stamp_[to] == counter_) continue;
       stamp_[to] = counter_;
       load_[to] += amount * slots_.receive[from][to];
-      if (arrays_.timed) {
+      if (ops_.timed) {
         if (!is_sent) load_[from] += amount;
       } else {
         load_[from] += amount * slots_.send[from][to];
-        held_[to] += amount / arrays_.value_copies[v];
+        held_[to] += amount / ops_.value_copies[v];
         count_message(v, from, to, sign);
       }
       is_sent = true;
@@ -103,12 +103,12 @@ class SlotLoads {
     const Int before = messages_[from][to];
     messages_[from][to] += sign;
     if (before != 0 && messages_[from][to] != 0) return;
-    const double latency = sign * arrays_.value_copies[v] * slots_.latency[from][to];
+    const double latency = sign * ops_.value_copies[v] * slots_.latency[from][to];
     load_[from] += latency;
     load_[to] += latency;
   }
 
-  const OpArrays& arrays_;
+  const OpAmounts& ops_;
   const Slots& slots_;
   Ints labels_;
   // [L] seconds, bytes of trained parameters, resident bytes of what is frozen, bytes kept per micro-batch
@@ -121,14 +121,13 @@ class SlotLoads {
 
 class StageSearch {
  public:
-  StageSearch(const OpArrays& arrays, const Arcs& arcs, const Slots& slots, Ints labels, const Cooling& cooling,
+  StageSearch(const OpAmounts& ops, const Slots& slots, Ints labels, const Cooling& cooling,
               const StageRules& rules)
-      : arrays_(arrays),
-        arcs_(arcs),
+      : ops_(ops),
         cooling_(cooling),
         is_free_(rules.free),
         random_(cooling.seed),
-        loads_(arrays, slots, std::move(labels)),
+        loads_(ops, slots, std::move(labels)),
         power_(slots.size()),
         mark_(slots.size(), -1) {
     for (Int s = 0; s < slots.size(); ++s) {
@@ -141,7 +140,7 @@ class StageSearch {
 
   AnnealedLabels run() {
     for (Int move = 0; move < cooling_.moves; ++move) {
-      const Int op = random_.below(arrays_.num_ops()), slot = draw_slot(op);
+      const Int op = random_.below(ops_.num_ops()), slot = draw_slot(op);
       if (slot < 0 || slot == loads_.labels()[op]) continue;
       try_move(move, op, slot);
     }
@@ -152,7 +151,7 @@ class StageSearch {
   // A slot that the op may be in; -1: it cannot leave its own.
   Int draw_slot(Int op) {
     const Ints& labels = loads_.labels();
-    const auto before = arcs_.predecessors(op), after = arcs_.successors(op);
+    const auto before = ops_.predecessors(op), after = ops_.successors(op);
     Int low = 0, high = size_of(power_) - 1;
     if (!is_free_) {
       for (const Int i : before) low = std::max(low, labels[i]);
@@ -177,10 +176,10 @@ class StageSearch {
     };
     add(labels[op]);
     add(slot);
-    for (const Int v : arrays_.touched(op)) {
-      add(labels[arrays_.value_src[v]]);
-      if (arrays_.value_src[v] != op) continue;
-      for (const Int consumer : arrays_.consumers(v)) add(labels[consumer]);
+    for (const Int v : ops_.touched(op)) {
+      add(labels[ops_.value_src[v]]);
+      if (ops_.value_src[v] != op) continue;
+      for (const Int consumer : ops_.consumers(v)) add(labels[consumer]);
     }
   }
 
@@ -212,8 +211,7 @@ class StageSearch {
   // Parameters are whole bytes: what a move leaves below this is a rounding error.
   static constexpr double LEAST_BYTES = 0.5;
 
-  const OpArrays& arrays_;
-  const Arcs& arcs_;
+  const OpAmounts& ops_;
   const Cooling& cooling_;
   const bool is_free_;
   RandomStream random_;
@@ -240,13 +238,12 @@ void Slots::check() const {
   }
 }
 
-AnnealedLabels anneal_stages(const OpArrays& arrays, const Arcs& arcs, const Slots& slots, Ints labels,
+AnnealedLabels anneal_stages(const OpAmounts& ops, const Slots& slots, Ints labels,
                              const Cooling& cooling, const StageRules& rules) {
-  check_length("labels", size_of(labels), arrays.num_ops());
-  check_length("columns of op_s", slots.op_s.columns, arrays.num_ops());
-  check_length("before_ptr", arcs.before_ptr.size(), arrays.num_ops() + 1);
+  check_length("labels", size_of(labels), ops.num_ops());
+  check_length("columns of op_s", slots.op_s.columns, ops.num_ops());
   check_range("labels", labels, 0, slots.size());
-  return StageSearch(arrays, arcs, slots, std::move(labels), cooling, rules).run();
+  return StageSearch(ops, slots, std::move(labels), cooling, rules).run();
 }
 
 }  // namespace drlpp

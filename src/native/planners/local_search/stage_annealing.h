@@ -1,7 +1,7 @@
 // Simulated annealing over the slot of every op; see `stage_annealing.py`.
 #pragma once
 
-#include "planners/space/op_arrays.h"
+#include "cost/op_amounts.h"
 
 namespace drlpp {
 
@@ -70,7 +70,7 @@ struct AnnealedLabels {
 };
 
 // Anneals from `labels` [N].
-AnnealedLabels anneal_stages(const OpArrays& arrays, const Arcs& arcs, const Slots& slots, Ints labels,
-                             const Cooling& cooling, const StageRules& rules);
+AnnealedLabels anneal_stages(const OpAmounts& ops, const Slots& slots, Ints labels, const Cooling& cooling,
+                             const StageRules& rules);
 
 }  // namespace drlpp

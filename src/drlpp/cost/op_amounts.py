@@ -1,4 +1,4 @@
-"""The planning problem as flat arrays: what the numeric kernels of the planners work on.
+"""What the ops of a problem hold, and the values between them, as flat arrays: what planners and their kernels read.
 
 A *value* is what one op sends under one name in one phase; it goes once to each device that consumes it. Left out:
 which parameters and saved tensors several ops share (they count at their first reader), so memory is an estimate here
@@ -7,28 +7,27 @@ and the simulator has the last word.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cost.optimizer_state import op_fixed_bytes
-from drlpp.cost.problem_times import problem_times
-from drlpp.graph import OpGraph
 from drlpp.graph.csr import grouped, offset_rows
-from drlpp.problem import PlanningProblem, per_problem
+from drlpp.problem import PlanningProblem
+
+_Ints = NDArray[np.int64]
+_Floats = NDArray[np.float64]
 
 
-@dataclasses.dataclass(frozen=True)
-class OpArrays:
-    """Arrays of a problem: N ops, T device types, V values.
+class OpAmounts(NamedTuple):
+    """The part of `ProblemArrays` that speaks of whole ops: N ops, V values, sorted by producer, name and phase.
 
     Attributes:
-        forward_s: ``[T, N]`` forward seconds per micro-batch.
-        total_s: ``[T, N]`` forward and backward seconds per micro-batch.
         param_bytes, saved_bytes: ``[N]`` of trained parameters and kept tensors, shared ones at their first reader.
         fixed_bytes: ``[N]`` resident bytes of frozen parameters and buffers.
+        before_ptr, before: ``[N + 1]``, flat: predecessors of each op.
+        after_ptr, after: the same of the successors.
         value_src: ``[V]`` producing op.
         value_amount: ``[V]`` what one copy of the value, and of its gradient where there is one, costs each of its two
             ends: bytes, or seconds if `timed`.
@@ -39,49 +38,37 @@ class OpArrays:
         timed: the graph's edges carry transfer times, so links of the cluster do not matter.
     """
 
-    forward_s: NDArray[np.float64]
-    total_s: NDArray[np.float64]
-    param_bytes: NDArray[np.float64]
-    fixed_bytes: NDArray[np.float64]
-    saved_bytes: NDArray[np.float64]
-    value_src: NDArray[np.int64]
-    value_amount: NDArray[np.float64]
-    value_copies: NDArray[np.float64]
-    consumer_ptr: NDArray[np.int64]
-    consumer_op: NDArray[np.int64]
-    touch_ptr: NDArray[np.int64]
-    touch_value: NDArray[np.int64]
-    produces: NDArray[np.int64]
+    param_bytes: _Floats
+    fixed_bytes: _Floats
+    saved_bytes: _Floats
+    before_ptr: _Ints
+    before: _Ints
+    after_ptr: _Ints
+    after: _Ints
+    value_src: _Ints
+    value_amount: _Floats
+    value_copies: _Floats
+    consumer_ptr: _Ints
+    consumer_op: _Ints
+    touch_ptr: _Ints
+    touch_value: _Ints
+    produces: _Ints
     timed: bool
 
     @property
     def num_ops(self) -> int:
-        return int(self.total_s.shape[1])
+        return len(self.param_bytes)
+
+    def consumers(self, value: int) -> _Ints:
+        """The ops that consume a value."""
+        return self.consumer_op[self.consumer_ptr[value] : self.consumer_ptr[value + 1]]
 
 
-class Arcs(NamedTuple):
-    """The arcs of a graph of N ops.
-
-    Attributes:
-        before_ptr, before: ``[N + 1]``, flat: predecessors of each op.
-        after_ptr, after: the same of the successors.
-    """
-
-    before_ptr: NDArray[np.int64]
-    before: NDArray[np.int64]
-    after_ptr: NDArray[np.int64]
-    after: NDArray[np.int64]
-
-
-def graph_arcs(graph: OpGraph) -> Arcs:
-    """The arcs of a graph."""
-    return Arcs(*offset_rows(graph.predecessors), *offset_rows(graph.successors))
-
-
-@per_problem
-def op_arrays(problem: PlanningProblem) -> OpArrays:
-    """The arrays of a problem. Values are sorted by producer, name and phase."""
-    graph, values, times = problem.graph, problem.graph.values, problem_times(problem)
+def op_amounts(problem: PlanningProblem) -> OpAmounts:
+    """The amounts of a problem's ops."""
+    graph, values = problem.graph, problem.graph.values
+    before_ptr, before = offset_rows(graph.predecessors)
+    after_ptr, after = offset_rows(graph.successors)
     names = list(graph.tensor_bytes)
     keys = zip(values.src.tolist(), (names[t] for t in values.tensor.tolist()), ~values.backward, strict=True)
     order = np.array([v for _, v in sorted((key, v) for v, key in enumerate(keys))], dtype=np.int64)
@@ -96,12 +83,14 @@ def op_arrays(problem: PlanningProblem) -> OpArrays:
     touch_ptr, touch_value = grouped(
         np.concatenate([src, consumer_op]), np.concatenate([np.arange(len(order)), consumed]), graph.num_ops
     )
-    return OpArrays(
-        forward_s=times.forward_s,
-        total_s=times.total_s,
+    return OpAmounts(
         param_bytes=graph.op_trained_bytes,
         fixed_bytes=op_fixed_bytes(graph, problem.training),
         saved_bytes=graph.op_saved_bytes,
+        before_ptr=before_ptr,
+        before=before,
+        after_ptr=after_ptr,
+        after=after,
         value_src=src,
         value_amount=amount[order] * copies,
         value_copies=copies,

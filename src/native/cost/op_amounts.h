@@ -1,4 +1,4 @@
-// A problem as flat arrays; see `planners/space/op_arrays.py`, which says what each is.
+// What ops hold, and the values between them; see `cost/op_amounts.py`, which says what each field is.
 #pragma once
 
 #include "border/view.h"
@@ -6,8 +6,10 @@
 namespace drlpp {
 
 // N ops, V values.
-struct OpArrays {
+struct OpAmounts {
   View<const double> param_bytes, fixed_bytes, saved_bytes;  // [N]
+  View<const Int> before_ptr, before;           // [N + 1], flat: predecessors of each op
+  View<const Int> after_ptr, after;             // [N + 1], flat: successors of each op
   View<const Int> value_src;                    // [V]
   View<const double> value_amount;              // [V]
   View<const double> value_copies;              // [V]
@@ -20,6 +22,8 @@ struct OpArrays {
   Int num_values() const { return value_src.size(); }
   Int num_consumers(Int v) const { return consumer_ptr[v + 1] - consumer_ptr[v]; }
   View<const Int> consumers(Int v) const { return consumer_op.part(consumer_ptr[v], consumer_ptr[v + 1]); }
+  View<const Int> predecessors(Int op) const { return before.part(before_ptr[op], before_ptr[op + 1]); }
+  View<const Int> successors(Int op) const { return after.part(after_ptr[op], after_ptr[op + 1]); }
   // Values that an op produces or consumes.
   View<const Int> touched(Int op) const { return touch_value.part(touch_ptr[op], touch_ptr[op + 1]); }
 
@@ -28,6 +32,10 @@ struct OpArrays {
     field("param_bytes", param_bytes);
     field("fixed_bytes", fixed_bytes);
     field("saved_bytes", saved_bytes);
+    field("before_ptr", before_ptr);
+    field("before", before);
+    field("after_ptr", after_ptr);
+    field("after", after);
     field("value_src", value_src);
     field("value_amount", value_amount);
     field("value_copies", value_copies);
@@ -40,25 +48,6 @@ struct OpArrays {
   }
 
   // Throws std::invalid_argument where sizes or indices do not agree.
-  void check() const;
-};
-
-// The arcs of a graph of N ops.
-struct Arcs {
-  View<const Int> before_ptr, before;  // [N + 1], flat: predecessors of each op
-  View<const Int> after_ptr, after;    // [N + 1], flat: successors of each op
-
-  View<const Int> predecessors(Int op) const { return before.part(before_ptr[op], before_ptr[op + 1]); }
-  View<const Int> successors(Int op) const { return after.part(after_ptr[op], after_ptr[op + 1]); }
-
-  template <class Visitor>
-  void visit(Visitor& field) {
-    field("before_ptr", before_ptr);
-    field("before", before);
-    field("after_ptr", after_ptr);
-    field("after", after);
-  }
-
   void check() const;
 };
 
