@@ -18,6 +18,7 @@ from typing import Any
 
 from drlpp.errors import GraphError
 from drlpp.graph.op_graph import OpGraph
+from drlpp.graph.readers.interrupted_calls import parents
 from drlpp.graph.readers.kineto import MeasuredCalls
 from drlpp.graph.readers.recorded import RecordedCall, RecordedTensor
 from drlpp.graph.readers.recorded_graph import graph_of_calls
@@ -49,12 +50,14 @@ def read_chakra(
     flat = _is_flat(str(data["schema"]), where)
     raw = [_from_flat(node) for node in data["nodes"]] if flat else data["nodes"]
     nodes = sorted(raw, key=lambda node: int(node["id"]))  # ids grow in order of the start
-    position = {node["id"]: k for k, node in enumerate(nodes)}
     attributes = [_attributes(node) for node in nodes]
+    for node, its in zip(nodes, attributes, strict=True):
+        _check(node, its, where)
+    above = parents(nodes, [int(its["tid"]) for its in attributes], [int(its["seq_id"]) for its in attributes])
     helpers = frozenset() if measured is None else _helper_threads(nodes, attributes, measured)
     calls = [
-        _call(node, its, position, where, None if its.get("tid") in helpers else measured)
-        for node, its in zip(nodes, attributes, strict=True)
+        _call(node, its, parent, where, None if its["tid"] in helpers else measured)
+        for node, its, parent in zip(nodes, attributes, above, strict=True)
     ]
     return graph_of_calls(
         calls, name, where, has_dataflow=True, measured_on=measured.measured_on if measured is not None else ""
@@ -113,26 +116,29 @@ def _attributes(node: Mapping[str, Any]) -> dict[str, Any]:
     return {a["name"]: a.get("value") for a in node.get("attrs", ())}
 
 
-def _call(
-    node: Mapping[str, Any],
-    attributes: Mapping[str, Any],
-    position: Mapping[int, int],
-    where: str,
-    measured: MeasuredCalls | None,
-) -> RecordedCall:
+def _check(node: Mapping[str, Any], attributes: Mapping[str, Any], where: str) -> None:
     for key in ("seq_id", "tid", _RECORD_FUNCTION_ID):
         if key not in attributes:
             raise GraphError(
                 f"{where}: node {node['id']} ({node.get('name')!r}) has no attribute {key!r}: record the trace with "
                 "PyTorch's ExecutionTraceObserver (2.1 or later)"
             )
+
+
+def _call(
+    node: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    parent: int,
+    where: str,
+    measured: MeasuredCalls | None,
+) -> RecordedCall:
     seconds, module = None, ""
     if measured is not None:
         seconds, module = measured.find(int(attributes[_RECORD_FUNCTION_ID]), str(node["name"]), where)
     return RecordedCall(
         id=int(node["id"]),
         name=str(node["name"]),
-        parent=_parent(node, position),
+        parent=parent,
         thread=int(attributes["tid"]),
         sequence=int(attributes["seq_id"]),
         inputs=tuple(_tensors(node["inputs"])),
@@ -141,16 +147,6 @@ def _call(
         module=module,
         written=_written(node["inputs"], str(attributes.get("op_schema") or "")),
     )
-
-
-def _parent(node: Mapping[str, Any], position: Mapping[int, int]) -> int:
-    """Position of the node that encloses this one; -1 if none does.
-
-    The root of a trace is its own parent; a collective that runs on another thread may be named as the parent of a
-    node that began before it, which is none.
-    """
-    above = position.get(int(node["ctrl_deps"]), -1)
-    return above if above < position[node["id"]] else -1
 
 
 def _written(inputs: Mapping[str, Any], schema: str) -> frozenset[int]:

@@ -2,7 +2,8 @@
 
 A call of the backward pass belongs to the forward call whose autograd sequence number it carries. The accumulation of a
 gradient belongs to the backward call before it, which is how the autograd engine orders them, and tells the op's
-parameters. Hooks that run after an accumulation are no work of the model.
+parameters. Hooks that run after an accumulation are no work of the model, and nor is what checkpointing computes again:
+whether a stage does so is the plan's choice.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ class RecordedStep:
         backward: forward call -> the calls of the autograd engine that belong to it.
         grads: forward call -> the gradients of its parameters.
         children: per call, those nested directly in it.
-        wrapping: per call, whether it is part of what wraps the model.
+        wrapping: per call, whether it is part of what wraps the model, or of what the backward pass computes again.
     """
 
     def __init__(self, calls: Sequence[RecordedCall], where: str) -> None:
         self.calls = calls
         self._where = where
-        self._functions = {c.function.removesuffix("Backward") for c in calls if c.is_engine}
+        self._functions = {c.function for c in calls if c.is_engine}
         self.children: list[list[int]] = [[] for _ in calls]
         self.wrapping: list[bool] = []
         self._root: list[int] = []  # outermost engine call, optimizer step or operator; the call itself if none
@@ -45,6 +46,7 @@ class RecordedStep:
             if above >= 0:
                 self.children[above].append(i)
             self._root.append(self._root[above] if self._is_inside(call) else i)
+        self._mark_recomputed()
         self._seconds = self._net_seconds()
         owner = self._owners()
         self.forward, self._first_backward = self._last_step(owner)
@@ -55,7 +57,7 @@ class RecordedStep:
     def is_op(self, i: int) -> bool:
         """A call is of an operator or of an autograd function that was written in Python."""
         call = self.calls[i]
-        return call.is_operator or (call.sequence >= 0 and call.name in self._functions)
+        return call.is_operator or (call.sequence >= 0 and f"{call.name}Backward" in self._functions)
 
     def nested(self, i: int) -> Iterator[int]:
         """The calls nested in a call, at any depth, that are work of the model."""
@@ -106,6 +108,25 @@ class RecordedStep:
         above = self._root[call.parent]
         closed = self.calls[above].is_engine or self.calls[above].is_optimizer
         return closed or (self.is_op(above) and not call.is_engine)
+
+    def _mark_recomputed(self) -> None:
+        """Forward calls inside the backward pass record for autograd, and what that pass itself does does not.
+
+        Not so with ``create_graph``, where all of the pass records.
+        """
+        again = [False] * len(self.calls)
+        records_not: set[int] = set()  # engine calls with an operator that is not recorded
+        for i, call in enumerate(self.calls):
+            root = self._root[i]
+            if root == i or not self.calls[root].is_engine:
+                continue
+            forward = call.is_operator or f"{call.name}Backward" in self._functions
+            again[i] = again[call.parent] or (forward and call.sequence >= 0)
+            if call.is_operator and not again[i]:
+                records_not.add(root)
+        for i, is_again in enumerate(again):
+            if is_again and self._root[i] in records_not:
+                self.wrapping[i] = True
 
     def _net_seconds(self) -> list[float]:
         left_out = [0.0] * len(self.calls)
@@ -185,4 +206,17 @@ class RecordedStep:
             if at < 0:
                 continue
             self.backward[at].append(e)
-            self.grads[at] += [t for c in self.nested(e) if self.calls[c].accumulates for t in self.calls[c].inputs[:1]]
+            self.grads[at] += self._accumulated(e, at)
+
+    def _accumulated(self, e: int, forward: int) -> list[RecordedTensor]:
+        """Gradients that are accumulated in an engine call, those of parameters.
+
+        A checkpoint that runs a backward pass of its own also accumulates the gradients of its copied inputs.
+        """
+        grads = [t for c in self.nested(e) if self.calls[c].accumulates for t in self.calls[c].inputs[:1]]
+        if grads and not self.calls[e].name.endswith("AccumulateGrad"):
+            for copied in self.calls[forward].inputs:
+                match = next((g for g in grads if (g.shape, g.dtype) == (copied.shape, copied.dtype)), None)
+                if match is not None:
+                    grads.remove(match)
+        return grads
