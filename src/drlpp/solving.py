@@ -8,6 +8,7 @@ from drlpp.cluster import Cluster
 from drlpp.errors import InfeasibleError
 from drlpp.plan import Plan, Provenance
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
+from drlpp.planners.misses import proof_that_none_fits
 from drlpp.planners.parameters import restored
 from drlpp.planners.registry import PLANNERS, check_planner, get_planner
 from drlpp.planners.variants import solve_over_variants
@@ -86,6 +87,10 @@ def solve(
     """
     chosen = make_planner(planner) if isinstance(planner, str) else planner
     clock = budget if isinstance(budget, Budget) else Budget(budget)
+    if proof := proof_that_none_fits(problem):
+        return PlanResult(
+            planner=chosen.name, status="infeasible", plan=None, planning_time_s=clock.elapsed_s, reason=proof
+        )
     if problem.space.micro_batch_sizes or "tp" in problem.space.parallelism:
         return solve_over_variants(chosen, problem, clock, seed, progress)
     return chosen.solve(problem, clock, seed, progress)

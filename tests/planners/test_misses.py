@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.planners.base import Budget
 from drlpp.planners.misses import miss, nearest_simple, not_found, proof_that_none_fits
@@ -21,9 +23,27 @@ def problem_with(memory: int, devices: int = 4, layers: int = 8) -> PlanningProb
 
 def test_what_cannot_fit_is_proven():
     problem = problem_with(300 * 10**6)  # 19 parameters of 20 MB, four times with gradients and states of AdamW
-    assert "take 1.52 GB, and the 4 devices together have 1.2 GB" in proof_that_none_fits(problem)
+    assert "take 1.52 GB, and the devices of 'equal' together have 1.2 GB" in proof_that_none_fits(problem)
     assert miss(problem, "dp", None, Budget(1.0)) == proof_that_none_fits(problem)
     assert proof_that_none_fits(problem_with(400 * 10**6)) == ""
+
+
+def test_an_op_that_no_device_can_hold_is_proven():
+    """The devices together could hold the model, and a host's group of all of them this op."""
+    problem = problem_with(70 * 10**6, devices=32)
+    assert "parameters, gradients and optimizer states of op" in proof_that_none_fits(problem)
+    assert "alone take 80 MB, and the largest device of 'equal' has 70 MB" in proof_that_none_fits(problem)
+    assert proof_that_none_fits(problem.with_parallelism(frozenset({"pp", "dp", "tp"}))) == ""
+    assert proof_that_none_fits(problem.with_parallelism(frozenset({"pp", "dp", "zero1"}))) == ""  # 20 + 20 + 40 / 32
+    assert proof_that_none_fits(problem_with(80 * 10**6, devices=32)) == ""
+
+
+@pytest.mark.parametrize("planner", ["drl", "uniform", "dp"])
+def test_a_proof_is_told_before_any_search_and_speaks_of_devices_not_groups(planner):
+    problem = problem_with(300 * 10**6).with_parallelism(frozenset({"pp", "dp", "tp"}))
+    result = solve(problem, planner, budget=30.0)
+    assert result.reason == proof_that_none_fits(problem)
+    assert result.planning_time_s < 1.0
 
 
 def test_a_planner_that_finds_none_where_there_is_one_says_so():

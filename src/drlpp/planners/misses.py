@@ -17,16 +17,28 @@ _HELP = "use more or larger devices, a smaller micro-batch, or fewer micro-batch
 def proof_that_none_fits(problem: PlanningProblem) -> str:
     """Why no plan can fit, whoever looks for it; empty if that is not proven.
 
-    Proven is that what a step keeps of each parameter and buffer lies on some device.
+    Proven is that what a step keeps of each parameter and buffer lies on some device, all that an op reads on the
+    devices of its stage. A group, which is on one host, may divide an op if the plan may have groups.
     """
-    needed = float(op_resident_bytes(problem.graph, problem.training).sum())
-    there = float(problem.cluster.memory_bytes.sum())
-    if needed <= there:
+    each, cluster = op_resident_bytes(problem.graph, problem.training), problem.cluster
+    needed, there = float(each.sum()), float(cluster.memory_bytes.sum())
+    if needed > there:
+        return (
+            f"no plan can fit the memory: parameters, gradients and optimizer states take {format_bytes(needed)}, and "
+            f"the devices of {cluster.name!r} together have {format_bytes(there)}: use more or larger devices, or "
+            "another optimizer"
+        )
+    each = op_resident_bytes(problem.graph, problem.training, cluster.num_devices)  # of one of as many replicas
+    host = np.array([device.host for device in cluster.devices])
+    of_host = np.bincount(host, weights=cluster.memory_bytes) if "tp" in problem.space.parallelism else None
+    widest = float(cluster.memory_bytes.max() if of_host is None else of_host.max())
+    op = int(each.argmax())
+    if each[op] <= widest:
         return ""
     return (
-        f"no plan can fit the memory: parameters, gradients and optimizer states take {format_bytes(needed)}, and the "
-        f"{problem.cluster.num_devices} devices together have {format_bytes(there)}: use more or larger devices, or "
-        "another optimizer"
+        f"no plan can fit the memory: parameters, gradients and optimizer states of op {problem.graph.ops[op].name!r} "
+        f"alone take {format_bytes(float(each[op]))}, and the largest {'device' if of_host is None else 'host'} of "
+        f"{cluster.name!r} has {format_bytes(widest)}: use larger devices, or another optimizer"
     )
 
 
