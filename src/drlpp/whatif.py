@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from drlpp import units
 from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
-from drlpp.cluster.grouping import completed, usual_groupings
+from drlpp.cluster.grouping import completed
+from drlpp.cluster.usual_groupings import UsualGroupings
 from drlpp.cost.groups import grouped, lifted
 from drlpp.cost.problem_times import problem_times
 from drlpp.plan import Plan
@@ -250,7 +251,7 @@ def _other_parallelism(problem: PlanningProblem) -> Iterator[Change]:
         return
     now, cluster, graph = problem.space.parallelism, problem.cluster, problem.graph
     choices = {
-        "tensor parallelism": ({"tp", "sp"}, len(list(usual_groupings(cluster, graph.can_be_divided))) > 1),
+        "tensor parallelism": ({"tp", "sp"}, len(UsualGroupings(cluster, graph.can_be_divided)) > 1),
         "ZeRO-1": ({"zero1"}, problem.may_replicate and cluster.num_devices > 1),
     }
     for title, (names, can) in choices.items():

@@ -14,6 +14,7 @@ ON_THEIR_OWN = {
     "cost/op_times.py": "amounts and measured times of each op",
     "cost/calibration/calibrated.py": "times of each op, which it replaces",
     "cost/sharding/choice.py": "names in the splits of ops",
+    "cost/sharding/uses.py": "names in the splits of ops",
     "cost/sharding/classes.py": "kinds, names and splits, by which blocks are equal",
     "cost/sharding/members.py": "sizes by name, as splits name them",
     "planners/engines/cut_points.py": "names of modules, at which engines cut",

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from drlpp.cluster import Cluster, Host, Link, device_preset
+from drlpp.cluster.grouping import Grouping
+from drlpp.cost.groups import grouped
 from drlpp.graph import OpGraph, Work
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.planners.variants import lower_bound_over_variants
 from drlpp.problem import PlanningProblem
 from drlpp.sim import simulate
 from drlpp.solving import solve
-from oracle import best_of_variants
+from oracle import best_of_variants, best_value
 from random_groups import with_splits
 
 HOSTS = (("a",) * 4,), (("a", "a"), ("b", "b")), (("a", "a"), ("b",)), (("a", "a", "b"),), (("a", "b", "b", "a"),)
@@ -72,6 +76,43 @@ def test_no_planner_beats_exhaustive_search_and_no_bound_is_above_it(seed: int) 
             assert found[planner] >= best * (1 - 1e-9), planner
     assert len(found) >= len(QUICK) - 1
     assert min(found.values()) <= 1.3 * best
+
+
+def all_groupings(cluster: Cluster) -> Iterator[Grouping]:
+    """All groups of one, two or four devices of a host and type, in which alike devices are in order."""
+    alike: dict[tuple[int, str], list[int]] = {}
+    for device in cluster.devices:
+        alike.setdefault((device.host, device.type.name), []).append(device.id)
+
+    def cuts(devices: list[int], most: int) -> Iterator[tuple[tuple[int, ...], ...]]:
+        if not devices:
+            yield ()
+        for size in (n for n in (1, 2, 4) if n <= min(most, len(devices))):
+            yield from ((tuple(devices[:size]), *rest) for rest in cuts(devices[size:], size))
+
+    for chosen in itertools.product(*(list(cuts(devices, 4)) for devices in alike.values())):
+        yield Grouping(tuple(itertools.chain(*chosen)))
+
+
+@pytest.mark.parametrize("seed", [3, 13, 18, 28, 33, 0, 1])
+def test_the_groupings_searched_have_the_best_of_all(seed: int) -> None:
+    problem = small_problem(seed)
+    sequence = "sp" in problem.space.parallelism
+    every = [
+        best_value(grouped(problem, grouping, sequence=sequence), loops=False)
+        for grouping in all_groupings(problem.cluster)
+    ]
+    assert min(best_of_variants(problem, loops=False).values()) == pytest.approx(min(every), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", [3, 13, 18, 33])
+def test_hosts_of_mixed_types_are_grouped_by_type_where_that_is_best(seed: int) -> None:
+    problem = small_problem(seed)
+    result = solve(problem, "dp", budget=4.0)
+    assert problem.objective.value_s(result.plan.prediction) <= 1.01 * min(
+        best_of_variants(problem, loops=False).values()
+    )
+    assert any(stage.sharding.tensor > 1 for stage in result.plan.stages)
 
 
 def test_groups_are_best_in_most_of_the_problems() -> None:

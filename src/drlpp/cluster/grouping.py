@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 
-from drlpp.cluster.cluster import Cluster, DeviceGroup, DeviceType, GroupLink, Host, Link
+from drlpp.cluster.cluster import Cluster, DeviceGroup, DeviceType, GroupLink, Link
 from drlpp.errors import ClusterError
 
 
@@ -166,45 +164,3 @@ def _summed(name: str, group: DeviceGroup) -> DeviceType:
         memory_bandwidth=member.memory_bandwidth * size,
         group=group,
     )
-
-
-DEGREES = (1, 2, 4, 8)
-"""Sizes of groups that a search tries."""
-
-
-def usual_groupings(cluster: Cluster, divides: Callable[[int], bool]) -> Iterator[Grouping]:
-    """Groupings worth trying: one size of groups for all hosts that are alike. Every device alone is first, then equal
-    groups on all hosts.
-
-    Args:
-        divides: whether the ops of the model can be divided by a number.
-    """
-    kinds: dict[tuple[object, ...], list[int]] = {}
-    for h, host in enumerate(cluster.hosts):
-        kinds.setdefault((host.devices, host.link, host.links), []).append(h)
-    choices = [
-        [d for d in DEGREES if _fits(cluster.hosts[hosts[0]], d) and (d == 1 or divides(d))] for hosts in kinds.values()
-    ]
-    groups_on = functools.cache(lambda host, size: tuple(_groups_on(cluster, host, size)))
-    for degrees in sorted(itertools.product(*choices), key=_usual_first):
-        size_on = {h: degree for hosts, degree in zip(kinds.values(), degrees, strict=True) for h in hosts}
-        yield Grouping(tuple(g for h in range(len(cluster.hosts)) for g in groups_on(h, size_on[h])))
-
-
-def _usual_first(degrees: tuple[int, ...]) -> tuple[bool, bool, tuple[int, ...]]:
-    """Every device alone, then equal groups on all hosts, the largest first, then the others."""
-    return len(set(degrees)) > 1, max(degrees) > 1, tuple(-degree for degree in degrees)
-
-
-def _fits(host: Host, degree: int) -> bool:
-    return all(number % degree == 0 for number in Counter(host.devices).values())
-
-
-def _groups_on(cluster: Cluster, host: int, size: int) -> Iterator[tuple[int, ...]]:
-    """Groups of neighbours of one type."""
-    by_type: dict[str, list[int]] = {}
-    for device in cluster.devices:
-        if device.host == host:
-            by_type.setdefault(device.type.name, []).append(device.id)
-    for devices in by_type.values():
-        yield from (tuple(devices[i : i + size]) for i in range(0, len(devices), size))

@@ -6,8 +6,8 @@ import numpy as np
 
 from drlpp.cost.optimizer_state import op_resident_bytes
 from drlpp.planners.base import Budget
-from drlpp.planners.space.block_amounts import memory_splits
-from drlpp.problem import PlanningProblem
+from drlpp.planners.space.block_amounts import fitting_splits, memory_splits
+from drlpp.problem import PlanningProblem, per_problem
 from drlpp.sim import Evaluation, Evaluator
 from drlpp.units import format_bytes
 
@@ -76,8 +76,9 @@ def not_found(problem: PlanningProblem, planner: str, nearest: Evaluation | None
     )
 
 
+@per_problem
 def nearest_simple(problem: PlanningProblem) -> Evaluation:
     """Of simple splits made for the memory, the one that fits, or exceeds it least."""
     evaluator = Evaluator(problem)
-    found = [evaluator.evaluate(a, ("1f1b",)) for a in memory_splits(problem)]
+    found = [evaluator.evaluate(a, ("1f1b",)) for a in fitting_splits(problem) or memory_splits(problem)]
     return min(found, key=lambda e: (e.over_memory_bytes, e.score(problem.objective)))

@@ -11,6 +11,7 @@ from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.misses import miss
 from drlpp.planners.parameters import recorded
+from drlpp.planners.space.block_amounts import fitting_splits
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 
@@ -154,3 +155,11 @@ class Search:
             history=tuple(self.history),
             breakdown=breakdown or {},
         )
+
+
+def offer_fitting_splits(search: Search) -> tuple[Assignment, ...]:
+    """Offers `fitting_splits`, and returns them."""
+    found = fitting_splits(search.problem)
+    for assignment in found:
+        search.offer(assignment)
+    return found

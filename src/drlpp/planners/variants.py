@@ -1,23 +1,27 @@
 """Planning over what a planner itself does not choose: the micro-batch size, and in what groups devices divide ops.
 
-A *variant* is the same step with one choice of both; groups of equal size on hosts that are alike. A quick planner
-ranks the variants: all groupings at one size, all sizes with the best grouping, and so on until nothing gets better.
-The best of them share the budget, most for the first. One that is much worse there is left out, and one whose lower
-bound is not below the best plan so far. Devices alone are always the second at least, and their other sizes take what
-is left: the quick planner may be wrong about them, and groups shall not make a plan worse.
+A *variant* is the same step with one choice of both. Quick planners rank them: first equal groups on all hosts, then
+the sizes with the best grouping, then the groupings that differ from the best in one pool of devices, and so on until
+nothing gets better. The best share the budget, most for the first; a planner that ends early is asked about more of
+them. One that is much worse there is left out, and one whose lower bound is not below the best plan so far. Devices
+alone are the second at least if a quick plan of them fits, and their other sizes take what is left: the quick planners
+may be wrong about them, and groups shall not make a plan worse.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from drlpp.cluster.grouping import Grouping, usual_groupings
+from drlpp.cluster.usual_groupings import UsualGroupings
 from drlpp.cost.groups import grouped, lifted
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
-from drlpp.planners.baselines.uniform import Uniform
+from drlpp.planners.baselines.greedy import Greedy
+from drlpp.planners.baselines.uniform import offer_grids
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
+from drlpp.planners.search import Search, offer_fitting_splits
 from drlpp.problem import PlanningProblem, per_problem
 
 RANKING_SHARE = 0.15
@@ -27,7 +31,11 @@ LONGEST_RANKING = 0.5
 BOUND_SHARE = 0.02
 """Part of what is left for the bound that may leave out a candidate."""
 CANDIDATES = 3
-"""Variants that the planner itself is asked about, if the first has a plan."""
+"""Variants among which the budget is divided."""
+MOST_CANDIDATES = 12
+"""Variants that a planner is asked about which ends early, if the first has a plan."""
+EARLY = 0.5
+"""A planner that leaves this part of the budget is asked about variants, too, in which no quick plan fits."""
 PROMISING = 1.3
 """A variant in which the quick planner takes this many times what it takes in the best is left out."""
 FIRST_SHARE = 0.5
@@ -43,28 +51,35 @@ class Variants:
     """The variants of a problem, made when they are asked for.
 
     Attributes:
-        sizes: the problem at every micro-batch size that is left open.
+        sizes: every micro-batch size that is left open; that of the problem if none is.
         groupings: groups of the devices; every device alone first.
     """
 
     def __init__(self, problem: PlanningProblem) -> None:
-        self._cluster, self._sequence = problem.cluster, "sp" in problem.space.parallelism
-        self.sizes = problem.variants
-        self.groupings = tuple(_groupings(problem))
+        self._problem, space = problem, problem.space
+        self.sizes = space.micro_batch_sizes or (problem.graph.samples_per_microbatch,)
+        may = "tp" in space.parallelism
+        divides = functools.cache(lambda degree: may and problem.graph.can_be_divided(degree))
+        self.groupings = UsualGroupings(problem.cluster, divides, one_degree=space.one_degree)
+        self._of_size: dict[int, PlanningProblem] = {}
         self._made: dict[tuple[int, int], PlanningProblem] = {}
 
     def problem(self, size: int, grouping: int) -> PlanningProblem:
         """The problem of a variant: one device for each group."""
-        key = size, grouping
+        key, problem = (size, grouping), self._problem
+        if size not in self._of_size:
+            self._of_size[size] = problem.with_micro_batch_size(self.sizes[size]) if len(self.sizes) > 1 else problem
         if key not in self._made:
-            self._made[key] = grouped(self.sizes[size], self.groupings[grouping], sequence=self._sequence)
+            sequence = "sp" in problem.space.parallelism
+            self._made[key] = grouped(self._of_size[size], self.groupings[grouping], sequence=sequence)
         return self._made[key]
 
     def lifted(self, result: PlanResult, grouping: int) -> PlanResult:
         """The result with a plan for the devices themselves."""
         if result.plan is None:
             return result
-        return dataclasses.replace(result, plan=lifted(result.plan, self._cluster, self.groupings[grouping]))
+        cluster = self._problem.cluster
+        return dataclasses.replace(result, plan=lifted(result.plan, cluster, self.groupings[grouping]))
 
 
 @per_problem
@@ -80,18 +95,17 @@ def solve_over_variants(
     best: PlanResult | None = None
     misses: list[PlanResult] = []
     variants = variants_of(problem)
-    ranked = _ranked(variants, budget, seed)
-    for k, (size, grouping) in enumerate(ranked):
-        variant, enough = variants.problem(size, grouping), k >= CANDIDATES and grouping > 0 and best is not None
-        if (
-            enough
-            or (k and budget.spent)
-            or (best is not None and _bound_s(variant, budget) >= _value_s(best, problem))
-        ):
+    likely, unlikely = _ranked(variants, budget, seed)
+    for k, (size, grouping) in enumerate((*likely, *unlikely)):
+        if k and (budget.spent or (best is not None and k >= MOST_CANDIDATES)):
+            break
+        if best is not None and k >= len(likely) and budget.left_s < EARLY * budget.seconds:
+            break
+        variant = variants.problem(size, grouping)
+        if best is not None and _bound_s(variant, budget) >= _value_s(best, problem):
             continue
-        last = k == min(CANDIDATES, len(ranked)) - 1
         start_s = budget.elapsed_s
-        part = budget.part(1.0 if last else FIRST_SHARE)
+        part = budget.part(FIRST_SHARE if k < min(CANDIDATES, len(likely or unlikely)) - 1 else 1.0)
         result = planner.solve(variant, part, seed, progress)
         if result.plan is None:
             misses.append(result)
@@ -114,51 +128,80 @@ def lower_bound_over_variants(problem: PlanningProblem) -> Bound:
     return least
 
 
-def _groupings(problem: PlanningProblem) -> list[Grouping]:
-    """Groups of the sizes that the ops of the model can be divided by."""
-    may = "tp" in problem.space.parallelism
-    found = usual_groupings(problem.cluster, lambda degree: may and problem.graph.can_be_divided(degree))
-    return [g for g in found if not problem.space.one_degree or len(set(map(len, g.groups))) == 1]
-
-
 def _bound_s(problem: PlanningProblem, budget: Budget) -> float:
     return lower_bound(problem, budget.part(BOUND_SHARE)).value_s
 
 
-def _ranked(variants: Variants, whole: Budget, seed: int) -> list[tuple[int, int]]:
-    """Variants (size, grouping), the most promising first; where nothing fits, groups first. Some may be left out."""
-    values: dict[tuple[int, int], float] = {}
-    budget, longest = whole.part(RANKING_SHARE), whole.part(LONGEST_RANKING)
-    most = len(variants.sizes) + len(variants.groupings)
-
-    def value(key: tuple[int, int]) -> tuple[float, int]:
-        if key not in values:
-            if values and (budget if min(values.values()) < math.inf else longest).spent:
-                return math.inf, -key[1]
-            problem = variants.problem(*key)
-            result = Uniform().solve(problem, budget.part(1 / max(1, most - len(values))), seed)
-            values[key] = _value_s(result, problem)
-        return values[key], -key[1]
-
-    best = (0, 0)
+def _ranked(variants: Variants, whole: Budget, seed: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Variants (size, grouping), the most promising first, and those where nothing fits. Some may be left out."""
+    values = _Values(variants, whole, seed)
+    groupings = variants.groupings
+    best = values.least((0, g) for g in range(groupings.equal))
     while True:
-        here = min(((best[0], g) for g in range(len(variants.groupings))), key=value)
-        here = min(((s, here[1]) for s in range(len(variants.sizes))), key=lambda key: (value(key)[0], key))
-        if here == best or (values and budget.spent):
+        here = values.least((s, best[1]) for s in range(len(variants.sizes)))
+        here = values.least(((here[0], g) for g in groupings.near(here[1])), here)
+        if here == best or values.spent:
             break
         best = here
     for size in range(len(variants.sizes)):
-        value((size, 0))
-    ranked = sorted(values, key=lambda key: (values[key], math.isinf(values[key]) and key[1] == 0, key))
-    alone = _promising([key for key in ranked if key[1] == 0], values)
-    ranked = _promising(ranked, values)
-    return list(dict.fromkeys((ranked[0], alone[0], *ranked[1:], *alone[1:])))
+        values.of((size, 0))
+    for grouping in range(len(groupings)):
+        values.of((best[0], grouping))
+    known = values.known
+    ranked = sorted(known, key=lambda key: (known[key], math.isinf(known[key]) and key[1] == 0, key))
+    likely = [key for key in ranked if known[key] < math.inf]
+    alone = _promising([key for key in likely if key[1] == 0], known)
+    likely = list(dict.fromkeys((*likely[:1], *alone[:1], *_promising(likely, known), *alone[1:])))
+    return likely, [key for key in ranked if math.isinf(known[key])]
+
+
+class _Values:
+    """What quick planners take in each variant, as far as there is time to ask them.
+
+    The uniform split, and where devices differ the greedy planner, since equal stages say little there.
+
+    Attributes:
+        known: (size, grouping) -> value; inf where nothing fits.
+    """
+
+    def __init__(self, variants: Variants, whole: Budget, seed: int) -> None:
+        self._variants, self._seed = variants, seed
+        self._budget, self._longest = whole.part(RANKING_SHARE), whole.part(LONGEST_RANKING)
+        self._likely = len(variants.sizes) + variants.groupings.equal
+        self.known: dict[tuple[int, int], float] = {}
+
+    @property
+    def spent(self) -> bool:
+        """There is no time to ask about another one."""
+        fits = min(self.known.values(), default=math.inf) < math.inf
+        return bool(self.known) and (self._budget if fits else self._longest).spent
+
+    def of(self, key: tuple[int, int]) -> float:
+        """The value of a variant; inf where there is no time left."""
+        if key not in self.known:
+            if self.spent:
+                return math.inf
+            problem = self._variants.problem(*key)
+            part = self._budget.part(1 / max(2, self._likely - len(self.known)))
+            search = Search("quick", problem, part, self._seed)
+            offer_grids(search)
+            if search.best is None:
+                offer_fitting_splits(search)
+            elif len(problem.cluster.device_types) > 1 and not part.spent:
+                found = Greedy().solve(problem, part, self._seed)
+                search.best_value = min(search.best_value, _value_s(found, problem))
+            self.known[key] = search.best_value
+        return self.known[key]
+
+    def least(self, keys: Iterable[tuple[int, int]], than: tuple[int, int] | None = None) -> tuple[int, int]:
+        """The best of some; of equal ones the first, or `than`; where nothing fits, the largest groups."""
+        candidates = keys if than is None else (than, *keys)
+        return min(candidates, key=lambda key: (self.of(key), math.isinf(self.of(key)) and key[1] == 0))
 
 
 def _promising(ranked: list[tuple[int, int]], values: Mapping[tuple[int, int], float]) -> list[tuple[int, int]]:
-    """Those not much worse than the first; all of them where nothing fits."""
-    most = PROMISING * values[ranked[0]]
-    return [key for key in ranked if values[key] <= most]
+    """Those not much worse than the first."""
+    return [key for key in ranked if values[key] <= PROMISING * values[ranked[0]]]
 
 
 def _value_s(result: PlanResult, problem: PlanningProblem) -> float:

@@ -42,8 +42,7 @@ from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, 
 from drlpp.planners.local_search.annealing import anneal, offer_starts
 from drlpp.planners.parameters import UNTRAINED
 from drlpp.planners.registry import get_planner
-from drlpp.planners.search import QUICK_SCHEDULES, Search, is_long
-from drlpp.planners.space.block_amounts import memory_splits
+from drlpp.planners.search import QUICK_SCHEDULES, Search, is_long, offer_fitting_splits
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from drlpp.threads import one_thread
@@ -194,17 +193,18 @@ class _Run:
         alone = self.config.policy_only
         starts = Starts(self.problem, lambda: self._more(policy, self.config.episodes))
         fitting = [] if alone else self._fitting()
-        starts.add(self._zero_shot(policy))
-        if not alone:
+        if not self._out_of_time:
+            starts.add(self._zero_shot(policy))
+        if not alone and not self._out_of_time:
             rng = np.random.default_rng(self.seed)
             one_pool = Search(DrlPlanner.name, self.problem, self.budget, self.seed, evaluator=self.search.evaluator)
             starts.add(self._baselines(one_pool, rng, fitting))
             self._find_bound()
             if self.long and not self._optimal:
                 starts.add(self._annealing(one_pool, rng))
-        if alone or (self.long and not self._optimal):
+        if not self._out_of_time and (alone or (self.long and not self._optimal)):
             self._fine_tune(policy, self.budget.part(1.0 if alone else self.config.learning_share))
-        if not alone:
+        if not alone and not self._out_of_time:
             if self.curve:
                 starts.add(self._more(policy, self.config.episodes))
             self._refine(starts)
@@ -219,6 +219,11 @@ class _Run:
         }
         finite = {key: value for key, value in breakdown.items() if math.isfinite(value)}
         return dataclasses.replace(self.search.result(finite, self._notes(finite)), curve=tuple(self.curve))
+
+    @property
+    def _out_of_time(self) -> bool:
+        """There is a plan, and no time for a better one."""
+        return self.search.best is not None and self.budget.spent
 
     def _notes(self, breakdown: Mapping[str, float]) -> dict[str, str]:
         """What the plan file says of the cost of learning."""
@@ -239,9 +244,10 @@ class _Run:
         self.search.offer(uniform_assignment(self.problem, stages))
         found: list[Start] = []
         if self.search.best is None:
-            splits = [Start(self.search.offer(split), split, "baselines") for split in memory_splits(self.problem)]
+            splits = [Start(self.search.offer(a), a, "baselines") for a in offer_fitting_splits(self.search)]
             found = [start for start in splits if start.value_s <= self.search.best_value]
-            found += self._found_by(THRIFTY, self.budget.part(self.config.thrifty_share))
+            if not self._out_of_time:
+                found += self._found_by(THRIFTY, self.budget.part(self.config.thrifty_share))
         self.found["baselines_s"] = self.budget.elapsed_s - before
         return found
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -21,19 +21,17 @@ import numpy as np
 from drlpp.cluster import DeviceType, Link
 from drlpp.cost.collectives import ring_s
 from drlpp.cost.op_times import device_times, kernels_and_host, roofline_seconds
-from drlpp.cost.sharding.classes import equal_ops
 from drlpp.cost.sharding.members import (
     PARTIAL,
     Operands,
     Placement,
     member_op,
     move_s,
-    operands,
-    placement,
     shared_sum_s,
 )
 from drlpp.cost.sharding.program import ParamUse, Program, SavedUse, TensorUse, moves, solve
 from drlpp.cost.sharding.sharded import Move, ShardedGraph
+from drlpp.cost.sharding.uses import uses_of
 from drlpp.errors import InputError
 from drlpp.graph import Op, OpGraph, OpTimes, Split
 
@@ -41,8 +39,6 @@ MEMORY_WORTH = 1.0
 """What all bytes of a graph are worth, in parts of its time: half of the bytes are worth half of the time."""
 PARAM_BYTES = 4.0
 """Bytes held per byte of a parameter: itself, its gradient and two states."""
-STREAM_AXES = ("sequence", "features")
-"""Axes of activations that stay whole between divided ops, unless `sequence` is given."""
 
 _Use = TypeVar("_Use", TensorUse, ParamUse, SavedUse)
 
@@ -95,66 +91,11 @@ class Sharing:
         num_microbatches: int,
     ) -> None:
         self._graph, self._device, self._link, self._degree = graph, device_type, link, degree
-        self._sequence, self._num_microbatches = sequence, num_microbatches
-        self._sizes = operands(graph)
-        self._numbers = [self._allowed(op) for op in graph.ops]
-        self._uses = self._tensor_uses()
-        self._classes = equal_ops(graph)
-        self._members: dict[tuple[int, int], Op] = {}
-
-    def _allowed(self, op: Op) -> list[int]:
-        """Indices of the splits that may be taken."""
-        return [
-            k
-            for k, split in enumerate(op.splits)
-            if split.fits(self._degree) and (self._sequence or split.axis not in STREAM_AXES)
-        ]
-
-    def _splits(self, i: int) -> list[Split]:
-        return [self._graph.ops[i].splits[k] for k in self._numbers[i]]
-
-    def _placements(self, i: int, tensor: str, *, given: bool) -> tuple[Placement, ...]:
-        """Per option of op i, how it gives or reads a tensor."""
-        found = [split.given(tensor) if given else split.read(tensor) for split in self._splits(i)]
-        return (None, *map(placement, found))
-
-    def _tensor_uses(self) -> dict[str, TensorUse]:
-        """Tensor -> its maker and readers, by their positions."""
-        makers: dict[str, int] = {}
-        readers: dict[str, dict[int, None]] = defaultdict(dict)
-        learns: set[str] = set()
-        for (src, dst), edge in zip(self._graph.edge_ends.tolist(), self._graph.edges, strict=True):
-            makers[edge.tensor] = src
-            readers[edge.tensor][dst] = None
-            if edge.requires_grad:
-                learns.add(edge.tensor)
-        return {
-            tensor: TensorUse(
-                self._graph.tensor_bytes[tensor],
-                tensor in learns,
-                maker,
-                self._placements(maker, tensor, given=True),
-                tuple((r, self._placements(r, tensor, given=False)) for r in sorted(readers[tensor])),
-            )
-            for tensor, maker in makers.items()
-        }
-
-    def _param_uses(self) -> list[ParamUse]:
-        readers: dict[str, list[tuple[int, tuple[Placement, ...]]]] = defaultdict(list)
-        for i, op in enumerate(self._graph.ops):
-            for param in op.params:
-                learns = param not in self._graph.frozen and (op.weight_grad.flop or op.weight_grad.bytes)
-                partial = PARTIAL if learns else None
-                first, *others = self._placements(i, param, given=False)
-                readers[param].append((i, (first, *(partial if held is None else held for held in others))))
-        return [ParamUse(self._graph.param_bytes[param], tuple(found)) for param, found in readers.items()]
-
-    def _saved_uses(self) -> list[SavedUse]:
-        keepers: dict[str, list[tuple[int, tuple[bool, ...]]]] = defaultdict(list)
-        for i, op in enumerate(self._graph.ops):
-            for tensor in op.saved:
-                keepers[tensor].append((i, (False, *(tensor in split.keeps for split in self._splits(i)))))
-        return [SavedUse(self._graph.tensor_bytes[tensor], tuple(found)) for tensor, found in keepers.items()]
+        self._num_microbatches = num_microbatches
+        self._uses = uses_of(graph, degree, sequence=sequence)
+        measured = any(op.times for op in graph.ops)  # whose shares depend on the device
+        self._members: dict[tuple[int, int], Op] = {} if measured else self._uses.members
+        self._graphs: dict[tuple[int, ...], OpGraph] = {} if measured else self._uses.graphs
 
     def _move_s(self, source: Placement, target: Placement, num_bytes: float) -> float:
         return move_s(source, target, num_bytes, self._link, self._degree)
@@ -168,9 +109,9 @@ class Sharing:
         op = self._graph.ops[i]
         if not option:
             return op
-        key = (self._classes[i], option)
+        key = (self._uses.classes[i], option)
         if key not in self._members:
-            self._members[key] = self._shared(op, self._splits(i)[option - 1], self._sizes[i])
+            self._members[key] = self._shared(op, self._uses.splits(i)[option - 1], self._uses.sizes[i])
         return self._members[key]
 
     def _shared(self, op: Op, split: Split, sizes: Operands) -> Op:
@@ -194,11 +135,11 @@ class Sharing:
             with_host: no op takes less than its host needs to ask for its kernels.
         """
         chosen = solve(self.program(memory_worth, with_host=with_host))
-        return None if chosen is None else [chosen[k] for k in self._classes]
+        return None if chosen is None else [chosen[k] for k in self._uses.classes]
 
     def program(self, memory_worth: float, *, with_host: bool) -> Program:
         """The program that `best` solves, over classes of equal ops."""
-        classes = self._classes
+        classes = self._uses.classes
         count, first = Counter(classes), {k: i for i, k in reversed(list(enumerate(classes)))}
         examples = [first[k] for k in range(len(count))]
         seconds = self._option_seconds(examples, with_host=with_host)
@@ -208,9 +149,9 @@ class Sharing:
         byte_s = memory_worth * time_s / held if held else 0.0
         return Program(
             seconds=[[count[k] * s for s in table] for k, table in enumerate(seconds)],
-            tensors=Counter(_by_class(use, classes) for use in self._uses.values()),
-            params=Counter(_by_class(use, classes) for use in self._param_uses()),
-            saved=Counter(_by_class(use, classes) for use in self._saved_uses()),
+            tensors=Counter(_by_class(use, classes) for use in self._uses.tensors.values()),
+            params=Counter(_by_class(use, classes) for use in self._uses.params),
+            saved=Counter(_by_class(use, classes) for use in self._uses.saved),
             move_s=self._move_s,
             param_sum_s=self._param_sum_s,
             param_byte_s=byte_s * PARAM_BYTES,
@@ -220,15 +161,15 @@ class Sharing:
 
     def _option_seconds(self, ops: Sequence[int], *, with_host: bool) -> list[list[float]]:
         """Per op, seconds of a micro-batch by option, with the sums inside the op."""
-        variants = [self._member(i, o) for i in ops for o in range(len(self._numbers[i]) + 1)]
+        variants = [self._member(i, o) for i in ops for o in range(len(self._uses.numbers[i]) + 1)]
         seconds, host = kernels_and_host(variants, self._graph, self._device)
         if with_host:
             seconds = np.maximum(seconds, host)
         totals = iter(seconds.sum(axis=1).tolist())
         out = []
         for i in ops:
-            table = [next(totals) for _ in range(len(self._numbers[i]) + 1)]
-            inner = [shared_sum_s(s, self._sizes[i], self._link, self._degree) for s in self._splits(i)]
+            table = [next(totals) for _ in range(len(self._uses.numbers[i]) + 1)]
+            inner = [shared_sum_s(s, self._uses.sizes[i], self._link, self._degree) for s in self._uses.splits(i)]
             out.append([a + b for a, b in zip(table, [0.0, *inner], strict=True)])
         return out
 
@@ -243,7 +184,7 @@ class Sharing:
         graph = self._graph
         forward_s, input_grad_s, step_s = np.zeros((3, graph.num_ops))
         found: list[Move] = []
-        for tensor, use in self._uses.items():
+        for tensor, use in self._uses.tensors.items():
             for forward, (source, target), reader in moves(use, options):
                 seconds = self._move_s(source, target, use.bytes)
                 if seconds:
@@ -253,27 +194,34 @@ class Sharing:
                     found.append(Move(tensor, phase, source, target, i, use.bytes, seconds))  # type: ignore[arg-type]
         for i, o in enumerate(options):
             if o:
-                forward_s[i] += shared_sum_s(self._splits(i)[o - 1], self._sizes[i], self._link, self._degree)
+                forward_s[i] += shared_sum_s(self._uses.splits(i)[o - 1], self._uses.sizes[i], self._link, self._degree)
         held, partial = self._held(options)
         for param, i in partial.items():
             step_s[i] += self._param_sum_s(graph.param_bytes[param]) * self._num_microbatches
         return ShardedGraph(
             degree=self._degree,
-            sequence=self._sequence,
-            choice=tuple(self._numbers[i][o - 1] if o else -1 for i, o in enumerate(options)),
-            graph=dataclasses.replace(
-                graph,
-                ops=tuple(self._final(i, o) for i, o in enumerate(options)),
-                param_bytes=held,
-                tensor_bytes=(sizes := self._tensor_bytes(options)),
-                tensor_fixed_bytes={t: min(size, sizes[t]) for t, size in graph.tensor_fixed_bytes.items()},
-            ),
+            sequence=self._uses.sequence,
+            choice=tuple(self._uses.numbers[i][o - 1] if o else -1 for i, o in enumerate(options)),
+            graph=self._member_graph(tuple(options), held),
             forward_s=forward_s,
             input_grad_s=input_grad_s,
             step_s=step_s,
             moves=tuple(found),
             partial_gradients=tuple(partial),
         )
+
+    def _member_graph(self, options: tuple[int, ...], held: Mapping[str, float]) -> OpGraph:
+        """What a member computes and holds."""
+        if options not in self._graphs:
+            sizes = self._tensor_bytes(options)
+            self._graphs[options] = dataclasses.replace(
+                self._graph,
+                ops=tuple(self._final(i, o) for i, o in enumerate(options)),
+                param_bytes=held,
+                tensor_bytes=sizes,
+                tensor_fixed_bytes={t: min(size, sizes[t]) for t, size in self._graph.tensor_fixed_bytes.items()},
+            )
+        return self._graphs[options]
 
     def _final(self, i: int, option: int) -> Op:
         """The op of a member."""
@@ -295,7 +243,7 @@ class Sharing:
         held, partial = dict(self._graph.param_bytes), dict[str, int]()
         for i, o in enumerate(options):
             for param in self._graph.ops[i].params if o else ():
-                if self._splits(i)[o - 1].read(param):
+                if self._uses.splits(i)[o - 1].read(param):
                     held[param] = self._graph.param_bytes[param] / self._degree
                 elif self._graph.ops[i].weight_grad.bytes and param not in self._graph.frozen:
                     partial.setdefault(param, i)
@@ -306,12 +254,12 @@ class Sharing:
         kept: dict[str, set[bool]] = defaultdict(set)
         for i, o in enumerate(options):
             for tensor in self._graph.ops[i].saved:
-                kept[tensor].add(bool(o) and tensor in self._splits(i)[o - 1].keeps)
+                kept[tensor].add(bool(o) and tensor in self._uses.splits(i)[o - 1].keeps)
         sizes = dict(self._graph.tensor_bytes)
         for tensor, size in sizes.items():
             if tensor in kept:
                 sizes[tensor] = sum(size / self._degree if is_part else size for is_part in kept[tensor])
-            elif tensor in self._uses and (use := self._uses[tensor]).gives[options[use.maker]] not in (None, PARTIAL):
+            elif (use := self._uses.tensors.get(tensor)) and use.gives[options[use.maker]] not in (None, PARTIAL):
                 sizes[tensor] = size / self._degree
         return sizes
 

@@ -59,6 +59,14 @@ def grids(problem: PlanningProblem) -> Iterator[tuple[tuple[int, ...], ...]]:
             yield folded(order, replicas)[:stages]
 
 
+def offer_grids(search: Search) -> None:
+    """Offers uniform splits on all grids while the budget lasts, one at least."""
+    for places in grids(search.problem):
+        search.offer(uniform_split(search.problem, places))
+        if search.budget.spent:
+            break
+
+
 class Uniform:
     """Equal op time and equal replicas per stage."""
 
@@ -69,8 +77,5 @@ class Uniform:
         self, problem: PlanningProblem, budget: Budget, seed: int, progress: Progress = no_progress
     ) -> PlanResult:
         search = Search(self.name, problem, budget, seed, progress)
-        for places in grids(problem):
-            search.offer(uniform_split(problem, places))
-            if budget.spent:
-                break
+        offer_grids(search)
         return search.result()

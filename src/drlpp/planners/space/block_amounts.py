@@ -12,9 +12,9 @@ from drlpp.cost.optimizer_state import op_resident_bytes
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph.csr import numbered
 from drlpp.plan import Assignment
-from drlpp.planners.space.chain_split import ChainLoads, crossing_bytes, split_chain
+from drlpp.planners.space.chain_split import ChainLoads, crossing_bytes, fitting_split, split_chain
 from drlpp.planners.space.device_orders import host_order
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, per_problem
 
 Places = Sequence[tuple[int, ...]]
 """Per stage, its devices."""
@@ -69,9 +69,10 @@ class BlockAmounts:
         Raises:
             PlanError: there are more stages than blocks.
         """
-        return split_chain(self._loads(places, recompute)).starts
+        return split_chain(self.loads(places, recompute=recompute)).starts
 
-    def _loads(self, places: Places, recompute: bool) -> ChainLoads:
+    def loads(self, places: Places, *, recompute: bool) -> ChainLoads:
+        """What the blocks cost as stages on `places`."""
         cluster, stages = self.problem.cluster, len(places)
         own = np.array([self.problem.training.num_microbatches // len(devices) for devices in places])
         in_flight = np.minimum(own, np.arange(stages, 0, -1)).astype(np.float64)
@@ -92,14 +93,30 @@ class BlockAmounts:
 def memory_splits(problem: PlanningProblem) -> Iterator[Assignment]:
     """Consecutive stages, one on each device, that fit the memory if any in that order do, and are balanced then."""
     amounts = BlockAmounts.of(problem, np.arange(problem.graph.num_ops))
-    memory = problem.cluster.memory_bytes
-    order = host_order(problem.cluster)[: amounts.num_blocks]
-    larger_first = sorted(host_order(problem.cluster), key=lambda d: -memory[d])[: amounts.num_blocks]
-    for devices in dict.fromkeys((tuple(order), tuple(larger_first))):
-        places = tuple((d,) for d in devices)
-        for recompute in (False, True):
-            starts = amounts.split(places, recompute=recompute)
-            yield assignment(amounts.block, starts, places, recompute=recompute)
+    for places, recompute in _in_a_row(amounts):
+        starts = amounts.split(places, recompute=recompute)
+        yield assignment(amounts.block, starts, places, recompute=recompute)
+
+
+@per_problem
+def fitting_splits(problem: PlanningProblem) -> tuple[Assignment, ...]:
+    """Those of `memory_splits` that may fit the memory."""
+    amounts = BlockAmounts.of(problem, np.arange(problem.graph.num_ops))
+    found = []
+    for places, recompute in _in_a_row(amounts):
+        starts = fitting_split(amounts.loads(places, recompute=recompute))
+        if starts is not None:
+            found.append(assignment(amounts.block, starts, places, recompute=recompute))
+    return tuple(found)
+
+
+def _in_a_row(amounts: BlockAmounts) -> Iterator[tuple[Places, bool]]:
+    """One device for each stage, and whether the stages recompute."""
+    cluster = amounts.problem.cluster
+    order = host_order(cluster)
+    larger_first = sorted(order, key=lambda d: -cluster.memory_bytes[d])
+    for devices in dict.fromkeys(tuple(found[: amounts.num_blocks]) for found in (order, larger_first)):
+        yield from ((tuple((d,) for d in devices), recompute) for recompute in (False, True))
 
 
 def assignment(block: NDArray[np.int64], starts: Sequence[int], places: Places, *, recompute: bool) -> Assignment:

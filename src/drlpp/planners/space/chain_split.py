@@ -75,14 +75,20 @@ def split_chain(loads: ChainLoads) -> ChainSplit:
     Raises:
         PlanError: there are fewer items than stages.
     """
-    if loads.num_items < loads.num_stages:
-        raise PlanError(f"{loads.num_items} items make no {loads.num_stages} stages: ask for fewer stages")
-    fitting = _fill(loads, math.inf, 0.0)
+    fitting = fitting_split(loads)
     if fitting is not None:
-        return ChainSplit(_tightest(lambda bound_s: _fill(loads, bound_s, 0.0), loads.most_s, fitting)[1], 0.0)
+        return ChainSplit(fitting, 0.0)
     one_each = tuple(range(loads.num_stages))
     excess, nearest = _tightest(lambda excess: _fill(loads, math.inf, excess), loads.most_bytes, one_each)
     return ChainSplit(nearest, excess)
+
+
+def fitting_split(loads: ChainLoads) -> tuple[int, ...] | None:
+    """The first items of the stages of the best split that fits the memory; None if none does. Raises as above."""
+    if loads.num_items < loads.num_stages:
+        raise PlanError(f"{loads.num_items} items make no {loads.num_stages} stages: ask for fewer stages")
+    some = _fill(loads, math.inf, 0.0)
+    return None if some is None else _tightest(lambda bound_s: _fill(loads, bound_s, 0.0), loads.most_s, some)[1]
 
 
 def _tightest(
