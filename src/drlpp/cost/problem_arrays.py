@@ -170,7 +170,7 @@ class PackedAssignments(NamedTuple):
         labels: ``[B, N]`` stage of each op.
         stage_off, slot_off: ``[B + 1]``.
         replicas, recompute: per stage.
-        devices, shares: per slot.
+        devices, shares: per slot; no shares if all are equal.
     """
 
     labels: _Ints
@@ -180,6 +180,9 @@ class PackedAssignments(NamedTuple):
     recompute: _Ints
     devices: _Ints
     shares: _Ints
+
+
+_NO_SHARES = np.zeros(0, dtype=np.int64)
 
 
 def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedAssignments:
@@ -209,14 +212,14 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
         replicas=replicas,
         recompute=np.fromiter((flag for assignment in assignments for flag in assignment.recompute), dtype=np.int64),
         devices=devices,
-        shares=_slot_shares(assignments, devices),
+        shares=_slot_shares(assignments),
     )
 
 
-def _slot_shares(assignments: Sequence[Assignment], devices: _Ints) -> _Ints:
-    """The share of each slot: 1 where those of a stage are equal."""
-    if not any(itertools.chain.from_iterable(assignment.shares for assignment in assignments)):
-        return np.ones_like(devices)
+def _slot_shares(assignments: Sequence[Assignment]) -> _Ints:
+    """The share of each slot, 1 where those of a stage are equal; nothing if all are."""
+    if not any(any(assignment.shares) for assignment in assignments):
+        return _NO_SHARES
     each = (
         shares or (1,) * len(group)
         for assignment in assignments

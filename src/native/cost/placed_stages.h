@@ -44,21 +44,26 @@ struct PlacedStages {
 
   // The slot that runs a micro-batch of a stage.
   Int slot(Int stage, Int microbatch) const {
-    const Int first = round_off[stage], count = round_off[stage + 1] - first;
-    return round_slot[count == 1 ? first : first + microbatch % count];
+    const Int first = slot_off[stage];
+    if (slot_off[stage + 1] - first == 1) return first;
+    return round_slot[round_off[stage] + microbatch % round(stage)];
   }
   Int device(Int stage, Int microbatch) const { return slot_device[slot(stage, microbatch)]; }
 
-  // The i-th micro-batch that a slot runs.
+  // The first micro-batch that a slot runs, and the i-th.
+  Int first_microbatch(Int slot) const { return turn[turn_off[slot]]; }
   Int microbatch(Int stage, Int slot, Int i) const {
-    const Int first = turn_off[slot], count = turn_off[slot + 1] - first;
-    return count == 1 ? round(stage) * i + turn[first] : round(stage) * (i / count) + turn[first + i % count];
+    return round(stage) * (i / turns(slot)) + turn[turn_off[slot] + i % turns(slot)];
   }
 
   // Calls `act(m)` for all micro-batches that a slot runs, in order.
   template <class Act>
   void for_microbatches(Int stage, Int slot, Act act) const {
     const Int length = round(stage), first = turn_off[slot], last = turn_off[slot + 1];
+    if (last - first == 1) {
+      for (Int m = turn[first]; m < num_microbatches; m += length) act(m);
+      return;
+    }
     for (Int start = 0; start < num_microbatches; start += length) {
       for (Int i = first; i < last && start + turn[i] < num_microbatches; ++i) act(start + turn[i]);
     }
@@ -67,7 +72,7 @@ struct PlacedStages {
   // Whether all micro-batches of a slot of stage t come from one slot of stage s.
   bool meets_one_slot(Int s, Int t, Int slot) const {
     if (round(t) % round(s) != 0) return false;
-    const Int of_first = this->slot(s, turn[turn_off[slot]]);
+    const Int of_first = this->slot(s, first_microbatch(slot));
     for (Int i = turn_off[slot] + 1; i < turn_off[slot + 1]; ++i) {
       if (this->slot(s, turn[i]) != of_first) return false;
     }

@@ -4,6 +4,28 @@
 
 namespace drlpp {
 
+namespace {
+
+// Rounds in which every slot has one turn.
+void take_equal_turns(PlacedStages& out) {
+  const Int slots = out.num_slots(), number = out.num_microbatches;
+  out.round_off = out.slot_off;
+  for (Ints* list : {&out.round_slot, &out.turn, &out.slot_microbatches}) list->resize(slots);
+  out.turn_off.resize(slots + 1);
+  for (Int s = 0; s < out.num_stages(); ++s) {
+    const Int first = out.slot_off[s], count = out.slot_off[s + 1] - first;
+    for (Int r = 0; r < count; ++r) {
+      const Int slot = first + r;
+      out.round_slot[slot] = out.turn_off[slot] = slot;
+      out.turn[slot] = r;
+      out.slot_microbatches[slot] = count == 1 ? number : r < number ? (number - r + count - 1) / count : 0;
+    }
+  }
+  out.turn_off[slots] = slots;
+}
+
+}  // namespace
+
 // Whether every stage has an op and no edge goes back.
 bool Placement::is_legal(const ProblemArrays& a, const AssignmentView& assignment) {
   const Int stages = assignment.num_stages();
@@ -43,39 +65,34 @@ void Placement::place_devices(const ProblemArrays& a, const AssignmentView& assi
   }
 }
 
-// Which slot runs which micro-batch: the rule of `plan/shares.py`.
+// Rounds in which slots have as many turns as their shares say: the rule of `plan/shares.py`.
 void Placement::take_turns(const AssignmentView& assignment, PlacedStages& out) {
+  if (assignment.shares.size() == 0) return take_equal_turns(out);
+  for (Ints* list : {&out.round_slot, &out.turn, &out.slot_microbatches}) list->clear();
   out.round_off.assign(1, 0);
-  out.round_slot.clear();
   out.turn_off.assign(1, 0);
   for (Int s = 0; s < out.num_stages(); ++s) {
     turns_.clear();
-    bool equal = true;
     for (Int i = out.slot_off[s]; i < out.slot_off[s + 1]; ++i) {
-      const Int share = assignment.shares[i];
-      equal = equal && share == 1;
-      for (Int count = 1; count <= share; ++count) turns_.push_back({count, share, i});
-      out.turn_off.push_back(out.turn_off.back() + share);
+      for (Int count = 1; count <= assignment.shares[i]; ++count) turns_.push_back({count, assignment.shares[i], i});
     }
-    if (!equal) {
-      std::sort(turns_.begin(), turns_.end(), [](const Turn& x, const Turn& y) {
-        const Int a = x.count * y.share, b = y.count * x.share;  // by count / share
-        return a != b ? a < b : x.slot < y.slot;
-      });
-    }
+    std::sort(turns_.begin(), turns_.end(), [](const Turn& x, const Turn& y) {
+      const Int a = x.count * y.share, b = y.count * x.share;  // by count / share
+      return a != b ? a < b : x.slot < y.slot;
+    });
+    const Int length = size_of(turns_), rounds = out.num_microbatches / length, rest = out.num_microbatches % length;
     for (const Turn& turn : turns_) out.round_slot.push_back(turn.slot);
-    out.round_off.push_back(size_of(out.round_slot));
-  }
-  out.turn.resize(out.round_slot.size());
-  out.slot_microbatches.assign(out.num_slots(), 0);
-  fill_.assign(out.turn_off.begin(), out.turn_off.end() - 1);
-  for (Int s = 0; s < out.num_stages(); ++s) {
-    const Int length = out.round(s), rounds = out.num_microbatches / length, rest = out.num_microbatches % length;
-    for (Int i = 0; i < length; ++i) {
-      const Int slot = out.round_slot[out.round_off[s] + i];
-      out.turn[fill_[slot]++] = i;
-      out.slot_microbatches[slot] += rounds + (i < rest ? 1 : 0);
+    for (Int i = out.slot_off[s]; i < out.slot_off[s + 1]; ++i) {
+      Int number = 0;
+      for (Int m = 0; m < length; ++m) {
+        if (turns_[m].slot != i) continue;
+        out.turn.push_back(m);
+        number += rounds + (m < rest ? 1 : 0);
+      }
+      out.turn_off.push_back(size_of(out.turn));
+      out.slot_microbatches.push_back(number);
     }
+    out.round_off.push_back(size_of(out.round_slot));
   }
 }
 

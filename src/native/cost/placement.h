@@ -34,7 +34,7 @@ class Placement {
 
   StageMessages messages_;
   StageParameters parameters_;
-  Ints seen_, number_, host_number_, on_host_, fill_;
+  Ints seen_, number_, host_number_, on_host_;
   std::vector<Turn> turns_;
   Matrix forward_s_, input_grad_s_, weight_grad_s_;  // [num_device_types, S]
   Matrix again_s_;  // the same of what runs again

@@ -68,7 +68,7 @@ void PackedAssignments::check(const ProblemArrays& problem) const {
   check_length("recompute", recompute.size(), replicas.size());
   check_range("recompute", recompute, KEEP_ALL, AGAIN_BLOCKS + 1);
   check_range("devices", devices, 0, problem.num_devices());
-  check_length("shares", shares.size(), devices.size());
+  if (shares.size()) check_length("shares", shares.size(), devices.size());
   check_range("shares", shares, 1, LARGEST_SHARE + 1);
   for (Int b = 0; b < size(); ++b) {
     Int slots = 0;

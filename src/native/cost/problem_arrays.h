@@ -96,7 +96,7 @@ struct ProblemArrays {
 constexpr Int LARGEST_SHARE = 10'000;
 
 // One assignment: [N] stage of each op; [S] replicas and recomputation of each stage; [L] devices of the slots, and their
-// shares of the micro-batches.
+// shares of the micro-batches (none if all are equal).
 struct AssignmentView {
   View<const Int> labels, replicas, recompute, devices, shares;
 
@@ -119,7 +119,8 @@ struct PackedAssignments {
   AssignmentView operator[](Int b) const {
     const Int first = stage_off[b], last = stage_off[b + 1];
     return {labels.row(b), replicas.part(first, last), recompute.part(first, last),
-            devices.part(slot_off[b], slot_off[b + 1]), shares.part(slot_off[b], slot_off[b + 1])};
+            devices.part(slot_off[b], slot_off[b + 1]),
+            shares.size() ? shares.part(slot_off[b], slot_off[b + 1]) : shares};
   }
 
   template <class Visitor>

@@ -14,7 +14,7 @@ void add_received(const PlacedStages& p, Int k, MessageMemory& out) {
   for (Int j = p.dst_off[k]; j < p.dst_off[k + 1]; ++j) {
     const Int t = p.dst[j];
     for (Int slot = p.slot_off[t]; slot < p.slot_off[t + 1]; ++slot) {
-      const Int m = p.turn[p.turn_off[slot]], d = p.slot_device[slot];
+      const Int m = p.first_microbatch(slot), d = p.slot_device[slot];
       if (p.device(src, m) == d) {
         const bool holds = p.message_grad[k] && p.again_bytes[src] == 0.0;
         if (holds && p.meets_one_slot(src, t, slot)) out.shared[slot] += size;
@@ -31,7 +31,7 @@ void add_received(const PlacedStages& p, Int k, MessageMemory& out) {
 void add_gradients(const PlacedStages& p, Int k, MessageMemory& out) {
   const Int src = p.message_src[k];
   for (Int slot = p.slot_off[src]; slot < p.slot_off[src + 1]; ++slot) {
-    const Int m = p.turn[p.turn_off[slot]];
+    const Int m = p.first_microbatch(slot);
     for (Int j = p.dst_off[k]; j < p.dst_off[k + 1]; ++j) {
       const Int d = p.device(p.dst[j], m);
       if (d == p.slot_device[slot] || !p.first_there(k, j, m, d)) continue;

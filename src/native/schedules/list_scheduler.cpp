@@ -16,6 +16,9 @@ void ListScheduler::begin_slots(const MessageMemory& messages, const Depths& dep
       Slot& slot = slots_[i];
       slot.stage = s;
       slot.count = p.slot_microbatches[i];
+      slot.first = p.first_microbatch(i);
+      slot.round = p.round(s);
+      slot.has_one_turn = p.turns(i) == 1;
       slot.to_sink = depths.to_sink[i];
       slot.held_bytes = p.held_bytes[s] + (split_ ? p.remade_bytes[s] : -messages.shared[i]);
       const double in_flight = options_->slack * static_cast<double>(slot.to_sink) *

@@ -48,6 +48,8 @@ class ListScheduler {
   enum Phase : Int { NEXT_FORWARD, NEXT_BACKWARD, NEXT_WEIGHTS, NO_PHASE };
   struct Slot {
     Int stage, count;                   // micro-batches that it runs
+    Int first, round;                   // they are first, first + round, ... if all slots of the stage have one turn
+    bool has_one_turn;
     Int to_sink;                        // `Depths`
     Int limit;                          // micro-batches in flight
     double held_bytes;                  // by a micro-batch in flight
@@ -86,7 +88,11 @@ class ListScheduler {
   Need need(Int device, Int microbatch) const;
   bool fits(Int device, Int microbatch) const;
   // The micro-batch of the next action of a phase.
-  Int next(Int slot, Phase phase) const { return p_->microbatch(slots_[slot].stage, slot, slots_[slot].started[phase]); }
+  Int next(Int index, Phase phase) const {
+    const Slot& slot = slots_[index];
+    const Int i = slot.started[phase];
+    return slot.has_one_turn ? slot.first + slot.round * i : p_->microbatch(slot.stage, index, i);
+  }
   // What frees the memory of a micro-batch.
   Int freed(const Slot& slot) const { return slot.started[split_ ? 2 : 1]; }
 
