@@ -64,8 +64,8 @@ What is off, and what would be needed:
 - RTX PRO 6000 and L40S: small products out of a large cache. P4 and P100 in float32: shapes that their libraries serve
   badly. L4 and P40: layers were measured twice with up to a factor of two between (power and clocks).
 - Image models: casts of autocast are not in the graph; networks with wide groups (RegNetY) are twice too fast.
-- Collectives below 1 MB: a ring inside a host is charged whole latencies per step, where kernels hand data on in about
-  1.2 us and start in about 8 us; above, protocols change with the size (up to 16 MB).
+- Collectives: protocols of NCCL change with the size, which one curve for all does not say; Vidur's version of 2022
+  took twice as long below 1 MB.
 - AdaptDL's sums over hosts: rings over TCP share its connections in a way that one bandwidth per host does not say.
 - Parameters that replicas divide (FSDP: LLM Foundry, TorchTitan), FP8, context and expert parallelism are in no
   plan."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from drlpp.cluster import Cluster, Host, Link, device_preset
+from drlpp.cluster import NCCL_STEP_S, Cluster, Host, Link, device_preset
 
 DEVICES = {
     "A100-80GB SXM": "a100-sxm4-80gb",
@@ -20,8 +20,10 @@ DEVICES = {
     "B200": "b200-sxm-180gb",
 }
 """Names in the tables -> rows of the device database."""
-_INSIDE = {"a100": 215e9, "h100": 320e9, "h200": 320e9, "gb200": 500e9, "b200": 500e9}
+_INSIDE = {"a100": 200e9, "h100": 350e9, "h200": 350e9, "gb200": 600e9, "b200": 600e9}
 """Bytes per second that collectives reach on NVLink, by the start of a device's name."""
+_LATENCY_S = {"h100": 5e-6, "h200": 5e-6}
+"""Of a message inside, where it is not 8 us."""
 _NETWORK = {"a100": 8 * 25e9, "h100": 8 * 50e9, "h200": 8 * 50e9, "gb200": 4 * 50e9, "b200": 8 * 50e9}
 """Bytes per second of all network cards of a host."""
 
@@ -48,7 +50,7 @@ def dgx_cluster(
     """
     kind = dataclasses.replace(device_preset(device), host_op_s=host_s)
     family = device.split("-")[0]
-    link = Link(bandwidth=_INSIDE[family], latency_s=5e-6)
+    link = Link(bandwidth=_INSIDE[family], latency_s=_LATENCY_S.get(family, 8e-6), step_s=NCCL_STEP_S)
     port = Link(bandwidth=(network or _NETWORK[family]) / members, latency_s=5e-6)
     sizes = [per_host] * (gpus // per_host) + ([gpus % per_host] if gpus % per_host else [])
     hosts = tuple(Host(name=f"h{i}", devices=(kind.name,) * n, link=link, network=port) for i, n in enumerate(sizes))

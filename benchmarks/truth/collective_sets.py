@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cluster import NCCL_STEP_S, Cluster, DeviceType, Host, Link
 from drlpp.cost import all_gather_s, all_reduce_s, all_to_all_s, reduce_scatter_s, transfer_s
 from truth.rows import Findings, Pair, number, read_rows, whole
 
 LINKS = {
-    "a100_sxm": Link(bandwidth=215e9, latency_s=4e-6),
-    "A100": Link(bandwidth=215e9, latency_s=4e-6),
-    "h100_sxm": Link(bandwidth=320e9, latency_s=4e-6),
-    "h200_sxm": Link(bandwidth=320e9, latency_s=4e-6),
-    "b200_sxm": Link(bandwidth=500e9, latency_s=4e-6),
-    "gb200": Link(bandwidth=500e9, latency_s=4e-6),
-    "b300_sxm": Link(bandwidth=500e9, latency_s=4e-6),
-    "gb300": Link(bandwidth=500e9, latency_s=4e-6),
-    "V100": Link(bandwidth=120e9, latency_s=5e-6),
-    "a100_dgx": Link(bandwidth=215e9, latency_s=4e-6),
-    "h100_dgx": Link(bandwidth=320e9, latency_s=4e-6),
-    "rtx_pro_6000_server": Link(bandwidth=25e9, latency_s=4e-6),
-    "P100": Link(bandwidth=6e9, latency_s=1e-5),
-    "1080Ti": Link(bandwidth=11e9, latency_s=1e-5),
+    gpu: Link(bandwidth=bandwidth, latency_s=latency_s, step_s=NCCL_STEP_S)
+    for gpu, (bandwidth, latency_s) in {
+        "a100_sxm": (200e9, 8e-6),
+        "A100": (200e9, 8e-6),
+        "a100_dgx": (200e9, 8e-6),
+        "h100_sxm": (350e9, 5e-6),
+        "h100_dgx": (350e9, 5e-6),
+        "h200_sxm": (350e9, 5e-6),
+        "b200_sxm": (600e9, 8e-6),
+        "gb200": (600e9, 8e-6),
+        "b300_sxm": (600e9, 8e-6),
+        "gb300": (600e9, 8e-6),
+        "V100": (120e9, 8e-6),
+        "rtx_pro_6000_server": (25e9, 5e-6),
+        "P100": (6e9, 1e-5),
+        "1080Ti": (11e9, 1e-5),
+    }.items()
 }
-"""By the names of the tables; the first two and the H100's are those of the presets."""
+"""By the names of the tables; A100 and H100 are those of the presets."""
 _FORMULAS: dict[str, Callable[[Cluster, Sequence[int], float], float]] = {
     "all_reduce": all_reduce_s,
     "all_gather": all_gather_s,

@@ -189,7 +189,7 @@ def _faster_links(problem: PlanningProblem) -> Iterator[Change]:
     hosts = problem.cluster.hosts
     for link in dict.fromkeys(link for h in hosts for link in h.all_links):
         same = {i: h for i, h in enumerate(hosts) if link in h.all_links}
-        faster = Link(bandwidth=2 * link.bandwidth, latency_s=link.latency_s)
+        faster = dataclasses.replace(link, bandwidth=2 * link.bandwidth)
         changed = {
             i: dataclasses.replace(
                 h,

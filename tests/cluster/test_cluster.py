@@ -135,7 +135,13 @@ def test_bad_device_types_are_refused(values, message):
 
 @pytest.mark.parametrize(
     "values",
-    [{"bandwidth": 0.0}, {"bandwidth": np.inf}, {"bandwidth": 1.0, "latency_s": -1.0}, {"bandwidth": 1.0, "ports": 0}],
+    [
+        {"bandwidth": 0.0},
+        {"bandwidth": np.inf},
+        {"bandwidth": 1.0, "latency_s": -1.0},
+        {"bandwidth": 1.0, "step_s": -1.0},
+        {"bandwidth": 1.0, "ports": 0},
+    ],
 )
 def test_bad_links_are_refused(values):
     with pytest.raises(ClusterError, match="a link"):

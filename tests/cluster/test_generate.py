@@ -68,7 +68,7 @@ def test_pods():
     ]
     mixed = load_cluster("generated:pods?devices=64&mixed=1")
     assert {len(set(h.devices)) for h in mixed.hosts} == {2}
-    assert {h.link.bandwidth for h in mixed.hosts} == {230e9}
+    assert {h.link.bandwidth for h in mixed.hosts} == {200e9}
 
 
 def test_copies_of_the_hosts():

@@ -37,6 +37,16 @@ def test_the_documented_file():
     assert c.hosts[1].network.latency_s == 0
 
 
+def test_a_collective_step_survives_a_round_trip():
+    d = data()
+    d["hosts"][0]["link"]["collective_step"] = "1us"
+    d["hosts"][1]["links"] = [{"between": [[0, 1]], "bandwidth": "50GB/s", "collective_step": "2us"}]
+    cluster = cluster_from_dict(d)
+    assert cluster.hosts[0].link.step_s == 1e-6
+    assert cluster.hosts[1].links[0].link.step_s == 2e-6
+    assert cluster_from_dict(cluster_to_dict(cluster)) == cluster
+
+
 def test_a_database_name_can_be_used_directly():
     d = data()
     d["hosts"][0]["devices"] = ["t4-16gb", "fast"]

@@ -12,14 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
-from drlpp.cost import all_reduce_s, all_to_all_s, place_stages, transfer_s
+from drlpp.cost import all_gather_s, all_reduce_s, all_to_all_s, place_stages, reduce_scatter_s, transfer_s
+from drlpp.cost.collectives import FILL_BYTES, FILL_STEPS
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.native import library
 from drlpp.problem import PlanningProblem
 
 SRC = Path(__file__).parents[2] / "src"
-LINKS = st.builds(Link, bandwidth=st.floats(1e6, 1e12), latency_s=st.floats(0.0, 1e-3))
+LINKS = st.builds(
+    Link,
+    bandwidth=st.floats(1e6, 1e12),
+    latency_s=st.floats(0.0, 1e-3),
+    step_s=st.one_of(st.just(0.0), st.floats(1e-8, 1e-4)),
+)
 SIZES = st.floats(1.0, 1e11)
 
 
@@ -75,6 +81,17 @@ def test_a_ring_is_as_slow_as_its_slowest_link():
     assert all_reduce_s(cluster, (0, 1), 1e9) == pytest.approx(1e9 / 1e11 + 2e-6)
     assert all_reduce_s(cluster, (1, 2), 1e9) == pytest.approx(1e9 / 1e10 + 2e-5)
     assert all_reduce_s(cluster, (0, 1, 2, 3), 1e9) == pytest.approx(1.5 * 1e9 / 1e10 + 6e-5)
+
+
+def test_one_kernel_starts_once_hands_on_and_fills_its_channels():
+    link = Link(bandwidth=1e10, latency_s=8e-6, step_s=1e-6)
+    cluster = Cluster("c", (DeviceType(name="d", memory_bytes=1),), (Host(name="h", devices=("d",) * 4, link=link),))
+    half_full = 1.5 * FILL_BYTES / 1e10 + (6 + FILL_STEPS / 2) * 1e-6
+    assert all_reduce_s(cluster, range(4), FILL_BYTES) == pytest.approx(8e-6 + half_full)
+    for half in (reduce_scatter_s, all_gather_s):
+        assert half(cluster, range(4), FILL_BYTES) == pytest.approx(8e-6 + half_full / 2)
+    sent = 0.75 * FILL_BYTES / 1e10
+    assert all_to_all_s(cluster, range(4), FILL_BYTES) == pytest.approx(8e-6 + sent + FILL_STEPS / 4 * 1e-6)
 
 
 def test_an_all_to_all_uses_each_link():

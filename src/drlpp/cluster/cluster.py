@@ -80,11 +80,15 @@ class Link:
 
     Attributes:
         bandwidth: of all ports together.
+        latency_s: of a message.
+        step_s: of a step of a collective, where one kernel runs all of its steps (as NCCL's do inside a host); 0 where
+            every step is a message of its own.
         ports: network cards that a host has for it.
     """
 
     bandwidth: float
     latency_s: float = 0.0
+    step_s: float = 0.0
     ports: int = 1
 
     def __post_init__(self) -> None:
@@ -92,6 +96,8 @@ class Link:
             raise ClusterError(f"a link's bandwidth is {self.bandwidth} B/s: it must be positive")
         if not (math.isfinite(self.latency_s) and self.latency_s >= 0):
             raise ClusterError(f"a link's latency is {self.latency_s} s: it must not be negative")
+        if not (math.isfinite(self.step_s) and self.step_s >= 0):
+            raise ClusterError(f"a link's collective_step is {self.step_s} s: it must not be negative")
         if self.ports < 1:
             raise ClusterError(f"a link has {self.ports} ports: it must have at least 1")
 
@@ -113,6 +119,8 @@ class DeviceGroup:
     sequence: bool
 
 
+NCCL_STEP_S = 1.1e-6
+"""`Link.step_s` of NCCL inside a host: fitted to AIConfigurator, Vidur and vTrain (`benchmarks/calibrate_links.py`)."""
 NO_LINK = Link(bandwidth=1e30)
 """What joins devices that need no channel: a device with itself, and the devices of a host or cluster of one."""
 
@@ -326,6 +334,11 @@ class Cluster:
         """``[sites, sites]`` seconds of `path` between two of their devices; 0 where there are no two."""
         ports = [h.network.latency_s if h.network else 0.0 for h in self.hosts]
         return self._site_table(np.add.outer(ports, ports), lambda x: x.latency_s)
+
+    @functools.cached_property
+    def site_step_s(self) -> NDArray[np.float64]:
+        """``[sites, sites]`` `Link.step_s` between two devices of a host; 0 between hosts."""
+        return self._site_table(np.zeros((len(self.hosts), len(self.hosts))), lambda x: x.step_s)
 
     @functools.cached_property
     def bandwidth(self) -> NDArray[np.float64]:

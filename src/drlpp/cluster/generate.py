@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from drlpp.cluster.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cluster.cluster import NCCL_STEP_S, Cluster, DeviceType, Host, Link
 from drlpp.cluster.devices import device_preset
 from drlpp.errors import ClusterError
 from drlpp.generator_spec import make_generated
@@ -144,7 +144,8 @@ def dgx_h100(devices: int) -> Cluster:
     if devices < 8 or devices % 8:
         raise ClusterError(f"dgx-h100 of {devices} devices: their number must be a multiple of 8")
     kind = device_preset("h100-sxm5-80gb")
-    link, network = Link(bandwidth=320e9, latency_s=4e-6), Link(bandwidth=8 * 36e9, latency_s=5e-6, ports=8)
+    link = Link(bandwidth=350e9, latency_s=5e-6, step_s=NCCL_STEP_S)
+    network = Link(bandwidth=8 * 36e9, latency_s=5e-6, ports=8)
     hosts = tuple(
         Host(name=f"dgx-{i}", devices=(kind.name,) * 8, link=link, network=network) for i in range(devices // 8)
     )
@@ -152,8 +153,8 @@ def dgx_h100(devices: int) -> Cluster:
 
 
 _POD = (
-    ("h100-sxm5-80gb", 320e9, 36e9),
-    ("a100-sxm4-80gb", 230e9, 22e9),
+    ("h100-sxm5-80gb", 350e9, 36e9),
+    ("a100-sxm4-80gb", 200e9, 22e9),
     ("l40s-48gb", 24e9, 11e9),
     ("a10-24gb", 12e9, 5.5e9),
 )
@@ -173,7 +174,7 @@ def pods(devices: int, kinds: int = 2, first: int = 0, mixed: int = 0) -> Cluste
     hosts = []
     for i, own in enumerate(chosen):
         pair = (own, chosen[(i + 1) % kinds]) if mixed else (own, own)
-        link = Link(bandwidth=min(bandwidth for _, bandwidth, _ in pair), latency_s=5e-6)
+        link = Link(bandwidth=min(bandwidth for _, bandwidth, _ in pair), latency_s=8e-6, step_s=NCCL_STEP_S)
         network = Link(bandwidth=8 * min(port for _, _, port in pair), latency_s=5e-6, ports=4)
         inside = (pair[0][0],) * 4 + (pair[1][0],) * 4
         hosts += [

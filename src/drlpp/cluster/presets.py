@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from drlpp.cluster.cluster import Cluster
+from drlpp.cluster.cluster import NCCL_STEP_S, Cluster
 from drlpp.cluster.generate import generated_cluster
 from drlpp.cluster.schema import SCHEMA_VERSION, cluster_from_dict, load_cluster_file
 from drlpp.errors import ClusterError, did_you_mean
@@ -41,15 +41,15 @@ def _host(
         "name": name,
         "count": count,
         "devices": devices,
-        "link": {"bandwidth": link[0], "latency": link[1]},
+        "link": {"bandwidth": link[0], "latency": link[1], "collective_step": NCCL_STEP_S},
         "network": {"bandwidth": network[0], "latency": network[1], "ports": ports},
     }
 
 
 _PCIE3 = ("12GB/s", "10us")
 _NVLINK2 = ("150GB/s", "5us")
-_NVLINK3 = ("215GB/s", "4us")
-_NVLINK4 = ("320GB/s", "4us")
+_NVLINK3 = ("200GB/s", "8us")
+_NVLINK4 = ("350GB/s", "5us")
 _PCIE4 = ("24GB/s", "10us")
 _ETHERNET10 = ("10Gbit/s", "30us")
 _ETHERNET25 = ("25Gbit/s", "30us")
@@ -72,14 +72,14 @@ _PRESETS = [
     _preset(
         "nvlink-ib-2x8-a100",
         "2 hosts with 8 A100 80 GB each (NVLink 3), 8 x 200 Gbit/s InfiniBand per host",
-        "NVLink 3: 300 GB/s in one direction nominal, 215 GB/s reached by NCCL (vTrain, Vidur); InfiniBand nominal",
+        "NVLink 3: 300 GB/s in one direction nominal, 200 GB/s reached by NCCL (vTrain, Vidur); InfiniBand nominal",
         {"a100": {"preset": "a100-sxm4-80gb"}},
         [_host("dgx", ["a100"] * 8, _NVLINK3, ("200Gbit/s", "5us"), 2, ports=8)],
     ),
     _preset(
         "nvlink-ib-4x8-h100",
         "4 hosts with 8 H100 each (NVLink 4), 8 x 400 Gbit/s InfiniBand per host",
-        "NVLink 4: 450 GB/s in one direction nominal, 320 GB/s reached by NCCL (AIConfigurator, Vidur); a card of 400 "
+        "NVLink 4: 450 GB/s in one direction nominal, 350 GB/s reached by NCCL (AIConfigurator, Vidur); a card of 400 "
         "Gbit/s: 36 GB/s reached by one flow (Vidur)",
         {"h100": {"preset": "h100-sxm5-80gb"}},
         [_host("dgx", ["h100"] * 8, _NVLINK4, ("36GB/s", "5us"), 4, ports=8)],

@@ -40,7 +40,11 @@ class _Network(_Link):
     ports: Annotated[int, Field(ge=1)] = 1
 
 
-class _GroupLink(_Link):
+class _LinkInside(_Link):
+    collective_step: Seconds = 0.0
+
+
+class _GroupLink(_LinkInside):
     between: Annotated[list[list[int]], Field(min_length=1)]
 
 
@@ -57,7 +61,7 @@ class _Host(_Schema):
     name: str
     count: Annotated[int, Field(ge=1)] = 1
     devices: Annotated[list[str], Field(min_length=1)]
-    link: _Link | None = None
+    link: _LinkInside | None = None
     links: list[_GroupLink] = []
     network: _Network | None = None
 
@@ -69,7 +73,9 @@ class _Cluster(_Schema):
     hosts: Annotated[list[_Host], Field(min_length=1)]
 
 
-_KEYS = sorted({key for schema in (_Cluster, _Host, _DeviceType, _Network, _GroupLink) for key in schema.model_fields})
+_KEYS = sorted(
+    {key for schema in (_Cluster, _Host, _DeviceType, _Network, _LinkInside, _GroupLink) for key in schema.model_fields}
+)
 
 
 def cluster_from_dict(data: object, where: str = "cluster") -> Cluster:
@@ -136,8 +142,8 @@ def _hosts(specs: list[_Host]) -> list[Host]:
     return hosts
 
 
-def _link(spec: _Link) -> Link:
-    return Link(bandwidth=spec.bandwidth, latency_s=spec.latency)
+def _link(spec: _LinkInside) -> Link:
+    return Link(bandwidth=spec.bandwidth, latency_s=spec.latency, step_s=spec.collective_step)
 
 
 def _network(spec: _Network) -> Link:
@@ -165,19 +171,26 @@ def cluster_to_dict(cluster: Cluster) -> dict[str, Any]:
         host: dict[str, Any] = {"name": h.name, "devices": list(h.devices)}
         for key, link in (("link", h.link), ("network", h.network)):
             if link is not None:
-                ports = {"ports": link.ports} if link.ports > 1 else {}
-                host[key] = {"bandwidth": link.bandwidth / link.ports, "latency": link.latency_s, **ports}
+                host[key] = _link_to_dict(link)
         if h.links:
             host["links"] = [
                 {
                     "between": [list(group.devices) for group in h.links if group.link == link],
-                    "bandwidth": link.bandwidth,
-                    "latency": link.latency_s,
+                    **_link_to_dict(link),
                 }
                 for link in dict.fromkeys(group.link for group in h.links)
             ]
         hosts.append(host)
     return {"schema_version": SCHEMA_VERSION, "name": cluster.name, "device_types": types, "hosts": hosts}
+
+
+def _link_to_dict(link: Link) -> dict[str, Any]:
+    data: dict[str, Any] = {"bandwidth": link.bandwidth / link.ports, "latency": link.latency_s}
+    if link.step_s:
+        data["collective_step"] = link.step_s
+    if link.ports > 1:
+        data["ports"] = link.ports
+    return data
 
 
 def load_cluster_file(path: Path) -> Cluster:

@@ -21,13 +21,14 @@ class LinksInside(NamedTuple):
     Attributes:
         sites: ``[H]`` sites of each host (`Host.sites`).
         link_off: ``[H]`` where the links of a host begin: those of its ``[sites, sites]``, row after row.
-        bandwidth, latency_s: ``[L]``.
+        bandwidth, latency_s, step_s: ``[L]``.
     """
 
     sites: NDArray[np.int64]
     link_off: NDArray[np.int64]
     bandwidth: NDArray[np.float64]
     latency_s: NDArray[np.float64]
+    step_s: NDArray[np.float64]
 
 
 def links_inside(cluster: Cluster, hosts: Sequence[int]) -> LinksInside:
@@ -35,11 +36,10 @@ def links_inside(cluster: Cluster, hosts: Sequence[int]) -> LinksInside:
     sites = cluster.sites_on[hosts]
     first = (np.cumsum(cluster.sites_on) - cluster.sites_on)[hosts]
     own = [slice(f, f + n) for f, n in zip(first.tolist(), sites.tolist(), strict=True)]
-    bandwidth = np.concatenate([cluster.site_bandwidth[s, s].ravel() for s in own])
-    latency_s = np.concatenate([cluster.site_latency_s[s, s].ravel() for s in own])
-    return LinksInside(
-        sites, np.cumsum(sites**2) - sites**2, np.where(bandwidth > 0, bandwidth, NO_LINK.bandwidth), latency_s
-    )
+    tables = (cluster.site_bandwidth, cluster.site_latency_s, cluster.site_step_s)
+    bandwidth, latency_s, step_s = (np.concatenate([table[s, s].ravel() for s in own]) for table in tables)
+    bandwidth = np.where(bandwidth > 0, bandwidth, NO_LINK.bandwidth)
+    return LinksInside(sites, np.cumsum(sites**2) - sites**2, bandwidth, latency_s, step_s)
 
 
 def site_on_host(cluster: Cluster) -> NDArray[np.int64]:

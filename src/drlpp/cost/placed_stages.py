@@ -56,7 +56,7 @@ class PlacedStages(NamedTuple):
         host, local: ``[U]`` host, and number that is distinct among the devices that share channels.
         channel_width: the channel from u to v is ``u * channel_width + local[v]``.
         site: ``[U]`` the site of each device on its host.
-        sites, link_off, link_bandwidth, link_latency_s: `cost.links.LinksInside` of the hosts.
+        sites, link_off, link_bandwidth, link_latency_s, link_step_s: `cost.links.LinksInside` of the hosts.
         port_bandwidth, port_latency_s: ``[H]``.
         ports_shared: 1 if transfers between hosts are possible, so that the order of requests matters.
         group_s, group_pending, group_spans: ``[G]`` all-reduces: seconds; slots that have to finish; 1 if over hosts.
@@ -102,6 +102,7 @@ class PlacedStages(NamedTuple):
     link_off: _Ints
     link_bandwidth: _Floats
     link_latency_s: _Floats
+    link_step_s: _Floats
     port_bandwidth: _Floats
     port_latency_s: _Floats
     ports_shared: int
@@ -259,6 +260,7 @@ def _channels(cluster: Cluster, used: _Ints, graph: StageGraph) -> dict[str, Any
         "link_off": inside.link_off,
         "link_bandwidth": inside.bandwidth,
         "link_latency_s": inside.latency_s,
+        "link_step_s": inside.step_s,
         "port_bandwidth": np.array([x.bandwidth for x in ports]),
         "port_latency_s": np.array([x.latency_s for x in ports]),
         "ports_shared": int(len(hosts) > 1 and any(m.transfer_s is None for m in graph.messages)),

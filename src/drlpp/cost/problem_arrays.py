@@ -50,7 +50,7 @@ class ProblemArrays(NamedTuple):
         zero1: 1 if they divide the optimizer step as well.
         device_type, device_host, device_site, memory_bytes, members, optimizer_s: ``[D]``; the last in seconds per
             trained byte, a site counted on its host.
-        sites, link_off, link_bandwidth, link_latency_s: `cost.links.LinksInside` of all hosts.
+        sites, link_off, link_bandwidth, link_latency_s, link_step_s: `cost.links.LinksInside` of all hosts.
         port_bandwidth, port_latency_s: ``[num_hosts]``.
     """
 
@@ -89,6 +89,7 @@ class ProblemArrays(NamedTuple):
     link_off: _Ints
     link_bandwidth: _Floats
     link_latency_s: _Floats
+    link_step_s: _Floats
     port_bandwidth: _Floats
     port_latency_s: _Floats
 
@@ -158,6 +159,7 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
         link_off=inside.link_off,
         link_bandwidth=inside.bandwidth,
         link_latency_s=inside.latency_s,
+        link_step_s=inside.step_s,
         port_bandwidth=np.array([x.bandwidth for x in ports], dtype=np.float64),
         port_latency_s=np.array([x.latency_s for x in ports], dtype=np.float64),
     )

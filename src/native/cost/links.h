@@ -14,6 +14,7 @@ namespace drlpp {
 struct Path {
   double bandwidth;
   double latency_s;
+  double step_s = 0.0;  // of a collective that one kernel runs; 0 where every step is a message
 };
 
 // Seconds that a transfer occupies its channel or its ports.
@@ -26,17 +27,17 @@ inline double transfer_s(Path path, double num_bytes) { return wire_s(path, num_
 struct Links {
   Ints host, site;  // [U] host of each device, and its site there
   Ints sites, link_off;  // [H] number of sites, and where the links [sites, sites] of a host begin
-  Reals link_bandwidth, link_latency_s;  // [L]
+  Reals link_bandwidth, link_latency_s, link_step_s;  // [L]
   Reals port_bandwidth, port_latency_s;  // [H]
 
   // The way from device u to another device v of the same host.
   Path inside(Int u, Int v) const {
     const Int h = host[u], k = link_off[h] + site[u] * sites[h] + site[v];
-    return {link_bandwidth[k], link_latency_s[k]};
+    return {link_bandwidth[k], link_latency_s[k], link_step_s[k]};
   }
 
   Path between(Int a, Int b) const {
-    return {std::min(port_bandwidth[a], port_bandwidth[b]), port_latency_s[a] + port_latency_s[b]};
+    return {std::min(port_bandwidth[a], port_bandwidth[b]), port_latency_s[a] + port_latency_s[b], 0.0};
   }
 
   // The way from device u to another device v.
@@ -55,6 +56,7 @@ struct Links {
     field("link_off", link_off);
     field("link_bandwidth", link_bandwidth);
     field("link_latency_s", link_latency_s);
+    field("link_step_s", link_step_s);
     field("port_bandwidth", port_bandwidth);
     field("port_latency_s", port_latency_s);
   }

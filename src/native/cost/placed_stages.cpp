@@ -61,6 +61,7 @@ void check_devices(const PlacedStages& p) {
   check_sites(p.links.sites, p.links.link_off, hosts, size_of(p.links.link_bandwidth));
   for (Int u = 0; u < devices; ++u) check_range("site", View(&p.links.site[u], 1), 0, p.links.sites[p.links.host[u]]);
   check_length("link_latency_s", size_of(p.links.link_latency_s), size_of(p.links.link_bandwidth));
+  check_length("link_step_s", size_of(p.links.link_step_s), size_of(p.links.link_bandwidth));
   check_length("port_latency_s", size_of(p.links.port_latency_s), hosts);
 }
 

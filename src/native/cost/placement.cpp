@@ -117,9 +117,8 @@ void Placement::place_hosts(const ProblemArrays& a, bool timed, PlacedStages& ou
   out.channel_width = timed ? devices : most;
   Links& links = out.links;
   for (Ints* list : {&links.sites, &links.link_off}) list->clear();
-  for (Reals* list : {&links.link_bandwidth, &links.link_latency_s, &links.port_bandwidth, &links.port_latency_s}) {
-    list->clear();
-  }
+  for (Reals* list : {&links.link_bandwidth, &links.link_latency_s, &links.link_step_s}) list->clear();
+  for (Reals* list : {&links.port_bandwidth, &links.port_latency_s}) list->clear();
   for (Int h = 0; h < a.num_hosts(); ++h) {
     if (host_number_[h] < 0) continue;
     links.sites.push_back(a.sites[h]);
@@ -127,6 +126,7 @@ void Placement::place_hosts(const ProblemArrays& a, bool timed, PlacedStages& ou
     for (Int k = a.link_off[h]; k < a.link_off[h] + a.sites[h] * a.sites[h]; ++k) {
       links.link_bandwidth.push_back(a.link_bandwidth[k]);
       links.link_latency_s.push_back(a.link_latency_s[k]);
+      links.link_step_s.push_back(a.link_step_s[k]);
     }
     links.port_bandwidth.push_back(a.port_bandwidth[h]);
     links.port_latency_s.push_back(a.port_latency_s[h]);

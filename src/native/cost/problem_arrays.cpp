@@ -46,6 +46,7 @@ void check_cluster(const ProblemArrays& a) {
   check_sites(a.sites, a.link_off, hosts, size_of(a.link_bandwidth));
   for (Int d = 0; d < devices; ++d) check_range("device_site", View(&a.device_site[d], 1), 0, a.sites[a.device_host[d]]);
   check_length("link_latency_s", size_of(a.link_latency_s), size_of(a.link_bandwidth));
+  check_length("link_step_s", size_of(a.link_step_s), size_of(a.link_bandwidth));
   check_length("port_latency_s", size_of(a.port_latency_s), hosts);
 }
 

@@ -35,7 +35,7 @@ struct ProblemArrays {
   Ints members;
   Reals optimizer_s;
   Ints sites, link_off;
-  Reals link_bandwidth, link_latency_s, port_bandwidth, port_latency_s;
+  Reals link_bandwidth, link_latency_s, link_step_s, port_bandwidth, port_latency_s;
 
   Int num_ops() const { return forward_s.columns; }
   Int num_types() const { return forward_s.rows; }
@@ -84,6 +84,7 @@ struct ProblemArrays {
     field("link_off", link_off);
     field("link_bandwidth", link_bandwidth);
     field("link_latency_s", link_latency_s);
+    field("link_step_s", link_step_s);
     field("port_bandwidth", port_bandwidth);
     field("port_latency_s", port_latency_s);
   }

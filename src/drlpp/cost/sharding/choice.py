@@ -102,7 +102,7 @@ class Sharing:
 
     def _param_sum_s(self, num_bytes: float) -> float:
         """Seconds per micro-batch; gradients are summed together, so their bytes alone count."""
-        return ring_s(self._degree, num_bytes, self._link.bandwidth, 0.0) / self._num_microbatches
+        return ring_s(self._degree, num_bytes, Link(bandwidth=self._link.bandwidth)) / self._num_microbatches
 
     def _member(self, i: int, option: int) -> Op:
         """The op of a member, or one with the same work: the first of its class."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from drlpp.cluster import Link
-from drlpp.cost.collectives import ring_s
+from drlpp.cost.collectives import half_ring_s, ring_s
 from drlpp.graph import PARTIAL_SUM, Op, OpGraph, Part, Split, Work
 
 Placement = tuple[int, tuple[int, ...]] | None
@@ -106,11 +106,10 @@ def move_s(source: Placement, target: Placement, num_bytes: float, link: Link, d
     """
     if source == target or source is None or not num_bytes:
         return 0.0
-    reduced = ring_s(degree, num_bytes, link.bandwidth, link.latency_s)
-    if source == PARTIAL:
-        return reduced if target is None else reduced / 2
-    if target is None:
-        return reduced / 2
+    if source == PARTIAL and target is None:
+        return ring_s(degree, num_bytes, link)
+    if source == PARTIAL or target is None:
+        return half_ring_s(degree, num_bytes, link)
     return (degree - 1) / degree * num_bytes / degree / link.bandwidth + link.latency_s
 
 
@@ -120,4 +119,4 @@ def shared_sum_s(split: Split, sizes: Operands, link: Link, degree: int) -> floa
     if split.gives or not read:
         return 0.0
     rows = sum(sizes.read[tensor] for tensor in read) / split.size
-    return 3 * ring_s(degree, rows, link.bandwidth, link.latency_s)
+    return 3 * ring_s(degree, rows, link)

@@ -37,7 +37,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cluster import Cluster
+from drlpp.cluster import NO_LINK, Cluster, Link
 from drlpp.cost.collectives import ring_s
 from drlpp.cost.problem_arrays import ProblemArrays
 from drlpp.graph import OpGraph
@@ -337,15 +337,16 @@ def exchange_s_per_byte(cluster: Cluster) -> NDArray[np.float64]:
     """``[D + 1]`` seconds per byte that an all-reduce over r = 0, 1, ... D devices takes at least; not falling."""
     sizes = [len(h.devices) for h in cluster.hosts if h.devices]
     largest, hosts, total = max(sizes), len(sizes), cluster.num_devices
-    link = max((x.bandwidth for h in cluster.hosts for x in h.all_links), default=np.inf)
-    port = max((h.network.bandwidth for h in cluster.hosts if h.network is not None), default=np.inf)
+    inside = [x.bandwidth for h in cluster.hosts for x in h.all_links]
+    ports = [h.network.bandwidth for h in cluster.hosts if h.network is not None]
+    link, port = (Link(bandwidth=max(found, default=NO_LINK.bandwidth)) for found in (inside, ports))
     out = np.zeros(total + 1)
     for r in range(2, total + 1):
         choices = []
         for n in range(1, min(r, largest) + 1):
             h = -(-r // n)
             if h <= hosts:
-                choices.append(ring_s(n, 1.0, link, 0.0) + ring_s(h, 1.0, port, 0.0))
+                choices.append(ring_s(n, 1.0, link) + ring_s(h, 1.0, port))
         out[r] = min(choices, default=0.0)
     return np.minimum.accumulate(out[::-1])[::-1]
 
