@@ -1,8 +1,8 @@
 """Training steps of timm's image models on one GPU, mixed precision.
 
-Models are captured once, in float16 at the batch of the row, and kept under ``out/truth``; what is not captured within
-the time that is given counts as left out, and the next run goes on. Autocast itself (casts of parameters, norms in
-float32) is not in the graph.
+Models are captured once, in float32 at the batch of the row, and kept under ``out/truth``; what is not captured within
+the time that is given counts as left out, and the next run goes on. The problem trains them in mixed precision, as
+autocast does.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from drlpp.capture import capture, load_model
 from drlpp.cluster import Cluster, Host, device_preset
+from drlpp.cost.optimizer_state import optimizer_s_per_byte
 from drlpp.cost.problem_times import problem_times
 from drlpp.errors import DrlppError
 from drlpp.files import write_atomically
@@ -51,9 +52,9 @@ def step_seconds(graph: OpGraph) -> float:
     """Forward, backward and optimizer step on one GPU."""
     kind = device_preset(_DEVICE)
     cluster = Cluster("one", (kind,), (Host(name="h", devices=(kind.name,)),))
-    problem = PlanningProblem.build(graph, cluster, num_microbatches=1, optimizer="momentum")
-    passes_s = 5 * 2 * sum(graph.param_bytes.values()) / kind.memory_bandwidth  # parameters stay in float32
-    return float(problem_times(problem).total_s.sum()) + passes_s
+    problem = PlanningProblem.build(graph, cluster, num_microbatches=1, optimizer="momentum", precision="fp16")
+    update_s = float(optimizer_s_per_byte(problem)[0] * problem.graph.op_trained_bytes.sum())
+    return float(problem_times(problem).total_s.sum()) + update_s
 
 
 def _spread(rows: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
@@ -70,7 +71,7 @@ def run(data: Path, findings: Findings) -> None:
             if not batches[layout] or not number(row, f"step_ms_{layout}"):
                 findings.leave_out("timm training", "not measured in this layout")
                 continue
-            spec = f"timm:{row['model']}?batch_size={batches[layout]}&image_size={whole(row, 'img_size')}&dtype=float16"
+            spec = f"timm:{row['model']}?batch_size={batches[layout]}&image_size={whole(row, 'img_size')}"
             graph = graph_of(spec, until)
             if isinstance(graph, str):
                 findings.leave_out("timm training", graph)
