@@ -26,6 +26,8 @@ def test_json():
     ("text", "message"),
     [
         ('{"a": 1,\n "b" 2}', "f.json line 2: not JSON: Expecting ':' delimiter"),
+        ('{"a": [1,\n', "f.json line 2: not JSON: it ends in the middle: the file was not written to its end"),
+        ('{"a": "no', "f.json line 1: not JSON: it ends in the middle: the file was not written to its end"),
         ("[" * 100_000, "f.json: not usable JSON: lists or mappings are nested too deep"),
         ("1" * 10_000, "f.json: not usable JSON: a whole number has too many digits"),
     ],

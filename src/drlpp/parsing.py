@@ -46,7 +46,9 @@ def parse_json(text: str, where: str, error: type[InputError]) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as cause:
-        raise error(f"{where} line {cause.lineno}: not JSON: {cause.msg}") from cause
+        cut_off = cause.pos >= len(text.rstrip()) or cause.msg.startswith("Unterminated string")
+        reason = "it ends in the middle: the file was not written to its end" if cut_off else cause.msg
+        raise error(f"{where} line {cause.lineno}: not JSON: {reason}") from cause
     except RecursionError as cause:
         raise error(f"{where}: not usable JSON: lists or mappings are nested too deep") from cause
     except ValueError as cause:  # the one other reason that json has: too many digits

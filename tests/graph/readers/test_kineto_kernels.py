@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from drlpp.cluster.devices import CPU_PRESET
 from drlpp.errors import GraphError
 from drlpp.graph import REFERENCE
 from drlpp.graph.readers import read_graph_text
@@ -111,6 +112,36 @@ def test_a_trace_whose_kernels_all_belong_to_nothing_is_refused():
         GraphError, match=r"file: none of the 8 kernels belongs to an operator: profile with CPU and GPU"
     ):
         Trace().drop("cuda_runtime").graph()
+
+
+@pytest.mark.parametrize("duration", [-5.0, float("nan")])
+def test_a_kernel_without_a_time_is_named(caplog, duration):
+    trace = Trace()
+    next(e for e in trace.events if e["cat"] == "kernel" and e["dur"] == 101.0)["dur"] = duration
+    trace.event("cuda_runtime", "cudaLaunchKernel", 1, 130, 2, correlation=1)
+    trace.event("kernel", "k", 7, 6000, 101.0, correlation=1)
+    with caplog.at_level(logging.WARNING):
+        assert microseconds(trace.graph()) == EXPECTED
+    assert "1 of 9 kernels (0.0 % of their time) were launched outside of any operator, or have no time" in caplog.text
+
+
+def test_a_trace_of_a_device_alone_is_refused():
+    with pytest.raises(GraphError, match="file: the trace has no operators of the CPU: profile with CPU and GPU"):
+        Trace().drop("cpu_op").graph()
+
+
+def test_times_of_the_cpu_on_a_machine_with_a_gpu_are_told(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert Trace().drop("kernel").drop("cuda_runtime").graph().measured_on == CPU_PRESET
+    assert "a machine with Tesla V100-SXM2-32GB, but no kernel is in the trace: times are those of calls" in caplog.text
+
+
+@pytest.mark.parametrize(("launch", "work"), [("mtia_runtime", "mtia_ccp_events"), ("privateuse1_runtime", "hpu_op")])
+def test_work_of_other_devices_is_not_taken_for_nothing(launch, work):
+    trace = Trace()
+    for event in trace.events:
+        event["cat"] = {"cuda_runtime": launch, "kernel": work}.get(event["cat"], event["cat"])
+    assert microseconds(trace.graph()) == EXPECTED
 
 
 def without_kernels(threads):

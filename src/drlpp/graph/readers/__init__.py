@@ -1,8 +1,8 @@
 """Reading operator graphs from files, told apart by content.
 
 Our JSON, PipeDream, dnn-partitioning, Piper, PyTorch execution traces (Chakra schema) and Kineto traces.
-``et.json+kineto.json`` is an execution trace with the times of a Kineto trace of the same run. Files whose names end
-in ``.gz`` are decompressed.
+``et.json+kineto.json`` is an execution trace with the times of a Kineto trace of the same run. Files compressed
+with gzip are decompressed, whatever their names.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from drlpp.errors import GraphError, InputError
-from drlpp.files import decode, read_text
+from drlpp.errors import GraphError
+from drlpp.files import decode
 from drlpp.graph.op_graph import OpGraph
 from drlpp.graph.readers.chakra import looks_like_chakra, read_chakra
 from drlpp.graph.readers.dnn_partitioning import read_dnn_partitioning
-from drlpp.graph.readers.kineto import looks_like_kineto, measured_calls, read_kineto
+from drlpp.graph.readers.kineto import measured_calls, read_kineto
+from drlpp.graph.readers.kineto_events import is_profile
 from drlpp.graph.readers.pipedream import looks_like_pipedream, read_pipedream
 from drlpp.graph.readers.piper import read_piper
 from drlpp.graph.serialize import graph_from_dict
 from drlpp.parsing import parse_json
 
 _PAIR = re.compile(r"(.+\.json(?:\.gz)?)\+(.+)")
+_GZIP = b"\x1f\x8b"
 FORMATS = (
     "a graph JSON of drlpp, PipeDream's graph.txt, a JSON of dnn-partitioning or Piper, a PyTorch execution trace or a "
     "Kineto trace"
@@ -83,26 +85,28 @@ def _stem(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return read_text(path, "graph file") if path.suffix != ".gz" else decode(gzip.decompress(path.read_bytes()))
-    except InputError as error:
-        raise GraphError(str(error)) from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+        return decode(gzip.decompress(data) if data.startswith(_GZIP) else data)
+    except UnicodeDecodeError as error:
+        raise GraphError(f"graph file {path} is not text in UTF-8: byte {error.start}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
         raise GraphError(
-            f"cannot read graph file {path}: {error}: give an existing file of text, compressed with gzip if its name "
-            "ends in .gz"
+            f"cannot read graph file {path}: {reason}: give an existing file of text, or of text compressed with gzip"
         ) from error
 
 
 def _json(text: str, where: str) -> Mapping[str, Any]:
-    if not text.lstrip().startswith("{"):
+    if not text.lstrip().startswith(("{", "[")):
         raise GraphError(f"{where}: not a known format: give {FORMATS}")
-    return dict(parse_json(text, where, GraphError))
+    data = parse_json(text, where, GraphError)
+    return {"traceEvents": data} if isinstance(data, list) else dict(data)  # the other form of a Chrome trace
 
 
 def _reader(data: Mapping[str, Any]) -> Callable[[Mapping[str, Any], str, str], OpGraph] | None:
     if looks_like_chakra(data):
         return read_chakra
-    if looks_like_kineto(data):
+    if is_profile(data):
         return read_kineto
     nodes = data.get("nodes")
     if isinstance(nodes, list) and isinstance(data.get("edges"), list) and nodes and isinstance(nodes[0], dict):
@@ -115,7 +119,7 @@ def _reader(data: Mapping[str, Any]) -> Callable[[Mapping[str, Any], str, str], 
 
 def _read_pair(execution: Path, kineto: Path) -> OpGraph:
     trace, times = _json(_text(execution), str(execution)), _json(_text(kineto), str(kineto))
-    if not looks_like_chakra(trace) or not looks_like_kineto(times):
+    if not looks_like_chakra(trace) or not is_profile(times):
         raise GraphError(
             f"{execution}+{kineto}: the first is to be a PyTorch execution trace and the second a Kineto trace"
         )

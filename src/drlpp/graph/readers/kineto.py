@@ -13,22 +13,19 @@ gradient count as empty. A parameter that several ops share counts at each. See 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from drlpp.cluster.devices import CPU_PRESET, preset_of_gpu
 from drlpp.errors import GraphError
 from drlpp.graph.op_graph import OpGraph
-from drlpp.graph.readers.kineto_events import CPU_OP, Call, nest, trace_events
+from drlpp.graph.readers.kineto_events import Call, nest, trace_events
 from drlpp.graph.readers.kineto_kernels import add_gpu_seconds
 from drlpp.graph.readers.recorded import ELEMENT_BYTES, RecordedCall, RecordedTensor
 from drlpp.graph.readers.recorded_graph import graph_of_calls
 
-
-def looks_like_kineto(data: Mapping[str, Any]) -> bool:
-    """The parsed JSON is a trace of PyTorch's profiler."""
-    events = data.get("traceEvents")
-    return isinstance(events, list) and any(isinstance(e, dict) and e.get("cat") in CPU_OP for e in events)
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,15 +97,28 @@ def measured_calls(data: Mapping[str, Any], where: str) -> MeasuredCalls:
 
 
 def _calls(data: Mapping[str, Any], where: str) -> tuple[list[Call], bool]:
-    """The operator calls in order of their start, with their times; and whether these are of a GPU."""
+    """The operator calls in order of their start, with their times; and whether these are of a GPU.
+
+    Raises:
+        GraphError: there is no operator call.
+    """
     events = trace_events(data)
     calls = nest(events)
+    if not calls:
+        raise GraphError(f"{where}: the trace has no operators of the CPU: profile with CPU and GPU activities")
     gpu = [e for e in events if e.is_gpu_work]
     if gpu:
         add_gpu_seconds(calls, gpu, [e for e in events if e.is_launch], where)
     else:
         for call in calls:
             call.seconds = (call.end - call.start) / 1e6
+        if data.get("deviceProperties"):
+            log.warning(
+                "%s: recorded on a machine with %s, but no kernel is in the trace: times are those of calls on the "
+                "CPU. If the model was on the GPU, profile with CPU and GPU activities",
+                where,
+                _device_name(data) or "a GPU",
+            )
     return calls, bool(gpu)
 
 
@@ -122,5 +132,9 @@ def _tensors(shapes: Sequence[Any], kinds: Sequence[str]) -> Iterable[RecordedTe
 
 
 def _preset(data: Mapping[str, Any]) -> str:
+    return preset_of_gpu(_device_name(data))
+
+
+def _device_name(data: Mapping[str, Any]) -> str:
     devices = data.get("deviceProperties") or [{}]
-    return preset_of_gpu(str(devices[0].get("name", "")))
+    return str(devices[0].get("name", ""))

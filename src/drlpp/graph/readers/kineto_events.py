@@ -12,8 +12,17 @@ from typing import Any
 
 CPU_OP = ("cpu_op", "Operator")
 _ANNOTATION = ("user_annotation", "Annotation")
-_LAUNCH = ("cuda_runtime", "cuda_driver", "Runtime", "xpu_runtime", "privateuse1_runtime", "privateuse1_driver")
-_GPU_WORK = ("kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Memcpy", "Memset")
+_LAUNCH = (
+    "cuda_runtime",
+    "cuda_driver",
+    "Runtime",
+    "xpu_runtime",
+    "mtia_runtime",
+    "glow_runtime",
+    "privateuse1_runtime",
+    "privateuse1_driver",
+)
+_GPU_WORK = ("kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Memcpy", "Memset", "hpu_op", "mtia_ccp_events")
 _PYTHON = ("python_function",)
 _MODULE = "nn.Module: "
 _RENAMED = {"external id": "External id", "Input dims": "Input Dims"}
@@ -72,6 +81,12 @@ class Call:
     parent: int = -1
     module: str = ""
     seconds: float = 0.0
+
+
+def is_profile(data: Mapping[str, Any]) -> bool:
+    """The parsed JSON has events of PyTorch's profiler: on the CPU, or on a device alone."""
+    known, events = {*CPU_OP, *_LAUNCH, *_GPU_WORK}, data.get("traceEvents")
+    return isinstance(events, list) and any(isinstance(e, dict) and e.get("cat") in known for e in events)
 
 
 def trace_events(data: Mapping[str, Any]) -> list[TraceEvent]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -40,8 +41,10 @@ def add_gpu_seconds(
         call.seconds = 0.0
     for event in work:
         seconds = (event.end - event.start) / 1e6
-        total += seconds
         at = find.call(event)
+        if not 0 <= seconds < math.inf:  # a clock that ran backwards: nothing is known of it
+            at, seconds = -1, 0.0
+        total += seconds
         if at < 0:
             lost, num_lost = lost + seconds, num_lost + 1
         else:
@@ -57,7 +60,8 @@ def add_gpu_seconds(
     if num_lost:
         share = lost / total if total else 0.0
         log.warning(
-            "%s: %d of %d kernels (%.1f %% of their time) were launched outside of any operator and are left out",
+            "%s: %d of %d kernels (%.1f %% of their time) were launched outside of any operator, or have no time, and "
+            "are left out",
             where,
             num_lost,
             len(work),
