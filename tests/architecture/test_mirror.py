@@ -48,7 +48,6 @@ SAME_PROBLEMS = {
     "planners/local_search/test_annealing.py": "planners: local_search/moves local_search/stage_annealing",
     "planners/local_search/test_diagram_plans.py": "planners: local_search/load_annealing",
     "planners/engines/test_chain_search.py": "planners: engines/rank_groups",
-    "planners/test_misses.py": "planners: space/block_amounts",
     "graph/readers/test_readers.py": "graph: readers/dnn_partitioning readers/pipedream readers/piper "
     "generate/synthetic",
     "graph/readers/test_traces.py": "graph: readers/chakra readers/kineto readers/recorded readers/recorded_flow "

@@ -8,9 +8,7 @@ from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.planners.base import Budget
 from drlpp.planners.misses import miss, nearest_simple, not_found, proof_that_none_fits
 from drlpp.planners.registry import get_planner
-from drlpp.planners.space.block_amounts import fitting_splits, memory_splits
 from drlpp.problem import PlanningProblem
-from drlpp.sim import Evaluator
 from drlpp.solving import solve
 from layered_graphs import decoder_graph
 
@@ -60,14 +58,6 @@ def test_the_nearest_is_near_and_nothing_more_is_claimed():
     assert text.startswith("dp found no plan that fits the memory, and did not prove that there is none: the nearest")
     assert "give it more seconds" in miss(problem, "dp", None, Budget(0.0))
     assert "found no plan, and did not prove" in not_found(problem, "dp", None, Budget(1.0))
-
-
-def test_splits_for_the_memory_fit_where_the_uniform_split_does_not():
-    problem = problem_with(510 * 10**6)
-    assert any(Evaluator(problem).evaluate(split, ("1f1b",)).feasible for split in memory_splits(problem))
-    assert any(Evaluator(problem).evaluate(split, ("1f1b",)).feasible for split in fitting_splits(problem))
-    assert fitting_splits(problem_with(385 * 10**6)) == ()
-    assert solve(problem, "drl", budget=2.0).status == "ok"
 
 
 def test_planners_give_the_reason():

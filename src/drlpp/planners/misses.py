@@ -6,7 +6,7 @@ import numpy as np
 
 from drlpp.cost.optimizer_state import op_resident_bytes
 from drlpp.planners.base import Budget
-from drlpp.planners.space.block_amounts import fitting_splits, memory_splits
+from drlpp.planners.space.chain_loads import fitting_splits, memory_splits
 from drlpp.problem import PlanningProblem, per_problem
 from drlpp.sim import Evaluation, Evaluator
 from drlpp.units import format_bytes

@@ -11,7 +11,7 @@ from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.misses import miss
 from drlpp.planners.parameters import recorded
-from drlpp.planners.space.block_amounts import fitting_splits
+from drlpp.planners.space.chain_loads import fitting_splits
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 

@@ -30,7 +30,7 @@ def test_simple_chains_use_the_ranks_they_are_given():
         for chain in search.simple(RANKS, number):
             assert chain.num_stages == number
             assert sorted(set(chain.starts)) == list(chain.starts)
-            assert chain.starts[-1] < search.amounts.num_blocks
+            assert chain.starts[-1] < search.num_blocks
             assert chain.loops == (number == 8)
 
 

@@ -10,7 +10,7 @@ from drlpp.errors import PlanError
 from drlpp.graph import Edge
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment
-from drlpp.planners.engines.cut_points import block_graph, block_of_op
+from drlpp.planners.engines.cut_points import block_of_op, problem_of_blocks
 from drlpp.planners.engines.engine import ENGINES
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
@@ -112,7 +112,7 @@ def test_block_graphs_cost_what_the_ops_cost():
     g = decoder_graph(4)
     problem = PlanningProblem.build(g, load_cluster("mixed-a100-v100-t4"))
     label = block_of_op(g, ENGINES["megatron"])
-    reduced = dataclasses.replace(problem, graph=block_graph(problem, label))
+    reduced = problem_of_blocks(problem, label)
     stage_of_block = np.array([0, 0, 1, 2, 2, 2])
     devices = ((0, 1), (2, 3), (4, 5))
     a = Evaluator(reduced).evaluate(Assignment(stage_of_block, devices))

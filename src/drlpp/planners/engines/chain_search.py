@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp._version import __version__
+from drlpp.cost.problem_times import problem_times
 from drlpp.plan import Assignment, Provenance
 from drlpp.planners.base import Budget, PlanResult
+from drlpp.planners.engines.cut_points import problem_of_blocks
 from drlpp.planners.engines.engine import Engine
 from drlpp.planners.engines.rank_groups import Ranks
 from drlpp.planners.misses import not_found, proof_that_none_fits
-from drlpp.planners.space.block_amounts import BlockAmounts, assignment
+from drlpp.planners.space.chain_loads import chain_assignment, chain_loads
+from drlpp.planners.space.chain_split import split_chain
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 
@@ -72,6 +75,9 @@ class ChainSearch:
         block: ``[num_ops]`` the block of each op; blocks stay whole.
         budget: of the whole search.
         num_stages: how many stages; None for as many as are best.
+
+    Attributes:
+        blocks: the problem whose ops are the blocks.
     """
 
     def __init__(
@@ -86,13 +92,19 @@ class ChainSearch:
         self.engine = engine
         self.budget = budget
         self._num_stages = num_stages
-        self.amounts = BlockAmounts.of(problem, block)
+        self.blocks = problem_of_blocks(problem, block)
+        self._block = block
         self.evaluator = Evaluator(problem)
         self.best: Chain | None = None
         self.best_value = math.inf
-        self._block_s = self.amounts.seconds.mean(axis=0)
+        self._seconds = problem_times(self.blocks).total_s
+        self._block_s = self._seconds.mean(axis=0)
         self._nearest: Evaluation | None = None
         self._history: list[tuple[float, float]] = []
+
+    @property
+    def num_blocks(self) -> int:
+        return self.blocks.graph.num_ops
 
     def offer(self, chain: Chain) -> float:
         """Keeps the chain if it fits and is better than the best so far. Returns its `value`."""
@@ -120,9 +132,10 @@ class ChainSearch:
         Args:
             num_stages: how many stages; None for one on each rank.
         """
-        count = min(len(ranks), self.amounts.num_blocks) if num_stages is None else num_stages
+        count = min(len(ranks), self.num_blocks) if num_stages is None else num_stages
         places, spare = looped(ranks, count)
-        starts = {self._equal_shares(places), *(self.amounts.split(places, recompute=r) for r in (False, True))}
+        loads = (chain_loads(self.blocks, places, recompute=r) for r in (False, True))
+        starts = {self._equal_shares(places), *(split_chain(x).starts for x in loads)}
         for recompute in (False, True):
             for s in sorted(starts):
                 yield Chain(s, places, recompute, spare)
@@ -130,10 +143,10 @@ class ChainSearch:
     def _equal_shares(self, places: Ranks) -> tuple[int, ...]:
         """Stages with parts of the time in proportion to the speed of their ranks, each with a block at least."""
         types = self.problem.cluster.type_index
-        speed = [1 / max(self.amounts.seconds[types[list(devices)]].sum(axis=1).max(), 1e-12) for devices in places]
+        speed = [1 / max(self._seconds[types[list(devices)]].sum(axis=1).max(), 1e-12) for devices in places]
         ends = np.cumsum(speed) / np.sum(speed) * self._block_s.sum()
         starts = np.searchsorted(np.cumsum(self._block_s) - self._block_s / 2, ends[:-1])
-        n, count = self.amounts.num_blocks, len(places)
+        n, count = self.num_blocks, len(places)
         starts = np.maximum.accumulate(np.maximum(starts - np.arange(count - 1), 1)) + np.arange(count - 1)
         return (0, *np.minimum(starts, n - np.arange(count - 1, 0, -1)).tolist())
 
@@ -154,7 +167,7 @@ class ChainSearch:
     def _neighbours(self, chain: Chain, cuts_stay: bool) -> Iterator[Chain]:
         for first, last, step in () if cuts_stay else _cut_moves(chain.num_stages):
             moved = [start + step if first <= s <= last else start for s, start in enumerate(chain.starts)]
-            if all(a < b for a, b in itertools.pairwise((*moved, self.amounts.num_blocks))):
+            if all(a < b for a, b in itertools.pairwise((*moved, self.num_blocks))):
                 yield dataclasses.replace(chain, starts=tuple(moved))
         used = tuple(dict.fromkeys(chain.ranks))
         for a, b in itertools.combinations(used, 2):
@@ -166,7 +179,7 @@ class ChainSearch:
 
     def _divided(self, chain: Chain) -> Iterator[Chain]:
         """The chain with a stage in two, about in the middle of its time, the second part on a spare rank."""
-        ends = (*chain.starts[1:], self.amounts.num_blocks)
+        ends = (*chain.starts[1:], self.num_blocks)
         for s, (begin, end) in enumerate(zip(chain.starts, ends, strict=True)):
             inside = self._block_s[begin:end]
             middle = begin + int(np.searchsorted(np.cumsum(inside), inside.sum() / 2))
@@ -184,7 +197,7 @@ class ChainSearch:
         """
         starts, ranks, spare = list(chain.starts), list(chain.ranks), list(chain.spare)
         while len(starts) != count:
-            ends = [*starts[1:], self.amounts.num_blocks]
+            ends = [*starts[1:], self.num_blocks]
             seconds = [self.seconds(a, b) for a, b in zip(starts, ends, strict=True)]
             if len(starts) > count:
                 s = min(range(len(starts) - 1), key=lambda s: seconds[s] + seconds[s + 1])
@@ -241,7 +254,8 @@ class ChainSearch:
         return _SAME_ORDER_ON_COPIES if len(chain.ranks[0]) > 1 else None
 
     def _assignment(self, chain: Chain) -> Assignment:
-        return assignment(self.amounts.block, chain.starts, chain.ranks, recompute=chain.recompute)
+        of_blocks = chain_assignment(chain.starts, chain.ranks, self.num_blocks, recompute=chain.recompute)
+        return dataclasses.replace(of_blocks, stage_of_op=of_blocks.stage_of_op[self._block])
 
 
 def looped(ranks: Ranks, num_stages: int) -> tuple[Ranks, Ranks]:

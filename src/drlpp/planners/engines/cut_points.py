@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cost.problem_times import problem_times
+from drlpp.cost.shared_graphs import contracted
 from drlpp.errors import PlanError
 from drlpp.graph import OpGraph
 from drlpp.graph.contract import contract
@@ -60,10 +61,10 @@ def _with_gradient(cuts: set[int], graph: OpGraph) -> set[int]:
     return {c for c in cuts if crossing[c] > 0}
 
 
-def block_graph(problem: PlanningProblem, block: NDArray[np.int64]) -> OpGraph:
-    """The graph whose ops are the blocks; it has the exact times of the problem's cluster."""
-    graph = problem.graph
-    return contract(graph, block, problem_times(problem).by_type(problem.cluster), f"{graph.name} in blocks")
+def problem_of_blocks(problem: PlanningProblem, block: NDArray[np.int64]) -> PlanningProblem:
+    """The problem whose ops are the blocks; it has the exact times of the problem's cluster."""
+    graph, times = problem.graph, problem_times(problem).by_type(problem.cluster)
+    return contracted(problem, contract(graph, block, times, f"{graph.name} in blocks"))
 
 
 def _layer_cuts(graph: OpGraph, engine: Engine) -> set[int]:

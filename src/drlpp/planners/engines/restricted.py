@@ -20,11 +20,10 @@ import dataclasses
 
 from drlpp.cost.shared_graphs import contracted
 from drlpp.errors import InputError
-from drlpp.graph import OpGraph
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import DataParallel
 from drlpp.planners.engines.chain_search import Chain, ChainSearch, looped
-from drlpp.planners.engines.cut_points import block_graph, block_of_op
+from drlpp.planners.engines.cut_points import block_of_op
 from drlpp.planners.engines.engine import RUN, Engine
 from drlpp.planners.engines.rank_groups import Ranks, rank_groups, slowest
 from drlpp.planners.parameters import recorded
@@ -83,16 +82,15 @@ class Restricted:
         """
         block = block_of_op(problem.graph, self.engine)
         search = ChainSearch(problem, self.engine, block, budget, self.num_stages)
-        groupings = usable_groupings(problem, self.engine, self.num_stages, search.amounts.num_blocks)
+        groupings = usable_groupings(problem, self.engine, self.num_stages, search.num_blocks)
         best_simple = _simple_chains(search, groupings, self.num_stages, budget.part(PARAMS.simple_share))
-        blocks = block_graph(problem, search.amounts.block)
         promising = sorted(best_simple, key=lambda ranks: best_simple[ranks])[: PARAMS.groupings]
         for k, ranks in enumerate(promising):
             if budget.spent or len(ranks) < (self.num_stages or 0):
                 break
             part = budget.part(1 / (len(promising) - k))
             result = self.planner.solve(
-                _one_copy(problem, blocks, ranks), part.part(1 - PARAMS.polish_share), seed, progress
+                _one_copy(search.blocks, ranks), part.part(1 - PARAMS.polish_share), seed, progress
             )
             if result.status == "not-applicable":
                 return dataclasses.replace(result, planner=self.name)
@@ -172,7 +170,7 @@ def _chain(search: ChainSearch, stage_of_block: list[int], devices: list[int], r
         if not runs or devices[stage] != runs[-1][1]:
             runs.append((b, devices[stage]))
     while len({rank for _, rank in runs}) < len(runs):
-        ends = [*(b for b, _ in runs[1:]), search.amounts.num_blocks]
+        ends = [*(b for b, _ in runs[1:]), search.num_blocks]
         seconds = [search.seconds(b, end) for (b, _), end in zip(runs, ends, strict=True)]
         used = [rank for _, rank in runs]
         lightest = min((k for k, r in enumerate(used) if used.count(r) > 1), key=lambda k: seconds[k])
@@ -186,10 +184,10 @@ def _chain(search: ChainSearch, stage_of_block: list[int], devices: list[int], r
     return Chain(tuple(b for b, _ in runs), tuple(ranks[r] for _, r in runs), spare=spare)
 
 
-def _one_copy(problem: PlanningProblem, blocks: OpGraph, ranks: Ranks) -> PlanningProblem:
-    """The problem of one data-parallel copy: blocks, a device for each rank, its share of the micro-batches."""
+def _one_copy(problem: PlanningProblem, ranks: Ranks) -> PlanningProblem:
+    """The problem of one data-parallel copy: a device for each rank, its share of the micro-batches."""
     number = problem.training.num_microbatches // len(ranks[0])
     training = dataclasses.replace(problem.training, num_microbatches=number)
     cluster = problem.cluster.subset([slowest(problem, group) for group in ranks])
     space = SearchSpace(parallelism=frozenset({"pp"}))
-    return contracted(problem, blocks, cluster=cluster, training=training, space=space)
+    return contracted(problem, problem.graph, cluster=cluster, training=training, space=space)

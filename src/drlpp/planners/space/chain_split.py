@@ -1,9 +1,11 @@
 """The split of a sequence into stages in order whose largest load is smallest, among those that fit the memory.
 
 A stage takes a run of the sequence; its load is the seconds of the run on the stage's device, and its memory is what
-is resident, what micro-batches in flight keep, and what they receive at its beginning. Under a bound on the load, the
-longest run that each stage in turn can take is the best; the bound is found by bisection. Sizes add up along the
-sequence, so what two items share counts once only where both are in one stage: an estimate, which a simulation judges.
+is resident, what micro-batches in flight keep, and what they receive at its beginning. Under a bound on the load, each
+stage in turn takes the longest run that it can. Where that leaves a stage with an item too large for it, a shorter run
+before it may help: then all ends that each stage can reach are looked at, if they are not too many. The bound is found
+by bisection. Sizes add up along the sequence, so what two items share counts once only where both are in one stage: an
+estimate, which a simulation judges.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from numpy.typing import NDArray
 from drlpp.errors import PlanError
 
 _HALVINGS = 40
+_MOST_ENDS = 30_000
+"""Items times stages, at most, for which all ends are looked at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,22 +108,58 @@ def _tightest(
 
 
 def _fill(loads: ChainLoads, bound_s: float, excess: float) -> tuple[int, ...] | None:
+    """The first items of stages below a bound; None if none were found."""
+    longest = _longest_runs(loads, bound_s, excess)
+    if longest is None and loads.num_items * loads.num_stages <= _MOST_ENDS:
+        return _any_runs(loads, bound_s, excess)
+    return longest
+
+
+def _longest_runs(loads: ChainLoads, bound_s: float, excess: float) -> tuple[int, ...] | None:
     """The first items of stages that each take as long a run as they can; None if one has no room or items are left."""
     starts, begin, n = [], 0, loads.num_items
-    for s, stages_left in enumerate(range(loads.num_stages - 1, -1, -1)):
+    for s in range(loads.num_stages):
         starts.append(begin)
-        seconds = loads.seconds[s]
-        held = loads.resident_bytes + loads.kept[s] * loads.activation_bytes
-        room = loads.capacity_bytes[s] + excess - loads.received[s] * loads.boundary_bytes[begin]
-        end = min(
-            int(np.searchsorted(seconds, seconds[begin] + bound_s, side="right")) - 1,
-            int(np.searchsorted(held, held[begin] + room, side="right")) - 1,
-            n - stages_left,
-        )
+        end = int(_longest_end(loads, s, np.array([begin]), bound_s, excess)[0])
         if end <= begin:
             return None
         begin = end
     return tuple(starts) if begin == n else None
+
+
+def _any_runs(loads: ChainLoads, bound_s: float, excess: float) -> tuple[int, ...] | None:
+    """The first items of stages that can take their runs, whatever the lengths; None if there are no such stages."""
+    n, begins = loads.num_items, np.array([0])
+    reached: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # of each stage: where it may begin, longest ends
+    for s in range(loads.num_stages):
+        ends = _longest_end(loads, s, begins, bound_s, excess)
+        reached.append((begins, ends))
+        change = np.zeros(n + 2, dtype=np.int64)
+        can = ends > begins
+        np.add.at(change, begins[can] + 1, 1)
+        np.add.at(change, ends[can] + 1, -1)
+        begins = np.flatnonzero(np.cumsum(change[: n + 1]) > 0)
+    if n not in begins:
+        return None
+    starts, end = [], n
+    for begins, ends in reversed(reached):
+        end = int(begins[(begins < end) & (ends >= end)][-1])
+        starts.append(end)
+    return tuple(reversed(starts))
+
+
+def _longest_end(
+    loads: ChainLoads, s: int, begins: NDArray[np.int64], bound_s: float, excess: float
+) -> NDArray[np.int64]:
+    """How far stage s can go from each beginning, with an item left for each later stage."""
+    seconds, held = loads.seconds[s], loads.resident_bytes + loads.kept[s] * loads.activation_bytes
+    begins = np.minimum(begins, loads.num_items - 1)
+    room = loads.capacity_bytes[s] + excess - loads.received[s] * loads.boundary_bytes[begins]
+    ends = np.minimum(
+        np.searchsorted(seconds, seconds[begins] + bound_s, side="right") - 1,
+        np.searchsorted(held, held[begins] + room, side="right") - 1,
+    )
+    return np.asarray(np.minimum(ends, loads.num_items - (loads.num_stages - 1 - s)), dtype=np.int64)
 
 
 def crossing_bytes(ends: NDArray[np.int64], sizes: NDArray[np.float64], num_items: int) -> NDArray[np.float64]:
