@@ -218,3 +218,24 @@ def test_destroyed_group_is_gone_while_the_pipeline_lives(no_cycles: None) -> No
     dropped = weakref.ref(pipeline)
     del pipeline
     assert dropped() is None
+
+
+def built_and_closed(plan: Plan) -> list[int]:
+    """Threads of gloo before a pipeline with sums, while it lives, and when it was closed and dropped."""
+    captured = captured_model("chain")
+    threads = [gloo_threads()]
+    pipeline = build(captured, plan, state_dict=made("chain")[0].state_dict())
+    pipeline.step()
+    threads.append(gloo_threads())
+    pipeline.wait_for_all()
+    pipeline.close()
+    del pipeline
+    return [*threads, gloo_threads()]
+
+
+def test_a_closed_pipeline_leaves_no_threads(pool: WorkerPool) -> None:
+    graph = captured_model("chain").graph
+    plan = make_plan(graph, staged(graph, {"linear_1": 1}), [(0, 1), (2, 3)], num_microbatches=4)
+    for before, alive, after in pool.run(built_and_closed, plan):
+        assert alive > before
+        assert after == before

@@ -104,6 +104,11 @@ class Council:
         _refuse_other_values(odd)
         return together, False
 
+    def close(self) -> None:
+        """Takes leave of the group, if it is one of its own."""
+        if self._group is not None:
+            dist.destroy_process_group(self._group)
+
     def check(self, problem: str, kind: type[InputError] = InputError) -> None:
         """Raises an error of a kind on every rank if one has a problem (empty: it has none)."""
         told = [problem] * dist.get_world_size()

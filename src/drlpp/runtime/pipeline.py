@@ -275,6 +275,13 @@ class Pipeline:
         here = [self.torch_device.index] if self.torch_device.type == "cuda" else None
         wait_for_all(dist.barrier(async_op=True, device_ids=here), "a barrier", self._timeout_s, self.torch_device)
 
+    def close(self) -> None:
+        """Takes leave of the process groups of this pipeline, which cannot be used any more.
+
+        Called on every rank when all have ended their last step. The threads of the groups end with the pipeline.
+        """
+        self._ground.close()
+
     def where(self) -> Where:
         """Where this rank is; another thread may ask."""
         executor = self._program.executor

@@ -103,6 +103,16 @@ class Ground:
         self.groups.update({s: made.get(s) for s in missing})
         return {s: g for s in sets if (g := self.groups[s]) is not None}
 
+    def close(self) -> None:
+        """Takes leave of all process groups but that of all ranks; called on every rank."""
+        mine = [g for g in self.groups.values() if g is not None]
+        if self.members is not None and self.members.group is not None:
+            mine.append(self.members.group)
+        for group in mine:
+            dist.destroy_process_group(group)
+        self.groups.clear()
+        self.council.close()
+
     def answers(self, name: str) -> bool:
         """Whether this rank answers for a tensor, or a part of it."""
         return self.device in self.holdings.answering(name)

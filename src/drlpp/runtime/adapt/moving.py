@@ -37,7 +37,8 @@ class _Piece:
 def moved(
     old: Pipeline, optimizer: torch.optim.Optimizer, plan: Plan, build: Build, make_optimizer: MakeOptimizer
 ) -> tuple[Pipeline, torch.optim.Optimizer]:
-    """The pipeline and the optimizer under another plan. Called on every rank, between two steps.
+    """The pipeline and the optimizer under another plan. Called on every rank, between two steps. The old pipeline is
+    closed.
 
     Raises:
         InputError: on every rank: a rank cannot run its part of the plan. The old pipeline is as it was.
@@ -69,6 +70,8 @@ def moved(
     told = [problem] * dist.get_world_size()
     dist.all_gather_object(told, problem)
     if pipeline is None or any(told):
+        if pipeline is not None:
+            pipeline.close()
         raise InputError(next(filter(None, told)))
     pipeline.steps_done = old.steps_done
     new = make_optimizer(list(pipeline.parameters()))
@@ -77,6 +80,7 @@ def moved(
     for name, parameter in pipeline.named_parameters():
         if name in kept:
             new.state[parameter] = kept[name]
+    old.close()
     return pipeline, new
 
 
