@@ -90,7 +90,7 @@ SURFACE = {
     "capture": {"--output"},
     "profile": {"--cache", "--device", "--device-type", "--output", "--processes", "--repeats"},
     "export": {"--output", "--to"},
-    "report": {"--comparison", "--measured", "--output"},
+    "report": {"--comparison", "--measured", "--output", "--run"},
     "clusters": {"--json"},
     "planners": {"--json"},
     "versions": {"--json"},

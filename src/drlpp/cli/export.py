@@ -50,6 +50,10 @@ def report(
         Path | None,
         typer.Option("--measured", help="Trace written by `drlpp run --trace`, drawn beside the predicted."),
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="What `drlpp run --json` printed: its steps, marked where it took another plan."),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page: stages, timeline, memory, bottleneck and advice."""
     check_output(output)
@@ -57,6 +61,7 @@ def report(
     from drlpp.plan import load_plan, validate
     from drlpp.report.comparison import load_comparison
     from drlpp.report.html import write_report
+    from drlpp.report.run_record import load_run
 
     loaded = load_plan(plan)
     validate(loaded)
@@ -65,5 +70,6 @@ def report(
         output,
         comparison=load_comparison(comparison) if comparison else None,
         measured=read_chrome_trace(measured) if measured else None,
+        run=load_run(run) if run else None,
     )
     say(f"report written to {output}")

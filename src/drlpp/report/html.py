@@ -26,6 +26,7 @@ from drlpp.report.charts import CurvePoint, curve_chart, history_chart
 from drlpp.report.comparison import Comparison, ComparisonRow
 from drlpp.report.graph_picture import color_of, stage_picture
 from drlpp.report.headline import cluster_text, problems, tiles, words
+from drlpp.report.run_record import RunRecord, run_chart
 from drlpp.report.stages import StageRow, stage_rows
 from drlpp.report.timeline import pack, timeline_data
 from drlpp.report.wording import describe_part, format_share
@@ -53,6 +54,7 @@ def write_report(
     comparison: Comparison | None = None,
     curve: Sequence[CurvePoint] = (),
     measured: Trace | None = None,
+    run: RunRecord | None = None,
     lower_bound_s: float | None = None,
 ) -> None:
     """Simulates a plan and writes its page, atomically.
@@ -61,6 +63,7 @@ def write_report(
         comparison: other planners on the same problem.
         curve: the learning of the agent, iteration by iteration; that of `comparison` if empty.
         measured: a trace of a real run of the plan, drawn beside the predicted one.
+        run: the steps of a run that began with the plan, with what it decided.
         lower_bound_s: of the iteration time; that of `comparison` if None.
 
     Raises:
@@ -68,7 +71,7 @@ def write_report(
         InputError: `path` cannot be written, or `measured` is of another cluster.
     """
     page = render_report(
-        simulate(plan), comparison=comparison, curve=curve, measured=measured, lower_bound_s=lower_bound_s
+        simulate(plan), comparison=comparison, curve=curve, measured=measured, run=run, lower_bound_s=lower_bound_s
     )
     write_atomically(path, page)
 
@@ -79,6 +82,7 @@ def render_report(
     comparison: Comparison | None = None,
     curve: Sequence[CurvePoint] = (),
     measured: Trace | None = None,
+    run: RunRecord | None = None,
     lower_bound_s: float | None = None,
 ) -> str:
     """The page as text; see `write_report`."""
@@ -96,6 +100,7 @@ def render_report(
         curve = curve or next((row.curve for row in comparison.rows if row.curve), ())
         lower_bound_s = comparison.useful_bound_s if lower_bound_s is None else lower_bound_s
     charts = {"history": history_chart(comparison), "curve": curve_chart(curve)}
+    charts["run"] = None if run is None else run_chart(run)
     used = {e.kind for t in traces for e in t.events}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(_resource("report.html")).render(
@@ -109,6 +114,7 @@ def render_report(
         words=words(simulation, explanation, comparison),
         changes=change_rows(explanation),
         measured=measured is not None,
+        run=run,
         kinds=[{"key": k, "label": label} for k, label in _KIND_LABELS.items() if k in used],
         left_out=f"{data['left_out']:,}" if data["left_out"] else "",
         memory=_memory_rows(plan, prediction),

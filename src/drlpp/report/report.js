@@ -324,6 +324,7 @@ function chart(figure, spec) {
     for (const t of ticks(spec.x.log, x0, x1, Math.max(2, width / 110), spec.x.unit ? 0 : 1)) out += `<line class="grid" x1="${X(t)}" x2="${X(t)}" y1="${height - bottom}" y2="${height - bottom + 5}"/><text x="${X(t)}" y="${height - bottom + 19}" text-anchor="${fx(t) > 0.96 ? "end" : "middle"}">${xUnit(t)}</text>`;
     out += `<text x="${(left + width - right) / 2}" y="${height - 4}" text-anchor="middle">${escape(spec.x.label)}</text>`;
     if (spec.bound) out += `<line class="bound" x1="${left}" x2="${width - right}" y1="${Y(spec.bound)}" y2="${Y(spec.bound)}"/>`;
+    for (const m of spec.marks ?? []) out += `<line class="mark ${escape(m.kind)}" x1="${X(m.x)}" x2="${X(m.x)}" y1="${top}" y2="${height - bottom}"><title>${escape(m.text)}</title></line>`;
     out += `<clipPath id="${clip}"><rect x="0" y="${top - 4}" width="${width}" height="${height - bottom - top + 8}"/></clipPath><g clip-path="url(#${clip})">`;
     spec.series.forEach((s, i) => {
       const path = s.points.map((p, k) => (k === 0 ? "M" : spec.step ? `H${X(p[0]).toFixed(1)}V` : "L") + (k && spec.step ? "" : X(p[0]).toFixed(1) + " ") + Y(p[1]).toFixed(1)).join("");
@@ -340,7 +341,8 @@ function chart(figure, spec) {
       if (u < 0 || u > 1) return hideTip();
       const x = spec.x.log ? x0 * (x1 / x0) ** u : x0 + u * (x1 - x0);
       const lines = spec.series.map((s) => { const p = s.points.filter((q) => q[0] <= x).pop(); return p ? `${s.name}: ${unit(p[1])}` : null; });
-      showTip([`${spec.x.short} ${xUnit(x)}`, ...lines.filter(Boolean)].join("\n"), e.clientX, e.clientY);
+      const near = (spec.marks ?? []).filter((m) => Math.abs(m.x - x) * (width - left - right) < 6 * (x1 - x0)).map((m) => `${m.kind}: ${m.text}`);
+      showTip([`${spec.x.short} ${xUnit(x)}`, ...lines.filter(Boolean), ...near].join("\n"), e.clientX, e.clientY);
     });
     figure.querySelector("svg").addEventListener("pointerleave", hideTip);
   }
