@@ -22,6 +22,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from drlpp.cluster import Cluster, DeviceType, Host, Link, cluster_to_dict
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.by_name import generated_graph
 from drlpp.plan import Plan
+from drlpp.planners.base import Budget
 from drlpp.problem import PlanningProblem
 from drlpp.runtime import RunReport, run
 from drlpp.solving import solve
@@ -88,7 +90,7 @@ def slower(cluster: Cluster, device: int, factor: float) -> Cluster:
 def planned(graph: OpGraph, cluster: Cluster) -> Plan:
     """The plan of the learned planner."""
     problem = PlanningProblem.build(graph, cluster, num_microbatches=2 * cluster.num_devices)
-    plan = solve(problem, budget=BUDGET_S).plan
+    plan = solve(problem, budget=Budget(BUDGET_S, clock=time.process_time)).plan
     if plan is None:
         raise SystemExit(f"no plan for {graph.name} on {cluster.name}")
     return plan

@@ -17,7 +17,7 @@ from pathlib import Path
 from drlpp.cost.calibration import calibrate, calibrated_plan, summary
 from drlpp.errors import DrlppError, InfeasibleError
 from drlpp.plan import Plan, Provenance
-from drlpp.planners.base import PlanResult
+from drlpp.planners.base import Budget, PlanResult
 from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.runtime.adapt.proposals import NICENESS, Proposal, Question
 from drlpp.runtime.launch.job import Adapt
@@ -32,7 +32,7 @@ def adaptation(*, after_steps: int = 5, planning_s: float = 2.0) -> Adapt:
 
     Args:
         after_steps: steps that are measured before the first new plan.
-        planning_s: seconds of search for a plan.
+        planning_s: seconds of a processor for the search for a plan.
 
     Raises:
         InputError: a number is out of range.
@@ -54,7 +54,8 @@ def propose(question: Question) -> Proposal:
     problem = PlanningProblem(
         current.graph, current.cluster, current.training, space=SearchSpace(parallelism=question.parallelism)
     )
-    result: PlanResult = solve(problem, PLANNER, budget=question.planning_s, seed=question.seed)
+    budget = Budget(question.planning_s, clock=time.process_time)  # what else the machine does is no reason to stop
+    result: PlanResult = solve(problem, PLANNER, budget=budget, seed=question.seed)
     evaluator = Evaluator(problem)
     again = [
         evaluator.make_plan(plan.assignment, Provenance(planner="earlier"))

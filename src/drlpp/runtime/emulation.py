@@ -7,8 +7,10 @@ differ from what the plan believes. Channels, host ports and all-reduces are occ
 served, by the rules of the simulator (`drlpp.sim`), through a table that all ranks share. So what is measured is the
 prediction's arithmetic under real concurrency, not its cost model.
 
-Seconds are stretched by a time scale, so that the overhead of real processes does not dominate. Emulation needs no
-model, so imported profiles can be emulated too. All ranks have to be on one machine.
+Each rank has a clock of the emulated cluster, on which waits take exactly as long as they should. Real time only keeps
+up with it, so that ranks ask for links about in the order in which they would: a process that wakes up late, since the
+machine is busy, is late on the wall and not in what is measured. Seconds are stretched by a time scale, so that this
+order holds. Emulation needs no model, so imported profiles can be emulated too. All ranks have to be on one machine.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from drlpp.runtime.emulated_world import EmulatedWorld
 from drlpp.runtime.executor import Executor, Tensors
 from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Recorder
+from drlpp.runtime.observe.stopwatch import Stopwatch
 from drlpp.runtime.transfers.channel import Channel, TensorSpec
 from drlpp.runtime.transfers.planned import Slot, StageSlots, Transfer, plan_transfers, stage_slots
 from drlpp.runtime.transfers.waiting import time_limit_s
@@ -65,6 +68,33 @@ def default_time_scale(plan: Plan, costs: StageCosts) -> float:
     return ACTION_S / mean if mean > 0 else 1.0
 
 
+class EmulatedClock(Stopwatch):
+    """What time it is for one rank of the emulated cluster, in seconds of `time.perf_counter`."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self._now_s = 0.0
+
+    def begin(self, at_s: float) -> None:
+        """A step begins."""
+        super().begin(at_s)
+        self._now_s = at_s
+
+    def now(self) -> float:
+        """The present moment."""
+        return self._now_s
+
+    def wait(self, seconds: float) -> None:
+        """Lets time go by."""
+        self.wait_until(self._now_s + seconds)
+
+    def wait_until(self, moment: float) -> None:
+        """Waits for a moment, unless it is over."""
+        self._now_s = max(self._now_s, moment)
+        while (left := self._now_s - time.perf_counter()) > 0:
+            time.sleep(left)
+
+
 class PacedNetwork:
     """The channels, ports and all-reduces of the emulated cluster: when each is free again, shared by all ranks.
 
@@ -73,21 +103,24 @@ class PacedNetwork:
         world: what links really do.
         path: of a file that all ranks open; the table is kept in it.
         time_scale: emulated seconds per predicted second.
+        clock: of this rank.
 
     Attributes:
         groups: devices that sum gradients.
         step: the present one, counted from 1.
     """
 
-    def __init__(self, plan: Plan, world: EmulatedWorld, path: Path, time_scale: float) -> None:
+    def __init__(self, plan: Plan, world: EmulatedWorld, path: Path, time_scale: float, clock: EmulatedClock) -> None:
         self.step = 0
+        self._clock = clock
         self.groups: list[GradientGroup] = gradient_groups(costs_of_plan(plan), [s.devices for s in plan.stages])
         self._cluster = plan.cluster
         self._world, self._noise = world, world.noise(dist.get_rank())
         self._num_microbatches = plan.num_microbatches
         self._scale = time_scale
         d, h, g = plan.cluster.num_devices, len(plan.cluster.hosts), len(self.groups)
-        sizes = {"channel": d * d, "out": h, "in": h, "reducing": d, "left": g, "start": g, "end": g}
+        sizes = {"begin": 1, "channel": d * d, "out": h, "in": h, "reducing": d}
+        sizes |= {"left": g, "ready": g, "start": g, "end": g}
         self._file = path.open("r+b")
         self._file.truncate(max(1, sum(sizes.values())) * 8)
         self._map = mmap.mmap(self._file.fileno(), 0)
@@ -96,22 +129,30 @@ class PacedNetwork:
         self._table = {name: table[a : a + n] for (name, n), a in zip(sizes.items(), offsets, strict=False)}
 
     def begin(self) -> None:
-        """Starts a step. One rank calls this, before the others begin."""
+        """Starts a step now. One rank calls this, before the others begin."""
+        self._table["begin"][0] = time.perf_counter()
         for g, group in enumerate(self.groups):
             self._table["left"][g] = len(group.stages) * self._num_microbatches
+            self._table["ready"][g] = 0.0
             self._table["end"][g] = math.inf
 
+    @property
+    def begin_s(self) -> float:
+        """When the step began."""
+        return float(self._table["begin"][0])
+
     def transfer(self, message: Message, src: int, dst: int) -> tuple[float, float]:
-        """Requests a transfer now; returns when it begins and when it has arrived (`time.perf_counter`)."""
+        """Requests a transfer now; returns when it begins and when it has arrived."""
+        now = self._clock.now()
         path = self._cluster.path(src, dst)
         a, b = self._cluster.devices[src].host, self._cluster.devices[dst].host
         channel = [("channel", src * self._cluster.num_devices + dst)]
         slower = self._world.link_factor(frozenset({a, b}), self.step) * self._noise.factor()
         if message.transfer_s is not None:
-            return self._occupy(channel, message.transfer_s * slower, 0.0)
+            return self._occupy(now, channel, message.transfer_s * slower, 0.0)
         ports = [("out", a), ("in", b)]
         wire = wire_s(path, message.bytes) * slower
-        return self._occupy(channel if a == b else ports, wire, path.latency_s * slower)
+        return self._occupy(now, channel if a == b else ports, wire, path.latency_s * slower)
 
     def backward_done(self, stage: int) -> None:
         """A backward pass of a stage has ended on this rank; the last one of a group starts its all-reduce."""
@@ -120,13 +161,14 @@ class PacedNetwork:
                 with _Lock(self._file.fileno()):
                     self._table["left"][g] -= 1
                     last = self._table["left"][g] == 0
+                    ready = self._table["ready"][g] = max(self._table["ready"][g], self._clock.now())
                 if last:
                     hosts = frozenset(self._cluster.devices[d].host for d in group.devices)
                     ports = [(way, h) for h in hosts for way in ("out", "in")] if len(hosts) > 1 else []
                     slower = self._world.link_factor(hosts, self.step) * self._noise.factor()
                     seconds = all_reduce_s(self._cluster, group.devices, group.num_bytes) * slower
                     resources = ports + [("reducing", d) for d in group.devices]
-                    start, end = self._occupy(resources, seconds, 0.0)
+                    start, end = self._occupy(float(ready), resources, seconds, 0.0)
                     self._table["start"][g] = start
                     self._table["end"][g] = end
 
@@ -136,12 +178,13 @@ class PacedNetwork:
         while any(math.isinf(self._table["end"][g]) for g in mine):
             time.sleep(5e-4)
         spans = [(self.groups[g], float(self._table["start"][g]), float(self._table["end"][g])) for g in mine]
-        wait_until(max((end for *_, end in spans), default=0.0))
+        self._clock.wait_until(max((end for *_, end in spans), default=0.0))
         return spans
 
-    def _occupy(self, resources: Sequence[tuple[str, int]], seconds: float, latency_s: float) -> tuple[float, float]:
+    def _occupy(
+        self, now: float, resources: Sequence[tuple[str, int]], seconds: float, latency_s: float
+    ) -> tuple[float, float]:
         with _Lock(self._file.fileno()):
-            now = time.perf_counter()
             start = max([now, *(float(self._table[name][i]) for name, i in resources)])
             end = start + seconds * self._scale
             for name, i in resources:
@@ -162,12 +205,6 @@ class _Lock:
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
 
-def wait_until(moment: float) -> None:
-    """Sleeps until `time.perf_counter` shows `moment`."""
-    while (left := moment - time.perf_counter()) > 0:
-        time.sleep(left)
-
-
 class PacedChannel(Channel):
     """A `Channel` whose messages arrive when they would on the emulated cluster."""
 
@@ -179,6 +216,7 @@ class PacedChannel(Channel):
         rank_of: Mapping[int, int],
         network: PacedNetwork,
         recorder: Recorder,
+        clock: EmulatedClock,
     ) -> None:
         self._messages = plan.stage_graph.messages
         specs = {
@@ -189,6 +227,7 @@ class PacedChannel(Channel):
         )
         self._network = network
         self._recorder = recorder
+        self._clock = clock
 
     def send(self, transfer: Transfer, tensors: Sequence[torch.Tensor]) -> None:
         """Requests the emulated transfer and sends its payload, headed by the time of arrival."""
@@ -214,7 +253,7 @@ class PacedChannel(Channel):
         """Waits for the message and for its time of arrival; there is nothing in it."""
         tensors = super().receive(transfer)
         (arrival,) = _HEADER.unpack(tensors[0][: _HEADER.size].numpy().tobytes())
-        wait_until(arrival)
+        self._clock.wait_until(arrival)
         return ()
 
 
@@ -231,6 +270,7 @@ class WaitStage:
         forward_s, input_grad_s, weight_grad_s: emulated seconds of the three parts.
         again_s: of the second forward pass, where the stage recomputes.
         slower: gives the factor of the seconds of what comes next.
+        clock: of the rank.
     """
 
     slots: StageSlots
@@ -239,6 +279,7 @@ class WaitStage:
     weight_grad_s: float
     again_s: float
     slower: Callable[[], float]
+    clock: EmulatedClock
 
     def forward(self, microbatch: int, values: Sequence[Tensors]) -> Sequence[Tensors]:
         """F. See `StageCompute`."""
@@ -254,7 +295,7 @@ class WaitStage:
         self._after(self.weight_grad_s, ())
 
     def _after(self, seconds: float, slots: Sequence[Slot]) -> Sequence[Tensors]:
-        wait_until(time.perf_counter() + seconds * self.slower())
+        self.clock.wait(seconds * self.slower())
         return [()] * len(slots)
 
 
@@ -291,10 +332,11 @@ class EmulatedPipeline:
         costs = costs_of_plan(plan)
         self.time_scale = default_time_scale(plan, costs) if time_scale is None else time_scale
         self.steps_done = steps_done
-        self.recorder = Recorder(self.device)
+        self._clock = EmulatedClock()
+        self.recorder = Recorder(self.device, watch=self._clock)
         self._world, self._noise = world, world.noise(rank)
         self._path = _shared_file()
-        self._network = PacedNetwork(plan, world, self._path, self.time_scale)
+        self._network = PacedNetwork(plan, world, self._path, self.time_scale, self._clock)
         self._executor: Executor | None = None
         self._optimizer_s = 0.0
         self._longest_s = 0.0
@@ -316,11 +358,12 @@ class EmulatedPipeline:
                 weight_grad_s=float(costs.weight_grad_s[s.index, d]) * scale,
                 again_s=float(costs.again_s[s.index, d]) * scale,
                 slower=self._slower,
+                clock=self._clock,
             )
             for s in plan.stages
             if d in s.devices
         }
-        channel = PacedChannel(plan, d, transfers, rank_of, self._network, self.recorder)
+        channel = PacedChannel(plan, d, transfers, rank_of, self._network, self.recorder, self._clock)
         actions = plan.schedule.get(d, ())
         return Executor(
             plan,
@@ -338,33 +381,37 @@ class EmulatedPipeline:
         return self._world.device_factor(device, self.steps_done + 1) * self._noise.factor()
 
     def step(self) -> tuple[float, float]:
-        """Runs one step; returns its begin and end on this rank (`time.perf_counter`)."""
+        """Runs one step; returns its begin and its end on this rank."""
         dist.barrier()  # nobody looks at the table of the last step any more
         if dist.get_rank() == 0:
             self._network.begin()
         dist.barrier()
-        begin = time.perf_counter()
+        woken, begin = time.perf_counter(), self._network.begin_s
         self.recorder.begin(begin)
         self._network.step = self.steps_done + 1
         if self._executor is not None and self.device is not None:
             self._executor.run()
             for group, start, end in self._network.all_reduces_done(self.device):
                 self.recorder.all_reduced(int(group.num_bytes), start, end)
-            start = time.perf_counter()
-            wait_until(start + self._optimizer_s * self._slower())
-            self.recorder.optimizer(start, time.perf_counter())
-        end = time.perf_counter()
-        self._longest_s = max(self._longest_s, end - begin)
+            start = self._clock.now()
+            self._clock.wait(self._optimizer_s * self._slower())
+            self.recorder.optimizer(start, self._clock.now())
+        self._longest_s = max(self._longest_s, time.perf_counter() - woken)
         if self._executor is not None:
             self._executor.finish()
             self._executor.limit_waits(time_limit_s(self._longest_s))
         self.steps_done += 1
-        return begin, end
+        return begin, self._clock.now()
 
-    def emulate_move(self, old: Plan, new: Plan) -> None:
-        """Waits as long as parameters and their states would be on their way from one plan's places to another's."""
+    def emulate_move(self, old: Plan, new: Plan) -> float:
+        """Waits as long as parameters and their states would be on their way from one plan's places to another's.
+
+        Returns these seconds.
+        """
         real = dataclasses.replace(old, cluster=self._world.cluster)
-        time.sleep(move_s(self._world.cluster, moved_bytes(real, new)) * self.time_scale)
+        seconds = move_s(self._world.cluster, moved_bytes(real, new)) * self.time_scale
+        time.sleep(seconds)
+        return seconds
 
     def where(self) -> Where:
         """Where this rank is."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch.distributed as dist
 
 from drlpp.plan import Plan
+from drlpp.runtime.adapt.adopted import record_adopted
 from drlpp.runtime.adapt.controller import Controller
 from drlpp.runtime.adapt.decisions import Decision
 from drlpp.runtime.launch.job import Adapt, RunOptions
@@ -28,7 +30,6 @@ class Adapter:
         first: steps that were done before.
         say: called on rank 0.
         time_scale: see `Controller`.
-        record_plan: called on rank 0 with each plan that takes over.
 
     Attributes:
         plan: that runs.
@@ -43,10 +44,10 @@ class Adapter:
         say: Callable[[str], None],
         *,
         time_scale: float = 1.0,
-        record_plan: Callable[[Plan], None] | None = None,
     ) -> None:
         self.plan = plan
-        self._adapt, self._scale, self._record_plan = adapt, time_scale, record_plan
+        self._adapt, self._scale = adapt, time_scale
+        self._store = None if options.checkpoint is None else Path(options.checkpoint)
         self._since = first  # steps that were done when this plan began
         self._began_s = 0.0
         self._controller: Controller | None = None
@@ -79,14 +80,23 @@ class Adapter:
         self._began_s = time.perf_counter()
         return new[0]
 
-    def switched(self, step: int, plan: Plan) -> None:
-        """The rank runs `plan`. Called on every rank."""
+    def keep_pace(self, seconds: float) -> None:
+        """So much time went by on an emulated cluster: the process that plans has had a processor for as long."""
+        if self._controller is not None:
+            self._controller.keep_pace(seconds)
+
+    def switched(self, step: int, plan: Plan, seconds: float | None = None) -> None:
+        """The rank runs `plan`. Called on every rank.
+
+        Args:
+            seconds: that the switch took on an emulated cluster; None measures them.
+        """
         dist.barrier()
         self.plan, self._since = plan, step
         if self._controller is not None:
-            self._controller.switched(step, plan, time.perf_counter() - self._began_s)
-            if self._record_plan is not None:
-                self._record_plan(plan)
+            self._controller.switched(step, plan, time.perf_counter() - self._began_s if seconds is None else seconds)
+            if self._store is not None:
+                record_adopted(self._store, plan)
 
     def refused(self, step: int, reason: str) -> None:
         """The ranks go on with the plan that they ran."""

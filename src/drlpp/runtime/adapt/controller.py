@@ -90,6 +90,10 @@ class Controller:
         """Ends the process that plans."""
         self._process.close()
 
+    def keep_pace(self, seconds: float) -> None:
+        """So much time went by on an emulated cluster."""
+        self._process.give(seconds)
+
     def observe(self, step: int, trace: Trace) -> None:
         """Takes the trace of a step (`step` steps are done by then)."""
         run = self._runs[-1]

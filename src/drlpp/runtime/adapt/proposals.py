@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import pickle
 import queue
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from drlpp.plan import Plan
 
 NICENESS = 5
 """The process yields to the ranks."""
+_LOOK_S, _LONGEST_PAUSE_S = 0.01, 60.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class Question:
         current: the plan that runs, with these costs.
         others: plans that ran before.
         parallelism: what the plan may use, as `SearchSpace` has it.
-        planning_s: seconds of search.
+        planning_s: seconds of a processor for the search.
         seed: of the search.
     """
 
@@ -65,6 +68,15 @@ class Proposal:
     seconds: float
 
 
+def processor_s(process: int) -> float:
+    """Seconds of processors that a process has had; infinite where that cannot be told."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.inf
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class PlanningProcess:
     """The client of the process.
 
@@ -83,6 +95,7 @@ class PlanningProcess:
         self._answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         self._asked = 0
+        self._given_s, self._used_s = 0.0, 0.0
         self.busy = False
 
     def ask(self, question: Question) -> None:
@@ -95,6 +108,19 @@ class PlanningProcess:
         self._process.stdin.write(f"{path}\n".encode())
         self._process.stdin.flush()
         self.busy = True
+        self._given_s, self._used_s = 0.0, processor_s(self._process.pid)
+
+    def give(self, seconds: float) -> None:
+        """Waits until the process has answered, or had so many more seconds of a processor.
+
+        What else this machine does is nothing to an emulated cluster.
+        """
+        self._given_s += seconds
+        deadline = time.monotonic() + _LONGEST_PAUSE_S
+        while self.busy and self._answers.empty() and self._process.poll() is None and time.monotonic() < deadline:
+            if processor_s(self._process.pid) - self._used_s >= self._given_s:
+                return
+            time.sleep(_LOOK_S)
 
     def answer(self) -> Proposal | None:
         """The proposal, if it is there; does not wait. Raises ExecutionError if planning failed."""

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from drlpp.cluster import Cluster
 from drlpp.errors import ExecutionError, InputError
-from drlpp.plan import Plan, load_plan, validate
+from drlpp.plan import Plan, validate
 from drlpp.runtime.adapt.adapter import ranks_of
+from drlpp.runtime.adapt.adopted import adopted_plan
 from drlpp.runtime.checkpoint import checkpoints
 from drlpp.runtime.launch.job import Restart, RunOptions, RunReport
 from drlpp.runtime.launch.rank_processes import Failure, Ranks
 from drlpp.runtime.launch.training import Say
-from drlpp.runtime.launch.worker import adopted_file, read_losses, read_report, write_job
+from drlpp.runtime.launch.worker import read_losses, read_report, write_job
 from drlpp.units import format_time
 
 Replan = Callable[[Plan, Cluster], Plan]
@@ -74,8 +75,8 @@ def run_elastic(plan: Plan, options: RunOptions, elastic: Elastic, folder: Path,
         attempt.mkdir()
         outcome = run_once(plan, options, attempt, say)
         losses |= read_losses(attempt)
-        if adopted_file(attempt).exists():
-            plan = load_plan(adopted_file(attempt))
+        if options.adapt is not None:
+            plan = adopted_plan(store, plan) or plan
         if isinstance(outcome, RunReport):
             steps = sorted(losses)
             return dataclasses.replace(

@@ -42,7 +42,7 @@ class Adapt:
         command: starts the process that plans (`drlpp.runtime.adapt.proposals`).
         after_steps: steps that are measured before the first new plan.
         every: of later steps one in so many is measured.
-        planning_s: seconds of search for a plan.
+        planning_s: seconds of a processor for the search for a plan.
 
     Raises:
         InputError: a number is out of range.

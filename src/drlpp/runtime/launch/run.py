@@ -18,6 +18,7 @@ from drlpp.errors import InputError
 from drlpp.plan import Plan, validate
 from drlpp.plan.validation import check_trains, check_undivided
 from drlpp.runtime.adapt.adapter import ranks_of
+from drlpp.runtime.adapt.adopted import adopted_file, adopted_plan
 from drlpp.runtime.launch.elastic import Elastic, run_elastic, run_once
 from drlpp.runtime.launch.job import Adapt, Precision, RunOptions, RunReport, autocast_precision
 from drlpp.runtime.launch.rank_processes import Failure
@@ -95,7 +96,7 @@ def run(
             check_undivided(plan, "an emulation of another cluster", states=False)
         world_of(plan, options)
     if adapt is not None:
-        plan = _adaptable(plan, say)
+        plan = _adaptable(plan, checkpoint, say)
     if elastic is not None and (verify or emulate):
         raise InputError("an elastic run can be neither verified (its first steps are gone) nor emulated: leave it out")
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -116,13 +117,23 @@ def run(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _adaptable(plan: Plan, say: Say) -> Plan:
-    """The plan with whole optimizer states, which move when the plan changes. Raises PlanError if ops are divided."""
+def _adaptable(plan: Plan, store: Path | None, say: Say) -> Plan:
+    """The plan that ran last on these checkpoints, or else the one asked for, with whole optimizer states.
+
+    They move when the plan changes.
+
+    Raises:
+        PlanError: ops are divided.
+    """
     check_undivided(plan, "--adapt", states=False)
-    if not plan.training.zero1:
+    if plan.training.zero1:
+        say("adapt: every rank keeps whole optimizer states (no ZeRO-1), since they move when the plan changes")
+        plan = dataclasses.replace(plan, training=dataclasses.replace(plan.training, zero1=False))
+    adopted = None if store is None else adopted_plan(store, plan)
+    if adopted is None or store is None:
         return plan
-    say("adapt: every rank keeps whole optimizer states (no ZeRO-1), since they move when the plan changes")
-    return dataclasses.replace(plan, training=dataclasses.replace(plan.training, zero1=False))
+    say(f"adapt: going on with the plan that ran last, {adopted_file(store)}")
+    return adopted
 
 
 def _absolute(spec: str) -> str:

@@ -45,8 +45,6 @@ Follow = Callable[[Callable[[], Where]], None]
 """Called with a function that says where this rank is."""
 RecordLoss = Callable[[int, float], None]
 """Called on rank 0 with a step (counted from 0) and its loss."""
-RecordPlan = Callable[[Plan], None]
-"""Called on rank 0 with a plan that took the place of another."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +69,6 @@ def train_captured(
     one_queue_per_pair: bool = False,
     follow: Follow | None = None,
     record_loss: RecordLoss | None = None,
-    record_plan: RecordPlan | None = None,
 ) -> RunReport:
     """Trains the model under the plan. Called on every rank; all return the same report.
 
@@ -83,7 +80,7 @@ def train_captured(
         make_example: makes the user's model anew, with values from the current random state (`ModelSource.make`);
             without it the values of `captured` are trained.
         one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
-        follow, record_loss, record_plan: see there.
+        follow, record_loss: see there.
 
     Raises:
         PlanError, ScheduleError, InputError: see `drlpp.runtime.pipeline.build`.
@@ -111,7 +108,7 @@ def train_captured(
     training = _Training(pipeline, optimizer, options, offset_s, tracker)
     adapter = None
     if options.adapt is not None:
-        adapter = Adapter(plan, options.adapt, options, first, say, record_plan=record_plan)
+        adapter = Adapter(plan, options.adapt, options, first, say)
     for step in range(first, options.steps):
         seconds = training.step(step, listens=adapter is not None and adapter.listens(step))
         if dist.get_rank() == 0:
@@ -317,14 +314,16 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
         adapter = Adapter(plan, options.adapt, options, 0, say, time_scale=scale)
     for step in range(1, options.steps + 1):
         spans.append(pipeline.step())
+        if adapter is not None:
+            adapter.keep_pace(spans[-1][1] - spans[-1][0])
         if adapter is not None and (new := adapter.after(step, pipeline.recorder)) is not None:
             pipeline.close()
             before, now = adapter.plan, with_costs_of(new, plan)
             pipeline = EmulatedPipeline(now, world, scale, devices=ranks, steps_done=step)
-            pipeline.emulate_move(with_costs_of(before, plan), now)
+            seconds = pipeline.emulate_move(with_costs_of(before, plan), now)
             if follow is not None:
                 follow(pipeline.where)
-            adapter.switched(step, new)
+            adapter.switched(step, new, seconds)
     pipeline.close()
     decisions = () if adapter is None else adapter.decisions()
     result = _RankResult(pipeline.device, spans, (), pipeline.recorder.record(), None, 0.0)

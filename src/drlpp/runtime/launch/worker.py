@@ -28,7 +28,7 @@ from drlpp.graph import OpGraph
 from drlpp.graph.mixed_precision import at_precision
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
 from drlpp.runtime.launch.job import RunOptions, RunReport
-from drlpp.runtime.launch.training import Follow, RecordLoss, RecordPlan, Say, train_captured, train_emulated
+from drlpp.runtime.launch.training import Follow, RecordLoss, Say, train_captured, train_emulated
 from drlpp.runtime.observe.heartbeat import Heartbeat
 from drlpp.torch_private import PrefixStore
 
@@ -65,11 +65,6 @@ def progress_file(folder: Path) -> Path:
 def beat_file(folder: Path, rank: int) -> Path:
     """Where a rank leaves its signs of life."""
     return folder / f"beat-{rank}.json"
-
-
-def adopted_file(folder: Path) -> Path:
-    """Where rank 0 leaves the plan that a run that adapts has taken last."""
-    return folder / "adopted.json"
 
 
 def _loss_file(folder: Path) -> Path:
@@ -174,9 +169,8 @@ def train(
     *,
     follow: Follow | None = None,
     record_loss: RecordLoss | None = None,
-    record_plan: RecordPlan | None = None,
 ) -> RunReport:
-    """Runs a plan on the process group that is there; called on every rank; `say` and the records are on rank 0."""
+    """Runs a plan on the process group that is there; called on every rank; `say` and the record are on rank 0."""
     if options.emulate:
         return train_emulated(plan, options, say, follow=follow)
     if dist.get_rank() == 0:
@@ -190,7 +184,6 @@ def train(
         make_example=make_example,
         follow=follow,
         record_loss=record_loss,
-        record_plan=record_plan,
     )
 
 
@@ -211,7 +204,6 @@ def main(folder: Path) -> int:
             lambda line: _append(progress_file(folder), line),
             follow=heartbeat.follow,
             record_loss=lambda step, loss: _append(_loss_file(folder), f"{step} {loss.hex()}"),
-            record_plan=lambda new: write_atomically(adopted_file(folder), json.dumps(plan_to_dict(new))),
         )
         if rank == 0:
             write_atomically(folder / _REPORT_FILE, json.dumps(dataclasses.asdict(report)))

@@ -51,6 +51,7 @@ class Recorder:
         offset_s: to add to this rank's clock to get the common one.
         memory: gives the bytes in use; asked before each action, when all that it reads is there, and after it.
         torch_device: where this rank computes.
+        watch: gives the moments; None: one of `torch_device`.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class Recorder:
         offset_s: float = 0.0,
         memory: Callable[[], float] | None = None,
         torch_device: torch.device = _CPU,
+        watch: Stopwatch | None = None,
     ) -> None:
         self.device = device
         self._offset_s = offset_s
         self._bytes_in_use = memory
-        self._watch = Stopwatch(torch_device)
+        self._watch = Stopwatch(torch_device) if watch is None else watch
         self._begin_s = 0.0
         self._events: list[_Noted] = []
         self._memory: list[tuple[Moment, float]] = []
