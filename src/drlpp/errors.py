@@ -11,6 +11,7 @@
     |  |- CaptureError    models that cannot be captured
     |- InfeasibleError                   no plan fits the problem (memory, devices)   -> exit status 3
     |- ExecutionError                    a run that started and failed                -> exit status 1
+    |- StoppedError                      a run was asked to stop, and can go on later   -> exit status 143
     |- InstallationError                 drlpp itself is not built as it should be    -> exit status 1
 
 Every message says what and where, the value that was found, the rule, and the fix, in one line.
@@ -56,6 +57,10 @@ class InfeasibleError(DrlppError):
 
 class ExecutionError(DrlppError):
     """A run that started did not finish as it should."""
+
+
+class StoppedError(DrlppError):
+    """A run ended early since it was asked to; it goes on from its checkpoint when it is started again."""
 
 
 class InstallationError(DrlppError, ImportError):

@@ -69,7 +69,7 @@ try:
     ):
         getattr(owner, name)  # each is replaced or read where it is needed
     if torch.distributed.is_available():
-        from torch._C._distributed_c10d import PrefixStore
+        from torch._C._distributed_c10d import PrefixStore, Store
         from torch.distributed.distributed_c10d import _get_default_store as default_store
     TensorBase = torch._C.TensorBase
     parse_schema = torch._C.parse_schema
@@ -89,6 +89,7 @@ __all__ = [
     "HigherOrderOperator",
     "OpOverload",
     "PrefixStore",
+    "Store",
     "TensorBase",
     "TorchDispatchMode",
     "TreeSpec",

@@ -22,6 +22,8 @@ REAL_PROCESSES = {
     "distributed/test_launch.py": "runtime: emulation launch/run launch/training launch/user_batches launch/worker "
     "verify/same_draws",
     "distributed/test_elastic.py": "runtime: launch/elastic launch/rank_processes observe/heartbeat",
+    "distributed/test_hosts.py": "runtime: launch/hosts launch/fresh_store",
+    "distributed/test_signals.py": "runtime: launch/signals",
     "distributed/test_trials.py": "runtime: launch/job launch/plan_measurement observe/stopwatch",
     "distributed/test_adapt.py": "runtime: adapt/adapter adapt/controller adapt/decisions adapt/moving adapt/proposals",
     "distributed/test_clock.py": "runtime: observe/clock_offset",

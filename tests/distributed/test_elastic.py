@@ -189,13 +189,9 @@ def test_a_rank_that_ends_by_itself_is_named(tmp_path: Path, seconds: int) -> No
         run(plan, steps=100_000)
 
 
-def test_what_cannot_be_elastic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_elastic(tmp_path: Path) -> None:
     plan = three_stages(tmp_path)
     with pytest.raises(InputError, match="can be neither verified"):
         run(plan, verify=True, elastic=Elastic())
     with pytest.raises(InputError, match="max_restarts is -1: it must not be negative"):
         Elastic(max_restarts=-1)
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(InputError, match="restarted by torchrun: give it --max-restarts"):
-        run(plan, elastic=Elastic())

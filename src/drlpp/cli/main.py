@@ -1,7 +1,8 @@
 """The command line: thin verbs over the Python API.
 
 Exit status: 0 done; 1 a run failed; 2 bad input (one line: what, where, the rule, the fix); 3 no feasible plan;
-130 interrupted. With ``--json``, stdout holds one JSON object and nothing else; everything else goes to stderr.
+130 interrupted; 143 a run was asked to stop (SIGTERM), and did so with a checkpoint.
+With ``--json``, stdout holds one JSON object and nothing else; everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import typer
 from drlpp.cli import bench, calibrate, capture, compare, export, learn, lists, plan, run, simulate, whatif
 from drlpp.cli.stdout import open_streams, stdout_failure
 from drlpp.cli.terminal import complain
-from drlpp.errors import DrlppError, InfeasibleError, InputError
+from drlpp.errors import DrlppError, InfeasibleError, InputError, StoppedError
 
 # click's UsageError, wherever this release of typer keeps click
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
@@ -55,6 +56,9 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
     except InfeasibleError as error:
         complain(str(error))
         return 3
+    except StoppedError as error:
+        complain(str(error))
+        return 143
     except DrlppError as error:
         complain(str(error))
         return 1

@@ -26,6 +26,7 @@ def slurm(plan: Plan) -> str:
 #SBATCH --exclusive
 #SBATCH --mem=0
 #SBATCH --requeue
+#SBATCH --signal=TERM@120
 #SBATCH --open-mode=append
 set -euo pipefail
 export PLAN=${{1:-plan.json}}

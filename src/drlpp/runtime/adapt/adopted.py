@@ -19,16 +19,19 @@ def record_adopted(folder: Path, plan: Plan) -> None:
     save_plan(plan, adopted_file(folder))
 
 
-def adopted_plan(folder: Path, asked: Plan) -> Plan | None:
+def adopted_plan(folder: Path, asked: Plan, cluster: Cluster | None = None) -> Plan | None:
     """The plan that took over last, if it is one of the same model, training set-up and devices as that asked for.
 
     Its costs may be others: those that the run measured.
+
+    Args:
+        cluster: whose devices it should have; None for those of the plan that is asked for.
     """
     if not adopted_file(folder).exists():
         return None
     plan = load_plan(adopted_file(folder))
     same = plan.graph.source == asked.graph.source and plan.training == asked.training
-    return plan if same and _places(plan.cluster) == _places(asked.cluster) else None
+    return plan if same and _places(plan.cluster) == _places(cluster or asked.cluster) else None
 
 
 def _places(cluster: Cluster) -> list[tuple[str, int]]:

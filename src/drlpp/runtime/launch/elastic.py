@@ -21,6 +21,7 @@ from drlpp.runtime.adapt.adopted import adopted_plan
 from drlpp.runtime.checkpoint import checkpoints
 from drlpp.runtime.launch.job import Restart, RunOptions, RunReport
 from drlpp.runtime.launch.rank_processes import Failure, Ranks
+from drlpp.runtime.launch.signals import caught
 from drlpp.runtime.launch.training import Say
 from drlpp.runtime.launch.worker import read_losses, read_report, write_job
 from drlpp.units import format_time
@@ -66,6 +67,7 @@ def run_elastic(plan: Plan, options: RunOptions, elastic: Elastic, folder: Path,
         ExecutionError: ranks died too often, or no device is left.
         InputError, InfeasibleError: the run cannot be done, or not with what is left.
     """
+    stays = options.checkpoint is not None
     store = Path(options.checkpoint) if options.checkpoint is not None else folder / "checkpoints"
     options = dataclasses.replace(options, checkpoint=str(store))
     losses: dict[int, float] = {}
@@ -73,7 +75,7 @@ def run_elastic(plan: Plan, options: RunOptions, elastic: Elastic, folder: Path,
     while True:
         attempt = folder / f"attempt-{len(restarts)}"
         attempt.mkdir()
-        outcome = run_once(plan, options, attempt, say)
+        outcome = run_once(plan, options, attempt, say, stays=stays)
         losses |= read_losses(attempt)
         if options.adapt is not None:
             plan = adopted_plan(store, plan) or plan
@@ -99,14 +101,19 @@ def run_elastic(plan: Plan, options: RunOptions, elastic: Elastic, folder: Path,
         say(f"restart {len(restarts)} of at most {elastic.max_restarts}: {how}, {num_devices} devices, from {where}")
 
 
-def run_once(plan: Plan, options: RunOptions, folder: Path, say: Say) -> RunReport | Failure:
-    """Starts the ranks and waits for their end: the report, or why there is none."""
+def run_once(plan: Plan, options: RunOptions, folder: Path, say: Say, *, stays: bool) -> RunReport | Failure:
+    """Starts the ranks and waits for their end: the report, or why there is none.
+
+    Args:
+        stays: a checkpoint stays when this process ends, so signals that ask for one are passed on.
+    """
     write_job(folder, plan, options)
     devices = ranks_of(plan, options.adapt, plan.used_devices)
     say(f"starting {len(devices)} {'processes' if len(devices) > 1 else 'process'} on this machine")
     ranks = Ranks(devices, folder, say)
     try:
-        return ranks.wait() or read_report(folder)
+        with caught(ranks.signal, when=stays):
+            return ranks.wait() or read_report(folder)
     finally:
         ranks.stop()
 
@@ -121,7 +128,16 @@ def plan_for_the_rest(plan: Plan, failure: Failure, replan: Replan) -> Plan:
     left = [d for d in range(plan.cluster.num_devices) if d not in failure.lost]
     if not left:
         raise ExecutionError(f"{failure.error}; no device is left")
-    new = replan(plan, plan.cluster.subset(left))
+    return checked_plan(plan, plan.cluster.subset(left), replan)
+
+
+def checked_plan(plan: Plan, cluster: Cluster, replan: Replan) -> Plan:
+    """A plan for another cluster that goes on where `plan` was.
+
+    Raises:
+        PlanError, ScheduleError, InputError: the new plan is not legal, or not of the same model and training set-up.
+    """
+    new = replan(plan, cluster)
     validate(new)
     if new.training != plan.training or new.graph.source != plan.graph.source:
         raise InputError("the new plan is of another model or training set-up: keep those of the plan so far")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drlpp import errors
-from drlpp.errors import DrlppError, ExecutionError
+from drlpp.errors import DrlppError, ExecutionError, StoppedError
 from drlpp.runtime.launch.worker import beat_file, error_file, progress_file
 from drlpp.runtime.observe.heartbeat import Watch
 
@@ -62,6 +63,7 @@ class Ranks:
         self._progress = _Lines(progress_file(folder), say)
         self._watches = [Watch(beat_file(folder, rank)) for rank in range(len(devices))]
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._asked_to_stop = False
         environment = {"OMP_NUM_THREADS": "1", **loopback(), **os.environ, "WORLD_SIZE": str(len(devices))}
         try:
             for rank in range(len(devices)):
@@ -94,6 +96,14 @@ class Ranks:
         self._look()
         return self._failure()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Passes a signal on to all processes; one that wishes for a checkpoint, if they are there."""
+        stop = number == signal.SIGTERM
+        self._asked_to_stop = self._asked_to_stop or stop
+        for rank, process in enumerate(self._processes):
+            if stop or beat_file(self._folder, rank).exists():
+                process.send_signal(number)
+
     def stop(self) -> None:
         """Ends all processes."""
         for process in self._processes:
@@ -116,6 +126,8 @@ class Ranks:
         status = [p.poll() for p in self._processes]
         if not any(s is None or s != 0 for s in status):
             return None
+        if self._asked_to_stop and -signal.SIGTERM in status:
+            return Failure(StoppedError("asked to stop (SIGTERM) before the first step"), (), restartable=False)
         if killed := [r for r in ranks if (status[r] or 0) < 0]:
             signals = ", ".join(sorted({str(-(status[r] or 0)) for r in killed}))
             return self._died(killed, f"{'was' if len(killed) == 1 else 'were'} killed by signal {signals}")
@@ -126,7 +138,7 @@ class Ranks:
         refused = [error for text in said.values() if (error := _refusal(text)) is not None]
         if refused:
             return Failure(refused[0], (), restartable=False)
-        if own := {r: text for r, text in said.items() if not _is_echo(text)}:
+        if own := {r: text for r, text in said.items() if not is_echo(text)}:
             rank, text = next(iter(own.items()))
             return Failure(ExecutionError(f"{self._name(rank)} failed: {text}"), (self._devices[rank],))
         if silent := [r for r in ranks if status[r] and r not in said]:
@@ -161,7 +173,7 @@ def _refusal(text: str) -> DrlppError | None:
     return kind(message)
 
 
-def _is_echo(text: str) -> bool:
+def is_echo(text: str) -> bool:
     """Whether a rank only says that another one is gone."""
     return text.startswith(_ECHOES) or _ECHOING.search(text) is not None
 

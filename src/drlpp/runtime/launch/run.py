@@ -14,16 +14,22 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from drlpp.errors import InputError
+from drlpp.errors import ExecutionError, InputError
 from drlpp.plan import Plan, validate
 from drlpp.plan.validation import check_trains, check_undivided
 from drlpp.runtime.adapt.adapter import ranks_of
 from drlpp.runtime.adapt.adopted import adopted_file, adopted_plan
 from drlpp.runtime.launch.elastic import Elastic, run_elastic, run_once
+from drlpp.runtime.launch.hosts import devices_of_ranks, plan_for_those_here
 from drlpp.runtime.launch.job import Adapt, Precision, RunOptions, RunReport, autocast_precision
-from drlpp.runtime.launch.rank_processes import Failure
+from drlpp.runtime.launch.rank_processes import Failure, is_echo
 from drlpp.runtime.launch.training import Say, world_of
 from drlpp.runtime.launch.worker import init_process_group, train
+
+OWN_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Has torchrun make a store for each start of the ranks. The one that it shares is known to the first hosts only."""
+_SHOWN = 120
+"""Characters of what torch says when a connection breaks."""
 
 
 def _silent(line: str) -> None:
@@ -60,8 +66,8 @@ def run(
         data: ``FILE.py:function`` that yields batches (`drlpp.runtime.launch.user_batches`); None draws them.
         adapt: plan anew while training (`drlpp.adaptation.adaptation`), with a process for each device of the cluster.
         checkpoint: folder of checkpoints, which all ranks share; training goes on from the last one in it.
-        elastic: restart when a rank dies or hangs (of ranks on this machine; torchrun has ``--max-restarts``). Without
-            a `checkpoint` they are kept in a temporary folder.
+        elastic: restart when a rank dies or hangs; without a `checkpoint` they are kept in a temporary folder. Under
+            torchrun, which restarts by itself (``--max-restarts``), plan for the hosts that are there.
         say: called with lines about what goes on.
 
     Returns:
@@ -71,6 +77,7 @@ def run(
         PlanError, ScheduleError, CaptureError, InputError: the plan cannot be run.
         InfeasibleError: there is no plan for the devices that are left.
         ExecutionError: a rank died or failed; the message is one line that names it.
+        StoppedError: SIGTERM asked to stop a run with a `checkpoint`; it goes on from there when it is started again.
     """
     emulate = emulate or emulate_cluster is not None or emulate_events is not None
     options = RunOptions(
@@ -100,16 +107,12 @@ def run(
     if elastic is not None and (verify or emulate):
         raise InputError("an elastic run can be neither verified (its first steps are gone) nor emulated: leave it out")
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        if elastic is not None:
-            raise InputError(
-                "the ranks of torchrun are restarted by torchrun: give it --max-restarts in place of elastic"
-            )
-        return _join(plan, options, say)
+        return _join(plan, options, elastic, say)
     folder = Path(tempfile.mkdtemp(prefix="drlpp-run-"))
     try:
         if elastic is not None:
             return run_elastic(plan, options, elastic, folder, say)
-        outcome = run_once(plan, options, folder, say)
+        outcome = run_once(plan, options, folder, say, stays=checkpoint is not None)
         if isinstance(outcome, Failure):
             raise outcome.error
         return outcome
@@ -144,16 +147,32 @@ def _absolute(spec: str) -> str:
     return f"{Path(path).absolute()}:{function}"
 
 
-def _join(plan: Plan, options: RunOptions, say: Say) -> RunReport | None:
+def _join(plan: Plan, options: RunOptions, elastic: Elastic | None, say: Say) -> RunReport | None:
+    if elastic is not None and options.checkpoint is None:
+        raise InputError(
+            "an elastic run on several hosts goes on from checkpoints: give a folder that all of them share"
+        )
+    if elastic is not None and os.environ.get(OWN_STORES) != "1":
+        raise InputError(
+            f"{OWN_STORES} is not 1: torchrun would leave a host that comes later waiting; export it on every host"
+        )
     mine = not dist.is_initialized()
     if mine:
         init_process_group()
     try:
-        size, needed = dist.get_world_size(), len(ranks_of(plan, options.adapt, plan.used_devices))
+        devices = None
+        if elastic is not None and options.checkpoint is not None:
+            found = devices_of_ranks(plan.cluster)
+            plan, devices = plan_for_those_here(plan, found, elastic.replan, Path(options.checkpoint), say)
+        size, needed = dist.get_world_size(), len(devices or ranks_of(plan, options.adapt, plan.used_devices))
         if size != needed:
             raise InputError(f"torchrun started {size} processes, the plan uses {needed} devices: start {needed}")
-        report = train(plan, options, say)
+        report = train(plan, options, say, devices=devices)
         return report if dist.get_rank() == 0 else None
+    except RuntimeError as error:
+        if not is_echo(f"{type(error).__name__}: {error}"):
+            raise
+        raise ExecutionError(f"another rank is gone: {' '.join(str(error).split())[:_SHOWN]}") from error
     finally:
         if mine:
             dist.destroy_process_group()

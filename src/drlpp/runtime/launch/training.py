@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from drlpp.capture.own_model import OwnModel
 from drlpp.capture.sources.initial_values import seeded_construction
 from drlpp.cluster.schema import load_cluster_file
 from drlpp.cost.groups import for_groups
-from drlpp.errors import InputError
+from drlpp.errors import InputError, StoppedError
 from drlpp.plan import Plan
 from drlpp.runtime.adapt.adapter import Adapter, ranks_of
 from drlpp.runtime.adapt.controller import with_costs_of
@@ -26,6 +27,7 @@ from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoi
 from drlpp.runtime.emulated_world import EmulatedWorld, emulated_world
 from drlpp.runtime.emulation import EmulatedPipeline
 from drlpp.runtime.launch.job import AUTOCAST, RunOptions, RunReport
+from drlpp.runtime.launch.signals import Wishes, caught
 from drlpp.runtime.launch.user_batches import user_batches
 from drlpp.runtime.observe.clock_offset import clock_offset_s
 from drlpp.runtime.observe.heartbeat import Where
@@ -69,6 +71,7 @@ def train_captured(
     one_queue_per_pair: bool = False,
     follow: Follow | None = None,
     record_loss: RecordLoss | None = None,
+    devices: Sequence[int] | None = None,
 ) -> RunReport:
     """Trains the model under the plan. Called on every rank; all return the same report.
 
@@ -81,9 +84,11 @@ def train_captured(
             without it the values of `captured` are trained.
         one_queue_per_pair: see `drlpp.runtime.pipeline.build`.
         follow, record_loss: see there.
+        devices: of the ranks; None: in order, those that the plan uses, or all where it may come to use others.
 
     Raises:
         PlanError, ScheduleError, InputError: see `drlpp.runtime.pipeline.build`.
+        StoppedError: a signal asked for it; there is a checkpoint.
     """
     initial: dict[str, torch.Tensor] = {}
     if options.verify and dist.get_rank() == 0 and make_example is None:
@@ -96,7 +101,7 @@ def train_captured(
         seed=options.seed,
         autocast=AUTOCAST[options.precision],
         one_queue_per_pair=one_queue_per_pair,
-        devices=ranks_of(plan, options.adapt, plan.used_devices),
+        devices=ranks_of(plan, options.adapt, plan.used_devices) if devices is None else devices,
     )
     pipeline = build_more(plan, make_model=None if make_example is None else lambda: make_example().module)
     make_optimizer = optimizer_factory(plan.training.optimizer, options.learning_rate)
@@ -109,23 +114,25 @@ def train_captured(
     adapter = None
     if options.adapt is not None:
         adapter = Adapter(plan, options.adapt, options, first, say)
-    for step in range(first, options.steps):
-        seconds = training.step(step, listens=adapter is not None and adapter.listens(step))
-        if dist.get_rank() == 0:
-            if record_loss is not None:
-                record_loss(step, training.losses[-1])
-            say(f"step {step + 1} of {options.steps}: loss {training.losses[-1]:.6g}, {format_time(seconds)}")
-        training.save_when_due(step)
-        if adapter is not None and (new := adapter.after(step + 1, training.recorder)) is not None:
-            if follow is not None:
-                follow(_moving)
-            try:
-                training.move_to(new, lambda p, values: build_more(p, state_dict=values), make_optimizer)
-                adapter.switched(step + 1, new)
-            except InputError as error:
-                adapter.refused(step + 1, str(error))
-            if follow is not None:
-                follow(training.pipeline.where)
+    wishes = Wishes(checkpoints=options.checkpoint is not None, device=pipeline.torch_device)
+    with caught(wishes.take, when=options.checkpoint is not None):
+        for step in range(first, options.steps):
+            seconds = training.step(step, listens=adapter is not None and adapter.listens(step))
+            if dist.get_rank() == 0:
+                if record_loss is not None:
+                    record_loss(step, training.losses[-1])
+                say(f"step {step + 1} of {options.steps}: loss {training.losses[-1]:.6g}, {format_time(seconds)}")
+            training.save_when_due(step, wishes.agreed())
+            if adapter is not None and (new := adapter.after(step + 1, training.recorder)) is not None:
+                if follow is not None:
+                    follow(_moving)
+                try:
+                    training.move_to(new, lambda p, values: build_more(p, state_dict=values), make_optimizer)
+                    adapter.switched(step + 1, new)
+                except InputError as error:
+                    adapter.refused(step + 1, str(error))
+                if follow is not None:
+                    follow(training.pipeline.where)
     decisions = () if adapter is None else adapter.decisions()
     result = training.result({*captured.parameters, *captured.buffers})
 
@@ -233,12 +240,25 @@ class _Training:
         pipeline.limit_waits(time_limit_s(self._longest_s))
         return end - begin
 
-    def save_when_due(self, number: int) -> None:
-        """A checkpoint after every so many steps, and after the last."""
-        options = self._options
-        due = number == options.steps - 1 or (number + 1) % options.checkpoint_every == 0
+    def save_when_due(self, number: int, asked: signal.Signals | None) -> None:
+        """A checkpoint after every so many steps, after the last, and when a signal asks for one.
+
+        Args:
+            number: of the step, counted from 0.
+            asked: the signal that all ranks know of.
+
+        Raises:
+            StoppedError: the signal asks to stop, too, and there are steps left.
+        """
+        options, last = self._options, number == self._options.steps - 1
+        due = last or asked is not None or (number + 1) % options.checkpoint_every == 0
         if options.checkpoint is not None and due:
             save_checkpoint(Path(options.checkpoint), self.pipeline, self._optimizer)
+        if asked == signal.SIGTERM and not last:
+            raise StoppedError(
+                f"asked to stop (SIGTERM) after step {number + 1} of {options.steps}: the checkpoint is in "
+                f"{options.checkpoint}, and the same command goes on from it"
+            )
 
     def result(self, names: set[str]) -> _RankResult:
         """What this rank tells of its steps. Args: names: parameters and buffers of the model."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,10 @@ from drlpp.files import write_atomically
 from drlpp.graph import OpGraph
 from drlpp.graph.mixed_precision import at_precision
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
+from drlpp.runtime.launch.fresh_store import fresh_store
 from drlpp.runtime.launch.job import RunOptions, RunReport
 from drlpp.runtime.launch.training import Follow, RecordLoss, Say, train_captured, train_emulated
 from drlpp.runtime.observe.heartbeat import Heartbeat
-from drlpp.torch_private import PrefixStore
 
 CONTROL_TIMEOUT = timedelta(minutes=30)
 """Ranks wait for each other this long outside of steps: while models are captured and verified."""
@@ -151,11 +152,11 @@ def init_process_group(init_method: str | None = None) -> None:
             timeout=CONTROL_TIMEOUT,
         )
     )
-    # torchrun keeps its store over restarts, with the addresses of the ranks that were there before
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        store = fresh_store(store, rank, world_size)
     dist.init_process_group(
         "nccl" if gpus else "gloo",
-        store=PrefixStore(f"drlpp-{attempt}", store),
+        store=store,
         rank=rank,
         world_size=world_size,
         timeout=CONTROL_TIMEOUT,
@@ -169,8 +170,13 @@ def train(
     *,
     follow: Follow | None = None,
     record_loss: RecordLoss | None = None,
+    devices: Sequence[int] | None = None,
 ) -> RunReport:
-    """Runs a plan on the process group that is there; called on every rank; `say` and the record are on rank 0."""
+    """Runs a plan on the process group that is there; called on every rank; `say` and the record are on rank 0.
+
+    Args:
+        devices: of the ranks; None: in order, those that the plan uses, or all where it may come to use others.
+    """
     if options.emulate:
         return train_emulated(plan, options, say, follow=follow)
     if dist.get_rank() == 0:
@@ -184,12 +190,14 @@ def train(
         make_example=make_example,
         follow=follow,
         record_loss=record_loss,
+        devices=devices,
     )
 
 
 def main(folder: Path) -> int:
     """Runs this rank's part of the job in `folder`; returns the exit status."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is something to keep
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     heartbeat = Heartbeat(beat_file(folder, rank))
