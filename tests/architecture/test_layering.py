@@ -25,6 +25,7 @@ LEVEL = {
     "generator_spec": 0,
     "model_spec": 0,
     "threads": 0,
+    "freed_memory": 0,
     "torch_private": 0,
     "training": 0,
     "graph": 1,

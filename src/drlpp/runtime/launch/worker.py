@@ -25,6 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from drlpp.capture import CapturedModel, Example, capture, load_model
 from drlpp.errors import DrlppError, PlanError
 from drlpp.files import write_atomically
+from drlpp.freed_memory import keep_freed_memory
 from drlpp.graph import OpGraph
 from drlpp.graph.mixed_precision import at_precision
 from drlpp.plan import Plan, plan_from_dict, plan_to_dict
@@ -144,6 +145,8 @@ def init_process_group(init_method: str | None = None) -> None:
     gpus = torch.cuda.is_available() and torch.cuda.device_count() >= local_ranks
     if gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", os.environ["RANK"])))
+    else:
+        keep_freed_memory()
     store, rank, world_size = next(
         rendezvous(
             init_method or "env://",
