@@ -40,6 +40,10 @@ KEPT, NEEDED = 8, 3
 """Steps of a plan that are remembered, and that are needed to say something."""
 REFINEMENTS = 3
 """New plans after surprises, before something changes for good."""
+DEEPER = 2
+"""Longer searches, of twice the seconds each, after the first one, before something changes for good."""
+PLANNING_PART = 0.05
+"""A longer search takes at most this part of the time that is left."""
 MOST_PATIENCE = 64
 """Steps without a new plan after some that led to nothing."""
 _BUILDING_S = 0.5
@@ -79,7 +83,7 @@ class Controller:
         self._changed: dict[Hashable, int] = {}  # device, or pair of hosts -> first step of its last change
         self._devices, self._links = ChangeDetector(DEVICES), ChangeDetector(LINKS)
         self._want, self._over = True, False
-        self._refinements = 0
+        self._refinements, self._depth = 0, 0
         self._patience, self._quiet_until = NEEDED, 0
         self._parallelism = frozenset({"pp", "dp"})
         self._building_s = _BUILDING_S / time_scale
@@ -106,6 +110,9 @@ class Controller:
             self._note(step, changes)
         elif len(run.steps) == NEEDED and self._refinements < REFINEMENTS and self._surprised(run):
             self._refinements += 1
+            self._want = True
+        elif len(run.steps) >= NEEDED and self._depth < DEEPER and self._pays(step, run):
+            self._depth += 1
             self._want = True
 
     def decide(self, step: int) -> Plan | None:
@@ -144,11 +151,19 @@ class Controller:
             text = f"{what} takes {change.factor:.2f} times the seconds, since step {change.since}"
             self._decide(Decision(step=step, kind="change", text=text))
         self._forget()
-        self._want, self._refinements = True, 0
+        self._want, self._refinements, self._depth = True, 0, 0
 
     def _surprised(self, run: _Run) -> bool:
         predicted_s = _predicted_s(self._believed) * self._ratio
         return predicted_s > 0 and abs(math.log(_measured_s(run) / predicted_s)) > SURPRISE
+
+    def _pays(self, step: int, run: _Run) -> bool:
+        """Whether there is time for a search that is twice as long as the last one."""
+        left_s = (self._total - step) * _measured_s(run) * self._scale
+        return self._planning_s(self._depth + 1) < PLANNING_PART * left_s
+
+    def _planning_s(self, depth: int) -> float:
+        return self._adapt.planning_s * 2.0**depth
 
     def _enough(self, step: int) -> bool:
         run = self._runs[-1]
@@ -163,7 +178,7 @@ class Controller:
             current=self._runs[-1].plan,
             others=tuple(run.plan for run in self._runs[:-1][-4:]),
             parallelism=self._parallelism,
-            planning_s=self._adapt.planning_s,
+            planning_s=self._planning_s(self._depth),
             seed=self._seed + step,
         )
         self._process.ask(question)
