@@ -26,14 +26,13 @@ from drlpp.bench.results import append_row, read_rows
 from drlpp.bench.settings import settings
 from drlpp.bench.suites import find_suite
 from drlpp.cost.problem_times import problem_times
-from drlpp.files import write_atomically
 from drlpp.plan import Plan
 from drlpp.planners.base import Budget
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
 from drlpp.sim import explain, simulate
 from drlpp.threads import one_thread
-from tables import DOCUMENT, machine, markdown, write_section
+from tables import WHEN_IT_WINS, machine, markdown, write_part, write_section
 
 BASELINES = ("data-parallel", "pipedream")
 PARTS = ("balance", "communication", "bubble")
@@ -208,7 +207,7 @@ def main() -> None:
     write_section(
         "paper-claims", f"{how}\n\n{markdown(header, [line(row) for some in suites.values() for row in some])}"
     )
-    write_atomically(DOCUMENT.parent / "when-it-wins.md", document(suites, how))
+    write_part(WHEN_IT_WINS, "paper-claims", document(suites, how))
 
 
 if __name__ == "__main__":

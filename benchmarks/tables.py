@@ -14,10 +14,11 @@ from drlpp.files import write_atomically
 DOCS = Path(__file__).parents[1] / "docs"
 DATA = DOCS / "data"
 DOCUMENT = DOCS / "benchmarks.md"
+WHEN_IT_WINS = DOCS / "when-it-wins.md"
 _COMMIT = re.compile(r"\bcommit ([0-9a-f]{7,40})\b")
 _CELL = re.compile(r"(?<!\\)\|")
 
-__all__ = ["DATA", "DOCS", "DOCUMENT", "machine", "markdown", "write_section"]
+__all__ = ["DATA", "DOCS", "DOCUMENT", "WHEN_IT_WINS", "machine", "markdown", "write_part", "write_section"]
 
 
 def write_section(name: str, text: str) -> None:
@@ -32,6 +33,14 @@ def write_section(name: str, text: str) -> None:
     DATA.mkdir(exist_ok=True)
     write_atomically(DATA / f"{name}.json", json.dumps(parsed(text), indent=1, ensure_ascii=False) + "\n")
     write_atomically(DOCUMENT, render())
+
+
+def write_part(page: Path, name: str, text: str) -> None:
+    """Writes one script's part of a page that several scripts write: what is between its markers, else at the end."""
+    begin, end = (f"<!-- {name}:{edge} -->\n" for edge in ("begin", "end"))
+    before, found, rest = page.read_text().partition(begin)
+    after = rest.partition(end)[2] if found else ""
+    write_atomically(page, f"{before if found else before.rstrip() + chr(10) * 2}{begin}{text.strip()}\n{end}{after}")
 
 
 def parsed(text: str) -> dict[str, Any]:
