@@ -70,7 +70,7 @@ def cluster(name: str) -> Cluster:
 
     if name == "desktops":
         return load_cluster("mixed-desktops")
-    fast, slow = ("a100-sxm4-80gb", "v100-sxm2-16gb") if "V100" in name else ("h100-sxm5-80gb", "a10-24gb")
+    fast, slow = ("a100-sxm4-80gb", "v100-sxm2-16gb") if "V100" in name else ("h100-sxm5-80gb", "a10g-24gb")
     found = hosts(fast, 2, 8, nvlink) + hosts(slow, 2, 8, nvlink)
     if "H100" in name:
         found = hosts(fast, 1, 8, nvlink) + hosts(slow, 4, 4, pcie)
