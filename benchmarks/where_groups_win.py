@@ -83,7 +83,6 @@ def planned(case: Problem, planner: str, parallelism: str, budget: float) -> Pla
         load_model_graph(case.model),
         cluster(case.cluster),
         global_batch=case.batch,
-        precision="fp16",
         optimizer="adamw",
     )
     problem = problem.with_parallelism(parallelism_names(parallelism))
@@ -145,7 +144,7 @@ def main() -> None:
     ]
     text = (
         "## Groups of devices and sharded states\n\n"
-        f"Written by `benchmarks/where_groups_win.py`; {options.budget:g} s of processor time per plan, fp16, "
+        f"Written by `benchmarks/where_groups_win.py`; {options.budget:g} s of processor time per plan, "
         f"AdamW, micro-batch sizes searched; {machine()}.\n\n"
         "Steps planned by `drl`, and how many times faster than with stages and replicas alone:\n\n"
         f"{markdown(['problem', *DIMENSIONS, 'plan with both'], rows)}\n\n"

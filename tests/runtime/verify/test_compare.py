@@ -61,3 +61,18 @@ def test_adaptive_updates_of_noise_are_left_out() -> None:
     assert not verdict(tensors=noise).passed
     assert verdict(adaptive=True, tensors=noise).passed
     assert not verdict(adaptive=True, tensors={**TENSORS, "w": TENSORS["w"] * 1.01}).passed
+
+
+def test_parameters_may_differ_by_what_the_optimizer_makes_of_rounding() -> None:
+    result = verdict(adaptive=True, tensors={**TENSORS, "w": TENSORS["w"] * (1 + 1e-4)})
+    assert result.parameters_alone
+    assert result.rounding == 3e-7
+    noisy = verdict(adaptive=True, tensors={**TENSORS, "w": TENSORS["w"] * (1 + 8e-5)})
+    allowed = result.allowing(noisy)
+    assert allowed.passed
+    assert allowed.describe().startswith("equal to single-process training within 1e-05")
+    assert "AdamW makes" in allowed.describe()
+    assert not result.allowing(verdict(adaptive=True)).passed
+    wrong = verdict(adaptive=True, gradients={**GRADIENTS, "w": GRADIENTS["w"] * 1.001})
+    assert not wrong.parameters_alone
+    assert not wrong.allowing(noisy).passed

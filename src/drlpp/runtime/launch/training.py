@@ -37,8 +37,9 @@ from drlpp.runtime.optimizers import optimizer_factory
 from drlpp.runtime.pipeline import Pipeline, build
 from drlpp.runtime.stage.batches import Batch, Microbatch
 from drlpp.runtime.transfers.waiting import time_limit_s
-from drlpp.runtime.verify.compare import TOLERANCE, compare
+from drlpp.runtime.verify.compare import TOLERANCE, Verification, compare
 from drlpp.runtime.verify.reference import TrainingState, reference_run
+from drlpp.runtime.verify.rounding import with_rounding
 from drlpp.units import format_time
 
 Say = Callable[[str], None]
@@ -137,13 +138,17 @@ def train_captured(
     result = training.result({*captured.parameters, *captured.buffers})
 
     def report(results: list[_RankResult]) -> RunReport:
-        reference = None
+        made = _report(plan, options, results)
         if options.verify:
             say("training the model's own module in plain PyTorch for the comparison")
             own = OwnModel(captured.call if make_example is None else _made(captured.call, make_example, options.seed))
             batches = [training.pipeline.shares(batch) for batch in training.kept] if training.kept else None
-            reference = _reference(captured, plan, options, own, initial, training.pipeline.torch_device, batches)
-        return dataclasses.replace(_report(captured, plan, options, results, reference), decisions=decisions)
+            again = functools.partial(
+                _reference, captured, plan, options, own, initial, training.pipeline.torch_device, batches
+            )
+            states = [r.state for r in results if r.state is not None]
+            made = dataclasses.replace(made, verification=_verified(states, again, captured, plan, options, say))
+        return dataclasses.replace(made, decisions=decisions)
 
     return _reported_by_the_first(result, report)
 
@@ -388,13 +393,15 @@ def _reference(
     initial: dict[str, torch.Tensor],
     torch_device: torch.device,
     batches: Sequence[Sequence[tuple[Microbatch, float]]] | None,
+    noise: float = 0.0,
 ) -> TrainingState:
+    make_optimizer = optimizer_factory(plan.training.optimizer, options.learning_rate)
     return reference_run(
         captured,
         seed=options.seed,
         num_microbatches=plan.num_microbatches,
         steps=options.steps,
-        make_optimizer=optimizer_factory(plan.training.optimizer, options.learning_rate),
+        make_optimizer=with_rounding(make_optimizer, noise, options.seed) if noise else make_optimizer,
         autocast=AUTOCAST[options.precision],
         state_dict=initial,
         torch_device=torch_device,
@@ -403,22 +410,31 @@ def _reference(
     )
 
 
-def _report(
+def _verified(
+    states: Sequence[TrainingState],
+    again: Callable[..., TrainingState],
     captured: CapturedModel,
     plan: Plan,
     options: RunOptions,
-    results: list[_RankResult],
-    reference: TrainingState | None,
-) -> RunReport:
-    verification = None
-    if reference is not None:
-        verification = compare(
-            [r.state for r in results if r.state is not None],
-            reference,
-            [n for n, t in reference.tensors.items() if n in set(captured.parameters)],
-            adaptive=plan.training.optimizer == "adamw",
-            tolerance=TOLERANCE[options.precision],
-        )
+    say: Say,
+) -> Verification:
+    """Compares with one process. Args: `again`: trains there, with ``noise`` in its gradients if that is given."""
+    reference = again()
+    compared = functools.partial(
+        compare,
+        reference=reference,
+        parameters=[n for n, t in reference.tensors.items() if n in set(captured.parameters)],
+        adaptive=plan.training.optimizer == "adamw",
+        tolerance=TOLERANCE[options.precision],
+    )
+    found = compared(states)
+    if plan.training.optimizer == "adamw" and found.parameters_alone:
+        say("parameters differ where gradients do not: training once more with rounding in the gradients")
+        found = found.allowing(compared([again(noise=found.rounding)]))
+    return found
+
+
+def _report(plan: Plan, options: RunOptions, results: list[_RankResult]) -> RunReport:
     peaks = {r.device: r.peak_bytes for r in results if r.device is not None}
     tracked = any(peaks.values())
     return RunReport(
@@ -427,7 +443,6 @@ def _report(
         predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
         losses=results[0].losses,
         first_step=options.steps - len(results[0].losses),
-        verification=verification,
         peak_memory_bytes=tuple(peaks.get(d, 0.0) for d in range(plan.cluster.num_devices)) if tracked else (),
         trace=merge([r.record for r in results], plan.cluster.num_devices),
     )
