@@ -228,10 +228,14 @@ class PlanningProblem:
         """
         return "dp" in self.space.parallelism and not self.graph.has_transfer_times and not self.graph.has_order
 
-    @property
+    @functools.cached_property
     def may_share(self) -> bool:
-        """Replicas may run unequal numbers of micro-batches: shares in `SearchSpace`; serving engines share equally."""
-        return self.space.shares and self.may_replicate and self.training.trains
+        """Replicas of a stage may run unequal numbers of micro-batches: shares in `SearchSpace`, and unequal devices.
+
+        Serving engines share equally.
+        """
+        unequal = len(set(self.cluster.type_index.tolist())) > 1
+        return unequal and self.space.shares and self.may_replicate and self.training.trains
 
 
 def _check_divides(size: int, global_batch: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Objective
 from drlpp.plan.assignment import Assignment
+from drlpp.plan.shares import lowest_terms
 from drlpp.planners.base import Budget
 from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
-from random_problems import random_links
+from random_problems import random_links, with_shares
 
 
 def random_problem(seed: int, objective: Objective, num_ops: int, num_devices: int) -> PlanningProblem:
@@ -60,7 +62,8 @@ def random_assignment(rng: np.random.Generator, problem: PlanningProblem) -> Ass
     for _ in used:
         count = int(rng.integers(1, total + 1))
         devices.append(tuple(int(d) for d in rng.permutation(total)[:count]))
-    return Assignment(stage_of_op.astype(np.int64), tuple(devices))
+    assignment = Assignment(stage_of_op.astype(np.int64), tuple(devices))
+    return with_shares(rng, assignment) if problem.may_share and rng.random() < 0.7 else assignment
 
 
 def value(problem: PlanningProblem, evaluator: Evaluator, assignment: Assignment) -> float:
@@ -99,16 +102,24 @@ def test_no_planner_is_below_the_bound(seed, objective):
             assert best >= bound.value_s
 
 
-def every_assignment(problem: PlanningProblem, max_stages: int):
-    """All legal partitions in up to `max_stages` stages on all ordered device sets, devices shared or not."""
+def every_assignment(problem: PlanningProblem, max_stages: int, most_share: int = 1):
+    """All legal partitions in up to `max_stages` stages on all ordered device sets, devices shared or not, with all
+    shares of the micro-batches up to `most_share`."""
     n, total = problem.graph.num_ops, problem.cluster.num_devices
-    groups = [g for r in range(1, total + 1) for g in itertools.permutations(range(total), r)]
+    sets = [g for r in range(1, total + 1) for g in itertools.permutations(range(total), r)]
+    groups = [
+        (g, lowest_terms(shares, len(g), 0))
+        for g in sets
+        for shares in itertools.product(range(1, most_share + 1), repeat=len(g))
+        if math.gcd(*shares) == 1
+    ]
     for stages in range(1, max_stages + 1):
         for labels in itertools.product(range(stages), repeat=n):
             if len(set(labels)) < stages or any(labels[a] > labels[b] for a, b in problem.graph.arcs.tolist()):
                 continue
-            for devices in itertools.product(groups, repeat=stages):
-                yield Assignment(np.array(labels, dtype=np.int64), devices)
+            for each in itertools.product(groups, repeat=stages):
+                devices, shares = zip(*each, strict=True)
+                yield Assignment(np.array(labels, dtype=np.int64), devices, (), shares)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -116,6 +127,17 @@ def test_no_plan_at_all_is_below_the_bound(seed):
     problem = random_problem(seed, "steady-state", 3, 3)
     evaluator = Evaluator(problem)
     best = min(value(problem, evaluator, a) for a in every_assignment(problem, 2))
+    assert best >= lower_bound(problem).value_s
+
+
+@pytest.mark.parametrize("objective", ["steady-state", "iteration-time"])
+@pytest.mark.parametrize("seed", range(8))
+def test_no_plan_of_unequal_shares_is_below_the_bound(seed, objective):
+    problem = random_problem(seed, objective, 3 - (seed // 2) % 2, 2 + (seed // 2) % 2)
+    evaluator = Evaluator(problem)
+    plans = list(every_assignment(problem, 2, 3 if problem.may_share else 1))
+    value = evaluator.evaluate_many(plans, ("list",) if objective == "iteration-time" else ("1f1b",))
+    best = (value.bottleneck_s if objective == "steady-state" else value.iteration_time_s).min()
     assert best >= lower_bound(problem).value_s
 
 

@@ -17,7 +17,7 @@ from drlpp.planners.local_search.load_annealing import anneal_exactly
 from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluator
 from planner_cases import all_chain_splits, chain_problem, levels_cluster, profile, small_cluster, small_problem
-from random_problems import with_frozen
+from random_problems import with_frozen, with_shares
 
 
 def test_work_is_divided_by_the_sum_of_the_speeds():
@@ -107,7 +107,8 @@ def random_assignment(problem, rng):
         if (labels == labels[i]).sum() > 1:
             labels[i] = int(rng.integers(low, high + 1))
     devices = tuple(tuple(rng.permutation(total)[: int(rng.integers(1, total + 1))].tolist()) for _ in range(stages))
-    return Assignment(labels, devices, tuple((rng.random(stages) < 0.2).tolist()))
+    plan = Assignment(labels, devices, tuple((rng.random(stages) < 0.2).tolist()))
+    return with_shares(rng, plan) if problem.may_share and rng.random() < 0.5 else plan
 
 
 def bounded_problem(seed, rng):

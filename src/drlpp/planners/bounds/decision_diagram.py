@@ -22,7 +22,8 @@ only moves its whole share. The same set costs nothing. In the order that is bes
 The search is compiled (``src/native/planners/bounds``): ``decision_diagram`` goes through the row, ``diagram_layer``
 makes one layer, ``diagram_states`` joins and drops states, ``completion_bound`` is what the groups to come add.
 
-Left out: the order of devices in a set, hosts (every transfer takes the fastest link), latencies, memory.
+Left out: unequal shares of replicas, with which loads may be smaller than equal ones allow; the order of devices in a
+set, hosts (every transfer takes the fastest link), latencies, memory.
 """
 
 from __future__ import annotations

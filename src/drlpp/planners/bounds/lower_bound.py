@@ -1,7 +1,8 @@
 """Certified lower bounds: no plan of the problem takes less, whatever its partition, placement, replication and
 schedule.
 
-Valid for unequal devices, replicated stages and devices with several stages. For both objectives:
+Valid for unequal devices, replicated stages and devices with several stages. Where all devices are equal, plans of a
+problem give all replicas of a stage equal shares of the micro-batches. For both objectives:
 
 - *work*: each device type t gets a weight y_t; an op costs at least ``min_t y_t time(t, op)`` somewhere, and the
   devices have ``sum_d y_d`` times the bound to spend. Any weights give a valid bound; the best are searched.
@@ -15,9 +16,13 @@ Valid for unequal devices, replicated stages and devices with several stages. Fo
 - *sets* (steady state): the ops of the heaviest path, in groups, take sets of devices one after another; the devices
   of neighbouring sets that differ move activations, and replicas exchange gradients. Whether any sets keep all loads
   below a value is decided by a relaxed search (`decision_diagram`; `group_row` says what is in a group, and why). Ops
-  beside the path count in the sum of all loads.
+  beside the path count in the sum of all loads. It is proven for replicas of equal shares: where replicas may have
+  unequal ones (`PlanningProblem.may_share`) it is not asked.
 - *memory*: parameters, gradients and optimizer state that do not fit all devices together, or one op that fits none:
   no plan exists, and the bound is infinite.
+
+The others hold for any shares of the micro-batches: of r replicas the busiest runs at least one of r micro-batches, and
+what all of them run together is the work of the step.
 
 With ZeRO-1 all of this holds: replicas that divide optimizer states keep all of them together, and take one whole step
 of the optimizer together, which is what the sums over all devices ask for. One device alone keeps at least the part of
@@ -85,7 +90,7 @@ def lower_bound(problem: PlanningProblem, budget: Budget | None = None) -> Bound
         bounds = [
             Bound(rows.work_s, "work"),
             Bound(_largest_op_steady(problem, arrays), "op"),
-            Bound(_sets_bound(rows, budget), "sets"),
+            Bound(0.0 if problem.may_share else _sets_bound(rows, budget), "sets"),
         ]
     else:
         bounds = [Bound(_largest_op_step(problem, arrays), "op"), *_fill_bounds(problem, rows)]
