@@ -88,8 +88,9 @@ def test_what_plans_may_use_is_checked(names, message):
 
 
 def test_replicas_may_share_where_they_may_be_and_train():
-    problem = PlanningProblem.build(chain_graph(4), load_cluster("paper-2x8-25gbe"))
+    problem = PlanningProblem.build(chain_graph(4), load_cluster("mixed-desktops"))
     assert problem.may_share
+    assert not dataclasses.replace(problem, cluster=load_cluster("paper-2x8-25gbe")).may_share
     assert not problem.with_parallelism(("pp",)).may_share
     assert not problem.with_parallelism(("pp", "dp"), shares=False).may_share
     assert not dataclasses.replace(problem, training=dataclasses.replace(problem.training, optimizer="none")).may_share

@@ -1,5 +1,6 @@
 """The parts that the dynamic programs are made of: orders, downsets, split models and device states."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -11,7 +12,6 @@ from drlpp.planners.consecutive.device_states import (
     AllReduceTable,
     by_class,
     in_order,
-    microbatch_share,
     relative_speeds,
     replica_counts,
 )
@@ -20,6 +20,8 @@ from drlpp.planners.consecutive.split_program import solve_split, to_assignment
 from drlpp.planners.consecutive.split_states import along_order, over_downsets
 from drlpp.planners.space.device_orders import device_orders, fold_depths, folded, host_order
 from drlpp.planners.space.op_orders import breadth_first, op_orders, priority_order, reversed_depth_first
+from drlpp.planners.space.shares import busiest_replica
+from drlpp.problem import SearchSpace
 from planner_cases import levels_cluster, small_cluster, small_problem
 
 DIAMOND = ((), (0,), (0,), (1, 2))
@@ -127,8 +129,8 @@ def test_replica_counts():
 def test_share_of_micro_batches_is_whole_in_a_step():
     steady = small_problem(0, UNEQUAL, num_microbatches=4)
     step = small_problem(0, UNEQUAL, num_microbatches=4, objective="iteration-time")
-    assert microbatch_share(steady, 3) == pytest.approx(1 / 3)
-    assert microbatch_share(step, 3) == pytest.approx(2 / 4)
+    equal = [dataclasses.replace(p, space=SearchSpace(shares=False)) for p in (steady, step)]
+    assert [busiest_replica(p, (0, 1, 2)).share for p in equal] == [pytest.approx(1 / 3), pytest.approx(2 / 4)]
 
 
 def test_relative_speeds():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import PlanError
-from drlpp.plan.shares import LONGEST_ROUND, Shares, lowest_terms
+from drlpp.plan.shares import Shares, lowest_terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,29 +99,16 @@ class Assignment:
     ) -> Assignment:
         """Other stages, of which each takes all but its ops and devices from a stage of this assignment.
 
-        Shares go with the devices: a device that the other stage had keeps its own, and another one gets their mean.
+        Shares stay where the devices do.
 
         Args:
             labels: ``[num_ops]`` new stages, without gaps.
             devices: of each new stage.
             origin: of each new stage, the stage that it comes from.
         """
-        shares = tuple(self.shares_on(s, group) for s, group in zip(origin, devices, strict=True))
+        stay = ((s, group == self.devices[s]) for s, group in zip(origin, devices, strict=True))
+        shares = tuple(self.shares[s] if same else () for s, same in stay)
         return Assignment(labels, tuple(devices), tuple(self.recompute[s] for s in origin), shares)
-
-    def shares_on(self, stage: int, devices: Sequence[int]) -> Shares:
-        """Shares of a stage if it runs on other devices: each keeps its own, and a new one gets their mean."""
-        own = self.shares[stage]
-        if not own:
-            return ()
-        of_device = dict(zip(self.devices[stage], own, strict=True))
-        made = tuple(of_device.get(d, max(1, round(sum(own) / len(own)))) for d in devices)
-        return made if sum(made) <= LONGEST_ROUND else ()
-
-    def with_devices(self, devices: Sequence[tuple[int, ...]]) -> Assignment:
-        """The same stages on other devices, with their shares as in `shares_on`."""
-        shares = tuple(self.shares_on(s, group) for s, group in enumerate(devices))
-        return dataclasses.replace(self, devices=tuple(devices), shares=shares)
 
     def with_recompute_toggled(self, stage: int) -> Assignment:
         """The same with recomputation of one stage switched."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
+from drlpp.planners.space.shares import ways_to_share
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 
@@ -33,8 +34,9 @@ def data_parallel_value_s(problem: PlanningProblem, evaluator: Evaluator | None 
     """Objective value of data parallelism; infinite where it may not replicate or does not fit."""
     if not problem.may_replicate:
         return math.inf
-    evaluation = (evaluator or Evaluator(problem)).evaluate(data_parallel_assignment(problem))
-    return evaluation.score(problem.objective) if evaluation.feasible else math.inf
+    ways = ways_to_share(problem, data_parallel_assignment(problem))
+    evaluations = [(evaluator or Evaluator(problem)).evaluate(way) for way in ways]
+    return min((e.score(problem.objective) for e in evaluations if e.feasible), default=math.inf)
 
 
 def break_even(

@@ -12,6 +12,7 @@ from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.misses import miss
 from drlpp.planners.parameters import recorded
 from drlpp.planners.space.chain_loads import fitting_splits
+from drlpp.planners.space.shares import ways_to_share
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 
@@ -84,13 +85,23 @@ class Search:
     def offer(self, assignment: Assignment, *, hasty: bool = False) -> float:
         """Evaluates an assignment and keeps it if it is the best that fits.
 
+        Where replicas of a stage are on unequal devices and have no shares yet, they get some (`space.shares`).
+
         Args:
-            hasty: do not try other schedules if it is hopeless under 1F1B; for searches that offer very many.
+            hasty: do not try other schedules if it is hopeless under 1F1B, nor equal shares beside those by speed; for
+                searches that offer very many.
 
         Returns:
             Its objective in seconds, or many times that if it exceeds the memory of a device (`last_feasible` is then
             False).
         """
+        ways = ways_to_share(self.problem, assignment)
+        judged = [(self._judge(way, hasty), self.last_feasible) for way in (ways[:1] if hasty else ways)]
+        value, self.last_feasible = min(judged, key=lambda x: x[0])
+        return value
+
+    def _judge(self, assignment: Assignment, hasty: bool) -> float:
+        """`offer` of an assignment with the shares that it has."""
         key = assignment.key
         if key in self._seen:
             value, self.last_feasible, thorough = self._seen[key]

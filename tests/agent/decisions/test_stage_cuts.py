@@ -24,13 +24,16 @@ from drlpp.agent.decisions.stage_cuts import (
 from drlpp.agent.view.features import problem_view
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.plan.assignment import Assignment
+from drlpp.planners.space.shares import shared
+from drlpp.problem import SearchSpace
 from drlpp.sim import Evaluator
 
 SLOTS = (Slot(((0, 2),)), Slot(((1, 1),)), Slot(((2, 2),)))
 
 
-def setting(seed, num_ops=12, slots=SLOTS, memory_bytes=10**10):
-    view = problem_view(small_problem(seed, num_ops, memory_bytes))
+def setting(seed, num_ops=12, slots=SLOTS, memory_bytes=10**10, shares=True):
+    problem = small_problem(seed, num_ops, memory_bytes)
+    view = problem_view(dataclasses.replace(problem, space=SearchSpace(shares=shares)))
     t = view.tables
     arrays = slot_arrays([slots], t, view.problem)
     return view, arrays, prefixes(np.arange(num_ops)[None], arrays, t)
@@ -184,24 +187,36 @@ def test_replicas_share_micro_batches_in_whole_rounds():
     assert arrays.rounds[0].tolist() == [math.ceil(8 / r) for r in (2, 1, 2)]
 
 
-def steady_setting(slots):
-    view = problem_view(dataclasses.replace(small_problem(5, 12), objective="steady-state"))
+def steady_setting(slots, shares=True):
+    problem = dataclasses.replace(small_problem(5, 12), objective="steady-state", space=SearchSpace(shares=shares))
+    view = problem_view(problem)
     arrays = slot_arrays([slots], view.tables, view.problem)
     return view, arrays, prefixes(np.arange(12)[None], arrays, view.tables)
 
 
 def test_replicas_share_the_steady_state_evenly():
-    _, arrays, _ = steady_setting((Slot(((0, 2), (1, 1))), Slot(((2, 2),))))
+    _, arrays, _ = steady_setting((Slot(((0, 2), (1, 1))), Slot(((2, 2),))), shares=False)
     assert arrays.rounds[0].tolist() == [8 / 3, 8 / 2]
     assert arrays.slow_class[0, 0] == 1
 
 
+def test_unequal_replicas_share_by_their_speed():
+    """A device of class 1 has 0.4 of the speed of one of class 0, so of eight micro-batches it runs one."""
+    _, arrays, _ = setting(0, slots=(Slot(((0, 2), (1, 1))),))
+    assert (arrays.slow_class[0, 0], arrays.rounds[0, 0]) == (0, 4)
+    view, arrays, _ = steady_setting((Slot(((0, 2), (1, 1))),))
+    speed = view.tables.speed / view.tables.speed[0]
+    assert arrays.rounds[0, 0] / speed[arrays.slow_class[0, 0]] == pytest.approx(8 / 2.4, rel=0.03)
+
+
 @pytest.mark.parametrize("slots", [SLOTS, (Slot(((2, 2),)), Slot(((0, 2), (1, 1))))])
-def test_the_pace_of_the_steady_state_is_the_simulators(slots):
-    view, arrays, p = steady_setting(slots)
+@pytest.mark.parametrize("shares", [True, False])
+def test_the_pace_of_the_steady_state_is_the_simulators(slots, shares):
+    view, arrays, p = steady_setting(slots, shares)
     found = solve_cuts(arrays, p, view.tables)
     labels = np.searchsorted(found.cuts[0, 1 : len(slots)], np.arange(12), side="right")
-    loads = Evaluator(view.problem).evaluate(Assignment(labels, slot_devices(slots, view.tables)))
+    assignment = shared(view.problem, Assignment(labels, slot_devices(slots, view.tables)))
+    loads = Evaluator(view.problem).evaluate(assignment)
     # what skips a stage is charged to every boundary that it crosses, and latencies are left out
     assert found.value[0] == pytest.approx(loads.bottleneck_s, rel=0.1)
 
@@ -225,7 +240,7 @@ def test_micro_batches_in_flight_are_a_mean_over_the_replicas():
 
 def test_a_slow_replica_that_comes_last_runs_fewer_micro_batches():
     """Classes 0 (fast, two devices) and 1 (slow): three replicas, eight micro-batches: 3, 3 and 2 of them."""
-    _, arrays, _ = setting(0, slots=(Slot(((0, 2), (1, 1))),))
+    _, arrays, _ = setting(0, slots=(Slot(((0, 2), (1, 1))),), shares=False)
     assert arrays.slow_class[0, 0] == 1
     assert arrays.rounds[0, 0] == 2
 

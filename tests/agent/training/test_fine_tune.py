@@ -34,7 +34,9 @@ def three_devices() -> Cluster:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_exhaustive_optimum_is_reached(seed):
     graph = random_graph(np.random.default_rng(seed), 7, branching=0.6, skips=0.2)
-    problem = PlanningProblem.build(graph, three_devices(), num_microbatches=4)
+    problem = PlanningProblem.build(graph, three_devices(), num_microbatches=4).with_parallelism(
+        ("pp", "dp"), shares=False
+    )
     evaluator, view = Evaluator(problem), problem_view(problem)
     optimum = best_value(problem, loops=False)
     rewarder = Rewarder(lambda a: evaluator.evaluate(a).score(problem.objective), optimum)

@@ -57,7 +57,7 @@ def test_the_best_slots_become_more_probable(view, policy, generator):
     elite = draw(policy, view, rewarder(view), generator)
     optimizer = torch.optim.Adam(policy.parameters(), lr=3e-3)
     losses = []
-    for _ in range(30):
+    for _ in range(60):
         optimizer.zero_grad()
         loss, metrics = imitation_loss(policy, elite, CONFIG)
         loss.backward()

@@ -31,8 +31,8 @@ NUM_CHOICE_FEATURES = 20
 _FINE_COUNTS = 8
 _PARTS = (2, 3, 4, 6, 8)
 _ROW_STATE = (
-    *("_open_speed", "_open_count", "_open_class", "_open_host", "_before_class"),
-    *("_takes", "_speed", "_memory", "_spans", "_parts"),
+    *("_open_rate", "_open_count", "_open_class", "_open_host", "_before_class"),
+    *("_takes", "_rate", "_memory", "_spans", "_parts"),
 )
 _COARSE_COUNTS = (10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
 
@@ -131,7 +131,7 @@ class SlotState:
         self.remaining = np.tile(t.size, (batch, 1))
         self.num_slots = np.zeros(batch, dtype=np.int64)
         self.closed = np.zeros(batch)
-        self._open_speed = np.full(batch, np.inf)
+        self._open_rate = np.zeros(batch)
         self._open_count = np.zeros(batch, dtype=np.int64)
         self._open_class = np.full(batch, -1, dtype=np.int64)
         self._open_host = np.zeros(batch, dtype=np.int64)
@@ -141,11 +141,11 @@ class SlotState:
         self._refresh()
 
     def _refresh(self) -> None:
-        """What each choice takes now, ``[B, N]``: devices, slowest speed, smallest memory, and whether hosts differ."""
+        """What each choice takes now, ``[B, N]``: devices, their speed, smallest memory, and whether hosts differ."""
         c, t = self._choices, self._t
         shape = (len(self.remaining), c.num)
         self._takes = np.broadcast_to(c.count, shape).copy()
-        self._speed = np.broadcast_to(t.speed[c.device_class], shape).copy()
+        self._rate = np.broadcast_to(c.count * t.speed[c.device_class], shape).copy()
         self._memory = np.broadcast_to(t.memory[c.device_class], shape).copy()
         self._spans = np.zeros(shape, dtype=bool)
         self._parts = np.ones(shape, dtype=np.int64)
@@ -153,13 +153,12 @@ class SlotState:
             left = np.minimum(self.remaining, most)
             some = left > 0
             self._takes[:, g] = left.sum(axis=1)
-            self._speed[:, g] = np.where(some, t.speed, np.inf).min(axis=1, initial=np.inf)
+            self._rate[:, g] = (left * t.speed).sum(axis=1)
             self._memory[:, g] = np.where(some, t.memory, np.inf).min(axis=1, initial=np.inf)
             first = np.where(some, t.host, t.host.max() + 1).min(axis=1)
             self._spans[:, g] = (some & (t.host != first[:, None])).any(axis=1)
             self._parts[:, g] = some.sum(axis=1)
-        empty = self._takes == 0
-        self._speed[empty], self._memory[empty] = 1.0, 1.0
+        self._memory[self._takes == 0] = 1.0
 
     def mask(self) -> Bools:
         """``[B, N]`` legal choices; finished episodes have only the end."""
@@ -203,21 +202,19 @@ class SlotState:
 
     def share(self) -> Floats:
         """``[B]`` share of the cluster's speed that the open slot gives."""
-        return self._share(np.where(np.isinf(self._open_speed), 0.0, self._open_speed), self._open_count)
+        return self._share(self._open_rate, self._open_count)
 
-    def _share(self, speed: Floats, count: Ints) -> Floats:
-        m = self._t.microbatches
-        rounds = np.ceil(m / np.maximum(count, 1))
-        return speed * m / np.maximum(rounds, 1.0) / self._total_speed * (count > 0)
+    def _share(self, rate: Floats, count: Ints) -> Floats:
+        """Unequal replicas share by their speed; of equal ones some run a micro-batch more than others."""
+        m, count = self._t.microbatches, np.maximum(count, 1)
+        return rate * m / (np.maximum(np.ceil(m / count), 1.0) * count) / self._total_speed
 
     def windows(self) -> tuple[Floats, Floats]:
         """``[B, N]`` parts of the work, from and to, that the slot of each choice would be likely to get."""
         c = self._choices
         after_open = self.closed + self.share()
-        alone = self._share(self._speed, self._takes)
-        joined = self._share(
-            np.minimum(self._speed, self._open_speed[:, None]), self._takes + self._open_count[:, None]
-        )
+        alone = self._share(self._rate, self._takes)
+        joined = self._share(self._rate + self._open_rate[:, None], self._takes + self._open_count[:, None])
         start = np.where(c.joins, self.closed[:, None], after_open[:, None])
         end = start + np.where(c.joins, joined, alone)
         end[:, 0] = 1.0
@@ -296,9 +293,9 @@ class SlotState:
                 self.num_slots[b] += 1
                 self.closed[b] = after_open[b]
                 self._before_class[b] = self._open_class[b]
-                self._open_speed[b], self._open_count[b] = np.inf, 0
+                self._open_rate[b], self._open_count[b] = 0.0, 0
                 self._open_host[b] = t.host[taken[0][0]]
-            self._open_speed[b] = min(self._open_speed[b], *(t.speed[k] for k, _ in taken))
+            self._open_rate[b] += sum(t.speed[k] * count for k, count in taken)
             self._open_count[b] += sum(count for _, count in taken)
             self._open_class[b] = taken[-1][0]
             if not self.remaining[b].any():
@@ -375,11 +372,10 @@ def fastest_first(slot: Slot, t: Tables) -> list[tuple[int, int]]:
 
 
 def replica_classes(slot: Slot, before: Sequence[int], t: Tables) -> list[int]:
-    """The class of each replica of a slot, in the order in which they take micro-batches.
+    """The class of each replica of a slot, in the order in which they take micro-batches if they share equally.
 
-    The faster come first: micro-batch m runs on replica m mod R, so where R does not divide the micro-batches the first
-    replicas run one more. Of equally fast ones those come first that share a host with the replicas of the slot before
-    that send to this place.
+    The faster come first: where R replicas do not divide the micro-batches the first ones run one more. Of equally fast
+    ones those come first that share a host with the replicas of the slot before that send to this place.
 
     Args:
         before: classes of the replicas of the slot before; empty for the first slot.

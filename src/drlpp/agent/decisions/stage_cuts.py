@@ -22,8 +22,9 @@ one label per state: a good heuristic, exact for the pace alone where memory suf
 re-scored with the longest path through the stages instead of the sum of all passes, because parallel branches overlap.
 The policy takes the result as an anchor and decides itself (see `partitioner`).
 
-Left out: sharing of links by other than neighbouring transfers, and which link a tensor that skips stages takes (it is
-charged to the stages that make and read it, as if their neighbours were at the other end).
+Left out: unequal shares of the micro-batches in the transfers (in the work they count), sharing of links by other than
+neighbouring transfers, and which link a tensor that skips stages takes (it is charged to the stages that make and read
+it, as if their neighbours were at the other end).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from drlpp.agent.view.device_classes import Floats, Ints, Tables
 from drlpp.cluster import Cluster
 from drlpp.cost import all_reduce_s
 from drlpp.native import library
+from drlpp.planners.space.shares import counts_by_speed, steady_counts
 from drlpp.problem import PlanningProblem
 from drlpp.schedules.selection import SPLIT_BACKWARD_COST
 
@@ -161,14 +163,29 @@ def _alone(slot: Slot, t: Tables, cluster: Cluster, steady: bool) -> _Alone:
 def _slowest(slot: Slot, t: Tables, steady: bool) -> tuple[int, float]:
     """The class of the replica that takes longest for its micro-batches of a step, and how many these are.
 
-    In the steady state all replicas have the same number, which need not be whole.
+    In the steady state all replicas of a class have the same number, which need not be whole.
     """
-    first, worst = 0, (0.0, 0, 0.0)
-    for k, count in fastest_first(slot, t):
-        rounds = t.microbatches / slot.replicas if steady else math.ceil((t.microbatches - first) / slot.replicas)
-        worst = max(worst, (rounds / t.speed[k], k, rounds))
+    parts = fastest_first(slot, t)
+    if t.may_share and len({t.speed[k] for k, _ in parts}) > 1:
+        rounds = _shared_rounds(parts, t, steady)
+    else:
+        first, rounds = 0, []
+        for _, count in parts:
+            left = t.microbatches - first
+            rounds.append(t.microbatches / slot.replicas if steady else math.ceil(left / slot.replicas))
+            first += count
+    return max(zip(rounds, (k for k, _ in parts), strict=True), key=lambda x: (x[0] / t.speed[x[1]], x[1]))[::-1]
+
+
+def _shared_rounds(parts: Sequence[tuple[int, int]], t: Tables, steady: bool) -> list[float]:
+    """Micro-batches of the busiest replica of each class, where replicas share by their speed."""
+    seconds = [1.0 / float(t.speed[k]) for k, count in parts for _ in range(count)]
+    counts = steady_counts(seconds) if steady else counts_by_speed(seconds, t.microbatches)
+    first, rounds = 0, []
+    for _, count in parts:
+        rounds.append(max(counts[first : first + count]) * t.microbatches / sum(counts))
         first += count
-    return worst[1], worst[2]
+    return rounds
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from drlpp.agent.decisions.masked_choice import Beam, Chooser, Decisions, log_pr
 from drlpp.agent.networks.encoder import Encoding, GraphEncoder
 from drlpp.agent.networks.partitioner import Partitions, RecurrentPartitioner, estimate
 from drlpp.agent.networks.scheduler import PipelineScheduler
-from drlpp.agent.view.device_classes import Tables
 from drlpp.agent.view.features import ProblemView
 from drlpp.errors import InputError
 from drlpp.plan.assignment import Assignment
+from drlpp.planners.space.shares import shared
 
 PARTS = ("schedule", "order", "walk", "cut", "recompute")
 """Names of the kinds of decisions, in the order of the columns of log-probabilities."""
@@ -96,18 +96,19 @@ class Rollout:
 
     def assignments(self) -> list[Assignment]:
         """The assignment of each episode."""
-        return to_assignments(self.view.tables, self.slots, self.partitions)
+        return to_assignments(self.view, self.slots, self.partitions)
 
 
-def to_assignments(t: Tables, slots: Sequence[tuple[Slot, ...]], p: Partitions) -> list[Assignment]:
-    """The assignments that slots and partitions of B episodes stand for."""
+def to_assignments(view: ProblemView, slots: Sequence[tuple[Slot, ...]], p: Partitions) -> list[Assignment]:
+    """The assignments that slots and partitions of B episodes stand for; shares follow from the devices."""
     out = []
     for b, episode in enumerate(slots):
         labels = np.empty(p.order.shape[1], dtype=np.int64)
         for s in range(len(episode)):
             labels[p.order[b, p.cuts[b, s] : p.cuts[b, s + 1]]] = s
         recompute = tuple(bool(x) for x in p.recompute[b, : len(episode)])
-        out.append(Assignment(labels, slot_devices(episode, t), recompute))
+        assignment = Assignment(labels, slot_devices(episode, view.tables), recompute)
+        out.append(shared(view.problem, assignment))
     return out
 
 

@@ -87,7 +87,7 @@ def anchor_assignments(view: ProblemView, slots: Sequence[tuple[Slot, ...]]) -> 
     sums = prefixes(order, arrays, t)
     found = solve_cuts(arrays, sums, t)
     memory = stage_memory(arrays, sums, found.split, found.cuts)
-    return to_assignments(t, slots, Partitions(order, found.cuts, (memory[..., 3] > 0.0).astype(np.int64)))
+    return to_assignments(view, slots, Partitions(order, found.cuts, (memory[..., 3] > 0.0).astype(np.int64)))
 
 
 @torch.no_grad()

@@ -50,6 +50,7 @@ class Tables:
         link_bandwidth: ``[C]`` bytes per second of the slowest link inside the host (`NO_LINK` if there is none).
         microbatches: per step.
         may_replicate: stages may run on several devices.
+        may_share: these may run unequal numbers of micro-batches.
         ideal_s: seconds per micro-batch if all devices shared the work perfectly.
     """
 
@@ -81,6 +82,7 @@ class Tables:
     link_bandwidth: Floats
     microbatches: int
     may_replicate: bool
+    may_share: bool
     ideal_s: float
 
     @property
@@ -164,5 +166,6 @@ def build_tables(problem: PlanningProblem) -> Tables:
         link_bandwidth=np.array([min((x.bandwidth for x in h.all_links), default=NO_LINK.bandwidth) for h in hosts]),
         microbatches=problem.training.num_microbatches,
         may_replicate=problem.may_replicate,
+        may_share=problem.may_share,
         ideal_s=float(1.0 / (speed * size).sum()),
     )

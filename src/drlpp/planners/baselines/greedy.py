@@ -23,10 +23,11 @@ from drlpp.native import library
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.uniform import USUAL_STAGES
-from drlpp.planners.consecutive.device_states import microbatch_share, replica_choices
+from drlpp.planners.consecutive.device_states import replica_choices
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders
 from drlpp.planners.space.op_orders import priority_order
+from drlpp.planners.space.shares import busiest_replica
 from drlpp.problem import PlanningProblem
 
 
@@ -68,13 +69,8 @@ def greedy_assignment(
     problem: PlanningProblem, order: NDArray[np.int64], places: Places, cap_s: float
 ) -> Assignment | None:
     """Puts ops in `order` on the first of `places` that is allowed and stays below `cap_s`; None if one cannot."""
-    types = problem.cluster.type_index
-    times = np.stack(
-        [
-            problem_times(problem).total_s[types[list(place)]].max(axis=0) * microbatch_share(problem, len(place))
-            for place in places
-        ]
-    )
+    busiest = [busiest_replica(problem, place) for place in places]
+    times = np.stack([problem_times(problem).total_s[b.type_index] * b.share for b in busiest])
     labels = library.first_fit(times, order, problem_arrays(problem).ops, cap_s)
     return Assignment.compact(labels, places) if len(labels) else None
 

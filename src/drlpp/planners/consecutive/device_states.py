@@ -21,6 +21,8 @@ from drlpp.cluster import Cluster
 from drlpp.cost import all_reduce_s
 from drlpp.cost.optimizer_state import resident_factor
 from drlpp.cost.problem_arrays import ProblemArrays
+from drlpp.cost.problem_times import problem_times
+from drlpp.planners.space.shares import busiest_replica
 from drlpp.problem import PlanningProblem
 
 Floats = NDArray[np.float64]
@@ -35,11 +37,11 @@ class DeviceStates:
     """Q states and E steps, sorted by the state they lead to (state 0: no device taken).
 
     Attributes:
-        capacity: ``[Q]`` sum of optimistic speeds of the devices taken, relative to the fastest type of each op.
+        capacity: ``[Q]`` sum of the most work that the devices taken can do, in seconds of the fastest type of each op.
         step_ptr: ``[Q + 1]`` steps that lead to each state.
         rest: ``[E]`` state of the stages after this one.
-        replicas, type_index, speed: ``[E]``; `type_index` of the slowest replica, `speed` optimistic.
-        share: ``[E]`` part of the micro-batches that a replica runs.
+        replicas, type_index, speed: ``[E]``; `type_index` of the busiest replica, `speed` of it, optimistic.
+        share: ``[E]`` part of the micro-batches that the busiest replica runs.
         seconds_in, seconds_out: ``[E]`` per unit of amount received from before and sent to behind.
         latency_in_s, latency_out_s: ``[E]`` of one message.
         sync_s, sync_s_per_byte: ``[E]`` of the gradient all-reduce, per micro-batch.
@@ -100,7 +102,7 @@ class _Steps:
     replicas: int
     type_index: Ints | int
     speed: Floats | float
-    share: float
+    share: Floats | float
     seconds_in: Floats | float
     seconds_out: Floats | float
     latency_in_s: Floats | float
@@ -113,6 +115,17 @@ class _Steps:
     recompute: bool
     devices: Sequence[tuple[int, ...]]
     taken: tuple[int, int]
+
+
+def _most_work(problem: PlanningProblem, speeds: Floats) -> Floats:
+    """``[T]`` the most work, in seconds of the fastest type of each op, that a device does in a second of its stage.
+
+    Where replicas share by the speed at the whole model, a stage may suit its busiest replica better than that.
+    """
+    if not problem.may_share:
+        return speeds
+    model_s = problem_times(problem).total_s.sum(axis=1)
+    return np.asarray(np.maximum(speeds, (speeds * model_s).max() / np.maximum(model_s, 1e-300)))
 
 
 def relative_speeds(arrays: ProblemArrays) -> NDArray[np.float64]:
@@ -144,13 +157,6 @@ class AllReduceTable:
             per_byte = (large - small) / 1e9
             self._known[key] = (max(0.0, small - per_byte), per_byte)
         return self._known[key]
-
-
-def microbatch_share(problem: PlanningProblem, replicas: int) -> float:
-    """Part of a step's micro-batches that the busiest of some replicas runs; on average, for the steady state."""
-    if problem.objective.of_one_microbatch:
-        return 1.0 / replicas
-    return -(-problem.training.num_microbatches // replicas) / problem.training.num_microbatches
 
 
 def replica_choices(problem: PlanningProblem, num_places: int) -> tuple[int, ...]:
@@ -189,17 +195,16 @@ def in_order(
     total, depth = places.shape
     types, num_microbatches = cluster.type_index, problem.training.num_microbatches
     speeds, reduce_s = relative_speeds(arrays), AllReduceTable(cluster)
-    paths, slowness = _Paths(cluster, places, arrays.ops.timed), arrays.times.total_s.sum(axis=1)[types]
-    rank = np.empty(cluster.num_devices)  # of the device that makes a stage wait: the slowest, the last of equals
-    rank[np.lexsort((np.arange(cluster.num_devices), slowness))] = range(cluster.num_devices)
+    paths = _Paths(cluster, places, arrays.ops.timed)
     parts: list[_Steps] = []
     for r in sorted(x for x in set(replicas) if x <= total):
         first = np.arange(0, total - r + 1, r if total > MANY_DEVICES else 1)
         behind, number = first + r, r * depth
         rows = first[:, None] + np.arange(r)
         devices = places[rows].reshape(len(first), number)
-        type_index = types[devices[np.arange(len(first)), rank[devices].argmax(axis=1)]]
         groups = [tuple(group) for group in devices.tolist()]
+        busiest = [busiest_replica(problem, group) for group in groups]
+        type_index = np.array([b.type_index for b in busiest])
         sync = np.array([reduce_s(group) for group in groups]) / num_microbatches
         seconds_in, latency_in = paths.worst(rows, np.maximum(0, first - reach), first)
         seconds_out, latency_out = paths.worst(rows, behind, np.minimum(total, behind + reach))
@@ -209,7 +214,7 @@ def in_order(
             replicas=number,
             type_index=type_index,
             speed=speeds[type_index],
-            share=microbatch_share(problem, number),
+            share=np.array([b.share for b in busiest]),
             seconds_in=seconds_in,
             latency_in_s=latency_in,
             seconds_out=seconds_out,
@@ -227,7 +232,8 @@ def in_order(
         if recompute:
             parts.append(dataclasses.replace(base, recompute=True))
     parts.append(_idle(np.arange(1, total + 1), np.arange(total)))
-    return _pack(np.concatenate(([0.0], np.cumsum(depth * speeds[types[places]].max(axis=1)[::-1]))), parts, ())
+    most = _most_work(problem, speeds)[types[places]].max(axis=1)
+    return _pack(np.concatenate(([0.0], np.cumsum(depth * most[::-1]))), parts, ())
 
 
 def by_class(
@@ -270,7 +276,7 @@ def by_class(
                 replicas=r,
                 type_index=kinds[c],
                 speed=float(speeds[kinds[c]]),
-                share=microbatch_share(problem, r),
+                share=busiest_replica(problem, pool[:r]).share,
                 seconds_in=seconds,
                 latency_in_s=latency,
                 seconds_out=seconds,

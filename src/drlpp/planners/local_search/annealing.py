@@ -31,6 +31,7 @@ from drlpp.planners.local_search.moves import (
     PLACEMENT_MOVES,
     Move,
     change_replica,
+    change_shares,
     free_assignment,
     merge_stages,
     move_replica,
@@ -42,6 +43,7 @@ from drlpp.planners.local_search.moves import (
 )
 from drlpp.planners.local_search.stage_annealing import Cooling, Rules, anneal_labels, make_slots
 from drlpp.planners.search import Search
+from drlpp.planners.space.shares import shared
 from drlpp.problem import PlanningProblem
 
 
@@ -203,14 +205,20 @@ _WALK_MOVES: tuple[Move, ...] = (
 )
 
 
+def _with_shares(moves: tuple[Move, ...], problem: PlanningProblem) -> tuple[Move, ...]:
+    """The moves, and that of shares where devices are unequal."""
+    return (*moves, change_shares) if problem.may_share else moves
+
+
 def _walk(search: Search, start: Assignment, rng: np.random.Generator, steps: int) -> None:
     """Annealing with the full simulation."""
     current, value = start, search.offer(start)
+    moves = _with_shares(_WALK_MOVES, search.problem)
     hot = 10 ** rng.uniform(-3.5, -1.8)
     for step in range(steps):
         if search.budget.spent:
             return
-        move = _WALK_MOVES[int(rng.integers(len(_WALK_MOVES)))]
+        move = moves[int(rng.integers(len(moves)))]
         proposed = move(search.problem, current, rng)
         if proposed is None:
             continue
@@ -235,7 +243,7 @@ def _walk_loads(search: Search, start: Assignment, rng: np.random.Generator, ste
     """Annealing on the exact loads, where any device may join or leave any stage; the best is offered."""
 
     def energy(plan: Assignment) -> tuple[float, float]:
-        loads = search.evaluator.loads_s(plan)
+        loads = search.evaluator.loads_s(shared(search.problem, plan))
         most = float(loads.max())
         if most <= 0.0:
             return 0.0, 1e-300
@@ -243,11 +251,12 @@ def _walk_loads(search: Search, start: Assignment, rng: np.random.Generator, ste
 
     current = best = start
     least, value = energy(start)
+    moves = _with_shares(_LOAD_MOVES, search.problem)
     hot = 10 ** rng.uniform(-3.5, -1.8)
     for step in range(steps):
         if search.budget.spent:
             break
-        proposed = _LOAD_MOVES[int(rng.integers(len(_LOAD_MOVES)))](search.problem, current, rng)
+        proposed = moves[int(rng.integers(len(moves)))](search.problem, current, rng)
         if proposed is None:
             continue
         most, new = energy(proposed)

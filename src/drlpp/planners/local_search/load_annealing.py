@@ -33,6 +33,6 @@ def anneal_exactly(
     """
     if start.num_stages < 2:
         return start
-    state = IncrementalBottleneck(problem, Assignment(start.stage_of_op, start.devices)).state
+    state = IncrementalBottleneck(problem, Assignment(start.stage_of_op, start.devices, shares=start.shares)).state
     labels = library.anneal_loads(state, problem_arrays(problem).ops, Cooling(moves, hot, cold, seed))
     return start.with_labels(labels)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cost.problem_times import problem_times
 from drlpp.plan.assignment import Assignment
+from drlpp.plan.shares import microbatches_of_each
+from drlpp.planners.space.shares import round_length, shared
 from drlpp.problem import PlanningProblem
 
 Move = Callable[[PlanningProblem, Assignment, np.random.Generator], Assignment | None]
@@ -53,12 +55,12 @@ def swap_devices(problem: PlanningProblem, start: Assignment, rng: np.random.Gen
         if set(placed[a]) & set(placed[b]):
             return None
         placed[a], placed[b] = placed[b], placed[a]
-        return start.with_devices([tuple(d) for d in placed])
+        return moved_to(problem, start, [tuple(d) for d in placed])
     d, e = int(rng.integers(total)), int(rng.integers(total))
     if d == e:
         return None
     swap = {d: e, e: d}
-    return start.with_devices([tuple(swap.get(x, x) for x in group) for group in placed])
+    return moved_to(problem, start, [tuple(swap.get(x, x) for x in group) for group in placed])
 
 
 def move_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -80,7 +82,7 @@ def move_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Gen
     if device in placed[target]:
         return None
     placed[target].insert(int(rng.integers(len(placed[target]) + 1)), device)
-    return start.with_devices([tuple(d) for d in placed])
+    return moved_to(problem, start, [tuple(d) for d in placed])
 
 
 def change_replica(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -94,7 +96,7 @@ def change_replica(problem: PlanningProblem, start: Assignment, rng: np.random.G
     at = int(rng.integers(len(group) + (change == 0)))
     group[at : at + (change > 0)] = [] if change == 1 else [int(rng.choice(others))]
     devices = (*start.devices[:s], tuple(group), *start.devices[s + 1 :])
-    return start.with_devices(devices)
+    return moved_to(problem, start, devices)
 
 
 def split_stage(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
@@ -166,6 +168,33 @@ def merge_stages(problem: PlanningProblem, start: Assignment, rng: np.random.Gen
     devices = (*start.devices[:s], both if problem.may_replicate else start.devices[s], *start.devices[s + 2 :])
     labels = start.stage_of_op - (start.stage_of_op > s)
     return start.rearranged(labels, devices, [t for t in range(start.num_stages) if t != s + 1])
+
+
+def change_shares(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
+    """Gives some of the micro-batches that a replica of a stage runs to another one; each keeps one at least."""
+    start = shared(problem, start)
+    unequal = [s for s, shares in enumerate(start.shares) if shares]
+    if not problem.may_share or not unequal:
+        return None
+    s = int(rng.choice(unequal))
+    counts = list(microbatches_of_each(start.shares[s], len(start.devices[s]), round_length(problem)))
+    givers = [r for r, count in enumerate(counts) if count > 1]
+    if not givers or not all(counts):
+        return None
+    giver = int(rng.choice(givers))
+    taker = int(rng.choice([r for r in range(len(counts)) if r != giver]))
+    passed = int(np.exp(rng.random() * np.log(max(1, counts[giver] // 4) + 0.999)))
+    counts[giver] -= passed
+    counts[taker] += passed
+    return dataclasses.replace(start, shares=(*start.shares[:s], tuple(counts), *start.shares[s + 1 :]))
+
+
+def moved_to(problem: PlanningProblem, start: Assignment, devices: Sequence[tuple[int, ...]]) -> Assignment:
+    """The same stages on other devices; shares stay where the replicas are of the same types as before."""
+    types = problem.cluster.type_index
+    each = zip(start.shares, start.devices, devices, strict=True)
+    shares = tuple(given if list(types[list(a)]) == list(types[list(b)]) else () for given, a, b in each)
+    return dataclasses.replace(start, devices=tuple(devices), shares=shares)
 
 
 def toggle_recompute(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:

@@ -23,7 +23,8 @@ from drlpp.cost.op_amounts import OpAmounts
 from drlpp.cost.optimizer_state import resident_factor
 from drlpp.cost.problem_arrays import ProblemArrays
 from drlpp.native import library
-from drlpp.planners.consecutive.device_states import AllReduceTable, microbatch_share
+from drlpp.planners.consecutive.device_states import AllReduceTable
+from drlpp.planners.space.shares import busiest_replica
 from drlpp.problem import PlanningProblem
 
 
@@ -33,8 +34,10 @@ class Slots:
 
     Attributes:
         devices: per slot, its replicas.
-        op_s: ``[L, N]`` seconds of each op on each replica of the slot per micro-batch of the step (share included).
-        send, receive: ``[L, L]`` seconds per unit of amount from slot a to slot b, for a replica of a and of b.
+        op_s: ``[L, N]`` seconds of each op on the busiest replica of the slot per micro-batch of the step (share
+            included).
+        send, receive: ``[L, L]`` seconds per unit of amount from slot a to slot b, for the replica of a, and of b, that
+            runs the most micro-batches.
         latency: ``[L, L]`` seconds of a message from a to b, for a replica of each, mean.
         sync_s, sync_s_per_byte: ``[L]`` gradient exchange per micro-batch.
         memory_bytes: ``[L]`` of the smallest replica; inf to ignore memory.
@@ -60,11 +63,9 @@ def make_slots(
     """Slots for given device sets in pipeline order."""
     cluster = problem.cluster
     number = len(devices)
-    types = cluster.type_index
-    slowness = arrays.times.total_s.sum(axis=1)
     replicas = np.array([len(d) for d in devices], dtype=np.float64)
-    share = np.array([microbatch_share(problem, len(d)) for d in devices])
-    slowest = [int(types[max(group, key=lambda d: (slowness[types[d]], d))]) for group in devices]
+    kinds, shares, most = zip(*(busiest_replica(problem, group) for group in devices), strict=True)
+    share = np.array(most)
     sync = np.array([reduce_s(group) for group in devices]) / problem.training.num_microbatches
     path, latency = np.zeros((number, number)), np.zeros((number, number))
     if arrays.ops.timed:
@@ -80,7 +81,7 @@ def make_slots(
     num_microbatches = problem.training.num_microbatches
     return Slots(
         devices=tuple(devices),
-        op_s=np.ascontiguousarray(arrays.times.total_s[slowest] * share[:, None]),
+        op_s=np.ascontiguousarray(arrays.times.total_s[list(kinds)] * np.array(shares)[:, None]),
         send=path * share[:, None],
         receive=path * share[None, :],
         latency=latency,
