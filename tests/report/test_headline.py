@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from drlpp.cluster import load_cluster
+from drlpp.graph import Work
+from drlpp.problem import PlanningProblem
 from drlpp.report.comparison import compare_results
 from drlpp.report.headline import cluster_text, problems, tiles, words
 from drlpp.sim import explain, simulate
@@ -68,3 +71,12 @@ def test_problems_say_which_device_lacks_how_much(plan, simulation):
     peaks[2] = 20e9
     (line,) = problems(plan, dataclasses.replace(simulation.prediction, peak_memory_bytes=tuple(peaks)))
     assert line == "This plan does not fit: device #2 (v100) needs 20 GB of 16 GB, 4 GB too much."
+
+
+def test_utilization_is_a_tile_where_peaks_are_known(problem):
+    ops = tuple(dataclasses.replace(op, forward=Work(flop=1e12)) for op in problem.graph.ops)
+    graph = dataclasses.replace(problem.graph, ops=ops)
+    peaks = load_cluster("mixed-desktops")
+    plan = make_plan(PlanningProblem.build(graph, peaks, num_microbatches=4), [0] * 8, [(0,)], "t")
+    shown = {t.label: t.value for t in tiles(plan, plan.prediction, None, None, None)}
+    assert shown["Model FLOP utilization"] == f"{plan.model_flops_utilization:.1%}"

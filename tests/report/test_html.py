@@ -158,3 +158,12 @@ def test_64_devices_and_128_microbatches_stay_below_2_mb(problem):
     page = render_report(simulate(plan))
     assert len(page.encode()) < 2e6
     assert "up to --node-rank 7" in page
+
+
+def test_devices_that_do_alike_are_folded_and_memory_is_taken_apart(page, problem):
+    text = Page(page).text
+    assert "Optimizer states" in text
+    assert "Unfold all" in text
+    assert "click on its name to unfold it" in text
+    every = make_plan(problem, [0, 1, 1, 2, 2, 3, 4, 5], [(0,), (1,), (2,), (3,), (4, 5), (6, 7)], "t")
+    assert "Unfold all" in render_report(simulate(every))

@@ -10,7 +10,8 @@ import pytest
 from drlpp.plan import Trace, TraceEvent
 from drlpp.report import timeline
 from drlpp.report.timeline import KINDS, pack, timeline_data
-from drlpp.sim import explain
+from drlpp.sim import explain, simulate
+from hand_plans import make_plan
 
 
 def decode(flat: list[int], width: int, tick: float) -> list[tuple]:
@@ -81,3 +82,12 @@ def test_the_critical_path_covers_the_step(simulation):
     assert len(rows) == len(path)
     assert {device for device, *_ in rows} <= {0, 1, 2, 3, 4}
     assert rows[-1][1] + rows[-1][2] == pytest.approx(1_000_000, abs=2)
+
+
+def test_devices_that_do_alike_are_one_lane(problem):
+    parallel = make_plan(problem, [0] * 8, [(2, 3, 4, 5)], "t")
+    trace = simulate(parallel).trace
+    assert timeline_data([trace], problem.cluster)["alike"] == [[0, 1], [2, 3, 4, 5], [6, 7]]
+    other = [dataclasses.replace(e, start_s=e.start_s / 2) if e.device == 3 else e for e in trace.events]
+    trace = dataclasses.replace(trace, events=tuple(other))
+    assert timeline_data([trace], problem.cluster)["alike"] == [[0, 1], [2, 4, 5], [3], [6, 7]]

@@ -77,6 +77,22 @@ def resident_and_optimizer(
     return resident, optimizer
 
 
+def held_at_rest(
+    costs: StageCosts, devices: Devices, num_devices: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """``[D]`` bytes of trained parameters, of frozen ones and buffers, and of trained ones whose states others keep.
+
+    Each counts once on a device, however many of its stages read it. The last is 0 without ZeRO-1.
+    """
+    trained = _read(costs.trained_bytes, devices, num_devices) * share_of_parameters(costs, devices, num_devices)
+    fixed = _read(costs.fixed_bytes, devices, num_devices)
+    fixed *= _share(fixed, [(t.stages, t.fixed_bytes) for t in costs.tied], devices)
+    spared = np.zeros(num_devices)
+    for group in gradient_groups(costs, devices) if costs.divided_states else ():
+        spared[list(group.devices)] += np.array(group.held_bytes) * (1 - 1 / len(group.devices))
+    return trained, fixed, spared
+
+
 def share_of_parameters(costs: StageCosts, devices: Devices, num_devices: int) -> NDArray[np.float64]:
     """``[D]`` of the trained parameters that the stages of a device read, the part that is no second copy."""
     read = _read(costs.trained_bytes, devices, num_devices)

@@ -80,11 +80,15 @@ def _crosses_hosts(plan: Plan, src: int, dst: int) -> bool:
 
 def _box(row: StageRow, x: float, y: float) -> dict[str, Any]:
     height = (BOX_HEIGHT - 18) / len(row.devices)
-    ops = f"{row.num_ops} op{'s' if row.num_ops != 1 else ''}"
+    first = row.degrees or f"{row.num_ops} op{'s' if row.num_ops != 1 else ''}"
     lines = [
         {"y": 20, "cls": "title", "text": f"Stage {row.index} · {_device_text(row)}"},
         {"y": 37, "cls": "", "text": _first_and_last(row.modules)},
-        {"y": 53, "cls": "dim", "text": f"{ops} · F {format_time(row.forward_s)} · B {format_time(row.backward_s)}"},
+        {
+            "y": 53,
+            "cls": "dim",
+            "text": f"{first} · F {format_time(row.forward_s)} · B {format_time(row.backward_s)}",
+        },
         {"y": 68, "cls": "dim", "text": f"{format_bytes(row.memory_bytes)} · {format_bytes(row.param_bytes)} params"},
     ]
     return {

@@ -74,6 +74,9 @@ def tiles(
                 f"no plan is below {format_time(lower_bound_s)}",
             )
         )
+    utilization = plan.model_flops_utilization
+    if utilization is not None:
+        out.append(Tile("Model FLOP utilization", f"{utilization:.1%}", "of the dense peak of all devices"))
     used = [1 - b for d, b in enumerate(prediction.bubble_fraction) if plan.schedule.get(d)]
     out.append(Tile("Devices busy", f"{sum(used) / max(1, len(used)):.0%}", f"mean of the {len(used)} in use"))
     shares = [m / c for m, c in zip(prediction.peak_memory_bytes, plan.cluster.memory_bytes.tolist(), strict=True)]

@@ -19,13 +19,14 @@ from drlpp.cluster import cluster_presets
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
 from drlpp.graph import graph_hash
-from drlpp.plan import Plan, Prediction, Trace
+from drlpp.plan import Plan, Trace
 from drlpp.planners.break_even import describe
 from drlpp.report.advice import change_rows
 from drlpp.report.charts import CurvePoint, curve_chart, history_chart
 from drlpp.report.comparison import Comparison, ComparisonRow
 from drlpp.report.graph_picture import color_of, stage_picture
 from drlpp.report.headline import cluster_text, problems, tiles, words
+from drlpp.report.memory_parts import memory_rows
 from drlpp.report.run_record import RunRecord, run_chart
 from drlpp.report.stages import StageRow, stage_rows
 from drlpp.report.timeline import pack, timeline_data
@@ -115,9 +116,10 @@ def render_report(
         changes=change_rows(explanation),
         measured=measured is not None,
         run=run,
+        folded=len(data["alike"]) < plan.cluster.num_devices,
         kinds=[{"key": k, "label": label} for k, label in _KIND_LABELS.items() if k in used],
         left_out=f"{data['left_out']:,}" if data["left_out"] else "",
-        memory=_memory_rows(plan, prediction),
+        memory=memory_rows(plan, prediction),
         graph=stage_picture(plan, rows),
         rows=[_stage_row(plan, row) for row in rows],
         comparison=_comparison(comparison) if comparison else None,
@@ -132,17 +134,6 @@ def render_report(
 
 def _resource(name: str) -> str:
     return importlib.resources.files("drlpp.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _memory_rows(plan: Plan, prediction: Prediction) -> list[dict[str, str]]:
-    return [
-        {
-            "device": f"#{d.id} {d.type.name}",
-            "peak": format_bytes(peak),
-            "capacity": format_bytes(d.type.memory_bytes),
-        }
-        for d, peak in zip(plan.cluster.devices, prediction.peak_memory_bytes, strict=True)
-    ]
 
 
 def _stage_row(plan: Plan, row: StageRow) -> dict[str, Any]:

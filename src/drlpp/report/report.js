@@ -63,16 +63,26 @@ function timeline(data) {
   const canvas = document.getElementById("lanes"), memoryCanvas = document.getElementById("memory-lanes");
   const both = Object.keys(data.end).length > 1;
   const end = Math.max(...Object.values(data.end));
-  const lanes = data.lanes.map((l) => ({ ...l, compute: decode(l.compute, 5), transfer: decode(l.transfer, 7) }));
+  const allLanes = data.lanes.map((l) => ({ ...l, compute: decode(l.compute, 5), transfer: decode(l.transfer, 7) }));
+  const groupOf = new Map(data.alike.flatMap((group) => group.map((d) => [d, group])));
+  const open = new Set(); // groups of devices that do alike, and that are unfolded
+  const shown = (item) => { const group = groupOf.get(item.device); return item.device === group[0] || open.has(group); };
+  let lanes = [], curves = [];
   const view = { a: 0, b: end };
   let hovered = null, palette = null;
   const AXIS = 24;
-  const barHeight = Math.max(7, Math.min(26, Math.round(760 / lanes.length) - 12));
-  const thinHeight = barHeight >= 16 ? 6 : 3;
+  let barHeight, thinHeight, tops, height;
   const pitch = (lane) => barHeight + thinHeight + (both && lane.source === "simulated" ? 2 : barHeight >= 16 ? 12 : 6);
-  const tops = [];
-  lanes.reduce((y, lane) => { tops.push(y); return y + pitch(lane); }, AXIS + 6);
-  const height = tops.length ? tops[tops.length - 1] + pitch(lanes[lanes.length - 1]) : AXIS;
+  function arrange() {
+    lanes = allLanes.filter(shown);
+    curves = data.memory.filter(shown);
+    barHeight = Math.max(7, Math.min(26, Math.round(760 / lanes.length) - 12));
+    thinHeight = barHeight >= 16 ? 6 : 3;
+    tops = [];
+    lanes.reduce((y, lane) => { tops.push(y); return y + pitch(lane); }, AXIS + 6);
+    height = tops.length ? tops[tops.length - 1] + pitch(lanes[lanes.length - 1]) : AXIS;
+  }
+  arrange();
   const gutter = () => (canvas.clientWidth < 520 ? 62 : both ? 132 : 104);
   const toX = (t, w) => gutter() + (t - view.a) / (view.b - view.a) * (w - gutter());
   const toTime = (x, w) => view.a + (x - gutter()) / (w - gutter()) * (view.b - view.a);
@@ -130,7 +140,8 @@ function timeline(data) {
     g.textBaseline = "middle"; g.textAlign = "left";
     const small = h < 12;
     g.fillStyle = palette.ink; g.font = `600 ${small ? 10 : 13}px ${FONT}`;
-    const name = "#" + device;
+    const group = groupOf.get(device), folds = group.length > 1 && device === group[0];
+    const name = (folds ? (open.has(group) ? "▾ " : "▸ ") : "") + "#" + device + (folds && !open.has(group) ? " ×" + group.length : "");
     g.fillText(name, 0, y + h / 2);
     const left = g.measureText(name).width + 6;
     g.fillStyle = palette.muted; g.font = `${small ? 9 : 12}px ${FONT}`;
@@ -152,21 +163,21 @@ function timeline(data) {
       if (lane.source === "simulated") critical(g, lane.device, y, width);
     });
   }
-  const rowHeight = data.memory.length > 24 ? 30 : 46, memoryPitch = rowHeight + 20;
+  const rowHeight = () => (curves.length > 24 ? 30 : 46), memoryPitch = () => rowHeight() + 20;
   function drawMemory() {
-    const total = AXIS + data.memory.length * memoryPitch + 6;
+    const total = AXIS + curves.length * memoryPitch() + 6;
     const [g, width] = prepare(memoryCanvas, total);
     axis(g, width, total);
-    data.memory.forEach((curve, i) => {
-      const top = AXIS + 18 + i * memoryPitch, base = top + rowHeight, p = curve.points;
+    curves.forEach((curve, i) => {
+      const top = AXIS + 18 + i * memoryPitch(), base = top + rowHeight(), p = curve.points;
       const capacity = data.devices[curve.device].capacity;
       let peak = 0;
       for (let k = 1; k < p.length; k += 2) peak = Math.max(peak, p[k]);
       const over = peak > capacity, small = peak < capacity / 5; // small: blown up, the line is only near the top
-      const scale = small ? rowHeight * 0.5 / (peak || 1) : rowHeight / (Math.max(capacity, peak) * 1.04);
+      const scale = small ? rowHeight() * 0.5 / (peak || 1) : rowHeight() / (Math.max(capacity, peak) * 1.04);
       const limit = small ? top + 2 : base - capacity * scale;
-      g.fillStyle = palette.soft; g.fillRect(gutter(), top, width - gutter(), rowHeight);
-      g.save(); g.beginPath(); g.rect(gutter(), top - 2, width - gutter(), rowHeight + 4); g.clip();
+      g.fillStyle = palette.soft; g.fillRect(gutter(), top, width - gutter(), rowHeight());
+      g.save(); g.beginPath(); g.rect(gutter(), top - 2, width - gutter(), rowHeight() + 4); g.clip();
       g.beginPath(); g.moveTo(toX(0, width), base);
       let level = 0;
       for (let k = 0; k < p.length; k += 2) {
@@ -182,7 +193,7 @@ function timeline(data) {
       g.strokeStyle = over ? palette.bad : palette.ink; g.setLineDash([5, 4]); g.beginPath();
       g.moveTo(gutter(), limit); g.lineTo(width, limit); g.globalAlpha = small ? 0.45 : 1; g.stroke(); g.globalAlpha = 1; g.setLineDash([]);
       g.restore();
-      label(g, curve.device, curve.source, top, rowHeight);
+      label(g, curve.device, curve.source, top, rowHeight());
       g.font = "12px " + FONT; g.textAlign = "left"; g.fillStyle = over ? palette.bad : palette.muted;
       const share = Math.round(peak / capacity * 100);
       g.fillText(!peak ? "not used" : over ? `needs ${bytes(peak)} of ${bytes(capacity)}: ${bytes(peak - capacity)} too much`
@@ -237,13 +248,35 @@ function timeline(data) {
   }
   function hoverMemory(event) {
     const box = memoryCanvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
-    const curve = data.memory[Math.floor((y - AXIS) / memoryPitch)];
+    const curve = curves[Math.floor((y - AXIS) / memoryPitch())];
     if (!curve || x < gutter()) return hideTip();
     const time = toTime(x, box.width), p = curve.points;
     let level = 0;
     for (let k = 0; k < p.length && p[k] <= time; k += 2) level = p[k + 1];
     showTip(`device #${curve.device}: ${bytes(level)} at ${seconds(time * data.tick_s)}`, event.clientX, event.clientY);
   }
+
+  function toggle(group) {
+    if (open.has(group)) open.delete(group); else open.add(group);
+    arrange();
+    redraw();
+  }
+  function clicked(target, event) { // on the name of devices that do alike
+    const box = target.getBoundingClientRect(), y = event.clientY - box.top;
+    if (event.clientX - box.left >= gutter()) return;
+    const item = target === canvas ? lanes[tops.findLastIndex((top) => y >= top)] : curves[Math.floor((y - AXIS) / memoryPitch())];
+    const group = item && groupOf.get(item.device);
+    if (group && group.length > 1) toggle(group);
+  }
+  for (const target of [canvas, memoryCanvas]) target.addEventListener("click", (event) => clicked(target, event));
+  const foldAll = document.querySelector("[data-fold]");
+  if (foldAll) foldAll.addEventListener("click", () => {
+    const folded = open.size === 0;
+    data.alike.forEach((group) => { if (group.length > 1) { if (folded) open.add(group); else open.delete(group); } });
+    foldAll.textContent = folded ? "Fold" : "Unfold all";
+    arrange();
+    redraw();
+  });
 
   const pointers = new Map();
   for (const target of [canvas, memoryCanvas]) {

@@ -26,6 +26,7 @@ class StageRow:
         modules: the modules it covers, for people; ``part of ...`` for modules that several stages share;
             names of ops where the graph has no modules.
         devices: ids of its replicas.
+        degrees: how they share it: ``TP4 × 2`` for two replicas of four devices that divide ops; empty for one device.
         device_types: names of their types, each once.
         forward_s, backward_s: seconds per micro-batch on its slowest device (backward with recomputation if any).
         time_share: its part of the seconds of all stages per micro-batch, on the busiest of its replicas.
@@ -42,6 +43,7 @@ class StageRow:
     num_ops: int
     modules: str
     devices: tuple[int, ...]
+    degrees: str
     device_types: tuple[str, ...]
     forward_s: float
     backward_s: float
@@ -87,6 +89,7 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
                 num_ops=len(s.ops),
                 modules=_describe(covers[i], s.ops),
                 devices=s.devices,
+                degrees=_degrees(s),
                 device_types=tuple(dict.fromkeys(plan.cluster.devices[d].type.name for d in s.devices)),
                 forward_s=forward[i],
                 backward_s=backward[i],
@@ -99,6 +102,13 @@ def stage_rows(plan: Plan) -> tuple[StageRow, ...]:
             )
         )
     return tuple(rows)
+
+
+def _degrees(stage: Stage) -> str:
+    parts = [f"TP{stage.sharding.tensor}"] if stage.sharding.tensor > 1 else []
+    if stage.num_replicas > 1:
+        parts.append(f"× {stage.num_replicas}")
+    return " ".join(parts)
 
 
 def _remark(stage: Stage, num_microbatches: int) -> str:

@@ -20,6 +20,8 @@ from drlpp.sim import CriticalStep
 
 MAX_EVENTS = 150_000
 """Events that the page keeps of all traces together."""
+ALIKE = 0.01
+"""Devices whose actions begin and end within this part of the step of one another do alike."""
 _TICKS = 1_000_000
 _MAX_MEMORY_POINTS = 400
 KINDS = ("F", "B", "I", "W", "recompute", "send", "all-reduce", "optimizer")
@@ -30,9 +32,9 @@ def timeline_data(
 ) -> dict[str, Any]:
     """Lanes and memory curves of one or two traces of the same plan, for ``report.js``.
 
-    Each lane is ``{device, source, compute, transfer}``; the last two are flat lists of (start difference, duration,
-    kind, stage, micro-batch[, other device, kilobytes]). `critical` has (device, start, duration, whether it is in
-    `transfer`) of the steps of the critical path of the simulated trace.
+    `alike` has the devices that do the same, in groups. Each lane is ``{device, source, compute, transfer}``; the last
+    two are flat lists of (start difference, duration, kind, stage, micro-batch[, other device, kilobytes]). `critical`
+    has (device, start, duration, whether it is in `transfer`) of the steps of the critical path of the simulated trace.
     """
     longest = max(t.iteration_time_s for t in traces)
     tick = longest / _TICKS or 1.0
@@ -70,11 +72,35 @@ def timeline_data(
             }
             for d in cluster.devices
         ],
+        "alike": _alike(traces[0], cluster),
         "lanes": lanes,
         "memory": memory,
         "critical": [v for step in critical_path[:MAX_EVENTS] for v in _critical(step, tick)],
         "left_out": max(0, total - sum(min(len(t.events), MAX_EVENTS // len(traces)) for t in traces)),
     }
+
+
+def _alike(trace: Trace, cluster: Cluster) -> list[list[int]]:
+    """Devices of one type that do the same with the same stages at nearly the same time.
+
+    That is, the n-th forward pass of a stage and so on, whatever the micro-batch, and whatever else comes in between.
+    """
+    near = trace.iteration_time_s * ALIKE or 1.0
+    does: dict[int, list[TraceEvent]] = {d: [] for d in range(trace.num_devices)}
+    for e in sorted(trace.events, key=lambda e: (e.kind, e.stage, e.start_s)):
+        if e.stream == "compute":
+            does[e.device].append(e)
+    groups: dict[tuple[Any, ...], list[list[int]]] = defaultdict(list)
+    for d, events in does.items():
+        same = groups[cluster.devices[d].type.name, tuple((e.kind, e.stage) for e in events)]
+        for group in same:
+            pairs = zip(does[group[0]], events, strict=True)
+            if all(abs(a.start_s - b.start_s) <= near and abs(a.end_s - b.end_s) <= near for a, b in pairs):
+                group.append(d)
+                break
+        else:
+            same.append([d])
+    return sorted(group for some in groups.values() for group in some)
 
 
 def _flat(events: Sequence[TraceEvent], tick: float, *, transfers: bool) -> list[int]:
