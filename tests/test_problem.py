@@ -94,3 +94,9 @@ def test_replicas_may_share_where_they_may_be_and_train():
     assert not problem.with_parallelism(("pp",)).may_share
     assert not problem.with_parallelism(("pp", "dp"), shares=False).may_share
     assert not dataclasses.replace(problem, training=dataclasses.replace(problem.training, optimizer="none")).may_share
+
+
+@pytest.mark.parametrize(("tensor", "parallelism"), [(-1, {"pp", "tp"}), (4, {"pp"})])
+def test_a_size_of_groups_needs_groups(tensor, parallelism):
+    with pytest.raises(InputError, match=f"groups of {tensor} devices: give a number above 0, and tp"):
+        SearchSpace(parallelism=frozenset(parallelism), tensor=tensor)

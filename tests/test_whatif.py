@@ -14,6 +14,7 @@ from drlpp.planners.base import PlanResult, no_progress
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
+from drlpp.solving import solve
 from drlpp.training import TrainingSetup
 from drlpp.whatif import _carried, changes, what_if
 from random_groups import with_splits
@@ -188,6 +189,21 @@ def test_what_a_plan_may_use_is_a_change():
     assert names["with tensor parallelism"].problem.space.parallelism == {"pp", "dp", "tp", "sp"}
     assert names["with ZeRO-1"].problem.training.zero1
     assert names["twice the micro-batches (8)"].problem.training == TrainingSetup(num_microbatches=8)
+
+
+def test_each_size_of_groups_is_a_change_where_groups_are_searched():
+    p = grouped_problem(("pp", "dp", "tp", "zero1"))
+    names = by_name(p)
+    changed = names["tensor parallelism 2 everywhere"].problem
+    assert "tensor parallelism 4 everywhere" not in names
+    assert "tensor parallelism 2 everywhere" not in by_name(grouped_problem(("pp", "dp")))
+    plan = solve(changed, "uniform", budget=1.0).plan
+    assert {stage.sharding.tensor for stage in plan.stages} == {2}
+    everywhere = {d: d for d in range(4)}
+    assert _carried(plan, everywhere, p) is not None
+    alone = solve(p.with_parallelism(("pp", "dp")), "uniform", budget=1.0).plan
+    assert _carried(alone, everywhere, changed) is None
+    assert changed.with_parallelism(("pp", "dp")).space.tensor == 0
 
 
 def test_the_size_of_micro_batches_is_a_change_where_the_costs_grow_with_the_samples():

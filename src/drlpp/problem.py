@@ -42,6 +42,7 @@ class SearchSpace:
         parallelism: ``pp``: stages; ``dp``: replicas of stages; ``tp``: groups of devices that divide ops; ``sp``: they
             divide what is kept between divided ops, too; ``zero1``: replicas divide optimizer states.
         one_degree: all groups that divide ops have one size, as other engines want it.
+        tensor: size of all groups, as far as hosts have so many devices of a type; 0: any, and devices alone.
         micro_batch_sizes: samples per micro-batch to choose from, ascending; empty: those of the graph.
         shares: replicas of a stage may run unequal numbers of micro-batches, as `drlpp run` lets them.
 
@@ -51,6 +52,7 @@ class SearchSpace:
 
     parallelism: frozenset[str] = frozenset({"pp", "dp"})
     one_degree: bool = False
+    tensor: int = 0
     micro_batch_sizes: tuple[int, ...] = ()
     shares: bool = True
 
@@ -60,6 +62,8 @@ class SearchSpace:
         for name, needed in (("dp", "pp"), ("tp", "pp"), ("sp", "tp"), ("zero1", "dp")):
             if name in self.parallelism and needed not in self.parallelism:
                 raise InputError(f"parallelism {name!r} is given without {needed!r}, which it needs: give {needed} too")
+        if self.tensor < 0 or (self.tensor and "tp" not in self.parallelism):
+            raise InputError(f"groups of {self.tensor} devices: give a number above 0, and tp in the parallelism")
         if "pp" not in self.parallelism:
             raise InputError("parallelism is empty: give pp at least, since every plan has stages")
 
@@ -199,7 +203,11 @@ class PlanningProblem:
     ) -> PlanningProblem:
         """The problem where plans may use these; see `SearchSpace`. Raises as that does."""
         space = dataclasses.replace(
-            self.space, parallelism=frozenset(parallelism), one_degree=one_degree, shares=shares
+            self.space,
+            parallelism=frozenset(parallelism),
+            one_degree=one_degree,
+            tensor=self.space.tensor if "tp" in parallelism else 0,
+            shares=shares,
         )
         zero1 = "zero1" in space.parallelism and self.training.trains
         return dataclasses.replace(self, space=space, training=dataclasses.replace(self.training, zero1=zero1))

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from drlpp import units
 from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
 from drlpp.cluster.grouping import completed
-from drlpp.cluster.usual_groupings import UsualGroupings
+from drlpp.cluster.usual_groupings import DEGREES, UsualGroupings
 from drlpp.cost.groups import grouped, lifted
 from drlpp.cost.problem_times import problem_times
 from drlpp.plan import Plan
@@ -131,6 +131,7 @@ def _changes(problem: PlanningProblem) -> Iterator[Change]:
     yield from _other_microbatches(problem)
     yield from _other_micro_batch_sizes(problem)
     yield from _other_parallelism(problem)
+    yield from _other_degrees(problem)
     yield from _without_slowest(problem)
 
 
@@ -261,6 +262,19 @@ def _other_parallelism(problem: PlanningProblem) -> Iterator[Change]:
             yield Change(f"{'without' if without else 'with'} {title}", "parallelism", changed, _same(problem))
 
 
+def _other_degrees(problem: PlanningProblem) -> Iterator[Change]:
+    """Groups of one size everywhere, where groups are searched."""
+    space, cluster, graph = problem.space, problem.cluster, problem.graph
+    if "tp" not in space.parallelism or space.tensor:
+        return
+    for degree in DEGREES[1:]:
+        (grouping,) = UsualGroupings(cluster, graph.can_be_divided, size=degree)
+        lengths = {len(group) for group in grouping.groups}
+        if max(lengths) == degree and not (space.one_degree and len(lengths) > 1):
+            changed = dataclasses.replace(problem, space=dataclasses.replace(space, tensor=degree))
+            yield Change(f"tensor parallelism {degree} everywhere", "parallelism", changed, _same(problem))
+
+
 def _without_slowest(problem: PlanningProblem) -> Iterator[Change]:
     cluster = problem.cluster
     if cluster.num_devices < 2:
@@ -317,6 +331,8 @@ def _carried(plan: Plan | None, device: Mapping[int, int], problem: PlanningProb
     if plan is None or any(d not in device for s in plan.stages for d in s.devices):
         return None
     if plan.grouping.divides and "tp" not in problem.space.parallelism:
+        return None
+    if problem.space.tensor and any(s.sharding.tensor != problem.space.tensor for s in plan.stages):
         return None
     if problem.space.micro_batch_sizes:
         problem = problem.with_micro_batch_size(plan.graph.samples_per_microbatch)

@@ -64,6 +64,11 @@ def test_sizes_are_those_that_divide_ops_and_all_alike_where_that_is_asked():
     assert lengths(found) == [(1,) * 6, (2, 2, 2)]
 
 
+def test_all_groups_may_be_asked_to_have_one_size():
+    assert lengths(UsualGroupings(cluster("xxxx", "yy"), any_degree, size=4)) == [(4, 2)]
+    assert lengths(UsualGroupings(cluster("xxxx", "xxxx"), any_degree, size=2)) == [(2, 2, 2, 2)]
+
+
 @pytest.mark.parametrize("hosts", [("x" * 8,) * 3, ("x" * 8, "y" * 8), ("xxyy", "xxyy", "zz"), ("x", "yy")])
 def test_groupings_are_legal_and_distinct_and_neighbours_differ_in_one_pool(hosts):
     where = cluster(*hosts)

@@ -29,23 +29,30 @@ class UsualGroupings(Sequence[Grouping]):
         cluster: the devices.
         divides: whether the ops of the model can be divided by a number.
         one_degree: only those whose groups all have one size.
+        size: the size of all groups, as far as pools allow; 0 for any.
 
     Attributes:
         equal: how many of the first have one size, or as near to it as a pool can come.
     """
 
-    def __init__(self, cluster: Cluster, divides: Callable[[int], bool], *, one_degree: bool = False) -> None:
+    def __init__(
+        self, cluster: Cluster, divides: Callable[[int], bool], *, one_degree: bool = False, size: int = 0
+    ) -> None:
         self._pools = _pools(cluster)
         degrees = [d for d in DEGREES if d == 1 or divides(d)]
         self._one = [_one_size(pool, degrees) for pool in self._pools]
         self._two = [_two_sizes(pool, one) for pool, one in zip(self._pools, self._one, strict=True)]
         levels = sorted({d for one in self._one for d, _ in one if d > 1}, reverse=True)
-        equal = [tuple(max(s for s in one if s[0] <= level) for one in self._one) for level in (1, *levels)]
+        equal = [
+            tuple(max(s for s in one if s[0] <= level) for one in self._one)
+            for level in ([size] if size else [1, *levels])
+        ]
         if one_degree:
             equal = [sizes for sizes in equal if len(self._lengths(sizes)) == 1]
-        others = () if one_degree else (*itertools.product(*(one[::-1] for one in self._one)), *self._halves(equal))
         self.equal = len(equal)
-        self._sizes = list(dict.fromkeys((*equal, *others)))
+        if not (one_degree or size):
+            equal += [*itertools.product(*(one[::-1] for one in self._one)), *self._halves(equal)]
+        self._sizes = list(dict.fromkeys(equal))
         self._number = {sizes: g for g, sizes in enumerate(self._sizes)}
         self._made: dict[int, Grouping] = {}
 

@@ -60,7 +60,9 @@ class Variants:
         self.sizes = space.micro_batch_sizes or (problem.graph.samples_per_microbatch,)
         may = "tp" in space.parallelism
         divides = functools.cache(lambda degree: may and problem.graph.can_be_divided(degree))
-        self.groupings = UsualGroupings(problem.cluster, divides, one_degree=space.one_degree)
+        self.groupings = UsualGroupings(
+            problem.cluster, divides, one_degree=space.one_degree, size=space.tensor if may else 0
+        )
         self._of_size: dict[int, PlanningProblem] = {}
         self._made: dict[tuple[int, int], PlanningProblem] = {}
 
