@@ -15,6 +15,8 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+from drlpp.runtime.transfers.waiting import wait_for_all
+
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 """In the order of their weight: the later one includes the earlier."""
 
@@ -54,12 +56,17 @@ class Wishes:
         """This rank got a signal."""
         self._heaviest = max(self._heaviest, 1 + SIGNALS.index(number))
 
-    def agreed(self) -> signal.Signals | None:
-        """The heaviest signal that any rank got since the last call. Called on every rank."""
+    def agreed(self, timeout_s: float) -> signal.Signals | None:
+        """The heaviest signal that any rank got since the last call. Called on every rank.
+
+        Raises:
+            ExecutionError: a rank does not answer.
+        """
         if not self._checkpoints:
             return None
         heaviest = torch.tensor(self._heaviest, device=self._device)
         self._heaviest = 0
-        dist.all_reduce(heaviest, op=dist.ReduceOp.MAX)
+        work = dist.all_reduce(heaviest, op=dist.ReduceOp.MAX, async_op=True)
+        wait_for_all(work, "the agreement on signals", timeout_s, self._device)
         found = int(heaviest.item())
         return SIGNALS[found - 1] if found else None

@@ -123,7 +123,7 @@ def train_captured(
                 if record_loss is not None:
                     record_loss(step, training.losses[-1])
                 say(f"step {step + 1} of {options.steps}: loss {training.losses[-1]:.6g}, {format_time(seconds)}")
-            training.save_when_due(step, wishes.agreed())
+            training.save_when_due(step, wishes.agreed(training.limit_s))
             if adapter is not None and (new := adapter.after(step + 1, training.recorder)) is not None:
                 if follow is not None:
                     follow(_moving)
@@ -242,8 +242,13 @@ class _Training:
         end = time.perf_counter()
         self._spans.append((begin + self._offset_s, end + self._offset_s))
         self._longest_s = max(self._longest_s, end - begin)
-        pipeline.limit_waits(time_limit_s(self._longest_s))
+        pipeline.limit_waits(self.limit_s)
         return end - begin
+
+    @property
+    def limit_s(self) -> float:
+        """How long other ranks are waited for, after a step."""
+        return time_limit_s(self._longest_s)
 
     def save_when_due(self, number: int, asked: signal.Signals | None) -> None:
         """A checkpoint after every so many steps, after the last, and when a signal asks for one.
