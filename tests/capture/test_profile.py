@@ -39,11 +39,21 @@ def test_every_op_gets_times(captured, tmp_path):
 
 def test_the_step_is_timed_beside_other_processes(captured, tmp_path):
     cache = tmp_path / "calls.json"
-    profile(captured, repeats=1, cache=cache)
-    result = profile(captured, repeats=3, cache=cache, processes=2)
+    assert profile(captured, repeats=1, cache=cache, processes=1).graph.slowdown == ()
+    result = profile(captured, repeats=3, cache=cache, processes=3)
     assert result.num_measured == 0
-    assert result.step_s > 0
+    alone, beside_one, beside_two = result.graph.slowdown
+    assert 1.0 == alone <= beside_one <= beside_two
     assert all(p.grad is None for p in captured.module.parameters())
+
+
+def test_curves_and_scales_of_steps():
+    """Between 2 and 5 processes the curve is straight; a step that got faster was an accident."""
+    steps = {1: (1.0, 3.0), 2: (1.0, 2.9), 5: (2.0, 4.0)}
+    assert profile_module._slowdown(steps) == (1.0, 1.0, 1.1667, 1.3333, 1.5)
+    times = [(1.0, 1.0, 0.0), (1.0, 2.0, 3.0)]
+    assert profile_module._scales((4.0, 3.0), times) == (2.0, 0.5, 0.5)
+    assert profile_module._scales((4.0, 0.0), times) == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("processes", [0, -1])

@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from drlpp.cluster import Cluster, DeviceType, Host, Link, device_preset, load_cluster
+from drlpp.cluster import Cluster, DeviceType, Host, Link, cluster_from_dict, device_preset, load_cluster
 from drlpp.cost import all_gather_s, all_reduce_s, all_to_all_s, op_times, reduce_scatter_s, roofline_times, transfer_s
 from drlpp.cost.device_rates import Rates, rates
 from drlpp.cost.op_times import SPLIT_DEPTH, kernel_seconds
+from drlpp.cost.problem_times import problem_times
 from drlpp.cost.stage_costs import stage_costs
+from drlpp.errors import GraphError
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes, Work
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.problem import PlanningProblem
@@ -192,3 +194,35 @@ def test_stage_costs_sum_ops_by_stage_and_device():
     assert costs.backward_s.tolist() == [[3.0, 6.0], [1.0, 2.0]]
     assert costs.resident_bytes[:, 0].tolist() == [90.0, 30.0]  # parameter, gradient, momentum
     assert costs.optimizer_s.tolist() == [[3.0, 0.0], [1.0, 0.0]]  # five passes over 30 bytes at 50 bytes/s
+
+
+def test_measured_times_grow_with_the_devices_of_a_host():
+    """On CPUs, by the curve of the graph; the largest host of a type counts, and its last factor beyond the curve."""
+    op = Op(name="a", kind="k", times={REFERENCE: OpTimes(1.0, 2.0, 3.0)})
+    g = OpGraph(name="g", ops=(op,), edges=(), tensor_bytes={}, slowdown=(1.0, 1.2, 1.5), measured_on="cpu-core")
+
+    def forward_s(*hosts: int) -> float:
+        data = {
+            "schema_version": 1,
+            "name": "c",
+            "device_types": {"mine": {"preset": "cpu-core"}},
+            "hosts": [
+                {
+                    "name": f"h{i}",
+                    "devices": ["mine"] * n,
+                    "link": {"bandwidth": 1e9, "latency": 0.0},
+                    "network": {"bandwidth": 1e9, "latency": 0.0},
+                }
+                for i, n in enumerate(hosts)
+            ],
+        }
+        cluster = cluster_from_dict(data)
+        priced = PlanningProblem.build(g, cluster, num_microbatches=1)
+        table = op_times(g, cluster)
+        assert problem_times(priced).total_s.tolist() == table.total_s.tolist()
+        return float(table.forward_s[0, 0])
+
+    assert [forward_s(1), forward_s(2), forward_s(1, 3), forward_s(8)] == pytest.approx([1.0, 1.2, 1.5, 1.5])
+    assert op_times(g, cluster_of(V100)).forward_s[0, 0] < 1.0
+    with pytest.raises(GraphError, match=r"slowdown is \[0.0\]: factors must be positive"):
+        dataclasses.replace(g, slowdown=(0.0,))

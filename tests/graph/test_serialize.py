@@ -38,6 +38,7 @@ def test_unusual_fields_survive():
         frozen=frozenset({"w"}),
         dtype="bfloat16",
         measured_on="t4-16gb",
+        slowdown=(1.0, 1.5),
         samples_per_microbatch=8,
     )
     assert graph_from_dict(json.loads(json.dumps(graph_to_dict(graph)))) == graph

@@ -30,6 +30,7 @@ def run_stages(
     stage_of_op: Sequence[int],
     inputs: Mapping[str, torch.Tensor] | None = None,
     watch: Callable[[fx.Node, Any], None] | None = None,
+    between: Callable[[], None] | None = None,
 ) -> torch.Tensor:
     """Runs forward and backward of one micro-batch; gradients are added to the parameters of `captured.module`.
 
@@ -38,6 +39,7 @@ def run_stages(
         stage_of_op: ``[num_ops]`` stage of each op of `captured.graph`, a legal partition.
         inputs: placeholder name -> tensor; the example micro-batch if not given.
         watch: called with every fx node that computes and its value.
+        between: called between the forward and the backward pass.
 
     Returns:
         The loss (a scalar).
@@ -54,6 +56,8 @@ def run_stages(
     run.watch = watch
     for stage in sorted(set(stage_of_op)):
         run.forward(stage)
+    if between is not None:
+        between()
     return run.backward()
 
 

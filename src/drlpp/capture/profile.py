@@ -10,8 +10,11 @@ which in a whole step is ahead of them; the step is timed as it is.
 
 Calls that are timed alone find their operands in the cache, and memory already allocated. Therefore the whole step is
 timed too, and all times are scaled so that their sum is the time of the whole step; `Profile.scale` says by how much.
-Devices that share memory bandwidth and caches, as the cores of a CPU do, slow each other down: the step is timed while
-the forward pass runs in other processes, so that `processes` are busy.
+On a CPU the forward and the backward pass are scaled each for itself.
+
+Devices that share memory bandwidth and caches, as the cores of a CPU do, slow each other down. So the step is timed
+again while the forward pass runs in 1, 3, 7, ... other processes. What it takes then, over what it takes alone, is the
+curve of the graph (`OpGraph.slowdown`).
 
 Left out: ops that run at the same time on one device, the optimizer, and transfers.
 """
@@ -21,9 +24,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import multiprocessing
+import os
 import platform
 import statistics
 import time
@@ -34,6 +39,7 @@ from multiprocessing.synchronize import Event, Semaphore
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -94,7 +100,7 @@ def profile(
     measured_on: str = "",
     cache: Path | None = None,
     repeats: int = 5,
-    processes: int = 1,
+    processes: int | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Measures every op of a captured model on this machine.
@@ -106,8 +112,7 @@ def profile(
         measured_on: with `REFERENCE`, the device type of the database that this machine is, if it is one.
         cache: JSON file of measured calls; read if it exists, written while measuring.
         repeats: measurements of which the median is taken.
-        processes: that are busy while the step is timed, this one included: on a CPU, as many as a host of the cluster
-            has devices.
+        processes: the curve of slow-downs ends at so many, this one included; None: on a CPU, at the number of cores.
         progress: called after every distinct call.
 
     Raises:
@@ -118,11 +123,14 @@ def profile(
         raise CaptureError(f"{captured.graph.name!r} was captured without values: capture it with device='cpu'")
     if repeats < 1:
         raise InputError(f"repeats is {repeats}: it must be at least 1")
+    on_cpu = _device(device).type == "cpu"
+    if processes is None:
+        processes = (os.cpu_count() or 1) if on_cpu else 1
     if processes < 1:
         raise InputError(f"processes is {processes}: it must be at least 1")
-    if processes > 1 and _device(device).type != "cpu":
+    if processes > 1 and not on_cpu:
         raise InputError(f"{processes} processes on {device!r}: a GPU is no shared CPU, so profile it with one process")
-    if _device(device).type == "cpu":
+    if on_cpu:
         keep_freed_memory()  # as the ranks of a run do
     clock = _Clock(_device(device), repeats)
     store = _Store(cache, clock.machine)
@@ -137,20 +145,52 @@ def profile(
         finally:
             store.save()
             _restore(captured.module, buffers)
-        with _neighbours(captured, processes - 1):
-            step_s = clock.step(captured)
+        steps = _steps(captured, clock, processes)
     _restore(captured.module, buffers)
     times = _op_seconds(captured, calls, store)
     total = sum(sum(t) for t in times.values())
-    scale = step_s / total
-    if not USUAL_SCALE[0] <= scale <= USUAL_SCALE[1]:
-        _LOG.warning("the whole step takes %.2f times the sum of its ops: other load on this machine?", scale)
+    scales = _scales(steps[1], list(times.values()))
+    if not USUAL_SCALE[0] <= sum(steps[1]) / total <= USUAL_SCALE[1]:
+        _LOG.warning("the whole step takes %.2f times the sum of its ops: other load?", sum(steps[1]) / total)
     ops = tuple(
-        dataclasses.replace(op, times={**op.times, key: OpTimes(*(s * scale for s in times[op.name]))})
+        dataclasses.replace(
+            op, times={**op.times, key: OpTimes(*(s * f for s, f in zip(times[op.name], scales, strict=True)))}
+        )
         for op in captured.graph.ops
     )
-    graph = dataclasses.replace(captured.graph, ops=ops, measured_on=measured_on or captured.graph.measured_on)
-    return Profile(graph, step_s, total, len(store.seconds) - num_known)
+    graph = dataclasses.replace(
+        captured.graph,
+        ops=ops,
+        measured_on=measured_on or captured.graph.measured_on,
+        slowdown=_slowdown(steps) if processes > 1 else (),
+    )
+    return Profile(graph, sum(steps[1]), total, len(store.seconds) - num_known)
+
+
+def _steps(captured: CapturedModel, clock: _Clock, processes: int) -> dict[int, tuple[float, float]]:
+    """Processes that are busy -> seconds of the forward and the backward pass of the whole step."""
+    counts = [*itertools.takewhile(lambda n: n < processes, (2**k for k in itertools.count())), processes]
+    out = {}
+    for count in counts:
+        with _neighbours(captured, count - 1):
+            out[count] = clock.step(captured)
+    return out
+
+
+def _slowdown(steps: Mapping[int, tuple[float, float]]) -> tuple[float, ...]:
+    """The curve for every number of busy processes: straight between those measured, and it never falls."""
+    factors = np.maximum.accumulate([sum(s) / sum(steps[1]) for s in steps.values()])
+    curve = np.interp(range(1, max(steps) + 1), list(steps), factors)
+    return tuple(round(f, 4) for f in curve.tolist())
+
+
+def _scales(step: tuple[float, float], times: Sequence[Seconds]) -> Seconds:
+    """What the parts of ops are multiplied by, so that they add up to the passes of the whole step."""
+    forward, backward = sum(t[0] for t in times), sum(t[1] + t[2] for t in times)
+    if not (all(step) and forward and backward):  # told as one, or nothing is trained
+        scale = sum(step) / (forward + backward)
+        return scale, scale, scale
+    return step[0] / forward, step[1] / backward, step[1] / backward
 
 
 @contextmanager
@@ -346,16 +386,32 @@ class _Clock:
         weight_s = max(0.0, backward([*inputs, *params]) - input_s) if params else 0.0
         return forward_s, input_s, weight_s
 
-    def step(self, captured: CapturedModel) -> float:
-        """Seconds of forward and backward of the whole model, with gradients accumulated."""
+    def step(self, captured: CapturedModel) -> tuple[float, float]:
+        """Seconds of the forward and the backward pass of the whole model, with gradients accumulated.
+
+        On a GPU, which is not to wait between the two, all of it is told as one.
+        """
         parameters = list(captured.module.parameters())
         before = [p.grad for p in parameters]
         one_stage = [0] * captured.graph.num_ops
+        began, forward_s = 0.0, []
+
+        def prepare() -> None:
+            nonlocal began
+            began = time.process_time()
+
+        def between() -> None:
+            forward_s.append(time.process_time() - began)
+
         try:
-            return self._median(self._once, lambda: None, lambda _: run_stages(captured, one_stage))
+            step_s = self._median(self._once, prepare, lambda _: run_stages(captured, one_stage, between=between))
         finally:
             for p, grad in zip(parameters, before, strict=True):
                 p.grad = grad
+        if self.on_gpu:
+            return step_s, 0.0
+        ahead_s = min(step_s, statistics.median(forward_s[1:]))
+        return ahead_s, step_s - ahead_s
 
 
 def _copy_on_device(captured: CapturedModel, device: torch.device) -> CapturedModel:

@@ -45,11 +45,14 @@ def profile(
     ] = "",
     repeats: Annotated[int, typer.Option("--repeats", help="Timed repeats per op.", min=1)] = 5,
     processes: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--processes", help="Processes that run at once: on a CPU, devices of a host in the cluster.", min=1
+            "--processes",
+            help="On a CPU, measure how much up to so many processes slow each other down [default: the cores].",
+            min=1,
+            show_default=False,
         ),
-    ] = 1,
+    ] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Keep measured times here and resume from it.")] = None,
 ) -> None:
     """Measure the time of every op on this machine's device, and write the graph with these times."""

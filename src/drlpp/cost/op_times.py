@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster, DeviceType, device_presets
-from drlpp.cluster.devices import REFERENCE_PRESET, device_preset
+from drlpp.cluster.devices import CPU_PRESET, REFERENCE_PRESET, device_preset
 from drlpp.cost.device_rates import OpClass, Rates, op_class, rates
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes
 
@@ -67,9 +67,20 @@ class OpTimeTable:
 
 
 def op_times(graph: OpGraph, cluster: Cluster) -> OpTimeTable:
-    """Times of all ops on all device types of the cluster."""
-    table = np.array([device_times(graph, t) for t in cluster.device_types])  # [T, N, 3]
+    """Times of all ops on all device types of the cluster, where all devices of a host compute at once."""
+    table = np.array([busy_factor(graph, cluster, t) * device_times(graph, t) for t in cluster.device_types])
     return OpTimeTable(*(np.ascontiguousarray(table[:, :, i]) for i in range(3)))
+
+
+def busy_factor(graph: OpGraph, cluster: Cluster, device: DeviceType) -> float:
+    """Factor of the seconds on a CPU where all devices of its host compute at once, by the curve of the graph.
+
+    Of the largest host, if a type is on hosts of several sizes. GPUs share nothing: 1.
+    """
+    if not graph.slowdown or device.preset not in ("", CPU_PRESET):
+        return 1.0
+    most = max((len(h.devices) for h in cluster.hosts if device.name in h.devices), default=1)
+    return graph.slowdown[min(most, len(graph.slowdown)) - 1]
 
 
 def roofline_times(op: Op, device: DeviceType, dtype: str) -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import DeviceType
-from drlpp.cost.op_times import OpTimeTable, device_times
+from drlpp.cost.op_times import OpTimeTable, busy_factor, device_times
 from drlpp.cost.shared_graphs import shared_graph
 from drlpp.problem import PlanningProblem, per_problem
 
@@ -24,7 +24,7 @@ def problem_times(problem: PlanningProblem) -> OpTimeTable:
 
 def _times(problem: PlanningProblem, device: DeviceType) -> NDArray[np.float64]:
     if device.group is None or problem.graph.has_times_of(device.name):  # a contracted graph has the sums of its ops
-        return device_times(problem.graph, device)
+        return busy_factor(problem.graph, problem.cluster, device) * device_times(problem.graph, device)
     shared = shared_graph(problem, device.group)
     own = device_times(shared.graph, device.group.member)
     inside = (shared.forward_s, shared.input_grad_s, shared.step_s / problem.training.num_microbatches)

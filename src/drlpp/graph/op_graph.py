@@ -285,6 +285,8 @@ class OpGraph:
         low_tensors: tensors that are of low precision in mixed precision (`drlpp.graph.mixed_precision`); None if that
             is not known.
         measured_on: device type of the database that `REFERENCE` times were taken on; empty if unknown.
+        slowdown: what measured times are multiplied by where 1, 2, ... devices of a host, which share its memory and
+            caches, compute at once; empty if nobody measured that.
         batch_axis: ``linear``: amounts were seen at two micro-batch sizes, so their fixed parts are known; ``none``:
             they do not grow in proportion, so the model has this one size; ``unknown``: all but the fixed parts is
             taken to.
@@ -309,6 +311,7 @@ class OpGraph:
     compute_dtype: str = ""
     low_tensors: tuple[str, ...] | None = None
     measured_on: str = ""
+    slowdown: tuple[float, ...] = ()
     batch_axis: BatchAxis = "unknown"
     given_stages: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -336,6 +339,8 @@ class OpGraph:
                     raise GraphError(f"graph {self.name!r}: op {op.name!r} saves tensor {t!r} of unknown size")
         if unknown := sorted(self.frozen - set(self.param_bytes)):
             raise GraphError(f"graph {self.name!r}: {unknown[0]!r} is frozen: it must be a parameter of the graph")
+        if not all(math.isfinite(f) and f > 0 for f in self.slowdown):
+            raise GraphError(f"graph {self.name!r}: slowdown is {list(self.slowdown)}: factors must be positive")
         for sizes in (self.tensor_bytes, self.param_bytes, self.buffer_bytes):
             for key, size in sizes.items():
                 if not (math.isfinite(size) and size >= 0):

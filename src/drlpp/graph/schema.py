@@ -90,6 +90,7 @@ class GraphFile(TypedDict):
     compute_dtype: NotRequired[str]
     low_tensors: NotRequired[list[str]]
     measured_on: NotRequired[str]
+    slowdown: NotRequired[list[float]]
     ops: list[OpEntry]
     edges: list[EdgeEntry]
     tensor_bytes: dict[str, Amount]

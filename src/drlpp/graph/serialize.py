@@ -73,6 +73,8 @@ def graph_to_dict(graph: OpGraph) -> dict[str, Any]:
         given["low_tensors"] = list(graph.low_tensors)
     if graph.tokens_per_sample != 1:
         given["tokens_per_sample"] = graph.tokens_per_sample
+    if graph.slowdown:
+        given["slowdown"] = list(graph.slowdown)
     if graph.batch_axis != "unknown":
         given["batch_axis"] = graph.batch_axis
     return given | {
@@ -119,6 +121,7 @@ def graph_from_dict(data: object, where: str = "graph") -> OpGraph:
     values = {key: given[key] for key in given if key not in ("schema_version", "format", "ops", "edges")}
     if "low_tensors" in values:
         values["low_tensors"] = tuple(values["low_tensors"])
+    values["slowdown"] = tuple(values.get("slowdown", ()))
     values["frozen"] = frozenset(values.get("frozen", ()))
     try:
         return OpGraph(
