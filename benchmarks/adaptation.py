@@ -209,7 +209,13 @@ def main() -> None:
     parser.add_argument("--only", choices=list(PARTS))
     parser.add_argument("--devices", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--json", type=Path, help="write the rows here, case by case, and no section")
+    parser.add_argument("--rows", type=Path, nargs="+", help="write the section from rows that --json kept")
     options = parser.parse_args()
+    if options.rows:
+        kept = [json.loads(path.read_text()) for path in options.rows]
+        merged = {part: sorted((row for rows in kept for row in rows[part]), key=_order) for part in PARTS}
+        write_section("adaptation", section(merged, options.steps))
+        return
     rows: dict[str, list[list[str]]] = {part: [] for part in PARTS}
     cases = [
         (part, num_devices, more)
@@ -231,6 +237,11 @@ def main() -> None:
 
 PARTS = {"wrong": (wrong_costs, list(MODELS)), "phases": (phases, ["chain"]), "jitter": (jitter, ["chain"])}
 """Part -> what makes a row of it, and for which models."""
+
+
+def _order(row: list[str]) -> tuple[int, str]:
+    """Devices, and the model where there are several."""
+    return int(next(cell for cell in row[:2] if cell.isdigit())), row[0]
 
 
 def section(rows: dict[str, list[list[str]]], steps: int) -> str:
