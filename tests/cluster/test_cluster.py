@@ -126,6 +126,7 @@ def test_bad_clusters_are_refused(types, hosts, message):
         ({"memory_bytes": 1, "peak_flops": (("float32", -1.0),)}, "peak of float32 is -1"),
         ({"memory_bytes": 1, "memory_bandwidth": -1.0}, "memory_bandwidth is -1"),
         ({"memory_bytes": 1, "host_op_s": -1.0}, "host_op_time is -1"),
+        ({"memory_bytes": 1, "action_s": -1.0}, "action_time is -1"),
     ],
 )
 def test_bad_device_types_are_refused(values, message):

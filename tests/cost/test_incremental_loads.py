@@ -16,7 +16,7 @@ from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, IncrementalBottleneck
 from random_groups import random_grouped_problem
-from random_problems import random_problem, with_frozen
+from random_problems import random_problem, with_action_times, with_frozen
 
 
 @settings(max_examples=150, deadline=None)
@@ -25,6 +25,8 @@ def test_walk_equals_the_full_evaluation(seed):
     problem, assignment = random_problem(seed) if seed % 2 else random_grouped_problem(seed)[2:]
     if seed % 3 == 0:
         problem = with_frozen(problem)
+    if seed % 5 == 0:
+        problem = with_action_times(problem)
     rng = np.random.default_rng(seed)
     evaluator = Evaluator(problem)
     moves = IncrementalBottleneck(problem, assignment)

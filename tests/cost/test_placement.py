@@ -14,13 +14,20 @@ from drlpp.graph.generate.synthetic import random_graph
 from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from placed import assert_equal
-from random_problems import random_cluster, random_problem, with_frozen, with_special_edges
+from random_problems import random_cluster, random_problem, with_action_times, with_frozen, with_special_edges
 
 
 @settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_equals_place_stages(seed):
     assert_equal(*random_problem(seed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_equals_place_stages_where_passes_take_time_besides_their_ops(seed):
+    problem, assignment = random_problem(seed)
+    assert_equal(with_action_times(problem), assignment)
 
 
 @settings(max_examples=60, deadline=None)

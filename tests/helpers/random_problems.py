@@ -109,6 +109,13 @@ def random_problem(seed: int) -> tuple[PlanningProblem, Assignment]:
     return problem, with_shares(rng.spawn(1)[0], assignment) if seed % 3 == 1 else assignment
 
 
+def with_action_times(problem: PlanningProblem) -> PlanningProblem:
+    """The problem with passes that take some time besides their ops, another one on each type."""
+    kinds = enumerate(problem.cluster.device_types, 1)
+    types = tuple(dataclasses.replace(t, action_s=2e-4 * k) for k, t in kinds)
+    return dataclasses.replace(problem, cluster=dataclasses.replace(problem.cluster, device_types=types))
+
+
 def with_special_edges(rng: np.random.Generator, graph: OpGraph) -> OpGraph:
     """The graph with tied parameters, edges without gradient, edges of the backward pass, or given transfer times.
 

@@ -16,7 +16,7 @@ from drlpp.problem import PlanningProblem
 from drlpp.schedules import from_schedule, schedules_for
 from drlpp.schedules.replay import replay
 from drlpp.sim import Evaluator, simulate
-from random_problems import random_problem
+from random_problems import random_problem, with_action_times
 
 WHO = Provenance(planner="test")
 
@@ -25,6 +25,8 @@ WHO = Provenance(planner="test")
 @given(seed=st.integers(0, 2**32))
 def test_equals_the_reference(seed):
     problem, assignment = random_problem(seed)
+    if seed % 4 == 0:
+        problem = with_action_times(problem)
     evaluator = Evaluator(problem)
     costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages)
     number, shares = problem.training.num_microbatches, assignment.shares

@@ -37,6 +37,7 @@ class DeviceType:
         source: where the numbers come from.
         host_op_s: seconds that the host needs to ask for one kernel of an eager program; 0 with CUDA graphs.
         group: what it stands for, if it is a group of devices that divide ops (`cluster.grouping`).
+        action_s: seconds that a forward or backward pass of a stage takes besides its ops.
     """
 
     name: str
@@ -49,6 +50,7 @@ class DeviceType:
     source: str = ""
     host_op_s: float = 0.0
     group: DeviceGroup | None = None
+    action_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.memory_bytes <= 0:
@@ -63,10 +65,9 @@ class DeviceType:
                 f"device type {self.name!r}: memory_bandwidth is {self.memory_bandwidth}: it must be positive"
             )
 
-        if not (math.isfinite(self.host_op_s) and self.host_op_s >= 0):
-            raise ClusterError(
-                f"device type {self.name!r}: host_op_time is {self.host_op_s} s: it must not be negative"
-            )
+        for key, seconds in (("host_op_time", self.host_op_s), ("action_time", self.action_s)):
+            if not (math.isfinite(seconds) and seconds >= 0):
+                raise ClusterError(f"device type {self.name!r}: {key} is {seconds} s: it must not be negative")
 
     def peak(self, dtype: str) -> float:
         """FLOP per second for an element type; types that the device lacks run at the float32 rate."""

@@ -55,6 +55,7 @@ class _DeviceType(_Schema):
     memory_bandwidth: Bandwidth | None = None
     peak_flops: dict[str, Flops] | None = None
     host_op_time: Seconds | None = None
+    action_time: Seconds = 0.0
 
 
 class _Host(_Schema):
@@ -121,6 +122,7 @@ def _device_type(name: str, spec: _DeviceType) -> DeviceType:
         speed_is_given=spec.speed is not None,
         source=base.source if base else "cluster file",
         host_op_s=spec.host_op_time if spec.host_op_time is not None else (base.host_op_s if base else 0.0),
+        action_s=spec.action_time,
     )
 
 
@@ -165,6 +167,8 @@ def cluster_to_dict(cluster: Cluster) -> dict[str, Any]:
             entry["memory_bandwidth"] = t.memory_bandwidth
         if t.host_op_s != (device_preset(t.preset).host_op_s if t.preset else 0.0):
             entry["host_op_time"] = t.host_op_s
+        if t.action_s:
+            entry["action_time"] = t.action_s
         types[t.name] = entry
     hosts = []
     for h in cluster.hosts:

@@ -33,6 +33,7 @@ class ProblemArrays(NamedTuple):
 
     Attributes:
         times: seconds of each op on each device type.
+        besides_s: ``[num_device_types]`` what a forward or backward pass of a stage takes besides its ops.
         ops: what each op holds, and the values that it sends.
         block: ``[N]`` number of the repeated block of each op, or -1.
         edge_src, edge_dst, edge_value, edge_grad, edge_s: ``[E]``; seconds are -1 where the graph gives none.
@@ -56,6 +57,7 @@ class ProblemArrays(NamedTuple):
 
     num_microbatches: int
     times: OpTimeTable
+    besides_s: _Floats
     ops: OpAmounts
     block: _Ints
     edge_src: _Ints
@@ -126,6 +128,7 @@ def problem_arrays(problem: PlanningProblem) -> ProblemArrays:
     return ProblemArrays(
         num_microbatches=problem.training.num_microbatches,
         times=problem_times(problem),
+        besides_s=np.array([t.action_s for t in cluster.device_types], dtype=np.float64),
         ops=op_amounts(problem),
         block=block_numbers(graph),
         edge_src=np.ascontiguousarray(graph.edge_ends[:, 0]),

@@ -37,7 +37,8 @@ class StageCosts:
     """Seconds and bytes of each stage.
 
     Attributes:
-        forward_s, input_grad_s, weight_grad_s: ``[S, D]`` seconds per micro-batch of stage s on device d.
+        forward_s, input_grad_s, weight_grad_s: ``[S, D]`` seconds per micro-batch of stage s on device d; the first two
+            with what a pass takes besides its ops.
         optimizer_s: ``[S, D]`` seconds of the optimizer step on the stage's parameters (0 if the device's memory
             bandwidth is not known).
         again_s: ``[S, D]`` seconds of the second forward pass, before the backward pass; 0 where a stage does not
@@ -126,9 +127,10 @@ def stage_costs(
     kept = per_device(lambda held: np.array([held.kept(s, choice) for s, choice in enumerate(choices.tolist())]))
     trained = per_device(lambda held: held.trained_bytes)
     tied = [np.array([held.tied[g][1:] for held in by_type])[cluster.type_index].T for g in range(len(stages.tied))]
+    besides_s = np.array([d.type.action_s for d in cluster.devices])
     return StageCosts(
-        forward_s=forward_s,
-        input_grad_s=per_stage(times.input_grad_s),
+        forward_s=forward_s + besides_s,
+        input_grad_s=per_stage(times.input_grad_s) + besides_s,
         weight_grad_s=per_stage(times.weight_grad_s),
         optimizer_s=trained * update_s,
         again_s=np.where((choices > 0)[:, None], again_s, 0.0),

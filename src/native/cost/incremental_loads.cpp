@@ -44,9 +44,12 @@ IncrementalLoads::IncrementalLoads(const ProblemArrays& a, const AssignmentView&
   list_params(a);
   assignment.stage_types(a, type_);
   op_s_.assign(num_ops(), placed_.num_slots(), 0.0);
+  besides_s_.assign(placed_.num_slots(), 0.0);
   for (Int s = 0; s < stages; ++s) {
     for (Int i = placed_.slot_off[s]; i < placed_.slot_off[s + 1]; ++i) {
       const Int k = a.device_type[assignment.devices[i]];
+      const double part = static_cast<double>(placed_.turns(i)) / static_cast<double>(placed_.round(s));
+      besides_s_[i] = 2.0 * a.besides_s[k] * part;
       for (Int o = 0; o < num_ops(); ++o) {
         const double once = a.forward_s[k][o] + a.input_grad_s[k][o] + a.weight_grad_s[k][o];
         const double total = once + (runs_again(assignment.recompute[s], a.block[o]) ? a.forward_s[k][o] : 0.0);
@@ -108,6 +111,7 @@ void IncrementalLoads::refresh() {
   const Int stages = num_stages();
   for (Ints* counts : {&users_, &grad_users_, &readers_, &counts_}) std::fill(counts->begin(), counts->end(), 0);
   std::fill(load_.begin(), load_.end(), 0.0);
+  for (Int i = 0; i < placed_.num_slots(); ++i) load_[placed_.slot_device[i]] += besides_s_[i];
   std::fill(own_bytes_.begin(), own_bytes_.end(), 0.0);
   std::fill(keys_.begin(), keys_.end(), 0);
   entries_ = moves_ = 0;

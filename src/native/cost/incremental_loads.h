@@ -3,6 +3,7 @@
 // The numbers are those of `device_loads`. With x[o] the stage of op o, the load of device u is
 //
 //     load[u] = sum over slots i of u, ops o in the stage of i:  op_s[o, i]
+//             + sum over slots i of u:                            what two passes take besides their ops
 //             + sum over values v that leave their stage:        bytes[v] / bandwidth, once per pair of devices
 //             + sum over messages (values with one source stage and one set of receivers): the latency, likewise
 //             + sum over all-reduces:                            seconds / M
@@ -81,6 +82,7 @@ class IncrementalLoads {
   Ints labels_;
   Reals load_, tied_load_;  // [U]; the second is the share of all-reduces of parameters that several stages read
   Matrix op_s_;             // [N, L] seconds that an op adds to the device of a slot
+  Reals besides_s_;         // [L] seconds of two passes besides their ops, also of a stage that became empty
   std::vector<Value> values_;
   Ints users_, grad_users_;  // [V, S] edges that read a value, by stage; those with a gradient
   Ints out_off_, out_value_, in_off_;

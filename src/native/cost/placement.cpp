@@ -162,7 +162,8 @@ void Placement::measure_times(const ProblemArrays& a, const AssignmentView& assi
   for (Int s = 0; s < out.num_stages(); ++s) {
     for (Int i = out.slot_off[s]; i < out.slot_off[s + 1]; ++i) {
       const Int k = a.device_type[assignment.devices[i]];
-      const double forward = forward_s_[k][s], again = again_s_[k][s], input_grad = input_grad_s_[k][s], weight_grad = weight_grad_s_[k][s];
+      const double forward = forward_s_[k][s] + a.besides_s[k], input_grad = input_grad_s_[k][s] + a.besides_s[k];
+      const double again = again_s_[k][s], weight_grad = weight_grad_s_[k][s];
       out.action_s[FORWARD][i] = forward;
       out.action_s[BACKWARD][i] = again + (input_grad + weight_grad);
       out.action_s[INPUT_GRAD][i] = again + input_grad;

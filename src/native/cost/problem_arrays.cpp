@@ -58,6 +58,7 @@ void ProblemArrays::check() const {
     check_length("input_grad_s", seconds->rows, num_types());
     check_length("input_grad_s", seconds->columns, num_ops());
   }
+  check_length("besides_s", size_of(besides_s), num_types());
   check_graph(*this);
   check_cluster(*this);
 }

@@ -19,6 +19,7 @@ inline bool runs_again(Int recompute, Int block) {
 struct ProblemArrays {
   Int num_microbatches = 0;
   Matrix forward_s, input_grad_s, weight_grad_s;  // [num_device_types, N]
+  Reals besides_s;                                // [num_device_types] of a forward or backward pass, besides its ops
   Ints block;
   Ints edge_src, edge_dst, edge_value, edge_grad;
   Reals edge_s;
@@ -52,6 +53,7 @@ struct ProblemArrays {
     field("forward_s", forward_s);
     field("input_grad_s", input_grad_s);
     field("weight_grad_s", weight_grad_s);
+    field("besides_s", besides_s);
     field("block", block);
     field("edge_src", edge_src);
     field("edge_dst", edge_dst);

@@ -53,6 +53,24 @@ def test_a_slow_device_gets_a_type_of_its_own() -> None:
     assert [t.speed for t in again.device_types] == [t.speed for t in made.cluster.device_types]
 
 
+def test_what_passes_take_besides_their_ops_is_predicted_for_other_plans() -> None:
+    """Two passes in five are overhead where a device has one op; with four ops it is one in eight."""
+    graph = chain_graph(16, forward_s=3e-4, tensor_bytes=1e6, param_bytes=1e6)
+    labels = [0] + [1] * 3 + [2] * 8 + [3] * 4
+    plan = make_plan(graph, labels, [(0,), (1,), (2,), (3,)], num_microbatches=8)
+    real = dataclasses.replace(
+        plan.cluster, device_types=tuple(dataclasses.replace(t, action_s=2e-4) for t in plan.cluster.device_types)
+    )
+    trace = simulate(dataclasses.replace(plan, cluster=real)).trace
+    found = calibrate([measurements(plan, [trace])])
+    assert found.action_s.value == pytest.approx(2e-4, rel=0.15)
+    other = make_plan(graph, [0] * 2 + [1] * 14, [(0,), (1,)], num_microbatches=8)
+    really = simulate(dataclasses.replace(other, cluster=real)).prediction.iteration_time_s
+    made = calibrated_plan(other, found)
+    assert simulate(made).prediction.iteration_time_s == pytest.approx(really, rel=0.02)
+    assert cluster_from_dict(cluster_to_dict(made.cluster)).device_types[0].action_s == found.action_s.value
+
+
 def test_the_update_gives_a_bandwidth() -> None:
     """A type whose memory bandwidth nobody gave takes time for the optimizer's step then."""
     types = tuple(dataclasses.replace(t, memory_bandwidth=1e9) for t in PLAN.cluster.device_types)

@@ -86,7 +86,13 @@ def _calibrated_type(calibration: Calibration, old: DeviceType, name: str, devic
     rates = [calibration.update_bandwidth[d] for d in devices if d in calibration.update_bandwidth]
     bandwidth = float(np.median(rates)) if rates else old.memory_bandwidth
     return dataclasses.replace(
-        old, name=name, speed=old.speed / slower, speed_is_given=True, memory_bandwidth=bandwidth, source="calibrated"
+        old,
+        name=name,
+        speed=old.speed / slower,
+        speed_is_given=True,
+        memory_bandwidth=bandwidth,
+        source="calibrated",
+        action_s=calibration.action_s.value,
     )
 
 
