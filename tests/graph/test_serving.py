@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from drlpp.capture import capture_module
-from drlpp.cluster import load_cluster
+from drlpp.cluster import Link, device_preset, load_cluster
+from drlpp.cost.sharding import shard
 from drlpp.errors import InputError, PlanError
 from drlpp.export import EXPORTERS
 from drlpp.graph.serving import WORKSPACE, ServingLoad, captured_load, serving_graph
@@ -21,6 +22,7 @@ from drlpp.planners.engines.restricted import Restricted
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, simulate
+from drlpp.solving import solve
 
 WIDTH, HEADS, KV_HEADS, TOKENS, SAMPLES, WORDS = 64, 8, 2, 16, 2, 100
 
@@ -151,3 +153,30 @@ def test_numbers_below_one():
 def test_a_load_is_for_serving_only(decoder):
     with pytest.raises(InputError, match="a load of sequences is for objective serving"):
         PlanningProblem.build(decoder, load_cluster("local-2"), serving=ServingLoad(sequences=1, context_length=1))
+
+
+def test_groups_divide_heads_with_their_cache(decoder):
+    served = serving_graph(decoder, ServingLoad(sequences=64, context_length=4096))
+    assert {split.axis for op in served.ops for split in op.splits} == {"rows", "columns", "vocabulary", "heads"}
+    device = dataclasses.replace(device_preset("h100-sxm5-80gb"), host_op_s=0.0)
+    found = shard(served, device, Link(bandwidth=1e14), 2, sequence=False)
+    attention = next(i for i, op in enumerate(served.ops) if op.kind.endswith("scaled_dot_product_attention"))
+    assert served.ops[attention].splits[found.choice[attention]].axis == "heads"
+    assert {s.size for op in served.ops for s in op.splits if s.axis == "heads"} == {KV_HEADS}  # eight share them
+    cache = f"{served.ops[attention].name}:cache"
+    assert found.graph.tensor_bytes[cache] == served.tensor_bytes[cache] / 2
+    assert found.graph.tensor_bytes[WORKSPACE] == served.tensor_bytes[WORKSPACE]
+    assert not found.input_grad_s.any()
+    assert not found.step_s.any()
+
+
+@pytest.mark.parametrize(("engine", "option"), [("vllm", "--tensor-parallel-size 2"), ("sglang", "--tp-size 2")])
+def test_engines_that_serve_are_given_groups(decoder, engine, option):
+    problem = PlanningProblem.build(
+        decoder, load_cluster("local-4"), objective="serving", serving=ServingLoad(sequences=8, context_length=1000)
+    ).with_parallelism(ENGINES[engine].parallelism, one_degree=True)
+    problem = dataclasses.replace(problem, space=dataclasses.replace(problem.space, tensor=2))
+    plan = solve(problem, Restricted(get_planner("uniform"), ENGINES[engine]), budget=2.0).plan
+    assert {stage.sharding.tensor for stage in plan.stages} == {2}
+    assert option in EXPORTERS[engine].export(plan)
+    assert simulate(plan).prediction.bottleneck_s == pytest.approx(plan.prediction.bottleneck_s)

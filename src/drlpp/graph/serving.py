@@ -3,7 +3,8 @@
 Weights are read once per step whatever the number of sequences, other work is that of one token of each, and attention
 reads the keys and values of the whole context. Memory is weights, the key-value cache, and the workspace of the
 largest op on the micro-batch that was captured (a prompt, or a piece of one). Nothing flows back: there are no
-gradients, no optimizer and no activations kept.
+gradients, no optimizer and no activations kept. Groups of devices divide products, vocabulary and heads, and with the
+heads the cache; each member has the whole workspace.
 
 Left out: the work of prompts, pages of the cache that are not full, and caches of a window or of a compressed state.
 """
@@ -11,11 +12,15 @@ Left out: the work of prompts, pages of the cache that are not full, and caches 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator
 
 from drlpp.errors import InputError
-from drlpp.graph import Op, OpGraph, OpTimes
+from drlpp.graph import Op, OpGraph, OpTimes, Split
 from drlpp.graph.op_graph import NO_WORK
 
+WITHOUT_LENGTH = ("sequence", "features")
+"""Axes of splits that serving does not have: a step has one token of each sequence, and engines keep it whole."""
 WORKSPACE = "workspace"
 """Name of the tensor that every op of a serving graph holds; it counts once in each stage."""
 
@@ -91,8 +96,24 @@ def _step_of(op: Op, graph: OpGraph, sequences: int, cache_bytes: float, longer:
         output_bytes=op.output_bytes * part,
         times={kind: OpTimes(times.forward_s * part, 0.0, 0.0) for kind, times in op.times.items()},
         kv_bytes_per_token=0.0,
-        splits=(),
+        splits=tuple(_served_splits(op, graph)),
     )
+
+
+def _served_splits(op: Op, graph: OpGraph) -> Iterator[Split]:
+    """The splits of an op; with the heads of attention the cache is divided, as far as it has heads."""
+    tokens = graph.samples_per_microbatch * graph.tokens_per_sample
+    for split in op.splits:
+        if split.axis in WITHOUT_LENGTH:
+            continue
+        if not op.kv_bytes_per_token:
+            yield dataclasses.replace(split, keeps=())
+        elif split.axis == "heads":
+            read = sum(graph.tensor_bytes[part.tensor] for part in split.reads) - op.output_bytes  # keys and values
+            shared = max(1.0, read / (op.kv_bytes_per_token * tokens))
+            size = math.gcd(split.size, round(split.size / shared))
+            if size > 1:
+                yield dataclasses.replace(split, size=size, keeps=(f"{op.name}:cache",))
 
 
 def _workspace_bytes(graph: OpGraph) -> float:

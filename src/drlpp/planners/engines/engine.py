@@ -62,6 +62,7 @@ _VLLM = Engine(
     layer_in_every_stage=True,
     ties=True,
     objective="serving",
+    parallelism=("pp", "dp", "tp"),
 )
 _ENGINES = (
     Engine(name="torch", title="torch.distributed.pipelining", cuts="modules", loops=True),
