@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from drlpp.plan import Assignment
+from drlpp.plan.shares import Shares, lowest_terms
 from drlpp.planners.variants import Variants
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
@@ -33,14 +34,31 @@ def all_placements(num_devices: int, stages: int, *, loops: bool) -> Iterator[tu
             yield chosen
 
 
+def all_shares(num_replicas: int, num_microbatches: int) -> list[Shares]:
+    """Shares that add up to the micro-batches of a step or less, as planners give them; equal ones first."""
+    found: dict[Shares, None] = {(): None}
+    for shares in itertools.product(range(1, num_microbatches - num_replicas + 2), repeat=num_replicas):
+        if sum(shares) <= num_microbatches:
+            found[lowest_terms(shares, num_replicas, 0)] = None
+    return list(found)
+
+
 def best_value(problem: PlanningProblem, *, loops: bool) -> float:
-    """The least objective in seconds over all partitions and placements; many times that where none fits."""
+    """The least objective in seconds over all partitions, placements and shares; many times that where none fits.
+
+    Raises:
+        ValueError: replicas may have unequal shares in the steady state, where there is no end of them.
+    """
+    if problem.may_share and problem.objective.of_one_microbatch:
+        raise ValueError("there is no end of shares in the steady state: give a problem without")
     evaluator = Evaluator(problem)
-    number = problem.cluster.num_devices
+    number, most = problem.cluster.num_devices, problem.training.num_microbatches if problem.may_share else 0
+    shares = [all_shares(r, most) for r in range(number + 1)]
     plans = (
-        Assignment(labels, devices)
+        Assignment(labels, devices, (), each)
         for labels in all_partitions(problem)
         for devices in all_placements(number, int(labels.max()) + 1, loops=loops)
+        for each in itertools.product(*(shares[len(group)] for group in devices))
     )
     chunks = iter(lambda: list(itertools.islice(plans, AT_ONCE)), [])
     return min(float(evaluator.evaluate_many(chunk).scores(problem.objective).min()) for chunk in chunks)

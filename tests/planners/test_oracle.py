@@ -23,7 +23,7 @@ from oracle import best_of_variants, best_value
 from random_groups import with_splits
 
 HOSTS = (("a",) * 4,), (("a", "a"), ("b", "b")), (("a", "a"), ("b",)), (("a", "a", "b"),), (("a", "b", "b", "a"),)
-SEEDS = [0, 1, 4, 5, 7, 10, 15, 19, 21, 22]
+SEEDS = [0, 1, 5, 7, 10, 15, 16, 19, 21, 22]
 """Of problems; groups are best in most of them."""
 QUICK = ["uniform", "greedy", "dp", "piper", "metis", "data-parallel"]
 
@@ -55,12 +55,15 @@ def small_problem(seed: int) -> PlanningProblem:
         )
         for h, devices in enumerate(HOSTS[seed % len(HOSTS)])
     )
-    return PlanningProblem.build(
+    objective = ("iteration-time", "iteration-time", "steady-state")[seed % 3]
+    problem = PlanningProblem.build(
         heavy_graph(rng),
         Cluster("small", types if len({d for h in hosts for d in h.devices}) > 1 else types[:1], hosts),
         num_microbatches=int(rng.integers(1, 4)),
-        objective=("iteration-time", "iteration-time", "steady-state")[seed % 3],
-    ).with_parallelism(("pp", "dp", "tp", *(("sp",) if seed % 2 else ()), *(("zero1",) if seed % 4 < 2 else ())))
+        objective=objective,
+    )
+    parallelism = "pp", "dp", "tp", *(("sp",) if seed % 2 else ()), *(("zero1",) if seed % 4 < 2 else ())
+    return problem.with_parallelism(parallelism, shares=objective == "iteration-time")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
