@@ -5,8 +5,9 @@
 The ranks are real processes (gloo) under the real runtime, and wait for as long as the devices of a cluster would
 compute. What the planner is told is wrong, as it is without a profile: all devices look equal, and the time of every op
 is off by a random factor. Compared are the policy that learns from the simulator with what it is told, the one that
-learns from measured steps, and as the bound of both the one that learns from a simulator that knows the truth; with
-data parallelism and the dynamic programme on what they are told. All plans found are then measured on the same ranks.
+learns from measured steps, the one that measures only plans that may be better than all before, and as the bound of
+these the one that learns from a simulator that knows the truth; with data parallelism and the dynamic programme on what
+they are told. All plans found are then measured on the same ranks.
 Resumes from the output folder. Writes the table between the markers ``measured-reward`` of docs/benchmarks.md.
 """
 
@@ -26,7 +27,7 @@ from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph import OpGraph, OpTimes
 from drlpp.graph.generate.synthetic import random_graph
-from drlpp.plan import Plan, load_plan
+from drlpp.plan import Plan, Trace, load_plan
 from drlpp.planners.base import Budget
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
@@ -83,17 +84,21 @@ def compare(size: int, folder: Path, config: TrainConfig) -> list[list[str]]:
     with Trials(size, options) as trials:
 
         def measure(plan: Plan) -> float:
-            return trials.measure(dataclasses.replace(plan, graph=true.graph, cluster=true.cluster))
+            return run(plan)[0]
 
-        for name, problem, real in (
-            ("simulated reward, told", equal, False),
-            ("measured reward, told", equal, True),
-            ("simulated reward, truth", true, False),
+        def run(plan: Plan) -> tuple[float, Trace]:
+            return trials.trace(dataclasses.replace(plan, graph=true.graph, cluster=true.cluster))
+
+        for name, problem, how in (
+            ("simulated reward, told", equal, {}),
+            ("measured reward, told", equal, {"measure": measure}),
+            ("modelled reward, told", equal, {"run": run}),
+            ("simulated reward, truth", true, {}),
         ):
             place = folder / f"{size}-{name.replace(', ', '-').replace(' ', '-')}"
             start = time.perf_counter()
             resume = (place / CHECKPOINT).exists()
-            outcome = train_in_folder(place, problem, config, seed=0, measure=measure if real else None, resume=resume)
+            outcome = train_in_folder(place, problem, config, seed=0, resume=resume, **how)
             plans[f"drl, {name}"] = (load_plan(Path(outcome.plan)), outcome, time.perf_counter() - start)
             print(f"{size} processes, {name}: {outcome}", flush=True)
         for name in ("data-parallel", "dp"):

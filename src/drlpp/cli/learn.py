@@ -47,11 +47,14 @@ def train_policy(
         str | None, typer.Option("--cluster", "-c", help="With MODEL: YAML file or preset (see `drlpp clusters`).")
     ] = None,
     reward: Annotated[
-        Literal["simulated", "measured"],
-        typer.Option("--reward", help="With MODEL: simulate plans, or run them on this machine's ranks and measure."),
+        Literal["simulated", "measured", "modelled"],
+        typer.Option(
+            "--reward",
+            help="With MODEL: simulate plans, or run them on this machine's ranks: all of them, or those worth it.",
+        ),
     ] = "simulated",
     emulate: Annotated[
-        bool, typer.Option("--emulate", help="With --reward measured: waits in place of computing, as `drlpp run` has.")
+        bool, typer.Option("--emulate", help="With --reward measured or modelled: waits in place of computing.")
     ] = False,
     episodes: Annotated[int, typer.Option("--episodes", help="With MODEL: plans per iteration.", min=8)] = 16,
     num_microbatches: inputs.NumMicrobatches = None,
@@ -80,7 +83,9 @@ def train_policy(
     """Pre-train the policy on many models and clusters; or, with MODEL, train it on one problem.
 
     With --reward measured every candidate plan runs on real ranks of this machine, and the agent learns from the times
-    that these take: no profile is needed. Pre-training is watched with `tensorboard --logdir FOLDER`.
+    that these take: no profile is needed. With --reward modelled only those run that may be better than all before; for
+    the others the simulator answers, calibrated from what ran. Pre-training is watched with `tensorboard --logdir
+    FOLDER`.
     """
     from rich.logging import RichHandler
 
@@ -101,7 +106,7 @@ def train_policy(
         )  # fmt: skip
     else:
         if cluster is not None or reward != "simulated" or emulate:
-            raise InputError("--cluster, --reward measured and --emulate are for one problem: name a MODEL")
+            raise InputError("--cluster, --reward and --emulate are for one problem: name a MODEL")
         answer = _on_corpus(folder, iterations or _ITERATIONS, imitation_iterations, models, stop_after_s, seed, resume)
     if as_json:
         print_json(answer)
@@ -134,7 +139,7 @@ def _on_problem(
     folder: Path,
     model: str,
     cluster: str,
-    reward: Literal["simulated", "measured"],
+    reward: Literal["simulated", "measured", "modelled"],
     emulate: bool,
     episodes: int,
     num_microbatches: int | None,
@@ -151,18 +156,18 @@ def _on_problem(
     from drlpp.runtime.launch.job import RunOptions
     from drlpp.runtime.launch.plan_measurement import Trials
 
-    if emulate and reward != "measured":
-        raise InputError("--emulate is a way of measuring: give --reward measured too")
+    if emulate and reward == "simulated":
+        raise InputError("--emulate is a way of measuring: give --reward measured or modelled too")
     problem = inputs.load_problem(model, cluster, "iteration-time", inputs.Step(num_microbatches, optimizer))
     config = TrainConfig(episodes=episodes, repeats=2, iterations=iterations)
     budget = Budget(float("inf") if stop_after_s is None else stop_after_s)
     with contextlib.ExitStack() as stack:
-        measure = None
-        if reward == "measured":
+        trials = None
+        if reward != "simulated":
             options = RunOptions(
                 steps=2, emulate=emulate, seed=seed, time_scale=_time_scale(problem) if emulate else None
             )
-            measure = stack.enter_context(Trials(problem.cluster.num_devices, options)).measure
+            trials = stack.enter_context(Trials(problem.cluster.num_devices, options))
         progress = stack.enter_context(counter(f"train-policy, {reward} reward"))
 
         def on_iteration(row: Iteration) -> bool:
@@ -171,7 +176,14 @@ def _on_problem(
             return not budget.spent
 
         outcome = train_in_folder(
-            folder, problem, config, seed=seed, measure=measure, resume=resume, on_iteration=on_iteration
+            folder,
+            problem,
+            config,
+            seed=seed,
+            measure=trials.measure if trials is not None and reward == "measured" else None,
+            run=trials.trace if trials is not None and reward == "modelled" else None,
+            resume=resume,
+            on_iteration=on_iteration,
         )
     return {
         "status": "ok",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class MeasuredValue:
     def __init__(self, problem: PlanningProblem, measure: Measure, path: Path | None = None) -> None:
         if problem.objective is not Objective.ITERATION_TIME:
             raise InputError(f"objective {problem.objective.value!r} cannot be measured: use iteration-time")
-        self._problem = problem
+        self.problem = problem
         self._measure = measure
         self._path = path
         self._evaluator = Evaluator(problem)
@@ -60,12 +61,25 @@ class MeasuredValue:
         """Plans that ran."""
         return len(self._rows) - self.num_failed
 
+    @property
+    def best_s(self) -> float:
+        """The fastest step that was measured; infinite if none was."""
+        return min((row["seconds"] for row in self._rows.values() if row["seconds"] is not None), default=math.inf)
+
+    def knows(self, assignment: Assignment) -> bool:
+        """Whether the plan was measured, or failed."""
+        return _key(assignment) in self._rows
+
+    def fits(self, assignment: Assignment) -> bool:
+        """Whether the plan fits the memory."""
+        return self._evaluator.evaluate(assignment).feasible
+
     def __call__(self, assignment: Assignment) -> float:
         """Seconds of a step, measured; more than any other plan's where it fails or does not fit."""
         expected = self._evaluator.evaluate(assignment)
         if not expected.feasible:
-            return expected.score(self._problem.objective)
-        key = hashlib.sha256(assignment.key).hexdigest()[:16]
+            return expected.score(self.problem.objective)
+        key = _key(assignment)
         if key not in self._rows:
             self._keep(self._run(assignment, key))
         seconds = self._rows[key]["seconds"]
@@ -93,6 +107,10 @@ class MeasuredValue:
         if self._path is not None:
             with self._path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+
+
+def _key(assignment: Assignment) -> str:
+    return hashlib.sha256(assignment.key).hexdigest()[:16]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from drlpp.agent.networks.weights_file import initial_policy, load_checkpoint, r
 from drlpp.agent.sampling.rollout import Rewarder
 from drlpp.agent.training.fine_tune import Clock, Iteration, OnIteration, TrainConfig, train_on_problem
 from drlpp.agent.training.measured_rewards import Measure, MeasuredValue
+from drlpp.agent.training.modelled_rewards import ModelledValue, Run
 from drlpp.agent.training.ppo import Ppo
 from drlpp.agent.view.coarse import MAX_GROUPS, coarse_problem
 from drlpp.agent.view.features import ProblemView, problem_view
@@ -71,6 +72,7 @@ def train_in_folder(
     *,
     seed: int,
     measure: Measure | None = None,
+    run: Run | None = None,
     resume: bool = False,
     on_iteration: OnIteration = lambda row: True,
 ) -> Outcome:
@@ -81,7 +83,8 @@ def train_in_folder(
 
     Args:
         folder: made if it does not exist.
-        measure: runs a plan; None for the simulated reward.
+        measure: measures a plan; None for the simulated reward.
+        run: in place of `measure`: measures a plan where that is worth it (`modelled_rewards`).
         resume: go on from the folder's checkpoint.
         on_iteration: called with each row of the curve; returns whether to go on.
 
@@ -92,6 +95,8 @@ def train_in_folder(
     coarse = coarse_problem(problem, MAX_GROUPS)
     view = problem_view(coarse.problem)
     measured = None if measure is None else MeasuredValue(problem, measure, folder / MEASUREMENTS)
+    if run is not None:
+        measured = ModelledValue(problem, run, folder / MEASUREMENTS)
     evaluator = Evaluator(coarse.problem)
 
     def value(assignment: Assignment) -> float:
@@ -100,7 +105,7 @@ def train_in_folder(
         return evaluator.evaluate(assignment).score(problem.objective)
 
     rewarder = Rewarder(value, view.tables.ideal_s * problem.training.num_microbatches)
-    reward = "simulated" if measure is None else "measured"
+    reward = "simulated" if measured is None else "measured" if run is None else "modelled"
     record: dict[str, Any] = {
         "graph": graph_hash(problem.graph),
         "cluster": problem.cluster.name,

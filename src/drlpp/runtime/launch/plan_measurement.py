@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import selectors
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ import torch.distributed as dist
 
 from drlpp.capture import CapturedModel, Example
 from drlpp.errors import ExecutionError, InputError
-from drlpp.plan import Plan, plan_from_dict, plan_to_dict
+from drlpp.plan import Plan, Trace, plan_from_dict, plan_to_dict
 from drlpp.runtime.launch.job import RunOptions
 from drlpp.runtime.launch.rank_processes import loopback
 from drlpp.runtime.launch.training import train_captured, train_emulated
@@ -67,7 +68,11 @@ class Trials:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def measure(self, plan: Plan) -> float:
-        """Seconds of a step of a plan.
+        """Seconds of a step of a plan. Raises as `trace` does."""
+        return self.trace(plan)[0]
+
+    def trace(self, plan: Plan) -> tuple[float, Trace]:
+        """Seconds of a step of a plan, and the trace of the last one.
 
         Raises:
             InputError: the plan needs more ranks than there are.
@@ -88,6 +93,7 @@ class Trials:
             "store": str(self._folder / f"store-{self._trials}"),
             "world_size": len(devices),
             "options": dataclasses.asdict(self.options),
+            "trace": str(self._folder / "trace.pickle"),
         }
         running = self._ranks[: len(devices)]
         try:
@@ -102,7 +108,10 @@ class Trials:
             raise ExecutionError(f"trial {self._trials} failed: {error}") from error
         finally:
             path.unlink(missing_ok=True)
-        return float(answers[0]["seconds"])
+        trace = pickle.loads((self._folder / "trace.pickle").read_bytes())
+        if not isinstance(trace, Trace):
+            raise ExecutionError(f"trial {self._trials} left a {type(trace).__name__} in place of a trace")
+        return float(answers[0]["seconds"]), trace
 
     def _answers(self, running: list[subprocess.Popen[bytes]]) -> list[dict[str, Any]]:
         """One answer of each rank. Raises ExecutionError at the first that failed or ended, or when the time is up."""
@@ -188,9 +197,12 @@ def _trial(
     init_process_group(f"file://{request['store']}")
     try:
         if model is None:
-            return train_emulated(plan, options, _silent).iteration_time_s
-        captured, make_example = model
-        return train_captured(captured, plan, options, _silent, make_example=make_example).iteration_time_s
+            report = train_emulated(plan, options, _silent)
+        else:
+            report = train_captured(model[0], plan, options, _silent, make_example=model[1])
+        if dist.get_rank() == 0:
+            Path(request["trace"]).write_bytes(pickle.dumps(report.trace))
+        return report.iteration_time_s
     finally:
         dist.destroy_process_group()
 
