@@ -130,7 +130,10 @@ def test_share_of_micro_batches_is_whole_in_a_step():
     steady = small_problem(0, UNEQUAL, num_microbatches=4)
     step = small_problem(0, UNEQUAL, num_microbatches=4, objective="iteration-time")
     equal = [dataclasses.replace(p, space=SearchSpace(shares=False)) for p in (steady, step)]
-    assert [busiest_replica(p, (0, 1, 2)).share for p in equal] == [pytest.approx(1 / 3), pytest.approx(2 / 4)]
+    assert [busiest_replica(p, (0, 1, 2), by_speed=True).share for p in equal] == [
+        pytest.approx(1 / 3),
+        pytest.approx(2 / 4),
+    ]
 
 
 def test_relative_speeds():

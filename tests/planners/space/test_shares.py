@@ -2,17 +2,30 @@
 
 import dataclasses
 import itertools
+import time
 
 import numpy as np
 import pytest
 
+from drlpp.cluster import Cluster, Host, Link, device_preset, load_cluster
 from drlpp.cost.problem_times import problem_times
-from drlpp.plan import Objective
+from drlpp.graph.generate.transformers import Transformer, transformer_graph
+from drlpp.plan import Objective, validate
 from drlpp.plan.assignment import Assignment
 from drlpp.plan.shares import microbatches_of_each
+from drlpp.planners.base import Budget
+from drlpp.planners.registry import get_planner
 from drlpp.planners.space.shares import busiest_replica, counts_by_speed, shared, steady_counts, ways_to_share
+from drlpp.problem import PlanningProblem
+from drlpp.sim import simulate
 from planner_cases import small_problem
 
+CLUSTERS = {
+    "desktops": "mixed-desktops",
+    "8 H100 and 16 A10G": [("h100-sxm5-80gb", 8, 320e9, 100.0), *[("a10g-24gb", 4, 12e9, 40.0)] * 4],
+    "2 A100 and 2 V100": [("a100-sxm4-40gb", 2, 200e9, 25.0), ("v100-sxm2-16gb", 2, 45e9, 25.0)],
+}
+"""A preset, or hosts: device, number, bytes per second inside, Gbit/s of the port."""
 UNEQUAL = [["fast", "mid"], ["slow", "mid"]]
 
 
@@ -85,7 +98,7 @@ def test_shares_that_are_given_stay():
 def test_nothing_is_shared_where_it_may_not_be_or_devices_are_equal(problem):
     assignment = one_stage(problem)
     assert shared(problem, assignment) is assignment
-    assert busiest_replica(problem, (0, 1, 2, 3))[1:] == (2 / 8, 2 / 8)
+    assert busiest_replica(problem, (0, 1, 2, 3), by_speed=True)[1:] == (2 / 8, 2 / 8)
 
 
 def test_the_ops_of_the_stage_decide():
@@ -104,10 +117,45 @@ def test_the_busiest_replica():
     step, steady = problem_of(num_microbatches=18), problem_of(Objective.STEADY_STATE)
     for problem, counts in ((step, [8, 4, 2, 4]), (steady, steady_counts([1.0, 2.0, 4.0, 2.0]))):
         total = sum(counts)
-        found = busiest_replica(problem, (0, 1, 2, 3))
+        found = busiest_replica(problem, (0, 1, 2, 3), by_speed=True)
         assert found.share * total in counts
         assert found.largest_share == max(counts) / total
         model_s = problem_times(problem).total_s.sum(axis=1)
         ends = [c * model_s[problem.cluster.type_index[d]] for d, c in enumerate(counts)]
         assert found.share * total * model_s[found.type_index] == pytest.approx(max(ends), rel=1e-6)
-    assert busiest_replica(step, (2,)) == (step.cluster.type_index[2], 1.0, 1.0)
+    assert busiest_replica(step, (2,), by_speed=True) == (step.cluster.type_index[2], 1.0, 1.0)
+
+
+def real_problem(name):
+    given = CLUSTERS[name]
+    if isinstance(given, str):
+        cluster = load_cluster(given)
+    else:
+        types = {preset: device_preset(preset) for preset, *_ in given}
+        hosts = [
+            Host(
+                name=f"h{i}",
+                devices=(types[preset].name,) * count,
+                link=Link(bandwidth=inside, latency_s=1e-5),
+                network=Link(bandwidth=port * 1e9 / 8, latency_s=3e-5),
+            )
+            for i, (preset, count, inside, port) in enumerate(given)
+        ]
+        cluster = Cluster("given", tuple(types.values()), tuple(hosts))
+    shape = Transformer(layers=3, hidden=1024, heads=16, ffn=4096, vocab=8000, seq=256, batch=4, dtype="float16")
+    return PlanningProblem.build(transformer_graph(shape), cluster)
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+@pytest.mark.parametrize("planner", ["data-parallel", "uniform", "greedy", "dp", "piper"])
+def test_plans_are_never_worse_with_shares(cluster, planner):
+    problem = real_problem(cluster)
+    equal = problem.with_parallelism(problem.space.parallelism, shares=False)
+    found = [get_planner(planner).solve(p, Budget(60, time.process_time), 0).plan for p in (problem, equal)]
+    for plan in found:
+        validate(plan)
+    assert found[0].prediction.iteration_time_s <= found[1].prediction.iteration_time_s * (1 + 1e-9)
+    assert not any(stage.shares for stage in found[1].stages)
+    if planner == "data-parallel":
+        assert found[0].stages[0].shares
+        assert simulate(found[0]).prediction.iteration_time_s == pytest.approx(found[0].prediction.iteration_time_s)

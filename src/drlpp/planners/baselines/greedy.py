@@ -11,6 +11,7 @@ fastest devices alone.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -27,7 +28,7 @@ from drlpp.planners.consecutive.device_states import replica_choices
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders
 from drlpp.planners.space.op_orders import priority_order
-from drlpp.planners.space.shares import busiest_replica
+from drlpp.planners.space.shares import busiest_replica, ways_to_count
 from drlpp.problem import PlanningProblem
 
 
@@ -66,10 +67,14 @@ def upward_rank(problem: PlanningProblem, arrays: ProblemArrays) -> NDArray[np.f
 
 
 def greedy_assignment(
-    problem: PlanningProblem, order: NDArray[np.int64], places: Places, cap_s: float
+    problem: PlanningProblem, order: NDArray[np.int64], places: Places, cap_s: float, *, by_speed: bool = False
 ) -> Assignment | None:
-    """Puts ops in `order` on the first of `places` that is allowed and stays below `cap_s`; None if one cannot."""
-    busiest = [busiest_replica(problem, place) for place in places]
+    """Puts ops in `order` on the first of `places` that is allowed and stays below `cap_s`; None if one cannot.
+
+    Args:
+        by_speed: unequal devices of a place have shares by speed.
+    """
+    busiest = [busiest_replica(problem, place, by_speed=by_speed) for place in places]
     times = np.stack([problem_times(problem).total_s[b.type_index] * b.share for b in busiest])
     labels = library.first_fit(times, order, problem_arrays(problem).ops, cap_s)
     return Assignment.compact(labels, places) if len(labels) else None
@@ -107,20 +112,20 @@ class Greedy:
         rng = np.random.default_rng(seed)
         rank = upward_rank(problem, problem_arrays(problem))
         orders = [priority_order(problem.graph, -rank), np.arange(problem.graph.num_ops, dtype=np.int64)]
-        for places in group_places(problem, rng, self.params.device_orders):
-            for order in orders:
-                self._bisect(search, order, places)
-                if budget.spent:
-                    return search.result()
+        every = list(group_places(problem, rng, self.params.device_orders))
+        for by_speed, places, order in itertools.product(ways_to_count(problem), every, orders):
+            self._bisect(search, order, places, by_speed)
+            if budget.spent:
+                break
         return search.result()
 
-    def _bisect(self, search: Search, order: NDArray[np.int64], places: Places) -> None:
+    def _bisect(self, search: Search, order: NDArray[np.int64], places: Places, by_speed: bool) -> None:
         problem = search.problem
         worst = float(problem_times(problem).total_s.max(axis=0).sum())
         low, high = worst / (4 * sum(len(p) for p in places)), worst
         for _ in range(self.params.bisections):
             cap = (low * high) ** 0.5 if low > 0 else high
-            assignment = greedy_assignment(problem, order, places, cap)
+            assignment = greedy_assignment(problem, order, places, cap, by_speed=by_speed)
             if assignment is None:
                 low = cap
             else:

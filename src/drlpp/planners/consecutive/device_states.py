@@ -180,6 +180,7 @@ def in_order(
     *,
     reach: int = 1,
     recompute: bool = False,
+    by_speed: bool = False,
 ) -> DeviceStates:
     """States "the last k places of `order`"; a stage takes neighbouring places.
 
@@ -190,6 +191,7 @@ def in_order(
         reach: how many places before and behind a stage its transfers are averaged over (the program does not know how
             many replicas the neighbouring stages have).
         recompute: let each stage choose to run its forward pass again.
+        by_speed: unequal devices have shares by speed, if the problem lets them.
     """
     cluster, places = problem.cluster, np.array(order, dtype=np.int64)
     total, depth = places.shape
@@ -203,7 +205,7 @@ def in_order(
         rows = first[:, None] + np.arange(r)
         devices = places[rows].reshape(len(first), number)
         groups = [tuple(group) for group in devices.tolist()]
-        busiest = [busiest_replica(problem, group) for group in groups]
+        busiest = [busiest_replica(problem, group, by_speed=by_speed) for group in groups]
         type_index = np.array([b.type_index for b in busiest])
         sync = np.array([reduce_s(group) for group in groups]) / num_microbatches
         seconds_in, latency_in = paths.worst(rows, np.maximum(0, first - reach), first)
@@ -232,7 +234,7 @@ def in_order(
         if recompute:
             parts.append(dataclasses.replace(base, recompute=True))
     parts.append(_idle(np.arange(1, total + 1), np.arange(total)))
-    most = _most_work(problem, speeds)[types[places]].max(axis=1)
+    most = (_most_work(problem, speeds) if by_speed else speeds)[types[places]].max(axis=1)
     return _pack(np.concatenate(([0.0], np.cumsum(depth * most[::-1]))), parts, ())
 
 
@@ -276,7 +278,7 @@ def by_class(
                 replicas=r,
                 type_index=kinds[c],
                 speed=float(speeds[kinds[c]]),
-                share=busiest_replica(problem, pool[:r]).share,
+                share=busiest_replica(problem, pool[:r], by_speed=False).share,
                 seconds_in=seconds,
                 latency_in_s=latency,
                 seconds_out=seconds,

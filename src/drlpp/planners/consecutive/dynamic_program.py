@@ -35,6 +35,7 @@ from drlpp.planners.pipedream.planner import offer_pipelines
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders, fold_depths, folded
 from drlpp.planners.space.op_orders import op_orders
+from drlpp.planners.space.shares import ways_to_count
 from drlpp.problem import PlanningProblem
 
 
@@ -88,21 +89,31 @@ def split_models(
 
 
 def device_choices(
-    problem: PlanningProblem, arrays: ProblemArrays, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS
+    problem: PlanningProblem,
+    arrays: ProblemArrays,
+    rng: np.random.Generator,
+    params: DynamicProgramParams = DEFAULTS,
+    *,
+    by_speed: bool = False,
 ) -> Iterator[DeviceStates]:
-    """Device states to plan with: orders of the groups of devices, equal pipelines side by side, types in any order."""
+    """Device states to plan with: orders of the groups of devices, equal pipelines side by side, types in any order.
+
+    Args:
+        by_speed: stages on unequal devices have shares by speed.
+    """
     cluster = problem.cluster
     far = not arrays.ops.timed and len(cluster.hosts) > 1
     orders = device_orders(cluster, arrays.times.total_s.sum(axis=1), params.max_device_orders, rng)
     for replicas in replica_sets(problem):
         for number, order in enumerate(orders):
-            yield in_order(problem, arrays, folded(order, 1), replicas)
+            yield in_order(problem, arrays, folded(order, 1), replicas, by_speed=by_speed)
             if far and len(replicas) > 1:
-                yield in_order(problem, arrays, folded(order, 1), replicas, reach=len(order))
+                yield in_order(problem, arrays, folded(order, 1), replicas, reach=len(order), by_speed=by_speed)
             if number == 0 and len(replicas) > 1:
                 for depth in fold_depths(cluster, order)[: params.max_folds]:
                     places = folded(order, depth)
-                    yield in_order(problem, arrays, places, replica_choices(problem, len(places)))
+                    choices = replica_choices(problem, len(places))
+                    yield in_order(problem, arrays, places, choices, by_speed=by_speed)
         if len(set(cluster.type_index.tolist())) > 1:
             states = by_class(problem, arrays, replicas, params.max_type_states)
             if states is not None:
@@ -131,11 +142,12 @@ class DynamicProgram:
 def run_dynamic_program(search: Search, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS) -> None:
     """Offers the program's solutions to a search until all are made or the budget is spent."""
     arrays = problem_arrays(search.problem)
-    states: Iterable[DeviceStates] = device_choices(search.problem, arrays, rng, params)
-    for model in split_models(search.problem, arrays, rng, params):
-        states = offer_splits(search, model, states, params)
-        if search.budget.spent:
-            return
+    for by_speed, draws in zip(ways_to_count(search.problem), (rng, *rng.spawn(1)), strict=False):
+        states: Iterable[DeviceStates] = device_choices(search.problem, arrays, draws, params, by_speed=by_speed)
+        for model in split_models(search.problem, arrays, draws, params):
+            states = offer_splits(search, model, states, params)
+            if search.budget.spent:
+                return
     if search.problem.objective.of_one_microbatch:
         whole = search.budget
         search.budget = whole.part(params.pipedream_share)

@@ -24,6 +24,7 @@ from drlpp.planners.consecutive.device_states import DeviceStates, in_order
 from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, offer_splits, replica_sets, split_models
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders, folded
+from drlpp.planners.space.shares import ways_to_count
 from drlpp.problem import PlanningProblem
 
 
@@ -42,19 +43,24 @@ class Piper:
         search = Search(self.name, problem, budget, seed, progress, parameters=self.params)
         rng = np.random.default_rng(seed)
         arrays = problem_arrays(problem)
-        choices: Iterable[DeviceStates] = _device_choices(problem, arrays, rng, self.params)
-        for model in split_models(problem, arrays, rng, self.params):
-            choices = offer_splits(search, model, choices, self.params)
-            if budget.spent:
-                break
+        for by_speed, draws in zip(ways_to_count(problem), (rng, *rng.spawn(1)), strict=False):
+            choices: Iterable[DeviceStates] = _device_choices(problem, arrays, draws, self.params, by_speed)
+            for model in split_models(problem, arrays, draws, self.params):
+                choices = offer_splits(search, model, choices, self.params)
+                if budget.spent:
+                    return search.result()
         return search.result()
 
 
 def _device_choices(
-    problem: PlanningProblem, arrays: ProblemArrays, rng: np.random.Generator, params: DynamicProgramParams
+    problem: PlanningProblem,
+    arrays: ProblemArrays,
+    rng: np.random.Generator,
+    params: DynamicProgramParams,
+    by_speed: bool,
 ) -> Iterator[DeviceStates]:
     """Orders of the devices, with recomputation and any number of replicas per stage; the same number first on many."""
     orders = device_orders(problem.cluster, arrays.times.total_s.sum(axis=1), params.max_device_orders, rng)
     for replicas in replica_sets(problem):
         for order in orders:
-            yield in_order(problem, arrays, folded(order, 1), replicas, recompute=True)
+            yield in_order(problem, arrays, folded(order, 1), replicas, recompute=True, by_speed=by_speed)

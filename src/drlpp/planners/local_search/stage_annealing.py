@@ -64,7 +64,7 @@ def make_slots(
     cluster = problem.cluster
     number = len(devices)
     replicas = np.array([len(d) for d in devices], dtype=np.float64)
-    kinds, shares, most = zip(*(busiest_replica(problem, group) for group in devices), strict=True)
+    kinds, shares, most = zip(*(busiest_replica(problem, group, by_speed=True) for group in devices), strict=True)
     share = np.array(most)
     sync = np.array([reduce_s(group) for group in devices]) / problem.training.num_microbatches
     path, latency = np.zeros((number, number)), np.zeros((number, number))

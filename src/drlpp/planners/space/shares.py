@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,19 +78,30 @@ class Busiest(NamedTuple):
     largest_share: float
 
 
-def busiest_replica(problem: PlanningProblem, devices: Sequence[int]) -> Busiest:
+def ways_to_count(problem: PlanningProblem) -> tuple[bool, ...]:
+    """What planners count a stage on unequal devices with, one after the other: equal shares, then shares by speed.
+
+    Both, since one may lead to stages that the other does not: so what may share is not planned worse.
+    """
+    return (False, True) if problem.may_share else (False,)
+
+
+def busiest_replica(problem: PlanningProblem, devices: Sequence[int], *, by_speed: bool) -> Busiest:
     """The replica that is the last to end if some devices run all ops as replicas, as `shared` lets them.
 
     In the steady state equal replicas run equal parts, which need not be whole micro-batches.
+
+    Args:
+        by_speed: unequal devices have shares by speed, if the problem lets them; else all run as many micro-batches.
     """
     types = _types(problem)
     found: dict[int, int] = {}
     for d in devices:
         found[types[d]] = found.get(types[d], 0) + 1
     table = _busiest(problem)
-    key = tuple(sorted(found.items()))
+    key = (by_speed and problem.may_share, *sorted(found.items()))
     if key not in table:
-        table[key] = _of_kinds(problem, key)
+        table[key] = _of_kinds(problem, key[1:], key[0])
     return table[key]
 
 
@@ -140,12 +151,12 @@ def _stage_seconds(problem: PlanningProblem, assignment: Assignment) -> NDArray[
     return np.array([np.bincount(stages, row, number) for row in rows])
 
 
-def _of_kinds(problem: PlanningProblem, kinds: Sequence[tuple[int, int]]) -> Busiest:
+def _of_kinds(problem: PlanningProblem, kinds: Sequence[tuple[int, int]], by_speed: bool) -> Busiest:
     """Of so many replicas of each device type. Where they share equally, the slowest has no fewer than the others."""
     model_s = problem_times(problem).total_s.sum(axis=1)
     types = sorted((t for t, count in kinds for _ in range(count)), key=lambda t: (model_s[t], t))
     replicas, number = len(types), problem.training.num_microbatches
-    if len(kinds) > 1 and problem.may_share:
+    if len(kinds) > 1 and by_speed:
         counts = _counts(problem, [float(model_s[t]) for t in types])
         last = max(range(replicas), key=lambda r: counts[r] * model_s[types[r]])
         return Busiest(types[last], counts[last] / sum(counts), max(counts) / sum(counts))
@@ -154,7 +165,7 @@ def _of_kinds(problem: PlanningProblem, kinds: Sequence[tuple[int, int]]) -> Bus
 
 
 @per_problem
-def _busiest(problem: PlanningProblem) -> dict[tuple[tuple[int, int], ...], Busiest]:
+def _busiest(problem: PlanningProblem) -> dict[tuple[Any, ...], Busiest]:
     return {}
 
 
