@@ -96,9 +96,20 @@ def solve(
     return chosen.solve(problem, clock, seed, progress)
 
 
+def parallelism_of(plan: Plan) -> frozenset[str]:
+    """What of `SearchSpace`.parallelism a plan uses, besides stages and replicas, which every plan may."""
+    uses = {
+        "tp": any(stage.sharding.tensor > 1 for stage in plan.stages),
+        "sp": any(stage.sharding.sequence for stage in plan.stages),
+        "zero1": plan.training.zero1,
+    }
+    return frozenset({"pp", "dp", *(name for name, used in uses.items() if used)})
+
+
 def replan(plan: Plan, cluster: Cluster, *, budget: float = 3.0, seed: int = 0) -> Plan:
     """A plan of the same model and training set-up for another cluster, such as what is left of one, in seconds.
 
+    It may use what the plan uses: groups that divide ops, sharded optimizer states, unequal shares.
     The learned policy samples plans for it without being trained on it; the cheap baselines and what refinement finds
     in the rest of the budget are candidates too.
 
@@ -108,7 +119,8 @@ def replan(plan: Plan, cluster: Cluster, *, budget: float = 3.0, seed: int = 0) 
     Raises:
         InfeasibleError: no plan fits.
     """
-    result = solve(PlanningProblem(plan.graph, cluster, plan.training), budget=budget, seed=seed)
+    problem = PlanningProblem(plan.graph, cluster, plan.training).with_parallelism(parallelism_of(plan))
+    result = solve(problem, budget=budget, seed=seed)
     if result.plan is None:
         raise InfeasibleError(f"no plan for the {cluster.num_devices} devices of {cluster.name!r}: {result.reason}")
     return result.plan

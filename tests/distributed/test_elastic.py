@@ -20,6 +20,7 @@ from drlpp.runtime import Elastic, reference_run, run
 from drlpp.runtime.launch.elastic import plan_for_the_rest
 from drlpp.runtime.launch.rank_processes import Failure
 from drlpp.runtime.optimizers import optimizer_factory
+from drlpp.solving import replan
 from drlpp.training import TrainingSetup
 from plan_cases import make_plan, random_plan, source_plan, staged
 from processes import ranks, signal_a_rank
@@ -87,6 +88,20 @@ def test_killed_and_stopped_ranks(tmp_path: Path) -> None:
     assert re.match(
         r"rank \d \(device \d\) hangs: silent for \d+ s at (action \d[FBIW]\d of|the end of) step ", stopped
     )
+    assert report.losses == pytest.approx(undisturbed(plan), rel=1e-4)
+    assert ranks() == {}
+
+
+@pytest.mark.slow
+def test_a_rank_of_a_group_dies(tmp_path: Path) -> None:
+    groups: list[Any] = [[(0, 1)], [(2, 3)]]
+    plan = source_plan("branches", {"add": 1}, groups, tmp_path, num_devices=4)
+    disturbance = Disturbance({7: signal.SIGKILL}, seed=3)
+    report = run(plan, steps=STEPS, seed=1, elastic=Elastic(replan=replan), checkpoint_every=4, say=disturbance)
+    assert report is not None
+    (restart,) = report.restarts
+    assert restart.num_devices == 3
+    assert "was killed by signal 9" in restart.reason
     assert report.losses == pytest.approx(undisturbed(plan), rel=1e-4)
     assert ranks() == {}
 

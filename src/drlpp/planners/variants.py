@@ -4,8 +4,8 @@ A *variant* is the same step with one choice of both. Quick planners rank them: 
 the sizes with the best grouping, then the groupings that differ from the best in one pool of devices, and so on until
 nothing gets better. The best share the budget, most for the first; a planner that ends early is asked about more of
 them. One that is much worse there is left out, and one whose lower bound is not below the best plan so far. Devices
-alone are the second at least if a quick plan of them fits, and their other sizes take what is left: the quick planners
-may be wrong about them, and groups shall not make a plan worse.
+alone are the second at least if a quick plan of them fits, the first if it is near the best, and their other sizes take
+what is left: the quick planners may be wrong about them, and groups shall not make a plan worse.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ EARLY = 0.5
 """A planner that leaves this part of the budget is asked about variants, too, in which no quick plan fits."""
 PROMISING = 1.3
 """A variant in which the quick planner takes this many times what it takes in the best is left out."""
+NEAR = 1.1
+"""Devices alone that take at most this many times the best in the ranking are planned first, with the largest share."""
 FIRST_SHARE = 0.5
 """Part of what is left for each candidate but the last."""
 BOUND_S = 10.0
@@ -153,7 +155,9 @@ def _ranked(variants: Variants, whole: Budget, seed: int) -> tuple[list[tuple[in
     ranked = sorted(known, key=lambda key: (known[key], math.isinf(known[key]) and key[1] == 0, key))
     likely = [key for key in ranked if known[key] < math.inf]
     alone = _promising([key for key in likely if key[1] == 0], known)
-    likely = list(dict.fromkeys((*likely[:1], *alone[:1], *_promising(likely, known), *alone[1:])))
+    near = alone and known[alone[0]] <= NEAR * known[likely[0]]
+    first = (*alone[:1], *likely[:1]) if near else (*likely[:1], *alone[:1])
+    likely = list(dict.fromkeys((*first, *_promising(likely, known), *alone[1:])))
     return likely, [key for key in ranked if math.isinf(known[key])]
 
 
