@@ -46,6 +46,9 @@ SECTIONS = (
     Section("generalisation", "The agent: what changes against training", "generalisation.py", 25),
     Section("ablations", "The agent: what each part brings", "ablations.py", 45),
     Section("measured-reward", "The agent: learning from measured steps", "measured_reward.py", 5),
+    Section(
+        "unequal-shares", "Replicas on unequal devices: shares by speed", "unequal_shares.py --budget 3", 8, "models"
+    ),
     Section("paper-claims", "The paper's claims", "paper_claims.py", 20, "models"),
     Section(
         "published-profiles", "Published profiles and the bound", "published_profiles.py $DRLPP_DATA", 30, "DRLPP_DATA"

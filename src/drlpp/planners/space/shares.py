@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,9 +99,9 @@ def busiest_replica(problem: PlanningProblem, devices: Sequence[int], *, by_spee
     for d in devices:
         found[types[d]] = found.get(types[d], 0) + 1
     table = _busiest(problem)
-    key = (by_speed and problem.may_share, *sorted(found.items()))
+    key = by_speed and problem.may_share, tuple(sorted(found.items()))
     if key not in table:
-        table[key] = _of_kinds(problem, key[1:], key[0])
+        table[key] = _of_kinds(problem, key[1], key[0])
     return table[key]
 
 
@@ -165,7 +165,7 @@ def _of_kinds(problem: PlanningProblem, kinds: Sequence[tuple[int, int]], by_spe
 
 
 @per_problem
-def _busiest(problem: PlanningProblem) -> dict[tuple[Any, ...], Busiest]:
+def _busiest(problem: PlanningProblem) -> dict[tuple[bool, tuple[tuple[int, int], ...]], Busiest]:
     return {}
 
 
