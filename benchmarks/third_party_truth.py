@@ -44,8 +44,8 @@ vTrain, Megatron's GPT and BERT, Korthikanti (Calculon), HARP, Sailor, AdaptDL o
 per kernel in Megatron's modules, from Aceso's op times. In Megatron's functional tests it is 171 us (nodes of A100) and
 104 us (H100): read from the steps of T5 there, which are no rows of the test; GB200 has the mean of the two.
 These sets were not blind, though: what is fitted to which calibration set was settled with vTrain's and timm's errors
-in view, and of three readings of Sailor's messages between groups (whole per rank, half, once per group) the one with
-the least error is used, once per group as Megatron scatters them. Rows that are held out decide.
+in view. Sailor's messages between groups are read as once per group, as Megatron scatters them, and as blocking: both
+sides wait for them; other readings (whole per rank, half, overlapped) have more error. Rows that are held out decide.
 
 How runs are read: tensor-parallel runs as what one member computes, as Megatron divides a transformer, with
 all-reduces at the bandwidth that NCCL reaches. Recompute by layer is `Recompute.BLOCK`. Megatron keeps 18 bytes per

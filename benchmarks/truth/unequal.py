@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,28 @@ def sailor(data: Path, findings: Findings) -> None:
 _Stages = list[dict[str, list[dict[str, list[str]]]]]
 
 
+def _waits(
+    stages: _Stages, nodes: list[list[str]], rates: dict[str, float], message_bytes: Callable[[int], float]
+) -> dict[tuple[int, str], float]:
+    """Layer at a border of stages, and kind of device -> seconds of a message, which both sides wait for.
+
+    Sends and receives of Sailor's runs block, as in Megatron's pipelines: neither side computes meanwhile.
+    """
+    found: dict[tuple[int, str], float] = defaultdict(float)
+    last = -1
+    for stage, senders, receivers in zip(stages[:-1], nodes[:-1], nodes[1:], strict=True):
+        last += len(stage["layers"])
+        longest: dict[tuple[int, str], float] = defaultdict(float)
+        for r in range(math.lcm(len(senders), len(receivers))):
+            ends = (last, senders[r % len(senders)]), (last + 1, receivers[r % len(receivers)])
+            seconds = message_bytes(last) / min(rates[kind] for _, kind in ends)
+            for end in ends:
+                longest[end] = max(longest[end], seconds)
+        for end, seconds in longest.items():
+            found[end] += seconds
+    return found
+
+
 def _sailor_problem(
     row: Row,
     stages: _Stages,
@@ -179,6 +202,15 @@ def _sailor_problem(
     kinds = list(dict.fromkeys(n for group in nodes for n in group))
     layers = sum(len(stage["layers"]) for stage in stages)
     per_replica = max(1, whole(row, "micro_batches"))
+    rates = {k: speeds.get((k, int(tp))) or speeds.get((k, 4), 0.0) for k in kinds}
+    if not all(rates.values()):
+        return "network of a device is missing"
+
+    def message_bytes(layer: int) -> float:
+        size = sizes.get((row["model"], tp, layer))
+        return number(size, "act_output_bytes") * int(micro_batch) if size else 0.0
+
+    waits = _waits(stages, nodes, rates, message_bytes)
     ops, edges, tensors, params = [], [], {}, {}
     for i in range(layers):
         rows = {k: times.get((row["model"], k, micro_batch, tp, i)) for k in kinds}
@@ -187,13 +219,17 @@ def _sailor_problem(
             return "layer times of a device or a size are missing"
         name = f"layer{i}"
         measured = {
-            k: OpTimes(number(r, "forward_s"), number(r, "backward_s"), number(r, "update_s") / per_replica)
+            k: OpTimes(
+                number(r, "forward_s") + waits[i, k],
+                number(r, "backward_s") + waits[i, k],
+                number(r, "update_s") / per_replica,
+            )
             for k, r in rows.items()
             if r is not None
         }
-        tensors[name] = number(size, "act_output_bytes") * int(micro_batch)
+        tensors[name] = 1.0  # the devices wait for messages, see above
         params[name] = number(size, "params_bytes") * int(tp)
-        ops.append(Op(name=name, kind="layer", params=(name,), output_bytes=tensors[name], times=measured))
+        ops.append(Op(name=name, kind="layer", params=(name,), times=measured))
         if i:
             edges.append(Edge(src=f"layer{i - 1}", dst=name, tensor=f"layer{i - 1}"))
     graph = OpGraph(
@@ -204,10 +240,8 @@ def _sailor_problem(
     for group in nodes:
         devices.append(tuple(range(len(hosts), len(hosts) + len(group))))
         for kind in group:
-            speed = speeds.get((kind, int(tp))) or speeds.get((kind, 4), 0.0)
-            if not speed:
-                return "network of a device is missing"
-            hosts.append(Host(name=f"h{len(hosts)}", devices=(kind,), network=Link(bandwidth=speed, latency_s=1e-5)))
+            port = Link(bandwidth=rates[kind], latency_s=1e-5)
+            hosts.append(Host(name=f"h{len(hosts)}", devices=(kind,), network=port))
     types = tuple(DeviceType(name=k, memory_bytes=10**12, speed=1.0, speed_is_given=True) for k in kinds)
     replicas = max(len(group) for group in nodes)
     problem = PlanningProblem.build(
