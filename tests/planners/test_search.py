@@ -1,10 +1,14 @@
 """What every search keeps."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from drlpp.cluster import Cluster, DeviceType, Host, Link
+from drlpp.cluster import Cluster, DeviceGroup, DeviceType, Host, Link
+from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.graph.generate.transformers import Transformer, transformer_graph
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget
 from drlpp.planners.search import Search
@@ -46,3 +50,34 @@ def test_what_was_tried_in_haste_is_tried_again_when_offered_in_earnest(problem,
     assert search.offer(PIPELINE) == better
     assert search.offer(PIPELINE, hasty=True) == better
     assert search.num_offers == 2
+
+
+LAYERS = transformer_graph(Transformer(layers=8, hidden=64, heads=4, ffn=256, vocab=100, seq=128, batch=8))
+
+
+def memory_problem(memory_bytes, size=1):
+    device = DeviceType(name="device", memory_bytes=memory_bytes)
+    group = DeviceGroup(member=device, size=size, link=Link(bandwidth=1e12), sequence=False) if size > 1 else None
+    kind = dataclasses.replace(device, group=group)
+    host = Host(name="host", devices=(kind.name,) * 2, link=Link(bandwidth=1e12))
+    return PlanningProblem.build(LAYERS, Cluster("two", (kind,), (host,)), num_microbatches=4)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_blocks_compute_again_where_whole_stages_do_not_fit(alone):
+    roomy = memory_problem(10**12)
+    half = np.arange(roomy.graph.num_ops) >= roomy.graph.num_ops // 2
+    stages = Assignment(half.astype(np.int64), ((0,), (1,)), (True, True))
+    need = [
+        Evaluator(roomy).evaluate(a, ["1f1b"]).peak_memory_bytes.max() for a in (stages, stages.with_blocks_again())
+    ]
+    assert need[1] < need[0]
+    search = Search("test", memory_problem(int(sum(need) / 2), size=1 if alone else 2), Budget(10.0), 0)
+    value = search.offer(stages)
+    assert search.last_feasible == alone
+    if alone:
+        assert search.best is not None
+        assert search.best.recompute == (Recompute.BLOCK, Recompute.BLOCK)
+        assert value == search.best_value
+    else:
+        assert search.best is None

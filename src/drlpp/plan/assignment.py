@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.errors import PlanError
+from drlpp.graph.blocks import Recompute
 from drlpp.plan.shares import Shares, lowest_terms
 
 
@@ -112,7 +113,12 @@ class Assignment:
 
     def with_recompute_toggled(self, stage: int) -> Assignment:
         """The same with recomputation of one stage switched."""
-        flags = tuple(flag != (s == stage) for s, flag in enumerate(self.recompute))
+        flags = tuple(not flag if s == stage else flag for s, flag in enumerate(self.recompute))
+        return dataclasses.replace(self, recompute=flags)
+
+    def with_blocks_again(self) -> Assignment:
+        """The same with the repeated blocks of a stage computed again where the whole stage was."""
+        flags = tuple(Recompute.BLOCK if flag == Recompute.STAGE else flag for flag in self.recompute)
         return dataclasses.replace(self, recompute=flags)
 
     def with_labels(self, labels: NDArray[np.int64]) -> Assignment:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 from drlpp._version import __version__
+from drlpp.graph.blocks import Recompute, block_numbers
 from drlpp.plan import Provenance
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
@@ -79,13 +80,17 @@ class Search:
         self.num_offers = 0
         self.last_feasible = False
         self.pool: list[tuple[float, Assignment]] = []
+        alone = int(problem.cluster.members.max()) == 1  # the runtime does not compute blocks of a group again
+        self._may_compute_blocks = alone and bool((block_numbers(problem.graph) >= 0).any())
         self._nearest: Evaluation | None = None
         self._seen: dict[bytes, tuple[float, bool, bool]] = {}  # value, feasible, under all schedules
 
     def offer(self, assignment: Assignment, *, hasty: bool = False) -> float:
         """Evaluates an assignment and keeps it if it is the best that fits.
 
-        Where replicas of a stage are on unequal devices and have no shares yet, they get some (`space.shares`).
+        Where replicas of a stage are on unequal devices and have no shares yet, they get some (`space.shares`). Where
+        whole stages compute again, their repeated blocks are tried in place of them, too: that takes no longer, and
+        needs the activations of one block at a time.
 
         Args:
             hasty: do not try other schedules if it is hopeless under 1F1B, nor equal shares beside those by speed; for
@@ -95,13 +100,15 @@ class Search:
             Its objective in seconds, or many times that if it exceeds the memory of a device (`last_feasible` is then
             False).
         """
-        ways = ways_to_share(self.problem, assignment)
-        judged = [(self._judge(way, hasty), self.last_feasible) for way in (ways[:1] if hasty else ways)]
+        ways = ways_to_share(self.problem, assignment)[: 1 if hasty else None]
+        if self._may_compute_blocks and Recompute.STAGE in assignment.recompute:
+            ways += tuple(way.with_blocks_again() for way in ways)
+        judged = [(self._judge(way, hasty), self.last_feasible) for way in ways]
         value, self.last_feasible = min(judged, key=lambda x: x[0])
         return value
 
     def _judge(self, assignment: Assignment, hasty: bool) -> float:
-        """`offer` of an assignment with the shares that it has."""
+        """`offer` of an assignment with the shares and the recomputation that it has."""
         key = assignment.key
         if key in self._seen:
             value, self.last_feasible, thorough = self._seen[key]
