@@ -32,3 +32,10 @@ def test_blocks_with_other_splits_are_not_alike(monkeypatch):
 def test_small_graphs_are_taken_op_by_op():
     graph = transformer_graph(SHAPE)
     assert equal_ops(graph) == list(range(graph.num_ops))
+
+
+def test_a_long_list_of_single_layers_takes_turns(monkeypatch):
+    monkeypatch.setattr(classes, "EXACT_OPS", 3)
+    ops = [Op(name=str(i), kind="ab"[i % 2], module=str(i)) for i in range(8)]
+    graph = OpGraph(name="g", ops=tuple(ops), edges=(), tensor_bytes={})
+    assert equal_ops(graph) == [0, 1, 2, 3, 0, 1, 2, 3]

@@ -1,4 +1,8 @@
-"""Ops that are alike: at the same place of equal blocks. They are divided alike, so that one block decides for all."""
+"""Ops that are alike: at the same place of equal blocks. They are divided alike, so that one block decides for all.
+
+Many ops outside of blocks, such as a list of single layers, are alike if they have the same form. They take turns: the
+first, third, ... and the second, fourth, ... are two classes, so that one can undo the cut of the other.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from drlpp.graph import Edge, Op, OpGraph, Part
 from drlpp.graph.blocks import block_of_op
 
 EXACT_OPS = 160
-"""Graphs up to this size are solved op by op."""
+"""Graphs up to this size are solved op by op, and so are so many ops outside of blocks."""
 
 
 def equal_ops(graph: OpGraph) -> list[int]:
@@ -29,6 +33,12 @@ def equal_ops(graph: OpGraph) -> list[int]:
             form = _form(graph, [graph.ops[i] for i in ops], [edges[i] for i in ops])
             for k, i in enumerate(ops):
                 place[i] = (form, k)
+    outside = blocks.get("", [])
+    turns: dict[Any, int] = defaultdict(int)
+    for i in outside if len(outside) > EXACT_OPS else ():
+        form = _form(graph, [graph.ops[i]], [edges[i]])
+        place[i] = (form, "turn", turns[form] % 2)
+        turns[form] += 1
     number: dict[Any, int] = {}
     return [number.setdefault(key, len(number)) for key in place]
 
