@@ -1,6 +1,5 @@
 """`drlpp train-policy` on one problem, and the cost of learning in `drlpp plan`."""
 
-import inspect
 import json
 
 import pytest
@@ -83,5 +82,5 @@ def test_baselines_are_repaid_in_the_comparison(files, capsys):
 
 def test_the_defaults_of_the_command_are_those_of_training():
     config = PretrainConfig()
-    given = inspect.signature(learn.train_policy).parameters["imitation_iterations"].default
+    given = learn.Length().imitation_iterations
     assert (learn._ITERATIONS, given) == (config.iterations, config.imitation_iterations)

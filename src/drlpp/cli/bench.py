@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from drlpp.cli import inputs
 from drlpp.cli.checks import check_output, check_planners, check_weights
+from drlpp.cli.option_groups import grouped
 from drlpp.cli.terminal import counter, out, print_json, say
 
 if TYPE_CHECKING:
@@ -24,21 +26,45 @@ drlpp bench --list
 drlpp bench paper --budget 30 --seeds 3 -o paper.jsonl --markdown results.md"""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Effort:
+    """How long each planner searches, and how often."""
+
+    budget: inputs.Budget = 30.0
+    cpu_time: Annotated[
+        bool,
+        typer.Option("--cpu-time", help="Budgets in seconds of processor time: for a machine that others use too."),
+    ] = False
+    seeds: Annotated[int, typer.Option("--seeds", help="Seeds per case and planner: 0, 1, ...", min=1)] = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Changes:
+    """What is other than the cases say."""
+
+    precision: inputs.PrecisionOption = None
+    parallelism: Annotated[
+        str | None,
+        typer.Option(
+            "--parallelism",
+            metavar="NAMES",
+            help="What plans may use, of pp,dp,tp,sp,zero1 [default: what each case says].",
+            show_default=False,
+        ),
+    ] = None
+
+
 def register(app: typer.Typer) -> None:
-    app.command("bench", epilog=_EPILOG)(bench)
+    app.command("bench", epilog=_EPILOG)(grouped(bench))
 
 
 def bench(
+    *,
     suite: Annotated[
         str, typer.Argument(metavar="SUITE", help="Name (see --list) or YAML file of a suite.", show_default=False)
     ] = "",
     planners: Annotated[str, typer.Option("--planners", help="Comma-separated names, or `all`.")] = "all",
-    budget: inputs.Budget = 30.0,
-    cpu_time: Annotated[
-        bool,
-        typer.Option("--cpu-time", help="Budgets in seconds of processor time: for a machine that others use too."),
-    ] = False,
-    seeds: Annotated[int, typer.Option("--seeds", help="Seeds per case and planner: 0, 1, ...", min=1)] = 1,
+    effort: _Effort,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -48,18 +74,8 @@ def bench(
     markdown: Annotated[
         Path | None, typer.Option("--markdown", help="Write the tables into this document, between markers.")
     ] = None,
-    precision: inputs.PrecisionOption = None,
-    parallelism: Annotated[
-        str | None,
-        typer.Option(
-            "--parallelism",
-            metavar="NAMES",
-            help="What plans may use, of pp,dp,tp,sp,zero1 [default: what each case says].",
-            show_default=False,
-        ),
-    ] = None,
-    policy_only: inputs.PolicyOnly = False,
-    weights: inputs.Weights = None,
+    changes: _Changes,
+    policy: inputs.Policy,
     list_suites: Annotated[bool, typer.Option("--list", help="List the suites.")] = False,
     as_json: inputs.AsJson = False,
 ) -> None:
@@ -73,10 +89,10 @@ def bench(
         raise InputError("no suite is named: write `drlpp bench SUITE`, or `drlpp bench --list` for their names")
     names = inputs.planner_list(planners)
     check_planners(names)
-    check_weights(weights)
+    check_weights(policy.weights)
     from drlpp.bench.suites import find_suite
 
-    chosen = find_suite(suite).at_precision(precision).with_parallelism(parallelism)
+    chosen = find_suite(suite).at_precision(changes.precision).with_parallelism(changes.parallelism)
     from drlpp.bench.document import write_section
     from drlpp.bench.runner import run_suite
     from drlpp.bench.summary import summarize
@@ -89,20 +105,16 @@ def bench(
         rows = run_suite(
             chosen,
             path,
-            planners=_makers(names, policy_only, weights),
-            budget_s=budget,
-            cpu_time=cpu_time,
-            seeds=range(seeds),
+            planners=_makers(names, policy),
+            budget_s=effort.budget,
+            cpu_time=effort.cpu_time,
+            seeds=range(effort.seeds),
             say=say,
             on_step=lambda step: _tell(step, show),
         )
     summary = summarize(rows)
     if markdown is not None:
-        command = f"drlpp bench {suite} --planners {planners} --budget {budget:g} --seeds {seeds}"
-        command += " --cpu-time" if cpu_time else ""
-        command += f" --precision {precision}" if precision else ""
-        command += f" --parallelism {parallelism}" if parallelism else ""
-        command += " --policy-only" * policy_only + (f" --weights {weights}" if weights else "")
+        command = _command(suite, planners, effort, changes, policy)
         write_section(markdown, f"bench-{chosen.name}", markdown_section(chosen, rows, summary, command))
         say(f"tables written to {markdown}")
     if as_json:
@@ -113,16 +125,23 @@ def bench(
     say(f"{len(rows)} rows in {path}")
 
 
-def _makers(names: list[str], policy_only: bool, weights: Path | None) -> dict[str, Callable[[], Planner]]:
+def _makers(names: list[str], policy: inputs.Policy) -> dict[str, Callable[[], Planner]]:
     """Makers of planners, by names that tell rows of `drl` with other options apart."""
     from drlpp.solving import DRL, make_planner
 
-    options = ["policy only"] * policy_only + ([f"weights {weights}"] if weights else [])
+    options = ["policy only"] * policy.policy_only + ([f"weights {policy.weights}"] if policy.weights else [])
     title = f"{DRL} ({', '.join(options)})" if options else DRL
-    return {
-        title if name == DRL else name: partial(make_planner, name, policy_only=policy_only, weights=weights)
-        for name in names
-    }
+    given = dataclasses.asdict(policy)
+    return {title if name == DRL else name: partial(make_planner, name, **given) for name in names}
+
+
+def _command(suite: str, planners: str, effort: _Effort, changes: _Changes, policy: inputs.Policy) -> str:
+    """The command that makes the same tables."""
+    command = f"drlpp bench {suite} --planners {planners} --budget {effort.budget:g} --seeds {effort.seeds}"
+    command += " --cpu-time" if effort.cpu_time else ""
+    command += f" --precision {changes.precision}" if changes.precision else ""
+    command += f" --parallelism {changes.parallelism}" if changes.parallelism else ""
+    return command + " --policy-only" * policy.policy_only + (f" --weights {policy.weights}" if policy.weights else "")
 
 
 def _list(as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -181,17 +181,32 @@ def load_graph(model: str, kernels: Literal["gpu", "cpu"] = "gpu", *, batch_axis
     return graph
 
 
-class Step(NamedTuple):
-    """What a training step consists of, as the options tell it."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a training step consists of, and what plans of it may use."""
 
-    num_microbatches: int | None
-    optimizer: OptimizerName
-    global_batch: int | None = None
-    micro_batch_sizes: str = ""
-    precision: PrecisionName | None = None
-    sequences: int | None = None
-    context_length: int | None = None
-    parallelism: str | None = None
+    num_microbatches: NumMicrobatches = None
+    global_batch: GlobalBatch = None
+    micro_batch_size: MicroBatchSizes = ""
+    optimizer: Optimizer = "momentum"
+    precision: PrecisionOption = None
+    parallelism: ParallelismOption = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What is served at a time."""
+
+    sequences: Sequences = None
+    context_length: ContextLength = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What `drl` searches with."""
+
+    policy_only: PolicyOnly = False
+    weights: Weights = None
 
 
 def parallelism_of(text: str | None, engine: Engine | None) -> frozenset[str]:
@@ -215,9 +230,20 @@ def parallelism_of(text: str | None, engine: Engine | None) -> frozenset[str]:
 
 
 def load_problem(
-    model: str, cluster: str, objective: ObjectiveName, step: Step, *, engine: Engine | None = None
+    model: str,
+    cluster: str,
+    objective: ObjectiveName,
+    step: Step,
+    serving: Serving | None = None,
+    *,
+    engine: Engine | None = None,
 ) -> PlanningProblem:
-    """The planning problem of MODEL on CLUSTER. Args: `engine`: that the plan is for; None for `drlpp run`."""
+    """The planning problem of MODEL on CLUSTER.
+
+    Args:
+        serving: what is served, where that is the objective.
+        engine: that the plan is for; None for `drlpp run`.
+    """
     from drlpp.cluster import load_cluster
     from drlpp.cluster.devices import CPU_PRESET
     from drlpp.errors import InputError
@@ -226,12 +252,12 @@ def load_problem(
     parallelism = parallelism_of(step.parallelism, engine)
     loaded = load_cluster(cluster)
     on_cpus = all(t.preset == CPU_PRESET for t in loaded.device_types)
-    sizes = parse_sizes(step.micro_batch_sizes)
+    sizes = parse_sizes(step.micro_batch_size)
     other_sizes = bool(sizes) or step.global_batch is not None
     graph = load_graph(model, "cpu" if on_cpus else "gpu", batch_axis=other_sizes)
     if objective == "serving":
-        return serving_problem(graph, loaded, step)
-    if step.sequences is not None or step.context_length is not None:
+        return serving_problem(graph, loaded, step, serving or Serving())
+    if serving not in (None, Serving()):
         raise InputError(
             f"--sequences and --context-length are for --objective serving, not for {objective}: leave them out"
         )
@@ -251,7 +277,7 @@ def load_problem(
     return problem.with_parallelism(parallelism, one_degree=engine is not None, shares=engine is None)
 
 
-def serving_problem(graph: OpGraph, cluster: Cluster, step: Step) -> PlanningProblem:
+def serving_problem(graph: OpGraph, cluster: Cluster, step: Step, serving: Serving) -> PlanningProblem:
     """The problem of serving a model. Raises InputError if options of a training step are given."""
     from drlpp.errors import InputError
     from drlpp.graph.serving import captured_load
@@ -259,14 +285,14 @@ def serving_problem(graph: OpGraph, cluster: Cluster, step: Step) -> PlanningPro
 
     if step.parallelism is not None:
         raise InputError("--parallelism is for training: leave it out for --objective serving")
-    if step.num_microbatches is not None or step.global_batch is not None or step.micro_batch_sizes:
+    if step.num_microbatches is not None or step.global_batch is not None or step.micro_batch_size:
         raise InputError("serving has no micro-batches: give --sequences instead of their number or size")
     if not any(op.kv_bytes_per_token for op in graph.ops):
         say(f"{graph.name}: no attention operator was seen, so there is no key-value cache in the memory")
     load = captured_load(graph)
     load = dataclasses.replace(
         load,
-        sequences=step.sequences or load.sequences,
-        context_length=step.context_length or load.context_length,
+        sequences=serving.sequences or load.sequences,
+        context_length=serving.context_length or load.context_length,
     )
     return PlanningProblem.build(graph, cluster, precision=step.precision, objective="serving", serving=load)

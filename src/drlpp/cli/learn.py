@@ -14,6 +14,7 @@ import typer
 
 from drlpp.cli import inputs
 from drlpp.cli.checks import check_problem
+from drlpp.cli.option_groups import grouped
 from drlpp.cli.terminal import counter, err, print_json, say
 
 if TYPE_CHECKING:
@@ -32,33 +33,33 @@ _ITERATIONS = 120
 _ITERATIONS_ON_PROBLEM = 20
 
 
-def register(app: typer.Typer) -> None:
-    app.command("train-policy", epilog=_EPILOG)(train_policy)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneProblem:
+    """The problem to train on, and how its plans are judged; without a model, there are many problems."""
 
-
-def train_policy(
-    folder: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for checkpoint and curves.", show_default=False)
-    ],
-    model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="Train on this model only. " + inputs.MODEL_HELP)
-    ] = "",
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="Train on this model only. " + inputs.MODEL_HELP)] = ""
     cluster: Annotated[
         str | None, typer.Option("--cluster", "-c", help="With MODEL: YAML file or preset (see `drlpp clusters`).")
-    ] = None,
+    ] = None
     reward: Annotated[
         Literal["simulated", "measured", "modelled"],
         typer.Option(
             "--reward",
             help="With MODEL: simulate plans, or run them on this machine's ranks: all of them, or those worth it.",
         ),
-    ] = "simulated",
+    ] = "simulated"
     emulate: Annotated[
         bool, typer.Option("--emulate", help="With --reward measured or modelled: waits in place of computing.")
-    ] = False,
-    episodes: Annotated[int, typer.Option("--episodes", help="With MODEL: plans per iteration.", min=8)] = 16,
-    num_microbatches: inputs.NumMicrobatches = None,
-    optimizer: inputs.Optimizer = "momentum",
+    ] = False
+    episodes: Annotated[int, typer.Option("--episodes", help="With MODEL: plans per iteration.", min=8)] = 16
+    num_microbatches: inputs.NumMicrobatches = None
+    optimizer: inputs.Optimizer = "momentum"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Length:
+    """How long the training is, and on what."""
+
     iterations: Annotated[
         int | None,
         typer.Option(
@@ -66,13 +67,26 @@ def train_policy(
             help=f"Iterations of PPO [default: {_ITERATIONS}; {_ITERATIONS_ON_PROBLEM} with MODEL].",
             min=1,
         ),
-    ] = None,
+    ] = None
     imitation_iterations: Annotated[
         int, typer.Option("--imitation-iterations", help="Iterations of the warm start before PPO.", min=0)
-    ] = 480,
+    ] = 480
     models: Annotated[
         bool, typer.Option("--models/--generated-only", help="Also train on captured timm and transformers models.")
-    ] = True,
+    ] = True
+
+
+def register(app: typer.Typer) -> None:
+    app.command("train-policy", epilog=_EPILOG)(grouped(train_policy))
+
+
+def train_policy(
+    *,
+    folder: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for checkpoint and curves.", show_default=False)
+    ],
+    one: OneProblem,
+    length: Length,
     hours: Annotated[
         float | None, typer.Option("--hours", help="Stop after this long, with a checkpoint to resume from.", min=0.0)
     ] = None,
@@ -94,35 +108,35 @@ def train_policy(
     logging.basicConfig(
         level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=err(), show_path=False)]
     )
-    if model and cluster is not None:
-        check_problem(model, cluster)
+    if one.model and one.cluster is not None:
+        check_problem(one.model, one.cluster)
     stop_after_s = None if hours is None else hours * 3600
-    if model:
-        if cluster is None:
-            raise InputError(f"{model} needs devices: give --cluster")
-        answer = _on_problem(
-            folder, model, cluster, reward, emulate, episodes, num_microbatches, optimizer,
-            iterations or _ITERATIONS_ON_PROBLEM, stop_after_s, seed, resume,
-        )  # fmt: skip
+    if one.model:
+        if one.cluster is None:
+            raise InputError(f"{one.model} needs devices: give --cluster")
+        iterations = length.iterations or _ITERATIONS_ON_PROBLEM
+        answer = _on_problem(folder, one, one.cluster, iterations, stop_after_s, seed, resume)
     else:
-        if cluster is not None or reward != "simulated" or emulate:
+        if one.cluster is not None or one.reward != "simulated" or one.emulate:
             raise InputError("--cluster, --reward and --emulate are for one problem: name a MODEL")
-        answer = _on_corpus(folder, iterations or _ITERATIONS, imitation_iterations, models, stop_after_s, seed, resume)
+        answer = _on_corpus(folder, length, stop_after_s, seed, resume)
     if as_json:
         print_json(answer)
     checkpoint = answer["checkpoint"]
     say(f"policy written to {checkpoint}; plan with it: drlpp plan ... --weights {checkpoint}")
 
 
-def _on_corpus(
-    folder: Path, iterations: int, imitation: int, models: bool, stop_after_s: float | None, seed: int, resume: bool
-) -> dict[str, Any]:
+def _on_corpus(folder: Path, length: Length, stop_after_s: float | None, seed: int, resume: bool) -> dict[str, Any]:
     from drlpp.agent.training.corpus import TRAINING_MODELS
     from drlpp.agent.training.pretrain import BEST, PretrainConfig, pretrain
     from drlpp.threads import one_thread
 
-    config = PretrainConfig(seed=seed, iterations=iterations, imitation_iterations=imitation)
-    captured = [inputs.load_graph(model) for model in TRAINING_MODELS] if models else []
+    config = PretrainConfig(
+        seed=seed,
+        iterations=length.iterations or _ITERATIONS,
+        imitation_iterations=length.imitation_iterations,
+    )
+    captured = [inputs.load_graph(model) for model in TRAINING_MODELS] if length.models else []
     with one_thread():
         pretrain(
             folder,
@@ -137,13 +151,8 @@ def _on_corpus(
 
 def _on_problem(
     folder: Path,
-    model: str,
+    one: OneProblem,
     cluster: str,
-    reward: Literal["simulated", "measured", "modelled"],
-    emulate: bool,
-    episodes: int,
-    num_microbatches: int | None,
-    optimizer: inputs.OptimizerName,
     iterations: int,
     stop_after_s: float | None,
     seed: int,
@@ -156,19 +165,20 @@ def _on_problem(
     from drlpp.runtime.launch.job import RunOptions
     from drlpp.runtime.launch.plan_measurement import Trials
 
-    if emulate and reward == "simulated":
+    if one.emulate and one.reward == "simulated":
         raise InputError("--emulate is a way of measuring: give --reward measured or modelled too")
-    problem = inputs.load_problem(model, cluster, "iteration-time", inputs.Step(num_microbatches, optimizer))
-    config = TrainConfig(episodes=episodes, repeats=2, iterations=iterations)
+    step = inputs.Step(num_microbatches=one.num_microbatches, optimizer=one.optimizer)
+    problem = inputs.load_problem(one.model, cluster, "iteration-time", step)
+    config = TrainConfig(episodes=one.episodes, repeats=2, iterations=iterations)
     budget = Budget(float("inf") if stop_after_s is None else stop_after_s)
     with contextlib.ExitStack() as stack:
         trials = None
-        if reward != "simulated":
+        if one.reward != "simulated":
             options = RunOptions(
-                steps=2, emulate=emulate, seed=seed, time_scale=_time_scale(problem) if emulate else None
+                steps=2, emulate=one.emulate, seed=seed, time_scale=_time_scale(problem) if one.emulate else None
             )
             trials = stack.enter_context(Trials(problem.cluster.num_devices, options))
-        progress = stack.enter_context(counter(f"train-policy, {reward} reward"))
+        progress = stack.enter_context(counter(f"train-policy, {one.reward} reward"))
 
         def on_iteration(row: Iteration) -> bool:
             done = int(row["iteration"]) + 1
@@ -180,16 +190,16 @@ def _on_problem(
             problem,
             config,
             seed=seed,
-            measure=trials.measure if trials is not None and reward == "measured" else None,
-            run=trials.trace if trials is not None and reward == "modelled" else None,
+            measure=trials.measure if trials is not None and one.reward == "measured" else None,
+            run=trials.trace if trials is not None and one.reward == "modelled" else None,
             resume=resume,
             on_iteration=on_iteration,
         )
     return {
         "status": "ok",
         "checkpoint": str(folder / CHECKPOINT),
-        "reward": reward,
-        "emulated": emulate,
+        "reward": one.reward,
+        "emulated": one.emulate,
         **dataclasses.asdict(outcome),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from drlpp.cli import inputs
 from drlpp.cli.checks import check_engine, check_output, check_problem, check_weights
+from drlpp.cli.option_groups import grouped
 from drlpp.cli.terminal import out, print_json, say
 
 if TYPE_CHECKING:
@@ -30,40 +32,48 @@ drlpp plan graph.txt -c paper-4x4-10gbe --planner pipedream --objective steady-s
 drlpp plan transformers:LlamaForCausalLM -c paper-4x4-10gbe --for megatron -o plan.json"""
 
 
-def register(app: typer.Typer) -> None:
-    app.command("plan", epilog=_EPILOG)(plan)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Search:
+    """Who searches for what, and how long."""
+
+    planner: Annotated[str | None, typer.Option("--planner", help="See `drlpp planners` [default: drl].")] = None
+    budget: inputs.Budget = 30.0
+    seed: inputs.Seed = 0
+    objective: inputs.OptionalObjective = None
 
 
-def plan(
-    model: inputs.Model,
-    cluster: inputs.ClusterOption,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan file here.")] = None,
-    planner: Annotated[str | None, typer.Option("--planner", help="See `drlpp planners` [default: drl].")] = None,
-    budget: inputs.Budget = 30.0,
-    seed: inputs.Seed = 0,
-    objective: inputs.OptionalObjective = None,
-    num_microbatches: inputs.NumMicrobatches = None,
-    global_batch: inputs.GlobalBatch = None,
-    micro_batch_size: inputs.MicroBatchSizes = "",
-    optimizer: inputs.Optimizer = "momentum",
-    precision: inputs.PrecisionOption = None,
-    parallelism: inputs.ParallelismOption = None,
-    sequences: inputs.Sequences = None,
-    context_length: inputs.ContextLength = None,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Rules:
+    """What a plan must keep to."""
+
     engine: Annotated[
         str | None,
         typer.Option("--for", metavar="ENGINE", help="Only plans that this engine can express (see docs/exports.md)."),
-    ] = None,
+    ] = None
     num_stages: Annotated[
         int | None, typer.Option("--num-stages", help="So many stages in a row, with equal replicas.", min=1)
-    ] = None,
+    ] = None
     layers: Annotated[
         str | None,
         typer.Option("--layers", help="One's own split: layers of each stage, `5,6x10,5` for 5, ten times 6, 5."),
-    ] = None,
+    ] = None
+
+
+def register(app: typer.Typer) -> None:
+    app.command("plan", epilog=_EPILOG)(grouped(plan))
+
+
+def plan(
+    *,
+    model: inputs.Model,
+    cluster: inputs.ClusterOption,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan file here.")] = None,
+    search: _Search,
+    step: inputs.Step,
+    serving: inputs.Serving,
+    rules: _Rules,
     log_dir: Annotated[Path | None, typer.Option("--log-dir", help="Write tensorboard curves of `drl` here.")] = None,
-    policy_only: inputs.PolicyOnly = False,
-    weights: inputs.Weights = None,
+    policy: inputs.Policy,
     as_json: inputs.AsJson = False,
 ) -> None:
     """Find a plan: which operators form a stage, where each stage runs, and in which order.
@@ -72,15 +82,12 @@ def plan(
     devices, recomputation and schedule are searched.
     """
     check_output(output)
-    given = inputs.given_layers(layers, planner, num_stages)
-    check_problem(model, cluster, [planner or "drl"])
-    check_weights(weights)
-    limits = check_engine(engine)
-    step = inputs.Step(
-        num_microbatches, optimizer, global_batch, micro_batch_size, precision, sequences, context_length, parallelism
-    )
-    aim = objective_for(limits, objective)
-    problem = inputs.load_problem(model, cluster, aim, step, engine=limits)
+    given = inputs.given_layers(rules.layers, search.planner, rules.num_stages)
+    check_problem(model, cluster, [search.planner or "drl"])
+    check_weights(policy.weights)
+    limits = check_engine(rules.engine)
+    aim = objective_for(limits, search.objective)
+    problem = inputs.load_problem(model, cluster, aim, step, serving, engine=limits)
     from drlpp.cli.solve import solve_visibly
     from drlpp.errors import ExecutionError, InfeasibleError, InputError
     from drlpp.plan import plan_to_dict, save_plan
@@ -91,22 +98,22 @@ def plan(
     from drlpp.report.tables import plan_tables
     from drlpp.solving import DRL, make_planner
 
-    free = None if given else make_planner(planner or DRL, log_dir=log_dir, policy_only=policy_only, weights=weights)
+    free = None if given else make_planner(search.planner or DRL, log_dir=log_dir, **dataclasses.asdict(policy))
     chosen: Planner
     if free is None:
         chosen = GivenSplit(given, limits or RUN)
     else:
-        chosen = Restricted(free, limits or RUN, num_stages) if limits or num_stages else free
-    result = solve_visibly(chosen, problem, budget, seed)
+        chosen = Restricted(free, limits or RUN, rules.num_stages) if limits or rules.num_stages else free
+    result = solve_visibly(chosen, problem, search.budget, search.seed)
     bound = lower_bound_over_variants(problem)
-    answer = _answer(result, problem, bound) | {"seed": seed}
+    answer = _answer(result, problem, bound) | {"seed": search.seed}
     if result.plan is not None:
         answer["plan"] = str(output) if output else plan_to_dict(result.plan)
         if output:
             save_plan(result.plan, output)
     if limits and free is not None and result.plan is not None:
         open_problem = problem.with_parallelism(problem.space.parallelism)
-        unlimited = solve_visibly(free, open_problem, budget, seed)
+        unlimited = solve_visibly(free, open_problem, search.budget, search.seed)
         answer["restriction"] = restriction_cost(limits, result.plan, unlimited.plan, problem.objective)
     if as_json:
         print_json(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from drlpp.cli import inputs
 from drlpp.cli.checks import check_output
+from drlpp.cli.option_groups import grouped
 from drlpp.cli.terminal import out, print_json, say
 
 _EPILOG = """Examples:
@@ -76,36 +78,65 @@ _MaxRestarts = Annotated[
 ]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Emulation:
+    """Waits in place of computing."""
+
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Real messages and schedule, but waits in place of computing.")
+    ] = False
+    emulate_cluster: _EmulateCluster = None
+    emulate_events: _EmulateEvents = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Training:
+    """What is computed."""
+
+    seed: inputs.Seed = 0
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="Of the optimizer that the plan names.", min=0.0)
+    ] = 1e-3
+    precision: _Precision = None
+    data: _Data = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Checkpoints:
+    """Where a run goes on from."""
+
+    checkpoint: _Checkpoint = None
+    checkpoint_every: _CheckpointEvery = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Changes:
+    """When another plan takes over."""
+
+    elastic: Annotated[
+        bool,
+        typer.Option("--elastic", help="When a rank dies or hangs, plan for the devices that are left and go on."),
+    ] = False
+    restart_in_place: _RestartInPlace = False
+    adapt: _Adapt = False
+    max_restarts: _MaxRestarts = 3
+
+
 def register(app: typer.Typer) -> None:
-    app.command("run", epilog=_EPILOG)(run)
+    app.command("run", epilog=_EPILOG)(grouped(run))
 
 
 def run(
+    *,
     plan: inputs.PlanFile,
     steps: Annotated[int, typer.Option("--steps", help="Optimizer steps.", min=1)] = 3,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare with single-process training of the same seed and batches.")
     ] = False,
-    emulate: Annotated[
-        bool, typer.Option("--emulate", help="Real messages and schedule, but waits in place of computing.")
-    ] = False,
-    emulate_cluster: _EmulateCluster = None,
-    emulate_events: _EmulateEvents = None,
-    seed: inputs.Seed = 0,
-    learning_rate: Annotated[
-        float, typer.Option("--learning-rate", help="Of the optimizer that the plan names.", min=0.0)
-    ] = 1e-3,
-    precision: _Precision = None,
-    data: _Data = None,
-    checkpoint: _Checkpoint = None,
-    checkpoint_every: _CheckpointEvery = 10,
-    elastic: Annotated[
-        bool,
-        typer.Option("--elastic", help="When a rank dies or hangs, plan for the devices that are left and go on."),
-    ] = False,
-    restart_in_place: _RestartInPlace = False,
-    adapt: _Adapt = False,
-    max_restarts: _MaxRestarts = 3,
+    emulation: _Emulation,
+    training: _Training,
+    checkpoints: _Checkpoints,
+    changes: _Changes,
     memory: Annotated[bool, typer.Option("--memory", help="Account for tensor memory (slower).")] = False,
     trace: Annotated[
         Path | None, typer.Option("--trace", help="Write the measured Chrome/Perfetto trace here.")
@@ -117,7 +148,7 @@ def run(
     from drlpp.errors import ExecutionError, InputError
     from drlpp.plan import load_plan
 
-    if not elastic and restart_in_place:
+    if not changes.elastic and changes.restart_in_place:
         raise InputError("--restart-in-place says how an elastic run restarts: give --elastic too")
     loaded = load_plan(plan)
     from drlpp.adaptation import adaptation
@@ -128,23 +159,20 @@ def run(
     from drlpp.runtime import run as execute
     from drlpp.solving import replan
 
+    elastic = None
+    if changes.elastic:
+        elastic = Elastic(replan=None if changes.restart_in_place else replan, max_restarts=changes.max_restarts)
     report = execute(
         loaded,
         steps=steps,
         verify=verify,
-        emulate=emulate,
-        emulate_cluster=emulate_cluster,
-        emulate_events=emulate_events,
-        seed=seed,
-        learning_rate=learning_rate,
-        precision=precision,
-        data=data,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        elastic=Elastic(replan=None if restart_in_place else replan, max_restarts=max_restarts) if elastic else None,
+        elastic=elastic,
         track_memory=memory,
-        adapt=adaptation() if adapt else None,
+        adapt=adaptation() if changes.adapt else None,
         say=say,
+        **dataclasses.asdict(emulation),
+        **dataclasses.asdict(training),
+        **dataclasses.asdict(checkpoints),
     )
     if report is None:  # a rank of torchrun that does not report
         return

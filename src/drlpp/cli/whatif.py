@@ -8,6 +8,7 @@ import typer
 
 from drlpp.cli import inputs
 from drlpp.cli.checks import check_problem
+from drlpp.cli.option_groups import grouped
 from drlpp.cli.terminal import interrupt_ends, out, planner_progress, print_json, say
 
 _EPILOG = """Example:
@@ -16,28 +17,23 @@ drlpp whatif timm:inception_v3 --cluster mixed-a100-v100-t4 --budget 5"""
 
 
 def register(app: typer.Typer) -> None:
-    app.command("whatif", epilog=_EPILOG)(whatif)
+    app.command("whatif", epilog=_EPILOG)(grouped(whatif))
 
 
 def whatif(
+    *,
     model: inputs.Model,
     cluster: inputs.ClusterOption,
     planner: Annotated[str, typer.Option("--planner", help="See `drlpp planners`.")] = "drl",
     budget: Annotated[float, typer.Option("--budget", help="Seconds of search per change.", min=0.0)] = 10.0,
     seed: inputs.Seed = 0,
     objective: inputs.ObjectiveOption = "iteration-time",
-    num_microbatches: inputs.NumMicrobatches = None,
-    global_batch: inputs.GlobalBatch = None,
-    micro_batch_size: inputs.MicroBatchSizes = "",
-    optimizer: inputs.Optimizer = "momentum",
-    precision: inputs.PrecisionOption = None,
-    parallelism: inputs.ParallelismOption = None,
+    step: inputs.Step,
     as_json: inputs.AsJson = False,
 ) -> None:
     """Rank changes (devices, links, memory, micro-batches) by the gain in throughput that they would bring."""
     check_problem(model, cluster, [planner])
-    asked = inputs.Step(num_microbatches, optimizer, global_batch, micro_batch_size, precision, parallelism=parallelism)
-    problem = inputs.load_problem(model, cluster, objective, asked)
+    problem = inputs.load_problem(model, cluster, objective, step)
     from rich.table import Table
 
     from drlpp.errors import InfeasibleError
@@ -68,9 +64,9 @@ def whatif(
     else:
         table = Table("change", "gain", "samples/s", "step", title=f"{model} on {cluster}")
         for outcome in (today, *outcomes):
-            speed, step = outcome.throughput_samples_per_s, outcome.iteration_time_s
+            speed, seconds = outcome.throughput_samples_per_s, outcome.iteration_time_s
             gain = "" if outcome is today else f"{100 * outcome.gain:+.1f} %" if outcome.gain is not None else "-"
-            figures = (gain, format_count(speed) if speed else outcome.status, format_time(step) if step else "-")
+            figures = (gain, format_count(speed) if speed else outcome.status, format_time(seconds) if seconds else "-")
             table.add_row(outcome.change, *figures)
         out().print(table)
         if today.gain is None:

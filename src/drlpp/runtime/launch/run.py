@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import torch.distributed as dist
 
@@ -36,39 +37,45 @@ def _silent(line: str) -> None:
     """Says nothing."""
 
 
+class RunSettings(TypedDict, total=False):
+    """What `run` may be given by name; see `RunOptions`, which says more and has the defaults.
+
+    Attributes:
+        steps, verify, emulate, seed, learning_rate, checkpoint_every, track_memory, time_scale: as there.
+        emulate_cluster, emulate_events: each has the run emulated.
+        precision: None for that of the plan.
+        checkpoint: folder of checkpoints, which all ranks share; training goes on from the last one in it.
+        data: ``FILE.py:function`` that yields batches (`drlpp.runtime.launch.user_batches`); None draws them.
+        adapt: plan anew while training (`drlpp.adaptation.adaptation`), with a process for each device of the cluster.
+    """
+
+    steps: int
+    verify: bool
+    emulate: bool
+    emulate_cluster: Path | None
+    emulate_events: Path | None
+    seed: int
+    learning_rate: float
+    precision: Precision | None
+    checkpoint: Path | None
+    checkpoint_every: int
+    track_memory: bool
+    time_scale: float | None
+    data: str | None
+    adapt: Adapt | None
+
+
 def run(
-    plan: Plan,
-    *,
-    steps: int = 3,
-    verify: bool = False,
-    emulate: bool = False,
-    emulate_cluster: Path | None = None,
-    emulate_events: Path | None = None,
-    seed: int = 0,
-    learning_rate: float = 1e-3,
-    precision: Precision | None = None,
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 10,
-    elastic: Elastic | None = None,
-    track_memory: bool = False,
-    time_scale: float | None = None,
-    data: str | None = None,
-    adapt: Adapt | None = None,
-    say: Say = _silent,
+    plan: Plan, *, elastic: Elastic | None = None, say: Say = _silent, **settings: Unpack[RunSettings]
 ) -> RunReport | None:
     """Executes a plan.
 
     Args:
         plan: a legal plan.
-        steps, verify, emulate, seed, learning_rate, checkpoint_every, track_memory, time_scale: see `RunOptions`.
-        emulate_cluster, emulate_events: see `RunOptions`; each has the run emulated.
-        precision: see `RunOptions`; None for that of the plan.
-        data: ``FILE.py:function`` that yields batches (`drlpp.runtime.launch.user_batches`); None draws them.
-        adapt: plan anew while training (`drlpp.adaptation.adaptation`), with a process for each device of the cluster.
-        checkpoint: folder of checkpoints, which all ranks share; training goes on from the last one in it.
         elastic: restart when a rank dies or hangs; without a `checkpoint` they are kept in a temporary folder. Under
             torchrun, which restarts by itself (``--max-restarts``), plan for the hosts that are there.
         say: called with lines about what goes on.
+        settings: see `RunSettings`.
 
     Returns:
         What was measured; None on the ranks of torchrun but the first.
@@ -79,32 +86,16 @@ def run(
         ExecutionError: a rank died or failed; the message is one line that names it.
         StoppedError: SIGTERM asked to stop a run with a `checkpoint`; it goes on from there when it is started again.
     """
-    emulate = emulate or emulate_cluster is not None or emulate_events is not None
-    options = RunOptions(
-        steps=steps,
-        verify=verify,
-        emulate=emulate,
-        emulate_cluster=None if emulate_cluster is None else str(emulate_cluster.absolute()),
-        emulate_events=None if emulate_events is None else str(emulate_events.absolute()),
-        seed=seed,
-        learning_rate=learning_rate,
-        precision=precision or ("fp32" if emulate else autocast_precision(plan)),
-        checkpoint=None if checkpoint is None else str(checkpoint.absolute()),
-        checkpoint_every=checkpoint_every,
-        track_memory=track_memory,
-        time_scale=time_scale,
-        data=None if data is None else _absolute(data),
-        adapt=adapt,
-    )
+    options = _options(plan, settings)
     validate(plan)
     check_trains(plan, "drlpp run")
-    if emulate:
-        if emulate_cluster is not None or emulate_events is not None:
+    if options.emulate:
+        if options.emulate_cluster is not None or options.emulate_events is not None:
             check_undivided(plan, "an emulation of another cluster", states=False)
         world_of(plan, options)
-    if adapt is not None:
-        plan = _adaptable(plan, checkpoint, say)
-    if elastic is not None and (verify or emulate):
+    if options.adapt is not None:
+        plan = _adaptable(plan, settings.get("checkpoint"), say)
+    if elastic is not None and (options.verify or options.emulate):
         raise InputError("an elastic run can be neither verified (its first steps are gone) nor emulated: leave it out")
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return _join(plan, options, elastic, say)
@@ -112,12 +103,28 @@ def run(
     try:
         if elastic is not None:
             return run_elastic(plan, options, elastic, folder, say)
-        outcome = run_once(plan, options, folder, say, stays=checkpoint is not None)
+        outcome = run_once(plan, options, folder, say, stays=options.checkpoint is not None)
         if isinstance(outcome, Failure):
             raise outcome.error
         return outcome
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _options(plan: Plan, settings: RunSettings) -> RunOptions:
+    """The options of a run, with whole paths and the precision of the plan. Raises InputError as `RunOptions`."""
+    given: dict[str, Any] = dict(settings)
+    for name in ("emulate_cluster", "emulate_events", "checkpoint"):
+        path: Path | None = given.get(name)
+        given[name] = None if path is None else str(path.absolute())
+    emulate = bool(given.get("emulate") or given["emulate_cluster"] or given["emulate_events"])
+    data: str | None = given.get("data")
+    given |= {
+        "emulate": emulate,
+        "precision": given.get("precision") or ("fp32" if emulate else autocast_precision(plan)),
+        "data": None if data is None else _absolute(data),
+    }
+    return RunOptions(**given)
 
 
 def _adaptable(plan: Plan, store: Path | None, say: Say) -> Plan:
