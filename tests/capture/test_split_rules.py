@@ -12,7 +12,7 @@ from drlpp.capture import CapturedModel, capture_module
 from drlpp.capture.cuts import PARTIAL, Cut
 from drlpp.capture.groups import is_op
 from drlpp.capture.split_rules import own_axis, passes_partial_sums, reads_for
-from drlpp.capture.splitting import Division, Splitter
+from drlpp.capture.splitting import OpDivision, Splitter
 
 aten = torch.ops.aten
 SHAPED = {
@@ -40,7 +40,12 @@ def values_of(captured: CapturedModel) -> dict[fx.Node, Any]:
 
 
 def run_member(
-    group: Sequence[fx.Node], division: Division, outside: dict[fx.Node, Any], whole: dict[fx.Node, Any], j: int, t: int
+    group: Sequence[fx.Node],
+    division: OpDivision,
+    outside: dict[fx.Node, Any],
+    whole: dict[fx.Node, Any],
+    j: int,
+    t: int,
 ) -> dict[fx.Node, Any]:
     """Runs the nodes of an op on the parts of member j of t."""
     env = dict(outside)
@@ -89,14 +94,14 @@ def backward(
     return torch.autograd.grad([env[n] for n in ends], leaves, [seeds[n] for n in ends], allow_unused=True)
 
 
-def check(group: Sequence[fx.Node], division: Division, values: dict[fx.Node, Any], t: int) -> None:
+def check(group: Sequence[fx.Node], division: OpDivision, values: dict[fx.Node, Any], t: int) -> None:
     """Compares the members' results and gradients with those of the whole op."""
     read = list(dict.fromkeys(x for n in group for x in n.all_input_nodes if x not in group))
     cuts = {x: c for n in group for x, c in division.reads.get(n, {}).items() if x in read}
     leaves = {x: values[x].detach().clone() for x in read}
     for x in read:
         leaves[x].requires_grad_(leaves[x].is_floating_point())
-    none = Division(division.split, {}, dict.fromkeys(group))
+    none = OpDivision(division.split, {}, dict.fromkeys(group))
     whole = run_member(group, none, leaves, {}, 0, 1)
     ends = [n for n in outputs(group) if whole[n].is_floating_point()]
     seeds = {n: torch.randn_like(whole[n]) for n in ends}

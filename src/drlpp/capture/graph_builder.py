@@ -22,7 +22,7 @@ from drlpp.capture.calls import Call, call_of, distinct_bytes, is_getitem, kind_
 from drlpp.capture.changed_state import needs_order
 from drlpp.capture.export import ExportedModel, module_path
 from drlpp.capture.groups import group_nodes, is_op
-from drlpp.capture.splitting import Division, Splitter, connected
+from drlpp.capture.splitting import OpDivision, Splitter, connected
 from drlpp.capture.unread import unread_parameters, with_unread
 from drlpp.capture.work import CallWork, Kernels, count_work
 from drlpp.errors import CaptureError
@@ -352,7 +352,7 @@ class _Builder:
         ]
         return connected(found, {e.tensor: index[e.src] for e in edges}, products)
 
-    def _with_kept(self, group: Sequence[fx.Node], division: Division) -> Split:
+    def _with_kept(self, group: Sequence[fx.Node], division: OpDivision) -> Split:
         """The split of a division, with the tensors of which a member keeps its part."""
         part: dict[str, bool] = {}
         for node in group:

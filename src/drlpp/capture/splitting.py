@@ -51,7 +51,7 @@ class _Way:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Division:
+class OpDivision:
     """A division of an op: the split, and how each of its operators reads and gives.
 
     Attributes:
@@ -84,11 +84,11 @@ class Splitter:
         self._cuts = _candidates(graph, self._reads)
         self._axis = _axes(graph, self._cuts, self._reads, samples)
 
-    def divisions(self, group: Sequence[fx.Node]) -> list[Division]:
+    def divisions(self, group: Sequence[fx.Node]) -> list[OpDivision]:
         """All divisions of the op that stands for the nodes of `group`, which are in the order of the graph."""
         if len(group) > MAX_NODES or _changes_state(group):
             return []
-        found: list[Division] = []
+        found: list[OpDivision] = []
         members = set(group)
         for chosen in self._joined(group, 0, {}, {}, members):
             division = self._division(group, chosen)
@@ -142,7 +142,7 @@ class Splitter:
         if node not in self._learns:
             yield None
 
-    def _division(self, group: Sequence[fx.Node], chosen: Mapping[fx.Node, _Way | None]) -> Division | None:
+    def _division(self, group: Sequence[fx.Node], chosen: Mapping[fx.Node, _Way | None]) -> OpDivision | None:
         ways = {n: way for n, way in chosen.items() if way is not None}
         members = set(group)
         reads: dict[str, Part] = {}
@@ -163,7 +163,7 @@ class Splitter:
         )
         axis = next((way.axis for way in ways.values() if way.axis), "features")
         split = Split(axis, size, tuple(reads.values()), gives)
-        return Division(
+        return OpDivision(
             split,
             {n: way.reads for n, way in ways.items()},
             {n: way.gives if way else None for n, way in chosen.items()},

@@ -35,7 +35,7 @@ from drlpp.runtime.held_tensors import HeldTensors, spread
 from drlpp.runtime.holdings import Holdings
 from drlpp.runtime.stage.batches import Microbatch
 from drlpp.runtime.stage.compute import TorchStage
-from drlpp.runtime.stage.division import Division, Ways, local_shape
+from drlpp.runtime.stage.division import GroupDivision, Ways, local_shape
 from drlpp.runtime.stage.moves import Members, joined
 from drlpp.runtime.stage.randomness import RandomContext
 from drlpp.runtime.stage.stage_module import (
@@ -139,13 +139,13 @@ class Ground:
             return None
         return parts[0] if cut is None else joined(parts, cut)
 
-    def division(self, captured: CapturedModel, *, trains: bool) -> Division | None:
+    def division(self, captured: CapturedModel, *, trains: bool) -> GroupDivision | None:
         """How this rank's group runs a form of the model; None if the rank is alone. An evaluation is not divided."""
         if self.members is None:
             return None
         ways = ways_of(captured, self.plan, self.chosen) if trains else Ways({}, {})
         cuts = {name: cut for name, cut in self.holdings.cuts.items() if name in self.held.taken}
-        return Division(self.members, ways, cuts, self.holdings.partial)
+        return GroupDivision(self.members, ways, cuts, self.holdings.partial)
 
     def owner_rank(self, name: str) -> int | None:
         """The only rank that changes a parameter of this one; None if all do that sum its gradient."""

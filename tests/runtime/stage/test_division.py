@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from drlpp.capture.cuts import PARTIAL, Cut
 from drlpp.errors import PlanError
-from drlpp.runtime.stage.division import DividedCalls, Division, Ways, fits, local_shape
+from drlpp.runtime.stage.division import DividedCalls, GroupDivision, Ways, fits, local_shape
 from drlpp.runtime.stage.moves import Members
 
 aten = torch.ops.aten
@@ -34,7 +34,7 @@ def calls(ways: Ways, copies: dict[fx.Node, fx.Node]) -> DividedCalls:
     graph = fx.Graph()
     for node in list(copies):
         copies[node] = graph.placeholder(node.name)
-    return DividedCalls(Division(Members(None, 2, 0), ways, {}, ()), graph, nn.Module(), copies)
+    return DividedCalls(GroupDivision(Members(None, 2, 0), ways, {}, ()), graph, nn.Module(), copies)
 
 
 def test_a_part_of_another_shape_is_refused() -> None:

@@ -37,7 +37,7 @@ class Ways:
 
 
 @dataclasses.dataclass(frozen=True)
-class Division:
+class GroupDivision:
     """How a group runs its stages.
 
     Attributes:
@@ -63,7 +63,9 @@ class DividedCalls:
         copies: node of the captured graph -> its copy, filled by the caller.
     """
 
-    def __init__(self, division: Division, graph: fx.Graph, root: nn.Module, copies: Mapping[fx.Node, fx.Node]) -> None:
+    def __init__(
+        self, division: GroupDivision, graph: fx.Graph, root: nn.Module, copies: Mapping[fx.Node, fx.Node]
+    ) -> None:
         self._division = division
         self._graph = graph
         self._copies = copies

@@ -27,7 +27,7 @@ from drlpp.errors import PlanError
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan
 from drlpp.runtime.stage.block_again import BlockAgain, parts_of_stage
-from drlpp.runtime.stage.division import DividedCalls, Division
+from drlpp.runtime.stage.division import DividedCalls, GroupDivision
 from drlpp.runtime.stage.randomness import RandomContext, SeededOp, is_random
 from drlpp.runtime.transfers.channel import TensorSpec
 from drlpp.torch_private import enter_autocast, exit_autocast, set_grad_enabled
@@ -263,7 +263,7 @@ def cut_stage(
     device: torch.device,
     results: Collection[str] = (),
     *,
-    division: Division | None = None,
+    division: GroupDivision | None = None,
     again: Mapping[str, str] | None = None,
 ) -> StageModule:
     """The module of one stage.
@@ -335,7 +335,7 @@ class _Builder:
         tensors: TensorSource,
         context: RandomContext,
         device: torch.device,
-        division: Division | None,
+        division: GroupDivision | None,
     ) -> None:
         self.inputs: list[str] = []
         self._captured = captured

@@ -11,7 +11,7 @@ from torch import fx
 
 from drlpp.capture import CapturedModel
 from drlpp.capture.cuts import Cut
-from drlpp.capture.splitting import Division, Splitter
+from drlpp.capture.splitting import OpDivision, Splitter
 from drlpp.cost.groups import for_groups
 from drlpp.cost.shared_graphs import shared_graph
 from drlpp.errors import PlanError
@@ -113,7 +113,7 @@ def placed_parameters(
     return cuts, partial
 
 
-def _division(splitter: Splitter, op: str, group: list[fx.Node], split: Split) -> Division:
+def _division(splitter: Splitter, op: str, group: list[fx.Node], split: Split) -> OpDivision:
     found = splitter.divisions(group)
     for same in (_exactly, _but_for_lengths):
         for division in found:
@@ -134,6 +134,6 @@ def _but_for_lengths(split: Split) -> object:
     return split.axis, *(frozenset((p.tensor, p.dim, len(p.sections)) for p in each) for each in parts)
 
 
-def _fits(division: Division, count: int) -> bool:
+def _fits(division: OpDivision, count: int) -> bool:
     placed = [(x, cut) for reads in division.reads.values() for x, cut in reads.items()] + list(division.gives.items())
     return all(fits(v.shape, cut, count) for x, cut in placed if isinstance(v := x.meta.get("val"), torch.Tensor))
