@@ -15,7 +15,7 @@ from drlpp.planners.consecutive.device_states import (
     relative_speeds,
     replica_counts,
 )
-from drlpp.planners.consecutive.downsets import all_downsets, masks_to_rows
+from drlpp.planners.consecutive.downsets import all_downsets
 from drlpp.planners.consecutive.split_program import solve_split, to_assignment
 from drlpp.planners.consecutive.split_states import along_order, over_downsets
 from drlpp.planners.space.device_orders import device_orders, fold_depths, folded, host_order
@@ -76,16 +76,6 @@ def test_long_orders_are_cut_in_blocks():
     assert not model.members[0].any()
     assert model.members[-1].all()
     assert model.total_s[0, -1] == pytest.approx(arrays.times.total_s[0].sum())
-
-
-def test_downsets_of_a_diamond():
-    rows = all_downsets(DIAMOND, 100)
-    assert {tuple(np.flatnonzero(r)) for r in rows} == {(), (0,), (0, 1), (0, 2), (0, 1, 2), (0, 1, 2, 3)}
-    assert all_downsets(DIAMOND, 5) is None
-
-
-def test_masks_to_rows():
-    assert masks_to_rows([0b101, 1 << 9], 10).nonzero()[1].tolist() == [0, 2, 9]
 
 
 @pytest.mark.parametrize("seed", range(5))

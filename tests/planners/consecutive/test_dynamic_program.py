@@ -3,6 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from drlpp.graph import Edge, Op, OpGraph
+from drlpp.graph.op_graph import REFERENCE, OpTimes
 from drlpp.graph.readers import read_graph
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
@@ -55,6 +57,38 @@ def test_equals_exhaustive_search_on_unequal_devices_without_transfers(seed):
     problem = small_problem(seed, [["fast", "slow", "mid"]], num_ops=6, chain=True, link="1000TB/s", network="1000TB/s")
     exhaustive = best_of_all(problem, replicate=False)
     assert solved(problem).bottleneck_s <= exhaustive * (1 + 1e-6)
+
+
+def chain_with_sides(rng: np.random.Generator, num: int, *, sides: bool) -> OpGraph:
+    """A chain whose transfers are dear; with its parameters before all of it, and its statistics after it."""
+    ops = [(f"op{i}", rng.uniform(0.5, 1.0)) for i in range(num)]
+    links = [(f"op{i}", f"op{i + 1}", rng.uniform(0.2, 1.0)) for i in range(num - 1)]
+    if sides:
+        ops = [(f"in{i}", 0.0) for i in rng.permutation(num)] + ops + [(f"out{i}", 0.0) for i in rng.permutation(num)]
+        links += [(f"in{i}", f"op{i}", 0.3) for i in range(num)] + [(f"op{i}", f"out{i}", 0.3) for i in range(num)]
+    return OpGraph(
+        name="chain",
+        ops=tuple(Op(name=name, kind="op", times={REFERENCE: OpTimes(seconds, 0.0)}) for name, seconds in ops),
+        edges=tuple(
+            Edge(src=a, dst=b, tensor=f"{a}{b}", requires_grad=False, transfer_s=seconds) for a, b, seconds in links
+        ),
+        tensor_bytes={f"{a}{b}": 0.0 for a, b, _ in links},
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_side_inputs_and_outputs_do_not_hide_the_best_chain(seed):
+    plain, sides = (
+        solved(
+            PlanningProblem.build(
+                chain_with_sides(np.random.default_rng(seed), 16, sides=sides),
+                small_cluster([["mid"] * 4]),
+                objective="steady-state",
+            )
+        ).bottleneck_s
+        for sides in (False, True)
+    )
+    assert sides <= plain * (1 + 1e-9)
 
 
 @pytest.mark.parametrize(("name", "accelerators", "milliseconds"), PUBLISHED)

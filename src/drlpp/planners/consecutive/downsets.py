@@ -34,6 +34,44 @@ def all_downsets(predecessors: Sequence[Sequence[int]], limit: int) -> NDArray[n
     return masks_to_rows(sorted(ready_of, key=int.bit_count), n)
 
 
+def with_their_neighbours(predecessors: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """``[N]`` groups of ops: side inputs and side outputs go with the op that they belong to.
+
+    A side input has no predecessor, and its only successor has another one, too; a side output likewise. To keep it
+    elsewhere costs a transfer and saves little; each doubles the number of downsets.
+    """
+    n = len(predecessors)
+    before = [set(b) for b in predecessors]
+    after: list[set[int]] = [set() for _ in range(n)]
+    for i in range(n):
+        for p in before[i]:
+            after[p].add(i)
+    group = np.arange(n, dtype=np.int64)
+    todo = list(range(n))
+    while todo:
+        i = todo.pop()
+        for mine, others in ((before, after), (after, before)):
+            if mine[i] or len(others[i]) != 1:
+                continue
+            (j,) = others[i]
+            if len(mine[j]) > 1:
+                mine[j].discard(i)
+                others[i].clear()
+                group[group == i] = j
+                todo.append(j)
+    return np.unique(group, return_inverse=True)[1].astype(np.int64)
+
+
+def grouped_downsets(predecessors: Sequence[Sequence[int]], limit: int) -> NDArray[np.bool_] | None:
+    """`all_downsets` that part no op from its side inputs and outputs, as ``[P, N]``."""
+    group = with_their_neighbours(predecessors)
+    before: list[set[int]] = [set() for _ in range(int(group.max()) + 1)]
+    for i, own in enumerate(predecessors):
+        before[group[i]].update(int(group[p]) for p in own if group[p] != group[i])
+    masks = all_downsets([sorted(b) for b in before], limit)
+    return None if masks is None else np.ascontiguousarray(masks[:, group])
+
+
 def masks_to_rows(masks: Sequence[int], num: int) -> NDArray[np.bool_]:
     """Bit masks as rows of ``[len(masks), num]``."""
     size = (num + 7) // 8

@@ -28,7 +28,7 @@ from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
 from drlpp.planners.consecutive.device_states import MANY_DEVICES, DeviceStates, by_class, in_order, replica_choices
-from drlpp.planners.consecutive.downsets import all_downsets
+from drlpp.planners.consecutive.downsets import all_downsets, grouped_downsets
 from drlpp.planners.consecutive.split_program import Split, solve_split, to_assignment
 from drlpp.planners.consecutive.split_states import SplitModel, along_order, over_downsets
 from drlpp.planners.pipedream.planner import offer_pipelines
@@ -75,12 +75,20 @@ DEFAULTS = DynamicProgramParams()
 def split_models(
     problem: PlanningProblem, arrays: ProblemArrays, rng: np.random.Generator, params: DynamicProgramParams = DEFAULTS
 ) -> Iterator[SplitModel]:
-    """All downsets where they are few, else one model per topological order."""
+    """All downsets where they are few, else one model per topological order.
+
+    For the steady state, before these, all downsets that keep side inputs and outputs with their ops, where these are
+    few: a bottleneck of dear transfers shows every order's mistake.
+    """
     graph = problem.graph
     masks = all_downsets(graph.predecessors, params.max_downsets)
     if masks is not None:
         yield over_downsets(arrays, masks)
         return
+    if problem.objective.of_one_microbatch:
+        grouped = grouped_downsets(graph.predecessors, params.max_downsets)
+        if grouped is not None:
+            yield over_downsets(arrays, grouped)
     many = problem.cluster.num_devices > 128
     for number, order in enumerate(op_orders(graph, rng)):
         if number == params.max_op_orders:
