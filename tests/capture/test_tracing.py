@@ -10,7 +10,8 @@ from drlpp.capture import capture_module
 from drlpp.capture.check import check_module
 from drlpp.capture.export import export_module
 from drlpp.capture.own_model import OwnModel
-from drlpp.capture.tracing import _BODIES, keeping_gradients
+from drlpp.capture.recording import _BODIES
+from drlpp.capture.tracing import keeping_gradients
 from drlpp.errors import CaptureError
 from habit_models import Reverse, made
 

@@ -33,7 +33,8 @@ from drlpp.capture.failures import capture_error
 from drlpp.capture.loss import LossFunction, ModelWithLoss, takes_target
 from drlpp.capture.module_call import ModuleCall, entries_of
 from drlpp.capture.python_state import NumbersKept, StateKept
-from drlpp.capture.tracing import USER_CALL, Assigned, Calls, keeping_gradients
+from drlpp.capture.recording import USER_CALL, Assigned, Calls
+from drlpp.capture.tracing import keeping_gradients
 from drlpp.capture.unlifted import set_attribute, unlifted
 from drlpp.capture.user_call import UserCall
 from drlpp.errors import CaptureError

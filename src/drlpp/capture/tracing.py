@@ -10,8 +10,7 @@
 - `inference_mode` is a region without gradients; `Tensor.data` is the tensor, detached; a parameter is read detached
   between ``requires_grad_(False)`` and ``requires_grad_(True)``.
 
-Each such operator is recorded as a call of ``drlpp::user_call`` with the number of its `UserCall`; the caller of
-torch.export puts the `UserCall` itself in its place (`Calls.of`). Nothing is left behind when the context ends.
+`drlpp.capture.recording` says how they are recorded. Nothing is left behind when the context ends.
 
 Left out, and refused: Functions that change an argument in place, and hooks on parameters that are set in ``forward``.
 """
@@ -19,7 +18,6 @@ Left out, and refused: Functions that change an argument in place, and hooks on 
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -28,90 +26,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointFunction
 
-from drlpp.capture.user_call import Tensors, UserCall, identifier, place_of, run_body, source_digest
+from drlpp.capture.recording import Assigned, Calls, Form, replaced
+from drlpp.capture.user_call import Tensors, identifier, place_of, source_digest
+from drlpp.capture.whole_modules import whole_module
 from drlpp.errors import CaptureError
 from drlpp.torch_private import FakeTensor, TensorBase, get_proxy_mode, pytree, set_grad_enabled
 
-_LIBRARY = torch.library.Library("drlpp", "FRAGMENT")
-_LIBRARY.define("user_call(Tensor[] inputs, int number) -> Tensor[]")
-_NUMBERS = itertools.count()
-_BODIES: dict[int, Callable[[Tensors], list[torch.Tensor]]] = {}
-
-
-def _run(inputs: list[torch.Tensor], number: int) -> list[torch.Tensor]:
-    return run_body(_BODIES[number], inputs)
-
-
-_LIBRARY.impl("user_call", _run, "Autograd")
-_LIBRARY.impl("user_call", _run, "CompositeExplicitAutograd")
-torch.library.register_fake("drlpp::user_call", _run, lib=_LIBRARY)
-USER_CALL = torch.ops.drlpp.user_call.default
 _OF_TORCH = ("torch.nn.", "torch.utils.", "torch._", "torch.autograd.", "torch.distributed.")
 """Packages whose Functions are traced through: their backward pass is that of what they call."""
-
-
-Assigned = frozenset[tuple[str, str]]
-"""Buffers: path of the module, and name."""
-
-
-class Calls:
-    """The user's calls that one trace met.
-
-    Attributes:
-        assigned: buffers that ``forward`` assigned anew.
-        checkpoints: that the trace is in now.
-    """
-
-    def __init__(self) -> None:
-        self.assigned: Assigned = frozenset()
-        self.checkpoints = 0
-        self._calls: dict[int, UserCall] = {}
-        self._numbers: list[int] = []
-        self._inside = False
-
-    def __bool__(self) -> bool:
-        return bool(self._calls)
-
-    def of(self, number: int) -> UserCall:
-        """The call that a recorded number stands for."""
-        return self._calls[number]
-
-    def traces(self, tensors: Tensors) -> bool:
-        """Whether these are tensors of a trace that goes on, outside of all user's calls."""
-        going_on = get_proxy_mode() is not None and not self._inside
-        return going_on and any(isinstance(t, FakeTensor) for t in tensors)
-
-    def record(self, tensors: Tensors, body: Any, **described: Any) -> list[torch.Tensor]:
-        """Calls `body` on tensors that are traced, as one operator."""
-        number = next(_NUMBERS)
-        versions = [t._version for t in tensors]
-        _BODIES[number] = body
-        self._numbers.append(number)
-        self._inside = True
-        try:
-            results: list[torch.Tensor] = USER_CALL(list(tensors), number)
-        finally:
-            self._inside = False
-        if changed := [i for i, t in enumerate(tensors) if t._version != versions[i]]:
-            raise CaptureError(
-                f"{described['where']} changes its argument {changed[0]} in place: have it return a new tensor instead"
-            )
-        memory = {t.untyped_storage()._cdata: i for i, t in enumerate(tensors)}
-        shared = {k: memory.get(r.untyped_storage()._cdata) for k, r in enumerate(results)}
-        self._calls[number] = UserCall(
-            body=body,
-            num_inputs=len(tensors),
-            num_outputs=len(results),
-            views={k: i for k, i in shared.items() if i is not None},
-            without_gradient=_unmarked(tensors, results),
-            **described,
-        )
-        return results
-
-    def forget(self) -> None:
-        """Lets go of what only the trace needed."""
-        for number in self._numbers:
-            _BODIES.pop(number, None)
 
 
 @contextmanager
@@ -135,54 +57,8 @@ def keeping_gradients(model: nn.Module, assigned: Assigned = frozenset()) -> Ite
         stack.enter_context(_frozen_for_a_while(calls))
         for name, module in model.named_modules():
             if module._backward_hooks or module._backward_pre_hooks:
-                stack.enter_context(_whole_module(calls, name, module))
+                stack.enter_context(whole_module(calls, name, module))
         yield calls
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Sets an attribute of a class or module, and puts back what was there."""
-    absent = object()
-    before = vars(owner).get(name, absent)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is absent:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, before)
-
-
-def _unmarked(tensors: Tensors, results: list[torch.Tensor]) -> frozenset[int]:
-    """Results without a gradient, where arguments have one."""
-    if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
-        return frozenset()
-    return frozenset(k for k, r in enumerate(results) if not r.requires_grad)
-
-
-class _Form:
-    """How the results of a user's call are nested: its tensors, and what is no tensor."""
-
-    def __init__(self) -> None:
-        self._leaves: list[Any] = []
-        self._spec: pytree.TreeSpec | None = None
-
-    def tensors_of(self, result: Any) -> list[torch.Tensor]:
-        """The tensors of a result, whose form is noted."""
-        self._leaves, self._spec = pytree.tree_flatten(result)
-        tensors = [leaf for leaf in self._leaves if isinstance(leaf, torch.Tensor)]
-        self._leaves = [_TENSOR if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
-        return tensors
-
-    def filled(self, tensors: list[torch.Tensor]) -> Any:
-        """A result of this form with other tensors."""
-        left = iter(tensors)
-        leaves = [next(left) if leaf is _TENSOR else leaf for leaf in self._leaves]
-        return leaves if self._spec is None else pytree.tree_unflatten(leaves, self._spec)
-
-
-_TENSOR = object()
 
 
 # ---- custom Functions and checkpoints
@@ -219,8 +95,8 @@ def _functions(calls: Calls) -> Iterator[None]:
     with ExitStack() as stack:
         for cls in _all_subclasses(function):
             if not _is_of_torch(cls):
-                stack.enter_context(_replaced(cls, "forward", staticmethod(forward_of(cls))))
-        stack.enter_context(_replaced(function, "apply", classmethod(apply)))
+                stack.enter_context(replaced(cls, "forward", staticmethod(forward_of(cls))))
+        stack.enter_context(replaced(function, "apply", classmethod(apply)))
         yield
 
 
@@ -245,7 +121,7 @@ def _function_call(calls: Calls, cls: Any, original: Callable[..., Any], args: t
     leaves, spec = pytree.tree_flatten(args)
     where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
     others = [repr(leaf) for i, leaf in enumerate(leaves) if i not in where]
-    form = _Form()
+    form = Form()
 
     def body(tensors: Tensors) -> list[torch.Tensor]:
         filled = list(leaves)
@@ -299,8 +175,8 @@ def _checkpointed_norms(calls: Calls) -> Iterator[None]:
             yield
 
     with ExitStack() as stack:
-        stack.enter_context(_replaced(norm, "forward", forward))
-        stack.enter_context(_replaced(library, "_checkpoint_hook", noted))
+        stack.enter_context(replaced(norm, "forward", forward))
+        stack.enter_context(replaced(library, "_checkpoint_hook", noted))
         yield
 
 
@@ -350,53 +226,7 @@ def _tensor_hooks(calls: Calls) -> Iterator[None]:
         tracked[tensor] = tracked[result]
         return _NoHandle(where)
 
-    with _replaced(torch.Tensor, "register_hook", register_hook):
-        yield
-
-
-@contextmanager
-def _whole_module(calls: Calls, name: str, module: nn.Module) -> Iterator[None]:
-    """A module with backward hooks, as one operator."""
-    hooks = module._backward_hooks, module._backward_pre_hooks
-    forward = module.forward
-    where = f"module {name!r} ({type(module).__name__}) with backward hooks"
-
-    def traced(*args: Any, **kwargs: Any) -> Any:
-        leaves, spec = pytree.tree_flatten((args, kwargs))
-        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-        owned = dict(itertools.chain(module.named_parameters(), module.named_buffers()))
-        form = _Form()
-
-        def body(tensors: Tensors) -> list[torch.Tensor]:
-            filled = list(leaves)
-            for i, t in zip(places, tensors, strict=False):
-                filled[i] = t
-            given, named = pytree.tree_unflatten(filled, spec)
-            own = dict(zip(owned, tensors[len(places) :], strict=True))
-            with (
-                _replaced(module, "_backward_hooks", hooks[0]),
-                _replaced(module, "_backward_pre_hooks", hooks[1]),
-                _replaced(module, "forward", forward),
-            ):
-                result = torch.func.functional_call(module, own, given, named)
-            return form.tensors_of(result)
-
-        return form.filled(
-            calls.record(
-                [*(leaves[i] for i in places), *owned.values()],
-                body,
-                name=identifier(type(module).__name__),
-                where=where,
-                identity=f"module:{type(module).__qualname__}:{source_digest(type(module))}({module!r})",
-            )
-        )
-
-    empty: Any = type(hooks[0])()
-    with (
-        _replaced(module, "_backward_hooks", empty),
-        _replaced(module, "_backward_pre_hooks", type(hooks[1])()),
-        _replaced(module, "forward", traced),
-    ):
+    with replaced(torch.Tensor, "register_hook", register_hook):
         yield
 
 
@@ -427,7 +257,7 @@ def _buffers_in_place(calls: Calls, model: nn.Module, copied: Assigned) -> Itera
                 table[key[1]] = tensor
         return result
 
-    with _replaced(model, "forward", traced):
+    with replaced(model, "forward", traced):
         yield
 
 
@@ -442,7 +272,7 @@ def _inference_mode_without_gradients() -> Iterator[None]:
     def leave(self: Any, *unused: Any) -> None:
         set_grad_enabled(self._drlpp_before)
 
-    with _replaced(mode, "__enter__", enter), _replaced(mode, "__exit__", leave):
+    with replaced(mode, "__enter__", enter), replaced(mode, "__exit__", leave):
         yield
 
 
@@ -462,7 +292,7 @@ def _data_is_detached(calls: Calls) -> Iterator[None]:
         else:
             raise CaptureError("forward assigns to .data of a tensor: use copy_() under torch.no_grad()")
 
-    with _replaced(torch.Tensor, "data", property(read, write)):
+    with replaced(torch.Tensor, "data", property(read, write)):
         yield
 
 
@@ -496,8 +326,8 @@ def _frozen_for_a_while(calls: Calls) -> Iterator[None]:
         return flag.__get__(tensor)  # type: ignore[attr-defined, no-any-return]
 
     with (
-        _replaced(torch.Tensor, "requires_grad", property(read, switch)),
-        _replaced(torch.Tensor, "requires_grad_", requires_grad_),
+        replaced(torch.Tensor, "requires_grad", property(read, switch)),
+        replaced(torch.Tensor, "requires_grad_", requires_grad_),
     ):
         yield
 
@@ -515,5 +345,5 @@ def _no_derivatives(calls: Calls) -> Iterator[None]:
             )
         return engine(*args, **kwargs)
 
-    with _replaced(torch.autograd, "_engine_run_backward", run):
+    with replaced(torch.autograd, "_engine_run_backward", run):
         yield
