@@ -42,6 +42,8 @@ def missing(error: ImportError | AttributeError) -> InstallationError:
 
 try:
     from torch._decomp import decompositions
+    from torch._functorch import eager_transforms
+    from torch._functorch import vmap as functorch_vmap
     from torch._ops import HigherOrderOperator, OpOverload
     from torch._subclasses.fake_tensor import (
         DataDependentOutputException,
@@ -71,8 +73,17 @@ try:
     if torch.distributed.is_available():
         from torch._C._distributed_c10d import PrefixStore, Store
         from torch.distributed.distributed_c10d import _get_default_store as default_store
+    DisableTorchFunction = torch._C.DisableTorchFunction
     TensorBase = torch._C.TensorBase
+    call_module = torch.nn.Module._wrapped_call_impl
     parse_schema = torch._C.parse_schema
+    TRANSFORMS = (
+        (functorch_vmap, "vmap_increment_nesting", "vmap"),
+        (eager_transforms, "grad_increment_nesting", "grad, vjp, jacrev"),
+        (eager_transforms, "jvp_increment_nesting", "jvp, jacfwd"),
+    )
+    for owner, name, _ in TRANSFORMS:
+        getattr(owner, name)
     set_grad_enabled = torch._C._set_grad_enabled
 except (ImportError, AttributeError) as error:
     raise missing(error) from error
@@ -82,7 +93,9 @@ if said := untested(torch_release()):
 
 __all__ = [
     "TESTED",
+    "TRANSFORMS",
     "DataDependentOutputException",
+    "DisableTorchFunction",
     "DynamicOutputShapeException",
     "FakeTensor",
     "FakeTensorMode",
@@ -93,6 +106,7 @@ __all__ = [
     "TensorBase",
     "TorchDispatchMode",
     "TreeSpec",
+    "call_module",
     "cuda_sleep",
     "decompositions",
     "default_store",

@@ -55,7 +55,7 @@ SAME_PROBLEMS = {
     "graph/readers/test_traces.py": "graph: readers/chakra readers/kineto readers/recorded readers/recorded_flow "
     "readers/recorded_graph readers/recorded_step",
     "capture/test_check.py": "capture: capturing model_state module_call ",
-    "capture/test_tracing.py": "capture: recording whole_modules ",
+    "capture/test_tracing.py": "capture: recording ",
     "capture/sources/test_load.py": "capture: sources/model_source",
 }
 THROUGH_THE_WHOLE = {

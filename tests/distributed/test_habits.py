@@ -82,6 +82,10 @@ def plan_of(name: str, devices: list[tuple[int, ...]], **more: Any) -> Plan:
         ("NormalisedInPlace", [(0,), (1,)], {"recompute": (0, 1)}),
         ("NormalisedInPlace", [(0, 1)], {}),
         ("FrozenForAWhile", [(0,), (1,)], {}),
+        ("WithMapped", [(0,), (1, 2)], {"recompute": (0, 1), "split": 1.0}),
+        ("WithDerivative", [(0, 1), (2,)], {"recompute": (0, 1)}),
+        ("WithExperts", [(0,), (1, 2)], {"split": 1.0}),
+        ("WithPacked", [(0,), (1,)], {"recompute": (0, 1)}),
     ],
 )
 def test_stages_move_as_the_module_does(

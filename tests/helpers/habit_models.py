@@ -175,7 +175,7 @@ class FunctionBesideNoGrad(Net):
         return kept + Reverse.apply(self.inner(h), 3.0)  # type: ignore[no-any-return]
 
 
-@refused("Doubled .*in place")
+@refused("Doubled .*in place.*an nn.Module of its own")
 class InPlaceFunction(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:
         h = self.inner(h)
@@ -610,6 +610,136 @@ class NormalisedInPlace(Net):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         x.sub_(0.5).div_(2.0)
         return super().forward(x, y)
+
+
+# ---- modules that are kept whole
+
+
+class Part(nn.Module):
+    """A linear layer with a construct that cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Sets up the construct."""
+
+
+def whole(cls: type[Part]) -> type[Part]:
+    """Makes a supported model with this part in the middle."""
+    name = f"With{cls.__name__}"
+
+    def prepare(self: Any) -> None:
+        self.part = cls()
+
+    def middle(self: Any, h: torch.Tensor) -> torch.Tensor:
+        return self.part(h)  # type: ignore[no-any-return]
+
+    supported(type(name, (Net,), {"prepare": prepare, "middle": middle}))
+    return cls
+
+
+@whole
+class Branch(Part):
+    def prepare(self) -> None:
+        self.norm = nn.BatchNorm1d(8)
+        self.register_buffer("average", torch.zeros(8))
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        if h.mean() > 100:
+            return h
+        y = self.norm(self.layer(h))
+        self.average = 0.9 * self.average + 0.1 * y.detach().mean(0)
+        return y - self.average  # type: ignore[no-any-return]
+
+
+@whole
+class Mapped(Part):
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return torch.vmap(lambda row: self.layer(row).tanh() * row)(h)  # type: ignore[no-any-return]
+
+
+@whole
+class FunctionalGradient(Part):
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return self.layer(h) + torch.func.grad(lambda x: self.layer(x).square().sum())(h)  # type: ignore[no-any-return]
+
+
+@whole
+class Derivative(Part):
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(self.layer(h).square().sum(), h, create_graph=True)
+        return slope + h
+
+
+@whole
+class Generated(Part):
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(h.shape, generator=torch.Generator().manual_seed(3))
+        return self.layer(h) + 0.1 * noise  # type: ignore[no-any-return]
+
+
+@whole
+class Experts(Part):
+    def prepare(self) -> None:
+        self.gate, self.other = nn.Linear(8, 2), nn.Linear(8, 8)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        share, chosen = self.gate(h).softmax(-1).max(-1)
+        out = torch.zeros_like(h)
+        for number, expert in enumerate((self.layer, self.other)):
+            rows = (chosen == number).nonzero().flatten()
+            if len(rows):
+                out = out.index_add(0, rows, expert(h[rows]) * share[rows, None])
+        return out
+
+
+@whole
+class Packed(Part):
+    def prepare(self) -> None:
+        self.layer = nn.GRU(2, 8, batch_first=True)  # type: ignore[assignment]
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(h.view(6, 4, 2), [4, 4, 3, 2, 2, 1], batch_first=True)
+        return self.layer(packed)[1][0]  # type: ignore[no-any-return]
+
+
+@whole
+class HookedNorm(Part):
+    def prepare(self) -> None:
+        self.norm = nn.BatchNorm1d(8)
+        self.register_full_backward_hook(lambda module, into, out: (into[0] * 0.5,))
+        self.register_forward_hook(lambda module, args, output: output * 2)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.layer(h))  # type: ignore[no-any-return]
+
+
+@whole
+class CumulativeNorm(Part):
+    def prepare(self) -> None:
+        self.norm = nn.BatchNorm1d(8, momentum=None)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.layer(h))  # type: ignore[no-any-return]
+
+
+@whole
+class Observed(Part):
+    """Quantisation in training: observers that are switched by the values of buffers."""
+
+    def prepare(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from torch.ao.quantization import FakeQuantize
+
+            self.quantise = FakeQuantize()
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return self.quantise(self.layer(h))  # type: ignore[no-any-return]
 
 
 def made(name: str) -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:

@@ -13,15 +13,16 @@ import torch
 from drlpp.capture.batch_axis import with_batch_axis, with_samples
 from drlpp.capture.captured import CapturedModel
 from drlpp.capture.check import check_module, why_unchecked
-from drlpp.capture.export import export_module
-from drlpp.capture.graph_builder import build_graph
-from drlpp.capture.loss import LossFunction
+from drlpp.capture.export import ExportedModel, export_module
+from drlpp.capture.graph_builder import BuiltGraph, build_graph
+from drlpp.capture.loss import LossFunction, ModelWithLoss
 from drlpp.capture.model_state import check_constants, check_kinds, check_memory
 from drlpp.capture.own_model import OwnModel
 from drlpp.capture.python_state import StateKept
 from drlpp.capture.sources.fake_parameters import is_hollow
 from drlpp.capture.sources.load import load_model
 from drlpp.capture.sources.model_source import Example, ModelSource, as_call
+from drlpp.capture.whole_modules import Whole, keeping_whole
 from drlpp.capture.work import Kernels
 from drlpp.graph import OpGraph
 
@@ -125,10 +126,19 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
         if isinstance(part, torch.nn.Module):
             check_kinds(part)
     check_memory(example.module, example.loss_fn)
-    exported = export_module(example.module, example.args, example.kwargs, example.loss_fn)
-    state = StateKept(example.module)
-    graph, op_of_node, without_gradient = build_graph(exported, name=name, source=source, kernels=kernels)
-    state.restore()  # to count the work of the user's code, it is run
+    wrapped = ModelWithLoss(example.module, example.loss_fn)
+    state = StateKept(wrapped)
+
+    def attempt(whole: Whole) -> tuple[ExportedModel, BuiltGraph]:
+        exported = export_module(example.module, example.args, example.kwargs, example.loss_fn, wrapped, whole)
+        try:
+            return exported, build_graph(exported, name=name, source=source, kernels=kernels)
+        finally:
+            state.restore()  # to count the work of the user's code, it is run
+
+    exported, (graph, op_of_node, without_gradient) = keeping_whole(wrapped, attempt)
+    for path, why in exported.call.whole.items():
+        log.warning("%s: %r is kept whole, as one op that no plan cuts: %s", name, path.removeprefix("model."), why)
     module = exported.module
     captured = CapturedModel(
         graph=graph,

@@ -172,6 +172,12 @@ class _Comparison:
             raise CaptureError(
                 f"forward of module {self._kind} leaves the recording of gradients off: use `with torch.no_grad():`"
             )
+        for name, tensor in self._own.tensors().items():
+            if name in self._values and tensor.shape != (before := self._values[name][1].shape):
+                raise CaptureError(
+                    f"{name!r} has another shape after a pass, {list(tensor.shape)} instead of {list(before)}: call "
+                    "the module once on a batch before the capture"
+                )
         for name, p in self._own.parameters().items():
             if p.requires_grad != flags.get(name, p.requires_grad):
                 raise CaptureError(
@@ -230,7 +236,7 @@ class _Comparison:
         if ours is None:
             return
         changed = changed_numbers(self._numbers[0], self._numbers[-1])
-        if not why and number and changed:
+        if not why and changed:
             why = f"{_described(changed[0])} changes in the forward pass, and "
         where = f"in pass {number + 1} " if number else ""
         scale = _usual_size([theirs.loss])

@@ -29,14 +29,15 @@ from torch import fx
 from torch.distributions import Distribution
 
 from drlpp.capture.attention_masks import masks_by_broadcasting
-from drlpp.capture.failures import capture_error
-from drlpp.capture.loss import LossFunction, ModelWithLoss, takes_target
+from drlpp.capture.failures import TraceError, capture_error, where_it_failed
+from drlpp.capture.loss import LOSS, LossFunction, ModelWithLoss, takes_target
 from drlpp.capture.module_call import ModuleCall, entries_of
 from drlpp.capture.python_state import NumbersKept, StateKept
 from drlpp.capture.recording import USER_CALL, Assigned, Calls
 from drlpp.capture.tracing import keeping_gradients
 from drlpp.capture.unlifted import set_attribute, unlifted
 from drlpp.capture.user_call import UserCall
+from drlpp.capture.whole_modules import NOTHING, Whole
 from drlpp.errors import CaptureError
 from drlpp.torch_private import HigherOrderOperator, decompositions, set_grad_enabled, tree_leaves, tree_map
 
@@ -88,6 +89,7 @@ def export_module(
     kwargs: Mapping[str, Any],
     loss_fn: LossFunction | None = None,
     wrapper: ModelWithLoss | None = None,
+    whole: Whole = NOTHING,
 ) -> ExportedModel:
     """Exports `model` with its loss on one micro-batch, in the modes that it is in. It is left as it was.
 
@@ -96,8 +98,10 @@ def export_module(
         args, kwargs: of the call; the target of the loss is the last one.
         loss_fn: see `drlpp.capture.loss`.
         wrapper: what is exported: the model and its loss; None makes it. It may return several tensors.
+        whole: modules that are one operator.
 
     Raises:
+        TraceError: it has a construct that cannot be traced, in a module that might be kept whole.
         CaptureError: the module cannot be exported; the message names the construct and the module.
     """
     wrapped = ModelWithLoss(model, loss_fn) if wrapper is None else wrapper
@@ -105,15 +109,18 @@ def export_module(
     given, named = _by_name(model, _cloned(tuple(args)), _cloned(dict(kwargs)), loss_fn)
     try:
         with _exporting():
-            calls, program = _export(wrapped, given, named)
+            calls, program = _export(wrapped, given, named, whole)
             if calls.assigned:
                 state.restore()
-                calls, program = _export(wrapped, given, named, calls.assigned)
+                calls, program = _export(wrapped, given, named, whole, calls.assigned)
         raw = unlifted(program)
+    except TraceError as error:
+        error.module = error.module or where_it_failed(error, wrapped)[0]
+        raise
     except CaptureError:
         raise
     except Exception as error:
-        raise capture_error(error, model) from error
+        raise capture_error(error, wrapped) from error
     finally:
         state.restore()
     canonical = _canonical_names(wrapped)
@@ -134,6 +141,7 @@ def export_module(
             loss_fn=loss_fn,
             entries=entries_of(given, named, names),
             modes={name: part.training for name, part in model.named_modules()},
+            whole=whole,
             numbers=NumbersKept(*(part for part in (model, loss_fn) if isinstance(part, torch.nn.Module))),
         ),
         example_inputs=inputs,
@@ -150,9 +158,13 @@ def export_module(
 
 
 def _export(
-    wrapped: ModelWithLoss, args: tuple[Any, ...], kwargs: dict[str, Any], assigned: Assigned = frozenset()
+    wrapped: ModelWithLoss,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    whole: Whole,
+    assigned: Assigned = frozenset(),
 ) -> tuple[Calls, torch.export.ExportedProgram]:
-    with keeping_gradients(wrapped, assigned) as calls:
+    with keeping_gradients(wrapped, assigned, whole) as calls:
         return calls, torch.export.export(wrapped, args, kwargs, strict=False)
 
 
@@ -329,9 +341,10 @@ class _Tidied:
 
     def _copy(self, node: fx.Node, mode: _Mode) -> None:
         if isinstance(node.target, HigherOrderOperator):
-            raise CaptureError(
+            raise TraceError(
                 f"module {module_path(node)!r} uses torch's {node.target} (control flow in the graph): it cannot be "
-                "cut; write it with plain tensor operators"
+                "cut; write it with plain tensor operators",
+                traced_in(node),
             )
         copied = self._graph.node_copy(node, lambda n: self.copy_of[n])
         if node.op == "placeholder":
@@ -392,6 +405,13 @@ def module_path(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed(stack.values()))[0] if stack else ""
     return str(path).removeprefix(_MODEL).removeprefix(".")
+
+
+def traced_in(node: fx.Node) -> str:
+    """Dotted path, in the model with its loss, of the module that an fx node was traced in."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = str(next(reversed(stack.values()))[0]) if stack else ""
+    return path or LOSS  # what is in no module is in a loss function
 
 
 def _get(root: torch.nn.Module, path: str) -> Any:

@@ -8,7 +8,21 @@ from pathlib import Path
 
 import torch
 
+from drlpp.capture.loss import LOSS
 from drlpp.errors import CaptureError
+
+
+class TraceError(CaptureError):
+    """A construct that cannot be traced, and can be run: the module that has it may be kept whole.
+
+    Attributes:
+        module: its path in the model with its loss (``model.encoder``, ``criterion``; empty if it is not known).
+    """
+
+    def __init__(self, message: str, module: str = "") -> None:
+        super().__init__(message)
+        self.module = module
+
 
 _ADVICE = (
     (
@@ -26,30 +40,32 @@ _ADVICE = (
 _OTHER_ADVICE = "run the module on the example inputs once in plain PyTorch; if that works, change the construct"
 
 
-def capture_error(error: BaseException, model: torch.nn.Module) -> CaptureError:
-    """The CaptureError for an exception that came out of export of `model`."""
-    cause: BaseException = error
-    module, place = _where(cause, model)
-    kind = type(cause).__name__
-    text = " ".join(str(cause).split())
+def capture_error(error: BaseException, model: torch.nn.Module) -> TraceError:
+    """The error for an exception that came out of export of `model`, which has its loss with it."""
+    path, place = where_it_failed(error, model)
+    module = path.removeprefix("model").removeprefix(".")
+    kind = type(error).__name__
+    text = " ".join(str(error).split())
     text = text if len(text) <= 200 else text[:197] + "..."
     advice = next((a for names, a in _ADVICE if kind in names), _OTHER_ADVICE)
-    if any(frame.f_locals.get("batch_sizes") is not None for frame, _ in traceback.walk_tb(cause.__traceback__)):
+    if any(frame.f_locals.get("batch_sizes") is not None for frame, _ in traceback.walk_tb(error.__traceback__)):
         advice = "sizes of pack_padded_sequence depend on values: give the layer the padded tensor, and mask its result"
-    at = f"module {module!r}" if module else f"module {type(model).__name__}"
-    return CaptureError(f"{at} cannot be captured at {place}: {kind}: {text}: {advice}")
+    at = f"module {module!r}" if module else f"module {type(getattr(model, 'model', model)).__name__}"
+    return TraceError(f"{at} cannot be captured at {place}: {kind}: {text}: {advice}", path)
 
 
-def _where(error: BaseException, model: torch.nn.Module) -> tuple[str, str]:
-    """Path of the innermost module that was running, and the line of its code (file:line `code`)."""
-    path_of = {id(m): name for name, m in model.named_modules()}
+def where_it_failed(error: BaseException, model: torch.nn.Module) -> tuple[str, str]:
+    """Path of the innermost module that was running, and the user's line that was (file:line `code`)."""
+    path_of = {id(vars(m)): name for name, m in model.named_modules()}  # a trace may use proxies of modules
     torch_root, own_root = str(Path(torch.__file__).parent), str(Path(__file__).parent)
     module, place = "", "an unknown place"
     for frame, line in traceback.walk_tb(error.__traceback__):
-        file = frame.f_code.co_filename
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, torch.nn.Module) and id(owner) in path_of:
-            module = path_of[id(owner)] or module
-        if isinstance(owner, torch.nn.Module) and not file.startswith((torch_root, own_root)):
+        file, names = frame.f_code.co_filename, frame.f_code.co_varnames
+        owner = frame.f_locals.get(names[0]) if names else None
+        if isinstance(owner, torch.nn.Module) and id(vars(owner)) in path_of:
+            module = path_of[id(vars(owner))] or module
+            if frame.f_code.co_name == "loss_of" and file.startswith(own_root):
+                module = LOSS
+        if module and not file.startswith((torch_root, own_root)):
             place = f"{Path(file).name}:{line} `{linecache.getline(file, line).strip()}`"
     return module, place

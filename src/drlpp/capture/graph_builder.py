@@ -20,17 +20,19 @@ from drlpp.capture.attention_cache import kv_bytes_per_token, tokens_per_sample
 from drlpp.capture.autocast_types import low_nodes
 from drlpp.capture.calls import Call, call_of, distinct_bytes, is_getitem, kind_of
 from drlpp.capture.changed_state import needs_order
-from drlpp.capture.export import ExportedModel, module_path
+from drlpp.capture.export import ExportedModel, module_path, traced_in
+from drlpp.capture.failures import TraceError
 from drlpp.capture.groups import group_nodes, is_op
 from drlpp.capture.splitting import OpDivision, Splitter, connected
 from drlpp.capture.unread import unread_parameters, with_unread
 from drlpp.capture.work import CallWork, Kernels, count_work
-from drlpp.errors import CaptureError
 from drlpp.graph import Edge, Op, OpGraph, Split
 from drlpp.graph.op_graph import total_work
 from drlpp.torch_private import tree_leaves
 
 log = logging.getLogger(__name__)
+BuiltGraph = tuple[OpGraph, dict[str, str], frozenset[str]]
+"""The graph, fx node name -> op name, and the fx nodes at which gradients end."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,10 +123,11 @@ def node_costs(module: fx.GraphModule, no_grad: Collection[str], kernels: Kernel
                 try:
                     counted[call.key] = count_work(call, kernels)
                 except Exception as error:
-                    raise CaptureError(
+                    raise TraceError(
                         f"op {node.name!r} ({kind_of(node)}) of module {module_path(node)!r} cannot be analysed: "
                         f"{type(error).__name__}: {' '.join(str(error).split())[:200]}: an operator needs a shape rule "
-                        "(torch.library.register_fake) and its backward pass one too"
+                        "(torch.library.register_fake) and its backward pass one too",
+                        traced_in(node),
                     ) from error
             calls[node], work[node] = call, counted[call.key]
             values[node] = _results(node, call, counted[call.key], values)
@@ -182,9 +185,7 @@ def _require_gradient(values: dict[fx.Node, tuple[_Value, ...]], changed: _Value
             )
 
 
-def build_graph(
-    exported: ExportedModel, *, name: str, source: str, kernels: Kernels
-) -> tuple[OpGraph, dict[str, str], frozenset[str]]:
+def build_graph(exported: ExportedModel, *, name: str, source: str, kernels: Kernels) -> BuiltGraph:
     """The operator graph of an exported model, fx node name -> op name, and the fx nodes at which gradients end.
 
     Raises:

@@ -41,6 +41,7 @@ class ModuleCall:
         entries: the arguments in order; with a loss function that takes a target, the target is the last one.
         numbers: the values of attributes that the graph holds.
         modes: name of every sub-module -> whether it is in training mode.
+        whole: modules that the graph has as one operator, and why.
     """
 
     module: nn.Module
@@ -48,6 +49,7 @@ class ModuleCall:
     entries: tuple[Entry, ...]
     modes: Mapping[str, bool]
     numbers: NumbersKept
+    whole: Mapping[str, str]
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:

@@ -71,5 +71,7 @@ def put_back(values: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Gives tensors their values back: name -> (tensor, value)."""
     with torch.no_grad():
         for tensor, value in values.values():
+            if tensor.shape != value.shape:
+                tensor.resize_(value.shape)
             if not torch.equal(tensor, value):
                 tensor.copy_(value)

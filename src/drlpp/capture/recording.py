@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from drlpp.capture.failures import TraceError
 from drlpp.capture.user_call import Tensors, UserCall, run_body
-from drlpp.errors import CaptureError
 from drlpp.torch_private import FakeTensor, get_proxy_mode, pytree
 
 _LIBRARY = torch.library.Library("drlpp", "FRAGMENT")
@@ -59,10 +59,14 @@ class Calls:
         """The call that a recorded number stands for."""
         return self._calls[number]
 
+    @property
+    def going_on(self) -> bool:
+        """Whether something is traced now, outside of all user's calls."""
+        return get_proxy_mode() is not None and not self._inside
+
     def traces(self, tensors: Tensors) -> bool:
         """Whether these are tensors of a trace that goes on, outside of all user's calls."""
-        going_on = get_proxy_mode() is not None and not self._inside
-        return going_on and any(isinstance(t, FakeTensor) for t in tensors)
+        return self.going_on and any(isinstance(t, FakeTensor) for t in tensors)
 
     def record(self, tensors: Tensors, body: Any, **described: Any) -> list[torch.Tensor]:
         """Calls `body` on tensors that are traced, as one operator."""
@@ -76,7 +80,7 @@ class Calls:
         finally:
             self._inside = False
         if changed := [i for i, t in enumerate(tensors) if t._version != versions[i]]:
-            raise CaptureError(
+            raise TraceError(
                 f"{described['where']} changes its argument {changed[0]} in place: have it return a new tensor instead"
             )
         memory = {t.untyped_storage()._cdata: i for i, t in enumerate(tensors)}
@@ -132,6 +136,11 @@ class Form:
         tensors = [leaf for leaf in self._leaves if isinstance(leaf, torch.Tensor)]
         self._leaves = [_TENSOR if isinstance(leaf, torch.Tensor) else leaf for leaf in self._leaves]
         return tensors
+
+    @property
+    def others(self) -> list[Any]:
+        """The leaves that are no tensors."""
+        return [leaf for leaf in self._leaves if leaf is not _TENSOR]
 
     def filled(self, tensors: list[torch.Tensor]) -> Any:
         """A result of this form with other tensors."""

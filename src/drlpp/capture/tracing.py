@@ -26,21 +26,23 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointFunction
 
+from drlpp.capture.failures import TraceError
 from drlpp.capture.recording import Assigned, Calls, Form, replaced
 from drlpp.capture.user_call import Tensors, identifier, place_of, source_digest
-from drlpp.capture.whole_modules import whole_module
+from drlpp.capture.whole_modules import NOTHING, Whole, whole_modules
 from drlpp.errors import CaptureError
-from drlpp.torch_private import FakeTensor, TensorBase, get_proxy_mode, pytree, set_grad_enabled
+from drlpp.torch_private import TRANSFORMS, FakeTensor, TensorBase, get_proxy_mode, pytree, set_grad_enabled
 
 _OF_TORCH = ("torch.nn.", "torch.utils.", "torch._", "torch.autograd.", "torch.distributed.")
 """Packages whose Functions are traced through: their backward pass is that of what they call."""
 
 
 @contextmanager
-def keeping_gradients(model: nn.Module, assigned: Assigned = frozenset()) -> Iterator[Calls]:
+def keeping_gradients(model: nn.Module, assigned: Assigned = frozenset(), whole: Whole = NOTHING) -> Iterator[Calls]:
     """Around ``torch.export.export(model, ..., strict=False)``.
 
     Args:
+        whole: modules that are one operator.
         assigned: buffers that an earlier trace found assigned. Copies of them are read, so that what autograd keeps is
             not changed in place.
     """
@@ -54,10 +56,9 @@ def keeping_gradients(model: nn.Module, assigned: Assigned = frozenset()) -> Ite
         stack.enter_context(_inference_mode_without_gradients())
         stack.enter_context(_data_is_detached(calls))
         stack.enter_context(_no_derivatives(calls))
+        stack.enter_context(_no_transforms(calls))
         stack.enter_context(_frozen_for_a_while(calls))
-        for name, module in model.named_modules():
-            if module._backward_hooks or module._backward_pre_hooks:
-                stack.enter_context(whole_module(calls, name, module))
+        stack.enter_context(whole_modules(calls, model, whole))
         yield calls
 
 
@@ -339,11 +340,29 @@ def _no_derivatives(calls: Calls) -> Iterator[None]:
 
     def run(*args: Any, **kwargs: Any) -> Any:
         if calls.traces([t for t in pytree.tree_leaves(args) if isinstance(t, torch.Tensor)]):
-            raise CaptureError(
+            raise TraceError(
                 "forward takes derivatives (torch.autograd.grad or backward): write them with tensor operators, or "
                 "compute them in an autograd Function"
             )
         return engine(*args, **kwargs)
 
     with replaced(torch.autograd, "_engine_run_backward", run):
+        yield
+
+
+@contextmanager
+def _no_transforms(calls: Calls) -> Iterator[None]:
+    """A transform of torch.func makes tensors of its own, which no graph can hold."""
+
+    def refusing(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def begin(*args: Any) -> Any:
+            if calls.going_on:
+                raise TraceError(f"forward uses torch.func ({name}): write it with plain tensor operators")
+            return original(*args)
+
+        return begin
+
+    with ExitStack() as stack:
+        for owner, function, name in TRANSFORMS:
+            stack.enter_context(replaced(owner, function, refusing(name, getattr(owner, function))))
         yield

@@ -6,18 +6,23 @@ code stays as it is: one fx node calls it with the tensors that it takes, and au
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import torch
 
 from drlpp.errors import CaptureError
-from drlpp.torch_private import FakeTensor, disable_current_modes, parse_schema
+from drlpp.torch_private import DisableTorchFunction, FakeTensor, FakeTensorMode, disable_current_modes, parse_schema
 
+T = TypeVar("T")
 Tensors = Sequence[torch.Tensor]
+NOTHING: Mapping[int, torch.Tensor] = MappingProxyType({})
 Body = Callable[[Tensors], list[torch.Tensor]]
 """Tensor arguments -> tensor results, recorded by autograd."""
 
@@ -77,29 +82,114 @@ class UserCall:
 
 
 def run_body(body: Body, tensors: Tensors) -> list[torch.Tensor]:
-    """Runs the user's code; where it needs values and the tensors are fake, it runs on zeros to learn the shapes."""
+    """Runs the user's code; on real tensors, to learn the shapes, where fake ones are given and it needs values."""
     fake = next((t for t in tensors if isinstance(t, FakeTensor)), None)
     if fake is None:
         return body(tensors)
     try:
-        return body(tensors)
+        with _forgetting_sizes(fake.fake_mode), DisableTorchFunction():
+            results = body(tensors)
     except CaptureError:
         raise
     except Exception:  # noqa: BLE001 (code that needs values fails in any way)
-        mode = fake.fake_mode
-        with disable_current_modes(), torch.enable_grad():
-            real = [torch.zeros(t.shape, dtype=t.dtype).requires_grad_(t.requires_grad) for t in tensors]
-            made = body(real)
         results = []
-        with mode:
-            for r in made:
-                # The result depends on the inputs in a way that nobody looks into.
-                sources = [t for t in tensors if t.requires_grad] if r.requires_grad else []
-                value = torch.empty(r.shape, dtype=r.dtype)
-                for t in sources:
-                    value = value + t.reshape(-1)[:1].sum().to(value.dtype)
-                results.append(value)
+    if results and not any(isinstance(n, torch.SymInt) for r in results for n in r.shape):
         return results
+    with _untraced():
+        made = on_values(body, [(tuple(t.shape), t.dtype, t.requires_grad) for t in tensors])
+    results = []
+    with fake.fake_mode:
+        for r in made:
+            # The result depends on the inputs in a way that nobody looks into.
+            sources = [t for t in tensors if t.requires_grad] if r.requires_grad else []
+            value = torch.empty(r.shape, dtype=r.dtype)
+            for t in sources:
+                value = value + t.reshape(-1)[:1].sum().to(value.dtype)
+            results.append(value)
+    return results
+
+
+def on_values(
+    run: Callable[[list[torch.Tensor]], T], described: Sequence[tuple[tuple[int, ...], torch.dtype, bool]]
+) -> T:
+    """Runs code that needs values on zeros, or, where it fails on them (as lengths), on ones.
+
+    Args:
+        described: shape, type and `requires_grad` of each tensor.
+    """
+    try:
+        return run([torch.zeros(s, dtype=d, requires_grad=g) for s, d, g in described])
+    except CaptureError:
+        raise
+    except Exception:  # noqa: BLE001 (what fails on ones too is told)
+        return run([torch.ones(s, dtype=d, requires_grad=g) for s, d, g in described])
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a run of user code on copies of its arguments showed.
+
+    Attributes:
+        changed: positions of the arguments that it changes in place.
+        foreign: shape of a tensor with a gradient that it uses and that is no argument; None if there is none.
+    """
+
+    changed: list[int]
+    foreign: list[int] | None
+
+
+def trial(body: Body, tensors: Tensors, known: Mapping[int, torch.Tensor] = NOTHING) -> Trial:
+    """Runs user code on copies.
+
+    Args:
+        known: position -> the value of a tensor, where it matters.
+    """
+
+    def run(copies: list[torch.Tensor]) -> Trial:
+        shown = [t.view_as(t) if t.requires_grad else t for t in copies]
+        own = {id(t) for t in copies}
+        if not any(isinstance(t, FakeTensor) for t in copies):
+            shown = [known[i].clone() if i in known else t for i, t in enumerate(shown)]
+        before = [t._version for t in shown]
+        foreign = [list(t.shape) for r in body(shown) for t in _leaves_of(r) if id(t) not in own]
+        changed = [i for i, t in enumerate(shown) if t._version != before[i]]
+        return Trial(changed, foreign[0] if foreign else None)
+
+    described = [(tuple(t.shape), t.dtype, t.requires_grad) for t in tensors]
+    with _untraced():
+        try:
+            with FakeTensorMode():
+                return run([torch.zeros(s, dtype=d, requires_grad=g) for s, d, g in described])
+        except CaptureError:
+            raise
+        except Exception:  # noqa: BLE001 (it needs values)
+            return on_values(run, described)
+
+
+def _leaves_of(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The leaves of autograd that a tensor depends on."""
+    found, seen, left = [], set(), [tensor.grad_fn] if tensor.grad_fn is not None else []
+    while left:
+        node = left.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            found.append(leaf)
+        left += [n for n, _ in node.next_functions if n is not None]
+    return found
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Outside of the trace that goes on."""
+    with disable_current_modes(), DisableTorchFunction(), torch.enable_grad():
+        yield
+
+
+def _forgetting_sizes(mode: FakeTensorMode) -> AbstractContextManager[object]:
+    """Sizes that depend on values, and that code which failed has left behind, are forgotten."""
+    return nullcontext() if mode.shape_env is None else mode.shape_env.ignore_fresh_unbacked_symbols()
 
 
 def identifier(name: str) -> str:

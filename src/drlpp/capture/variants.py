@@ -19,6 +19,7 @@ from drlpp.capture.captured import CapturedModel
 from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.loss import ModelWithLoss, loss_in, takes_target
 from drlpp.capture.module_call import ModuleCall
+from drlpp.capture.whole_modules import keeping_whole
 from drlpp.errors import InputError
 from drlpp.torch_private import TreeSpec, tree_flatten, tree_unflatten
 
@@ -64,7 +65,7 @@ def with_shapes(captured: CapturedModel, shapes: Shapes) -> CapturedModel:
     inputs = {n: _blank(t, shapes.get(n, tuple(t.shape))) for n, t in example.items()}
     args, kwargs = call.arguments(inputs)
     with _modes(call.module, call.modes):
-        exported = export_module(call.module, args, kwargs, call.loss_fn)
+        exported = export_module(call.module, args, kwargs, call.loss_fn, whole=call.whole)
     _check_same_operators(captured, exported, shapes)
     return _replaced(captured, exported)
 
@@ -89,7 +90,9 @@ def for_evaluation(captured: CapturedModel, shapes: Shapes) -> Evaluation:
     wrapper = _ModelWithOutputs(call.module, loss_fn, notes, returns_loss=call.loss_fn is None)
     modes = dict.fromkeys(call.modes, False)
     with _modes(call.module, modes):
-        exported = export_module(call.module, args, kwargs, loss_fn, wrapper=wrapper)
+        exported = keeping_whole(
+            wrapper, lambda whole: export_module(call.module, args, kwargs, loss_fn, wrapper, {**call.whole, **whole})
+        )
     results = list(exported.results)
     loss = results.pop(0) if notes.has_loss else ""
     nodes = iter(results)

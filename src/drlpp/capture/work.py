@@ -21,6 +21,7 @@ import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -83,7 +84,12 @@ def count_work(call: Call, kernels: Kernels = "gpu") -> CallWork:
         except Exception:  # code of the user may need values
             if not isinstance(call.target, UserCall):
                 raise
-            return _count(call)
+        for fill, watch in ((0, True), (1, True), (0, False)):
+            try:
+                return _count(call, fill=fill, watch=watch)
+            except Exception:  # noqa: BLE001 (zeros may be no values for it, as lengths)
+                continue
+        return _count(call, fill=1, watch=False)
 
 
 def _as_on_a_gpu(call: Call) -> Call:
@@ -102,8 +108,14 @@ def _dropout_with_small_mask(x: torch.Tensor, p: float, train: bool) -> torch.Te
     return aten.native_dropout.default(x, p, train)[0]  # type: ignore[no-any-return]
 
 
-def _count(call: Call) -> CallWork:
-    leaves = [_fake(spec) for spec in call.tensors]
+def _count(call: Call, fill: int = 0, *, watch: bool = True) -> CallWork:
+    """Runs a call.
+
+    Args:
+        fill: the value of all its tensors.
+        watch: ask autograd what it keeps (torch.func does not allow it); else that is all arguments.
+    """
+    leaves = [_made(spec, fill) for spec in call.tensors]
     values = tuple(leaf.clone() if spec.changed else leaf for leaf, spec in zip(leaves, call.tensors, strict=True))
     kept: list[torch.Tensor] = []
 
@@ -115,12 +127,12 @@ def _count(call: Call) -> CallWork:
     forward = _KernelCounter()
     with (
         torch.set_grad_enabled(call.grad_enabled),
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t) if watch else nullcontext(),
         forward,
     ):
         returned = call.run(values)
     results = [r for r in tree_leaves(returned) if isinstance(r, torch.Tensor)]
-    saved = _saved(kept, values, results)
+    saved = _saved(kept if watch else values, values, results)
     if forward.reserve_bytes:
         saved += (Saved("own", len(saved), forward.reserve_bytes),)
     described = tuple(_result(r, values) for r in results)
@@ -132,8 +144,8 @@ def _count(call: Call) -> CallWork:
     return CallWork(forward.work, input_grad, weight_grad, described, saved, unpriced)
 
 
-def _fake(spec: TensorSpec) -> torch.Tensor:
-    tensor = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype).zero_()
+def _made(spec: TensorSpec, fill: int) -> torch.Tensor:
+    tensor = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype).fill_(fill)
     if spec.requires_grad:
         tensor.requires_grad_(True)
         if spec.is_param:

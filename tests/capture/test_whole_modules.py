@@ -1,0 +1,170 @@
+"""Modules with constructs that cannot be traced are one operator, and so are loss functions."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from drlpp.capture import capture_module
+from drlpp.capture.interpret import run_stages
+from drlpp.errors import CaptureError, InputError
+
+Tensors = tuple[torch.Tensor, torch.Tensor]
+
+
+def net(part: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 8), part, nn.Linear(8, 4))
+
+
+def batch() -> Tensors:
+    return torch.randn(6, 8), torch.tensor([0, 1, 2, 3, 1, 2])
+
+
+def masked(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    kept = target != 0
+    return F.cross_entropy(output[kept], target[kept])
+
+
+def hard_examples(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    losses = F.cross_entropy(output, target, reduction="none")
+    hard = losses[losses > 1.0]
+    return hard.mean() if len(hard) else losses.mean()
+
+
+class MaskedLoss(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return masked(output * self.scale, target)
+
+
+@pytest.mark.parametrize("loss_fn", [masked, hard_examples, MaskedLoss(), functools.partial(masked), nn.CTCLoss()])
+def test_a_loss_function_is_kept_whole(loss_fn: Any, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    module, (x, y) = net(nn.Tanh()), batch()
+    if isinstance(loss_fn, nn.CTCLoss):
+        lengths = torch.tensor([6]), torch.tensor([2])
+
+        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return ctc(output.log_softmax(-1)[:, None], target[None, 1:3], *lengths)
+
+        ctc, loss_fn = loss_fn, loss
+    with caplog.at_level(logging.WARNING, "drlpp"):
+        captured = capture_module(module, (x, y), loss_fn)
+    assert captured.unchecked == ""
+    assert "'criterion' is kept whole" in caplog.text
+    assert captured.graph.num_ops == 4
+    loss_fn(module(x), y).backward()
+    wanted = module[0].weight.grad.clone()
+    captured.module.zero_grad()
+    run_stages(captured, [0, 0, 1, 1])
+    torch.testing.assert_close(captured.module.get_parameter("0.weight").grad, wanted)
+
+
+class ByValue(nn.Module):
+    """Runs some code if a condition holds that depends on values."""
+
+    def __init__(self, code: Callable[[Any, torch.Tensor], Any], reads: float = -1e9) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.register_buffer("state", torch.zeros(8))
+        self.code, self.reads = code, reads
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if x.square().mean() > self.reads:
+            return self.code(self, x)
+        return self.layer(x)
+
+
+class Around(nn.Module):
+    """Reads what a module returns besides a tensor."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)[0]  # type: ignore[no-any-return]
+
+
+class Holder:
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __getitem__(self, _: int) -> torch.Tensor:
+        return self.tensor
+
+
+FOREIGN = nn.Linear(8, 8)
+
+
+def changing(module: Any, x: torch.Tensor) -> torch.Tensor:
+    module.state.add_(1)
+    return module.layer(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            ByValue(lambda m, x: FOREIGN(x)),
+            r"'1' \(ByValue\) uses a trained parameter of shape \[8, 8\], .* does not own",
+        ),
+        (ByValue(lambda m, x: m.layer(x.mul_(2))), "cannot be captured.*torch.where"),
+        (
+            Around(ByValue(lambda m, x: (m.layer(x), float(x.abs().max())))),
+            r"returns .* where it returned .* at the cap",
+        ),
+        (
+            Around(ByValue(lambda m, x: (m.layer(x), x[x > 0.1]))),
+            r"returns \[\d+\] where it returned \[0\] at the capture",
+        ),
+        (ByValue(changing, reads=1e-3), "changes its 'state' now and did not at the capture"),
+    ],
+)
+def test_what_even_a_whole_module_cannot_do_is_refused(part: nn.Module, message: str) -> None:
+    torch.manual_seed(1)
+    with pytest.raises(CaptureError, match=message) as refusal:
+        capture_module(net(part), (torch.rand(6, 8), torch.randint(0, 4, (6,))), F.cross_entropy)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_module_that_returns_objects_is_kept_whole_with_what_is_around_it(caplog: pytest.LogCaptureFixture) -> None:
+    inner = ByValue(lambda m, x: Holder(m.layer(x)))
+    with caplog.at_level(logging.WARNING, "drlpp"):
+        captured = capture_module(net(Around(inner)), batch(), F.cross_entropy)
+    assert captured.unchecked == ""
+    assert "'1' is kept whole" in caplog.text
+
+
+def test_all_modules_of_a_class_are_kept_whole_at_once() -> None:
+    parts = nn.Sequential(*(ByValue(lambda m, x: m.layer(x)) for _ in range(3)))
+    captured = capture_module(net(parts), batch(), F.cross_entropy)
+    assert list(captured.call.whole) == ["model.1.0", "model.1.1", "model.1.2"]
+    assert captured.graph.num_ops == 6
+
+
+def test_shapes_that_change_with_the_first_pass_are_refused() -> None:
+    with pytest.raises(CaptureError, match=r"'1' \(ByValue\) gives its 'state' another shape, .*call the module once"):
+        capture_module(net(ByValue(growing)), batch(), F.cross_entropy)
+
+
+def growing(module: Any, x: torch.Tensor) -> torch.Tensor:
+    module.state = torch.zeros(9)
+    return module.layer(x)  # type: ignore[no-any-return]
+
+
+def test_a_later_pass_that_does_otherwise_is_an_error() -> None:
+    captured = capture_module(net(ByValue(changing, reads=1e6)), batch(), F.cross_entropy)
+    captured.module.get_parameter("0.bias").data += 1e9
+    with pytest.raises(InputError, match=r"'1' \(ByValue\) changes its 'state' now"):
+        run_stages(captured, [0] * captured.graph.num_ops)
