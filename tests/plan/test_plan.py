@@ -25,7 +25,7 @@ from drlpp.plan import (
     stages_of,
     validate,
 )
-from drlpp.plan.validation import check_equal_shares, check_undivided
+from drlpp.plan.validation import check_undivided
 from drlpp.training import TrainingSetup
 
 
@@ -223,14 +223,6 @@ def test_ranks_of_a_group_have_the_same_actions():
     with pytest.raises(PlanError, match=r"the plan divides optimizer states \(ZeRO-1\), which the engine cannot do"):
         check_undivided(dataclasses.replace(two_copies, training=zero1), "the engine")
     check_undivided(dataclasses.replace(plan, training=zero1), "the engine")
-
-
-def test_unequal_shares_are_refused_by_who_cannot_follow_them():
-    plan = chain_plan()
-    copies = dataclasses.replace(plan.stages[0], replicas=((0,), (1,)), shares=(3, 1))
-    check_equal_shares(plan, "the engine")
-    with pytest.raises(PlanError, match=r"stage 0 gives its replicas the shares \[3, 1\] .*, and the engine gives all"):
-        check_equal_shares(dataclasses.replace(plan, stages=(copies, plan.stages[1])), "the engine")
 
 
 def test_branches_run_in_any_order():

@@ -46,16 +46,6 @@ def check_undivided(plan: Plan, who: str, *, states: bool = True) -> None:
         )
 
 
-def check_equal_shares(plan: Plan, who: str) -> None:
-    """Raises PlanError for a plan whose replicas have unequal shares. Args: `who`: cannot follow them."""
-    for stage in plan.stages:
-        if stage.shares:
-            raise PlanError(
-                f"stage {stage.index} gives its replicas the shares {list(stage.shares)} of the micro-batches, and "
-                f"{who} gives all replicas the same: leave `shares` out and plan again"
-            )
-
-
 def validate(plan: Plan) -> None:
     """Checks rules 1 to 4. Raises PlanError or ScheduleError that names the first thing that is wrong."""
     plan.stage_graph  # noqa: B018  (rule 1 is checked when the stage graph is derived)
