@@ -115,7 +115,7 @@ def anneal(search: Search, rng: np.random.Generator, params: AnnealingParams = D
     for number in range(params.max_rounds):
         if search.budget.spent:
             return
-        ranked = sorted(search.pool, key=lambda x: x[0])
+        ranked = _ranked(search, number)
         start = ranked[min(len(ranked) - 1, int(rng.exponential(1.5)))][1] if number else ranked[0][1]
         if search.problem.objective.of_one_microbatch:
             if number % 3 == 2:
@@ -128,6 +128,14 @@ def anneal(search: Search, rng: np.random.Generator, params: AnnealingParams = D
             if number % 2 == 0:
                 labels.run(start if number == 0 else _changed(search.problem, start, rng, PLACEMENT_MOVES), rng)
             _walk(search, ranked[0][1] if number % 4 else start, rng, params.walk_steps)
+
+
+def _ranked(search: Search, number: int) -> list[tuple[float, Assignment]]:
+    """The pool, best first: in the first of every two turns only what has equal shares, which leads to other plans."""
+    ranked = sorted(search.pool, key=lambda x: x[0])
+    turn = number // (3 if search.problem.objective.of_one_microbatch else 2)
+    equal = [x for x in ranked if not any(x[1].shares)] if turn % 2 == 0 else []
+    return equal or ranked
 
 
 def _changed(
