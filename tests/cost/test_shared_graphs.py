@@ -28,7 +28,7 @@ def with_amounts_by_type(problem: PlanningProblem) -> PlanningProblem:
         dataclasses.replace(graph, tensor_bytes=more(graph.tensor_bytes, k), param_bytes=more(graph.param_bytes, k))
         for k in range(len(problem.cluster.device_types))
     ]
-    problem.derived[held_graphs.__wrapped__] = tuple(held)
+    problem.derived[held_graphs] = tuple(held)
     return problem
 
 
