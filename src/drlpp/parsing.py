@@ -55,6 +55,18 @@ def parse_json(text: str, where: str, error: type[InputError]) -> Any:
         raise error(f"{where}: not usable JSON: a whole number has too many digits") from cause
 
 
+def parse_yaml(text: str, where: str, error: type[InputError]) -> Any:
+    """The value that a YAML text stands for. Raises `error` with file, line and what is wrong there."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as cause:
+        mark = getattr(cause, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        raise error(f"{where}{place}: not YAML: {getattr(cause, 'problem', cause)}") from cause
+
+
 def kind_of(value: object) -> str:
     """What a parsed value is, in the words of a file."""
     for kinds, words in _KINDS:

@@ -78,9 +78,9 @@ def per_problem(make: Callable[[PlanningProblem], T]) -> Callable[[PlanningProbl
 
     @functools.wraps(make)
     def remembered(problem: PlanningProblem) -> T:
-        if make not in problem.derived:
-            problem.derived[make] = make(problem)
-        return cast(T, problem.derived[make])
+        if remembered not in problem.derived:
+            problem.derived[remembered] = make(problem)
+        return cast(T, problem.derived[remembered])
 
     return remembered
 

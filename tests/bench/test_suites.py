@@ -85,7 +85,7 @@ def test_a_suite_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: [", "is not YAML"),
+        ("name: [", "line 1: not YAML"),
         ("name: mine", "key 'cases' is missing"),
         ("name: mine\ncases: [{name: a, model: m, cluster: c, budget: 3}]", "unknown key 'cases.0.budget'"),
         ("name: mine\ncases: [{name: a, model: m, cluster: c, num_microbatches: 0}]", "num_microbatches"),

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import pydantic
-import yaml
 
 from drlpp.bench.case import Case, Suite
 from drlpp.errors import InputError, did_you_mean
 from drlpp.files import read_text
-from drlpp.parsing import first_problem
+from drlpp.parsing import first_problem, parse_yaml
 from drlpp.plan import Objective
 from drlpp.training import Precision
 
@@ -255,9 +254,7 @@ def find_suite(name_or_path: str) -> Suite:
             f"{', '.join(known)}"
         )
     try:
-        data = _SuiteFile.model_validate(yaml.safe_load(read_text(path, "suite")))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        data = _SuiteFile.model_validate(parse_yaml(read_text(path, "suite"), str(path), InputError))
     except pydantic.ValidationError as error:
         raise InputError(f"{path}: {first_problem(error, _KEYS)}: see docs/bench.md for the form of a suite") from error
     return Suite(data.name, data.summary, tuple(Case(**case.model_dump()) for case in data.cases))

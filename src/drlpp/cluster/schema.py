@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from drlpp import units
@@ -17,7 +16,7 @@ from drlpp.cluster.cluster import Cluster, DeviceType, GroupLink, Host, Link
 from drlpp.cluster.devices import REFERENCE_PRESET, device_preset
 from drlpp.errors import ClusterError, InputError
 from drlpp.files import read_text
-from drlpp.parsing import first_problem, kind_of
+from drlpp.parsing import first_problem, kind_of, parse_yaml
 
 SCHEMA_VERSION = 1
 
@@ -201,11 +200,6 @@ def load_cluster_file(path: Path) -> Cluster:
     """Reads a cluster from a YAML file. Raises ClusterError with file, place, value and rule in one line."""
     try:
         text = read_text(path, "cluster file")
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        raise ClusterError(f"{path}{place}: not YAML: {getattr(error, 'problem', error)}") from error
     except InputError as error:
         raise ClusterError(str(error)) from error
-    return cluster_from_dict(data, str(path))
+    return cluster_from_dict(parse_yaml(text, str(path), ClusterError), str(path))

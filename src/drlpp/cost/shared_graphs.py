@@ -7,7 +7,6 @@ one that each has whole, and a buffer, count for each.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from typing import Any
 
 from drlpp.cluster import DeviceGroup
@@ -58,7 +57,7 @@ def contracted(problem: PlanningProblem, graph: OpGraph, **changes: Any) -> Plan
     """
     made = dataclasses.replace(problem, graph=graph, **changes)
     fine = dict(zip((kind.name for kind in problem.cluster.device_types), held_graphs(problem), strict=True))
-    made.derived[inspect.unwrap(held_graphs)] = tuple(
+    made.derived[held_graphs] = tuple(
         graph
         if kind.group is None
         else dataclasses.replace(

@@ -21,13 +21,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from drlpp.cluster import Cluster
 from drlpp.errors import InputError
 from drlpp.files import read_text
-from drlpp.parsing import first_problem, kind_of
+from drlpp.parsing import first_problem, kind_of, parse_yaml
 
 SCHEMA_VERSION = 1
 
@@ -132,10 +131,7 @@ def emulated_world(planned: Cluster, cluster: Cluster | None, changes: Path | No
 
 
 def _with_changes(cluster: Cluster, path: Path) -> EmulatedWorld:
-    try:
-        data = yaml.safe_load(read_text(path, "emulated events"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {getattr(error, 'problem', error)}") from error
+    data = parse_yaml(read_text(path, "emulated events"), str(path), InputError)
     if not isinstance(data, Mapping):
         raise InputError(f"{path}: found {kind_of(data)}: write schema_version: {SCHEMA_VERSION}, jitter and events")
     if data.get("schema_version") != SCHEMA_VERSION:

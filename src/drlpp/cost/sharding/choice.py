@@ -31,7 +31,7 @@ from drlpp.cost.sharding.members import (
 )
 from drlpp.cost.sharding.program import ParamUse, Program, SavedUse, TensorUse, moves, solve
 from drlpp.cost.sharding.sharded import Move, ShardedGraph
-from drlpp.cost.sharding.uses import uses_of
+from drlpp.cost.sharding.uses import learns, uses_of
 from drlpp.errors import InputError
 from drlpp.graph import Op, OpGraph, OpTimes, Split
 
@@ -245,7 +245,7 @@ class Sharing:
             for param in self._graph.ops[i].params if o else ():
                 if self._uses.splits(i)[o - 1].read(param):
                     held[param] = self._graph.param_bytes[param] / self._degree
-                elif self._graph.ops[i].weight_grad.bytes and param not in self._graph.frozen:
+                elif learns(self._graph, self._graph.ops[i], param):
                     partial.setdefault(param, i)
         return held, partial
 

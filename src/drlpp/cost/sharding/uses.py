@@ -100,8 +100,7 @@ class Uses:
         readers: dict[str, list[tuple[int, tuple[Placement, ...]]]] = defaultdict(list)
         for i, op in enumerate(self.graph.ops):
             for param in op.params:
-                learns = param not in self.graph.frozen and (op.weight_grad.flop or op.weight_grad.bytes)
-                partial = PARTIAL if learns else None
+                partial = PARTIAL if learns(self.graph, op, param) else None
                 first, *others = self._placements(i, param, given=False)
                 readers[param].append((i, (first, *(partial if held is None else held for held in others))))
         return [ParamUse(self.graph.param_bytes[param], tuple(found)) for param, found in readers.items()]
@@ -112,3 +111,8 @@ class Uses:
             for tensor in op.saved:
                 keepers[tensor].append((i, (False, *(tensor in split.keeps for split in self.splits(i)))))
         return [SavedUse(self.graph.tensor_bytes[tensor], tuple(found)) for tensor, found in keepers.items()]
+
+
+def learns(graph: OpGraph, op: Op, param: str) -> bool:
+    """An op makes a gradient of a parameter that it reads."""
+    return param not in graph.frozen and bool(op.weight_grad.flop or op.weight_grad.bytes)
