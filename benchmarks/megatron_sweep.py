@@ -6,8 +6,8 @@ The sweep takes all products of tensor, pipeline and data-parallel degree that u
 virtual stages per rank and recomputation, each with equal numbers of layers per stage (embedding in the first, head in
 the last), sequence parallelism where ops are divided, ZeRO-1, tensor groups inside the host, then replicas, then
 stages.
-`drlpp plan` has the seconds of the budget. The model is Llama-3-70B with sequences of 4,096 tokens, unless a graph file
-is given.
+`drlpp plan` has the budget in processor time. The model is Llama-3-70B with sequences of 4,096 tokens, unless a graph
+file is given.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import itertools
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from drlpp.graph import OpGraph
 from drlpp.graph.blocks import Recompute
 from drlpp.graph.readers import read_graph
 from drlpp.plan import Assignment, Plan, Provenance
+from drlpp.planners.base import Budget
 from drlpp.planners.variants import Variants
 from drlpp.problem import PlanningProblem
 from drlpp.report.headline import layout_text
@@ -131,7 +133,7 @@ def main() -> None:
     for layout, plan in sweep(problem):
         found.append(layout)
         best = plan or best
-    result = solve(problem, options.planner, budget=options.budget)
+    result = solve(problem, options.planner, budget=Budget(options.budget, time.process_time))
     rows = [
         [name, layout_text(p), format_time(p.prediction.iteration_time_s), f"{p.model_flops_utilization:.1%}"]
         for name, p in (("best of the sweep", best), (f"drlpp plan, {options.budget:g} s", result.plan))
