@@ -36,7 +36,7 @@ from drlpp.agent.view.features import problem_view
 from drlpp.errors import InputError
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
-from drlpp.planners.baselines.uniform import uniform_assignment
+from drlpp.planners.baselines.uniform import known_splits, uniform_assignment
 from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s, describe
 from drlpp.planners.local_search.annealing import anneal, offer_starts
@@ -242,10 +242,10 @@ class _Run:
         before = self.budget.elapsed_s
         stages = min(self.problem.cluster.num_devices, self.problem.graph.num_ops)
         self.search.offer(uniform_assignment(self.problem, stages))
-        found: list[Start] = []
+        found = [Start(self.search.offer(a), a, "baselines") for a in known_splits(self.problem)]
         if self.search.best is None:
             splits = [Start(self.search.offer(a), a, "baselines") for a in offer_fitting_splits(self.search)]
-            found = [start for start in splits if start.value_s <= self.search.best_value]
+            found += [start for start in splits if start.value_s <= self.search.best_value]
             if not self._out_of_time:
                 found += self._found_by(THRIFTY, self.budget.part(self.config.thrifty_share))
         self.found["baselines_s"] = self.budget.elapsed_s - before

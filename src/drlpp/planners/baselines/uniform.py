@@ -18,7 +18,7 @@ from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.consecutive.device_states import replica_choices
 from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import folded, host_order
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, per_problem
 
 USUAL_STAGES = 8
 """Plans with about so many stages are tried first: hundreds of stages are rarely good and slow to simulate."""
@@ -60,11 +60,19 @@ def grids(problem: PlanningProblem) -> Iterator[tuple[tuple[int, ...], ...]]:
 
 
 def offer_grids(search: Search) -> None:
-    """Offers uniform splits on all grids while the budget lasts, one at least."""
+    """Offers uniform splits on all grids while the budget lasts, one at least. The problem remembers the best."""
     for places in grids(search.problem):
         search.offer(uniform_split(search.problem, places))
         if search.budget.spent:
             break
+    if search.best is not None:
+        known_splits(search.problem).append(search.best)
+
+
+@per_problem
+def known_splits(problem: PlanningProblem) -> list[Assignment]:
+    """The best of each time that `offer_grids` looked at a problem, such as when its variants were ranked."""
+    return []
 
 
 class Uniform:
