@@ -3,7 +3,7 @@
 An operand that a rule does not name is whole on every member. Where a rule is missing, the operator is not divided:
 nothing is guessed. The rules know operators, and nothing of any model.
 
-Left out: two axes at once, and operators that draw random numbers.
+Left out: two axes at once, and operators that draw random numbers, but for dropout.
 """
 
 from __future__ import annotations
@@ -112,6 +112,11 @@ def is_random(node: fx.Node) -> bool:
             _given(node, "train", True)
         )
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def draws_in_parts(node: fx.Node) -> bool:
+    """Whether each member can take its part of the random numbers that the whole call draws."""
+    return node.target is aten.dropout.default
 
 
 def _given(node: fx.Node, name: str, default: Any = None) -> Any:

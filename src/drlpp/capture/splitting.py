@@ -21,6 +21,7 @@ from drlpp.capture.cuts import PARTIAL, Cut, cut_size
 from drlpp.capture.groups import is_op, schema_arguments
 from drlpp.capture.split_rules import (
     Rule,
+    draws_in_parts,
     is_random,
     names_axes,
     own_axis,
@@ -125,7 +126,7 @@ class Splitter:
     def _ways(
         self, node: fx.Node, members: set[fx.Node], chosen: Mapping[fx.Node, _Way | None]
     ) -> Iterator[_Way | None]:
-        if is_random(node):
+        if is_random(node) and not draws_in_parts(node):
             return
         inner = [x for x in node.all_input_nodes if x in members]
         if len(inner) == 1 and _given_by(chosen, inner[0]) == PARTIAL:

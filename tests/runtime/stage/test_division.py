@@ -10,6 +10,7 @@ from drlpp.capture.cuts import PARTIAL, Cut
 from drlpp.errors import PlanError
 from drlpp.runtime.stage.division import DividedCalls, GroupDivision, Ways, fits, local_shape
 from drlpp.runtime.stage.moves import Members
+from drlpp.runtime.stage.randomness import RandomContext
 
 aten = torch.ops.aten
 
@@ -34,7 +35,7 @@ def calls(ways: Ways, copies: dict[fx.Node, fx.Node]) -> DividedCalls:
     graph = fx.Graph()
     for node in list(copies):
         copies[node] = graph.placeholder(node.name)
-    return DividedCalls(GroupDivision(Members(None, 2, 0), ways, {}, ()), graph, nn.Module(), copies)
+    return DividedCalls(GroupDivision(Members(None, 2, 0), ways, {}, ()), graph, nn.Module(), copies, RandomContext(0))
 
 
 def test_a_part_of_another_shape_is_refused() -> None:

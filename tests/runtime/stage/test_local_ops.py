@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import fx, nn
 
+from drlpp.capture import capture_module
 from drlpp.capture.cuts import PARTIAL, Cut
 from drlpp.runtime.stage.local_ops import EmbeddingPart, Squeeze, arguments_of, bias_of, exchanging, local_arguments
 from drlpp.runtime.stage.moves import Members, part
+from drlpp.runtime.stage.randomness import RandomContext, SeededOp
 
 aten = torch.ops.aten
 
@@ -74,7 +76,7 @@ def test_tables_in_parts() -> None:
 
 def test_squeeze_keeps_what_a_cut_made_one_long() -> None:
     node = call(aten.squeeze.default, (2, 1, 4))
-    own = exchanging(node, Cut(0), Members(None, 2, 0))
+    own = exchanging(node, Cut(0), Members(None, 2, 0), RandomContext(0))
     assert isinstance(own, Squeeze)
     assert own(torch.zeros(1, 1, 4)).shape == (1, 4)
 
@@ -87,3 +89,29 @@ def test_biases_by_name() -> None:
     assert bias_of(graph.call_function(aten.linear.default, (x, w))) is None
     assert bias_of(graph.call_function(aten.addmm.default, (b, x, w))) is b
     assert arguments_of(node) == {"input": x, "weight": w, "bias": b}
+
+
+@pytest.mark.parametrize(
+    ("cut", "transposed"), [(Cut(1), False), (Cut(2), False), (Cut(1), True), (Cut(2, (4, 2)), True)]
+)
+def test_parts_of_dropout_are_those_of_the_whole(cut: Cut, transposed: bool) -> None:
+    """Also where the tensor lies in memory in another order: numbers are drawn in that of the memory."""
+    whole = torch.randn(3, 6, 4).transpose(1, 2) if transposed else torch.randn(3, 4, 6)
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    x.meta["val"] = whole
+    node = graph.call_function(torch.ops.aten.dropout.default, (x, 0.4, True))
+    expected = SeededOp(torch.ops.aten.dropout.default, node.name, RandomContext(7))(whole, 0.4, True)
+    for place in range(2):
+        members = Members(None, 2, place)
+        own = exchanging(node, cut, members, RandomContext(7))
+        found = own(members.part(whole, cut), 0.4, True)
+        assert torch.equal(found, members.part(expected, cut))
+    assert 0 < int((expected == 0).sum()) < expected.numel()
+
+
+def test_the_rule_of_dropout_offers_cuts() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 4))
+    captured = capture_module(model, torch.randn(2, 4), torch.sum)
+    (dropout,) = [op for op in captured.graph.ops if op.kind.endswith("dropout")]
+    assert [split.size for split in dropout.splits] == [8]

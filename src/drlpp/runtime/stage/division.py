@@ -17,6 +17,7 @@ from drlpp.capture.cuts import PARTIAL, Cut
 from drlpp.errors import PlanError
 from drlpp.runtime.stage.local_ops import bias_of, exchanging, local_arguments
 from drlpp.runtime.stage.moves import Divided, Members, Move, Parted, Placement
+from drlpp.runtime.stage.randomness import RandomContext
 
 _MODULES = "drlpp_group"
 Wanted = tuple[fx.Node, Placement, bool, bool]
@@ -61,12 +62,19 @@ class DividedCalls:
         graph: of the stage.
         root: its module.
         copies: node of the captured graph -> its copy, filled by the caller.
+        context: of the random ops of this rank.
     """
 
     def __init__(
-        self, division: GroupDivision, graph: fx.Graph, root: nn.Module, copies: Mapping[fx.Node, fx.Node]
+        self,
+        division: GroupDivision,
+        graph: fx.Graph,
+        root: nn.Module,
+        copies: Mapping[fx.Node, fx.Node],
+        context: RandomContext,
     ) -> None:
         self._division = division
+        self._context = context
         self._graph = graph
         self._copies = copies
         self._modules = nn.ModuleDict()
@@ -88,7 +96,7 @@ class DividedCalls:
         given = local_arguments(node, gives, members.count)
         args, kwargs = (node.args, node.kwargs) if given is None else ((), given)
         args, kwargs = fx.node.map_arg((args, kwargs), operand)
-        own = exchanging(node, gives, members)
+        own = exchanging(node, gives, members, self._context)
         if own is not None:
             return self._call(own, *args, **kwargs)
         _check_shape(node, reads, gives, given, members.count)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from drlpp.capture.cuts import PARTIAL
+from drlpp.capture.cuts import PARTIAL, Cut
 from drlpp.runtime.stage.moves import Members, Placement
+from drlpp.runtime.stage.randomness import RandomContext, SeededOp, is_random
 
 aten = torch.ops.aten
 Arguments = dict[str, Any]
@@ -65,8 +66,12 @@ def bias_of(node: fx.Node) -> fx.Node | None:
     return found if isinstance(found, fx.Node) else None
 
 
-def exchanging(node: fx.Node, gives: Placement, members: Members) -> nn.Module | None:
+def exchanging(node: fx.Node, gives: Placement, members: Members, context: RandomContext) -> nn.Module | None:
     """What is called in the place of an operator in whose middle the members exchange something, and the like."""
+    if node.target is aten.dropout.default and is_random(node) and gives is not None:
+        strides = node.all_input_nodes[0].meta["val"].stride()
+        order = sorted(range(len(strides)), key=lambda d: -strides[d])
+        return DropoutPart(SeededOp(aten.dropout.default, node.name, context), members, gives, order)
     if node.target is aten.embedding.default and gives == PARTIAL:
         return EmbeddingPart(members)
     if node.target is aten.cross_entropy_loss.default:
@@ -74,6 +79,30 @@ def exchanging(node: fx.Node, gives: Placement, members: Members) -> nn.Module |
     if node.target is aten.squeeze.default:
         return Squeeze(node.all_input_nodes[0].meta["val"].shape)
     return None
+
+
+class DropoutPart(nn.Module):
+    """Drops of a part what dropout of the whole tensor drops there: every member draws all of the numbers.
+
+    Args:
+        draw: dropout, seeded by its name.
+        members: of the group.
+        cut: of the tensor.
+        order: its dimensions from the outermost to the innermost in memory, in which numbers are drawn.
+    """
+
+    def __init__(self, draw: nn.Module, members: Members, cut: Cut, order: Sequence[int]) -> None:
+        super().__init__()
+        self.draw = draw
+        self._members, self._cut, self._order = members, cut, list(order)
+
+    def forward(self, tensor: torch.Tensor, p: float, train: bool) -> torch.Tensor:
+        """A part of the result. The arguments are those of ``aten.dropout``."""
+        shape = [n * (self._members.count if d == self._cut.dim else 1) for d, n in enumerate(tensor.shape)]
+        with torch.no_grad():
+            stored = torch.ones([shape[d] for d in self._order], dtype=tensor.dtype, device=tensor.device)
+            kept = self.draw(stored.permute([self._order.index(d) for d in range(len(shape))]), p, train)
+        return tensor * self._members.part(kept, self._cut)
 
 
 class EmbeddingPart(nn.Module):

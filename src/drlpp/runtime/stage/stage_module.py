@@ -347,7 +347,9 @@ class _Builder:
         self._blocks = nn.ModuleDict()
         self._graph = fx.Graph()
         self._copy_of: dict[fx.Node, fx.Node] = {}
-        self._divided = None if division is None else DividedCalls(division, self._graph, self._root, self._copy_of)
+        self._divided = None
+        if division is not None:
+            self._divided = DividedCalls(division, self._graph, self._root, self._copy_of, context)
         self._records_gradient = True
         self._autocast: tuple[tuple[Any, ...], fx.Node] | None = None
 
