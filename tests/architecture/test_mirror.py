@@ -40,10 +40,7 @@ BY_WHAT_IT_PRINTS = {
     "bench/test_summary.py": "bench: tables",
 }
 SAME_PROBLEMS = {
-    "planners/test_simple_planners.py": "planners: base registry baselines/data_parallel baselines/greedy "
-    "baselines/random_plans baselines/uniform",
-    "planners/test_other_planners.py": "planners: consecutive/dapple consecutive/metis consecutive/milp "
-    "consecutive/piper",
+    "planners/test_registry.py": "planners: base",
     "planners/consecutive/test_dynamic_program.py": "planners: consecutive/pipedream_contracted",
     "planners/local_search/test_annealing.py": "planners: local_search/moves local_search/stage_annealing",
     "planners/local_search/test_diagram_plans.py": "planners: local_search/load_annealing",
