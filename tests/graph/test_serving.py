@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,7 +15,8 @@ from drlpp.cluster import Link, device_preset, load_cluster
 from drlpp.cost.sharding import shard
 from drlpp.errors import InputError, PlanError
 from drlpp.export import EXPORTERS
-from drlpp.graph.serving import WORKSPACE, ServingLoad, captured_load, serving_graph
+from drlpp.graph.serving import WORKSPACE, ServingLoad, captured_load, carried_edges, serving_graph
+from drlpp.plan import Assignment, Provenance
 from drlpp.plan.validation import check_trains
 from drlpp.planners.base import Budget
 from drlpp.planners.engines.engine import ENGINES
@@ -23,6 +25,7 @@ from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, simulate
 from drlpp.solving import solve
+from layered_graphs import decoder_graph
 
 WIDTH, HEADS, KV_HEADS, TOKENS, SAMPLES, WORDS = 64, 8, 2, 16, 2, 100
 
@@ -180,3 +183,29 @@ def test_engines_that_serve_are_given_groups(decoder, engine, option):
     assert {stage.sharding.tensor for stage in plan.stages} == {2}
     assert option in EXPORTERS[engine].export(plan)
     assert simulate(plan).prediction.bottleneck_s == pytest.approx(plan.prediction.bottleneck_s)
+
+
+def test_what_comes_from_parameters_is_sent_and_masks_are_not():
+    graph = decoder_graph(2)
+    still = dataclasses.replace(graph, edges=tuple(dataclasses.replace(e, requires_grad=False) for e in graph.edges))
+    assert carried_edges(graph) == [e.requires_grad for e in graph.edges]
+    assert carried_edges(still) == [e.src != "mask" for e in graph.edges]
+
+
+def test_a_skip_over_a_stage_is_no_plan_for_a_server():
+    """Without gradients, too, each pipeline rank hears of the one before it only."""
+    problem = PlanningProblem.build(
+        decoder_graph(4, skip=True),
+        load_cluster("local-4"),
+        objective="serving",
+        serving=ServingLoad(sequences=1, context_length=16),
+    )
+    stage = [
+        int(op.module.split(".")[2]) if ".layers." in op.module else 3 * (op.name in ("norm", "head", "loss"))
+        for op in problem.graph.ops
+    ]
+    plan = Evaluator(problem).make_plan(
+        Assignment(np.array(stage), ((0,), (1,), (2,), (3,)), (False,) * 4), Provenance(planner="hand")
+    )
+    with pytest.raises(PlanError, match="vLLM sends a stage's output to the next stage only, but stage 0 sends 'out0'"):
+        EXPORTERS["vllm"].export(plan)

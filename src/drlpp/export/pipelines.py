@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Collection
 
 from drlpp.errors import PlanError
+from drlpp.graph.serving import carried_edges
 from drlpp.plan import Action, Plan, Sharding
 
 RUN_INSTEAD = "plan with --for ENGINE to stay within what the engine can do, or use `drlpp run`"
@@ -149,6 +150,8 @@ def recompute_everywhere(plan: Plan, engine: str) -> bool:
 
 
 def _check_chain(plan: Plan, engine: str) -> None:
+    carried = {e.tensor for e, yes in zip(plan.graph.edges, carried_edges(plan.graph), strict=True) if yes}
+    serves = not any(e.requires_grad for e in plan.graph.edges)
     for message in plan.stage_graph.messages:
         if message.phase == "backward":
             raise PlanError(
@@ -156,7 +159,7 @@ def _check_chain(plan: Plan, engine: str) -> None:
                 "operators: plan a captured model instead of this profile"
             )
         far = [d for d in message.dsts if d != message.src + 1]
-        if message.requires_grad and far:
+        if far and (message.requires_grad or (serves and carried.intersection(message.tensors))):
             raise PlanError(
                 f"{engine} sends a stage's output to the next stage only, but stage {message.src} sends "
                 f"{message.tensors[0]!r} to stage {far[0]} (a branch or a skip connection): {RUN_INSTEAD}"

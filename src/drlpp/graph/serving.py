@@ -77,6 +77,20 @@ def serving_graph(graph: OpGraph, load: ServingLoad) -> OpGraph:
     )
 
 
+def carried_edges(graph: OpGraph) -> list[bool]:
+    """Per edge whether an engine has to send its tensor with the hidden states, and cannot make it on every stage.
+
+    A tensor with a gradient; in a graph without gradients, one that comes from a parameter. Masks and positions come
+    from inputs and buffers.
+    """
+    if any(edge.requires_grad for edge in graph.edges):
+        return [edge.requires_grad for edge in graph.edges]
+    carried = [bool(op.params) for op in graph.ops]
+    for i, before in enumerate(graph.predecessors):
+        carried[i] = carried[i] or any(carried[j] for j in before)
+    return [carried[src] for src, _ in graph.edge_ends.tolist()]
+
+
 def _step_of(op: Op, graph: OpGraph, sequences: int, cache_bytes: float, longer: float) -> Op:
     tokens = graph.samples_per_microbatch * graph.tokens_per_sample
     part = sequences / tokens

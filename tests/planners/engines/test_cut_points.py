@@ -79,6 +79,16 @@ def test_no_gradient_crosses_two_cuts(engine, options):
             assert label[g.index[e.dst]] - label[g.index[e.src]] <= 1
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_what_comes_from_parameters_crosses_one_cut_in_serving_too(engine):
+    """Without gradients, too, an engine sends hidden states to the next stage only; each stage makes the mask."""
+    graph = decoder_graph(4, skip=True)
+    serving = dataclasses.replace(
+        graph, edges=tuple(dataclasses.replace(edge, requires_grad=False) for edge in graph.edges)
+    )
+    assert blocks(serving, engine) == blocks(graph, engine) != blocks(decoder_graph(4), engine)
+
+
 def test_parameters_of_the_model_itself_do_not_hold_it_together():
     g = decoder_graph(3)
     ops = tuple(dataclasses.replace(op, module="" if op.name == "embed" else op.module) for op in g.ops)

@@ -17,6 +17,7 @@ from drlpp.cost.shared_graphs import contracted
 from drlpp.errors import PlanError
 from drlpp.graph import OpGraph
 from drlpp.graph.contract import contract
+from drlpp.graph.serving import carried_edges
 from drlpp.plan.modules import is_entry, joined_spans, layer_list, prefixes, top_level_unit, unit_around
 from drlpp.planners.engines.engine import Engine
 from drlpp.problem import PlanningProblem
@@ -151,11 +152,11 @@ def _without(cuts: set[int], spans: Iterable[tuple[int, int]]) -> set[int]:
 
 
 def _chain(cuts: set[int], graph: OpGraph) -> set[int]:
-    """Cuts such that no tensor with a gradient crosses two of them: of several, the first one behind its producer."""
+    """Cuts such that nothing carried crosses two of them: of several, the first one behind its producer."""
     cuts = set(cuts)
-    ends = graph.edge_ends.tolist()
+    ends, carried = graph.edge_ends.tolist(), carried_edges(graph)
     for k in sorted(range(len(ends)), key=lambda k: ends[k][0]):
-        if graph.edges[k].requires_grad:
+        if carried[k]:
             src, dst = ends[k]
             crossed = sorted(c for c in cuts if src < c <= dst)
             cuts.difference_update(crossed[1:])
