@@ -50,8 +50,10 @@ sides wait for them; other readings (whole per rank, half, overlapped) have more
 How runs are read: tensor-parallel runs as what one member computes, as Megatron divides a transformer, with
 all-reduces at the bandwidth that NCCL reaches. Recompute by layer is `Recompute.BLOCK`. Megatron keeps 18 bytes per
 parameter, its buffer of gradients from the start, and its log tells the memory of the last rank. Which attention ran
-is stated for most of its tests; older containers have no deterministic kernel and run it unfused. HARP runs on Alpa,
-whose replicas divide main parameters and states. Megatron's README states no size of micro-batches: the fastest that
+is stated for most of its tests; older containers have no deterministic kernel and run it unfused. HARP runs on Alpa:
+the devices of a stage compute each micro-batch together, so they are one device with the times of their part; they
+divide main parameters and states, and keep gradients in float16 (16 bytes per parameter in all, as Alpa's state of
+training has them; chosen with the memory in view). Megatron's README states no size of micro-batches: the fastest that
 fits is taken.
 
 What is off, and what would be needed:
@@ -59,8 +61,8 @@ What is off, and what would be needed:
 - Megatron's functional tests are models of 12 layers of width 512 whose step is time of the host. The same test on the
   same kind of GPU takes up to 1.7 times as long on another node or in another container (H100: 50 and 86 ms), so no
   prediction can be within 20 % of all. Nodes of four GB200 took up to 30 times as long: their source calls them noisy.
-- HARP's plans of one job lie within 4 % of each other and are ranked the wrong way round. Its memory is off in stages
-  with a head (XLA fuses the logits), where ours keeps them in float32 beside their gradient.
+- HARP's memory is up to 26 % off in stages with a head (XLA fuses the logits), where ours keeps them in float32 beside
+  their gradient, and 18 % in the stage on eight devices. No run of it has replicas with unequal shares.
 - RTX PRO 6000 and L40S: small products out of a large cache. P4 and P100 in float32: shapes that their libraries serve
   badly. L4 and P40: layers were measured twice with up to a factor of two between (power and clocks).
 - Image models: casts of autocast are not in the graph; networks with wide groups (RegNetY) are twice too fast.

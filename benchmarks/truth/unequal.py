@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link, device_preset
+from drlpp.cost.optimizer_state import op_resident_bytes
+from drlpp.cost.problem_times import problem_times
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.transformers import Transformer
@@ -27,6 +30,10 @@ _HARP_NETWORK = {"V100*": 9e-4, "A100": 1e-4, "A100b": 1e-4}
 """Seconds of each cluster's share of the latency between clusters, which have 0.625 GB/s."""
 
 
+_Stage = tuple[str, int, int, int]
+"""Device kind, count, first and last entry."""
+
+
 def harp_devices() -> dict[str, DeviceType]:
     """The kinds of HARP's table; compiled programs, so no host time."""
     a100 = dataclasses.replace(device_preset("a100-sxm4-40gb"), host_op_s=0.0)
@@ -38,7 +45,7 @@ def harp_devices() -> dict[str, DeviceType]:
     }
 
 
-def harp_stages(text: str) -> list[tuple[str, int, int, int]] | str:
+def harp_stages(text: str) -> list[_Stage] | str:
     """Device kind, count, first and last entry of each stage, or why it cannot be expressed."""
     found = []
     for part in text.split(";"):
@@ -60,65 +67,104 @@ def harp(data: Path, findings: Findings) -> None:
         if isinstance(stages, str):
             findings.leave_out("harp", stages)
             continue
-        evaluator, assignment = _harp_problem(row, stages)
         schedule = "eager-1f1b" if row["schedule"].startswith("H-") else "1f1b"
-        evaluation = evaluator.evaluate(assignment, [schedule])
+        problem, assignment = _harp_problem(row, stages)
+        time_s = Evaluator(problem).evaluate(assignment, [schedule]).iteration_time_s
         job, ref = f"harp {row['cluster']} {row['layers']}x{row['hidden']}", f"harp/measured_runs.csv:{line}"
-        findings.add(Pair("harp", "time", evaluation.iteration_time_s, number(row, "iter_s"), job, ref))
+        findings.add(Pair("harp", "time", time_s, number(row, "iter_s"), job, ref))
         memory = [m for m in row["mem_gb_per_stage"].split(";") if m]
         if len(memory) == len(stages) and not any(m.startswith("max") for m in memory):
-            for devices, measured in zip(assignment.devices, memory, strict=True):
-                peak = float(evaluation.peak_memory_bytes[devices[0]])
+            for s, measured in enumerate(memory):
+                peak = _harp_peak_bytes(row, stages, s, assignment, schedule)
                 findings.add(Pair("harp", "memory", peak, float(measured) * 1e9, ref=ref))
 
 
-def _harp_problem(row: Row, stages: list[tuple[str, int, int, int]]) -> tuple[Evaluator, Assignment]:
-    """A micro-batch is cut so finely that the replicas of every stage share it evenly."""
-    parts = math.lcm(*(count for _, count, _, _ in stages))
-    micro_batches = whole(row, "micro_batches")
-    samples = whole(row, "global_batch") // micro_batches
-    parts = math.gcd(parts, samples) if samples % parts else parts
-    shape = Transformer(
-        layers=whole(row, "layers"),
-        hidden=whole(row, "hidden"),
-        heads=whole(row, "heads"),
-        ffn=4 * whole(row, "hidden"),
-        vocab=whole(row, "vocab"),
-        seq=whole(row, "seq"),
-        batch=samples // parts,
-        dtype="float16",
-        attention="fused",
-        fused=True,
+def _harp_graph(row: Row, devices: int) -> OpGraph:
+    """What one of so many devices computes, which divide the samples of every micro-batch."""
+    samples = whole(row, "global_batch") // whole(row, "micro_batches")
+    return layer_graph(
+        Transformer(
+            layers=whole(row, "layers"),
+            hidden=whole(row, "hidden"),
+            heads=whole(row, "heads"),
+            ffn=4 * whole(row, "hidden"),
+            vocab=whole(row, "vocab"),
+            seq=whole(row, "seq"),
+            batch=max(1, samples // devices),
+            dtype="float16",
+            attention="fused",
+            fused=True,
+        )
     )
-    kinds, hosts = harp_devices(), defaultdict(int)
-    for kind, count, _, _ in stages:
-        hosts[kind] += count
-    cluster = Cluster(
-        "harp",
-        tuple(kinds[k] for k in hosts),
-        tuple(
-            Host(
-                name=f"h{i}",
-                devices=(kinds[kind].name,) * count,
-                link=Link(bandwidth=25e9, latency_s=1e-5),
-                network=Link(bandwidth=0.625e9, latency_s=_HARP_NETWORK[kind]),
-            )
-            for i, (kind, count) in enumerate(hosts.items())
-        ),
+
+
+def _harp_problem(row: Row, stages: list[_Stage]) -> tuple[PlanningProblem, Assignment]:
+    """The devices of a stage compute every micro-batch together: they are one device with the times of their part.
+
+    Stages on one kind are on one host. Left out: the sum of gradients inside a stage (below 1 % of a step).
+    """
+    graph, kinds = _harp_graph(row, 1), harp_devices()
+    names = [f"{kind} x{count} of stage {s}" for s, (kind, count, _, _) in enumerate(stages)]
+    of_set = [_harp_seconds(row, kinds[kind], count) for kind, count, _, _ in stages]
+    ops = tuple(
+        dataclasses.replace(
+            op, times={n: OpTimes(*seconds[:, i].tolist()) for n, seconds in zip(names, of_set, strict=True)}
+        )
+        for i, op in enumerate(graph.ops)
     )
-    first = dict(zip(hosts, np.cumsum([0, *hosts.values()]).tolist(), strict=False))
-    devices = []
-    for kind, count, _, _ in stages:
-        devices.append(tuple(range(first[kind], first[kind] + count)))
-        first[kind] += count
-    graph = layer_graph(shape)
-    problem = PlanningProblem.build(
-        graph, cluster, num_microbatches=micro_batches * parts, optimizer="adamw", main_parameters=True
+    by_kind: dict[str, list[int]] = defaultdict(list)
+    for s, (kind, *_) in enumerate(stages):
+        by_kind[kind].append(s)
+    hosts = tuple(
+        Host(
+            name=kind,
+            devices=tuple(names[s] for s in on_it),
+            link=Link(bandwidth=25e9, latency_s=1e-5),
+            network=Link(bandwidth=0.625e9, latency_s=_HARP_NETWORK[kind]),
+        )
+        for kind, on_it in by_kind.items()
     )
-    # Alpa scatters the sums of gradients, so that replicas divide main parameters and states
-    problem = dataclasses.replace(problem, training=dataclasses.replace(problem.training, zero1=True))
-    stage_of_op = np.array([_stage_of_entry(_entry(op, shape.layers), stages) for op in graph.ops])
-    return Evaluator(problem), Assignment(stage_of_op, tuple(devices), recompute=(Recompute.BLOCK,) * len(stages))
+    types = tuple(dataclasses.replace(kinds[kind], name=n) for n, (kind, *_) in zip(names, stages, strict=True))
+    problem = _harp_training(dataclasses.replace(graph, ops=ops), Cluster("harp", types, hosts), row)
+    order = [s for on_it in by_kind.values() for s in on_it]
+    stage_of_op = np.array([_stage_of_entry(_entry(op, whole(row, "layers")), stages) for op in graph.ops])
+    devices = tuple((order.index(s),) for s in range(len(stages)))
+    return problem, Assignment(stage_of_op, devices, recompute=(Recompute.BLOCK,) * len(stages))
+
+
+def _harp_training(graph: OpGraph, cluster: Cluster, row: Row) -> PlanningProblem:
+    return PlanningProblem.build(
+        graph, cluster, num_microbatches=whole(row, "micro_batches"), optimizer="adamw", main_parameters=True
+    )
+
+
+def _harp_seconds(row: Row, kind: DeviceType, count: int) -> NDArray[np.float64]:
+    """``[3, num_ops]`` seconds of forward, input and weight gradient of so many devices on a micro-batch."""
+    graph = _harp_graph(row, count)
+    host = Host(name="h", devices=(kind.name,), link=Link(bandwidth=25e9))
+    times = problem_times(_harp_training(graph, Cluster("one", (kind,), (host,)), row))
+    samples = whole(row, "global_batch") / whole(row, "micro_batches")
+    part = samples / count / graph.samples_per_microbatch
+    return np.maximum(0.0, np.stack([times.forward_s[0], times.input_grad_s[0], times.weight_grad_s[0]]) * part)
+
+
+def _harp_peak_bytes(row: Row, stages: list[_Stage], s: int, assignment: Assignment, schedule: str) -> float:
+    """Peak memory of one device of a stage.
+
+    Alpa scatters the sums of gradients, so that the devices divide main parameters and states; it keeps gradients in
+    the type of the parameters, float16, where the recipe of main parameters has float32.
+    """
+    kinds, count = harp_devices(), stages[s][1]
+    hosts = tuple(
+        Host(name=f"h{i}", devices=(kinds[kind].name,), network=Link(bandwidth=0.625e9))
+        for i, (kind, *_) in enumerate(stages)
+    )
+    problem = _harp_training(_harp_graph(row, count), Cluster("harp", tuple(kinds.values()), hosts), row)
+    alone = dataclasses.replace(assignment, devices=tuple((i,) for i in range(len(stages))))
+    peak = float(Evaluator(problem).evaluate(alone, [schedule]).peak_memory_bytes[s])
+    zero1 = dataclasses.replace(problem.training, zero1=True)
+    others = op_resident_bytes(problem.graph, zero1) - op_resident_bytes(problem.graph, zero1, count)
+    return peak - float((others + problem.graph.op_trained_bytes)[assignment.stage_of_op == s].sum())
 
 
 def _entry(op: Op, layers: int) -> int:
@@ -129,7 +175,7 @@ def _entry(op: Op, layers: int) -> int:
     return 1 + 2 * int(op.module.split(".")[1]) + half
 
 
-def _stage_of_entry(entry: int, stages: list[tuple[str, int, int, int]]) -> int:
+def _stage_of_entry(entry: int, stages: list[_Stage]) -> int:
     return next(s for s, (_, _, first, last) in enumerate(stages) if first <= entry <= last)
 
 
