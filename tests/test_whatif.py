@@ -226,3 +226,11 @@ def test_plans_with_groups_are_carried_to_other_devices():
     assert carried.stages[0].replicas == ((0, 1), (3, 4))
     assert carried.prediction.iteration_time_s == pytest.approx(plan.prediction.iteration_time_s)
     assert _carried(plan, {d: d for d in range(4)}, p.with_parallelism(("pp", "dp"))) is None
+
+
+def test_shares_are_carried_with_their_devices():
+    p = grouped_problem(("pp", "dp"))
+    assignment = Assignment(np.zeros(p.graph.num_ops, dtype=np.int64), ((2, 0),), (), ((3, 1),))
+    plan = Evaluator(p).make_plan(assignment, Provenance(planner="by hand"))
+    carried = _carried(plan, {0: 1, 2: 0}, p)
+    assert (carried.stages[0].replicas, carried.stages[0].shares) == (((0,), (1,)), (3, 1))
