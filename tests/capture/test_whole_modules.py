@@ -47,17 +47,10 @@ class MaskedLoss(nn.Module):
         return masked(output * self.scale, target)
 
 
-@pytest.mark.parametrize("loss_fn", [masked, hard_examples, MaskedLoss(), functools.partial(masked), nn.CTCLoss()])
+@pytest.mark.parametrize("loss_fn", [masked, hard_examples, MaskedLoss(), functools.partial(masked)])
 def test_a_loss_function_is_kept_whole(loss_fn: Any, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
     module, (x, y) = net(nn.Tanh()), batch()
-    if isinstance(loss_fn, nn.CTCLoss):
-        lengths = torch.tensor([6]), torch.tensor([2])
-
-        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            return ctc(output.log_softmax(-1)[:, None], target[None, 1:3], *lengths)
-
-        ctc, loss_fn = loss_fn, loss
     with caplog.at_level(logging.WARNING, "drlpp"):
         captured = capture_module(module, (x, y), loss_fn)
     assert captured.unchecked == ""
@@ -168,3 +161,15 @@ def test_a_later_pass_that_does_otherwise_is_an_error() -> None:
     captured.module.get_parameter("0.bias").data += 1e9
     with pytest.raises(InputError, match=r"'1' \(ByValue\) changes its 'state' now"):
         run_stages(captured, [0] * captured.graph.num_ops)
+
+
+def test_a_whole_module_runs_in_the_mode_of_the_capture() -> None:
+    part = ByValue(lambda m, x: F.dropout(m.layer(x), 0.5, m.training))
+    captured = capture_module(net(part), batch(), F.cross_entropy)
+    losses = []
+    for mode in (True, False):
+        part.train(mode)
+        torch.manual_seed(0)
+        losses.append(run_stages(captured, [0] * captured.graph.num_ops).item())
+        assert part.training is mode
+    assert losses[0] == losses[1]

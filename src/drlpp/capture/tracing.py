@@ -6,6 +6,7 @@
 - A reentrant checkpoint is the function that it wraps, without gradients where no argument has one (as in PyTorch):
   what is computed again is the plan's choice. Batch norms in a checkpoint of either kind see each batch twice, in
   PyTorch too, so they move their statistics as far as two updates do.
+- `ctc_loss`, whose kernels have sizes that depend on the targets, is one operator.
 - A buffer that is assigned anew is changed in place when ``forward`` ends.
 - `inference_mode` is a region without gradients; `Tensor.data` is the tensor, detached; a parameter is read detached
   between ``requires_grad_(False)`` and ``requires_grad_(True)``.
@@ -29,7 +30,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from drlpp.capture.failures import TraceError
 from drlpp.capture.recording import Assigned, Calls, Form, replaced
 from drlpp.capture.user_call import Tensors, identifier, place_of, source_digest
-from drlpp.capture.whole_modules import NOTHING, Whole, whole_modules
+from drlpp.capture.whole_modules import NOTHING, Whole, whole_function, whole_modules
 from drlpp.errors import CaptureError
 from drlpp.torch_private import TRANSFORMS, FakeTensor, TensorBase, get_proxy_mode, pytree, set_grad_enabled
 
@@ -59,6 +60,7 @@ def keeping_gradients(model: nn.Module, assigned: Assigned = frozenset(), whole:
         stack.enter_context(_no_transforms(calls))
         stack.enter_context(_frozen_for_a_while(calls))
         stack.enter_context(whole_modules(calls, model, whole))
+        stack.enter_context(replaced(torch, "ctc_loss", whole_function(calls, torch.ctc_loss, "ctc_loss")))
         yield calls
 
 

@@ -10,6 +10,7 @@ Left out, and refused: modules that change their inputs in place, or that take o
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -89,7 +90,7 @@ def whole_modules(calls: Calls, model: nn.Module, whole: Whole) -> Iterator[None
                 stack.enter_context(_whole_module(calls, name, module, name in whole))
         function = vars(model).get(LOSS)
         if LOSS in whole and callable(function):
-            stack.enter_context(replaced(model, LOSS, _whole_function(calls, function)))
+            stack.enter_context(replaced(model, LOSS, whole_function(calls, function, "the loss function", LOSS)))
         yield
 
 
@@ -100,7 +101,9 @@ def _whole_module(calls: Calls, path: str, module: nn.Module, because_it_must: b
     forward = module.forward
     values = {n: t.detach().clone() for n, t in module.named_buffers() if not isinstance(t, FakeTensor)}
 
-    def run(args: tuple[Any, ...], kwargs: dict[str, Any], own: dict[str, torch.Tensor]) -> Any:
+    def run(
+        modes: list[tuple[nn.Module, bool]], args: tuple[Any, ...], kwargs: dict[str, Any], own: dict[str, torch.Tensor]
+    ) -> Any:
         buffers: dict[str, torch.Tensor] = {}
 
         def noting(*given: Any, **named: Any) -> Any:
@@ -113,13 +116,15 @@ def _whole_module(calls: Calls, path: str, module: nn.Module, because_it_must: b
             for name, table in hooks.items():
                 stack.enter_context(replaced(module, name, table))
             stack.enter_context(replaced(module, "forward", noting))
+            for part, training in modes:  # the user may have changed them since
+                stack.enter_context(replaced(part, "training", training))
             result = torch.func.functional_call(module, own, args, kwargs)
         own.update({name: tensor for name, tensor in buffers.items() if name in own})
         return result
 
     def traced(*args: Any, **kwargs: Any) -> Any:
         return _Code(
-            run=run,
+            run=functools.partial(run, [(part, part.training) for part in module.modules()]),
             name=identifier(type(module).__name__),
             path=path,
             where=f"module {path.removeprefix('model.')!r} ({type(module).__name__}){why}",
@@ -135,14 +140,24 @@ def _whole_module(calls: Calls, path: str, module: nn.Module, because_it_must: b
         yield
 
 
-def _whole_function(calls: Calls, function: Callable[..., Any]) -> Callable[..., Any]:
+def whole_function(calls: Calls, function: Callable[..., Any], name: str, path: str = "") -> Callable[..., Any]:
+    """A function that is one operator where it is traced.
+
+    Args:
+        name: for people.
+        path: of the module in the model with its loss; empty where it is not known.
+    """
+
     def traced(*args: Any, **kwargs: Any) -> Any:
+        tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        if not calls.traces(tensors):
+            return function(*args, **kwargs)
         return _Code(
             run=lambda given, named, own: function(*given, **named),
             name=identifier(getattr(function, "__name__", type(function).__name__)),
-            path=LOSS,
-            where=f"the loss function ({place_of(function)})",
-            identity=f"loss:{source_digest(function)}",
+            path=path,
+            where=f"{name} ({place_of(function)})",
+            identity=f"function:{name}:{source_digest(function)}",
             owned={},
             values={},
         ).recorded(calls, args, kwargs)
