@@ -214,7 +214,8 @@ def main() -> None:
     if options.rows:
         kept = [json.loads(path.read_text()) for path in options.rows]
         merged = {part: sorted((row for rows in kept for row in rows[part]), key=_order) for part in PARTS}
-        write_section("adaptation", section(merged, options.steps))
+        where = "; ".join(dict.fromkeys(rows["machine"] for rows in kept))
+        write_section("adaptation", section(merged, options.steps, where))
         return
     rows: dict[str, list[list[str]]] = {part: [] for part in PARTS}
     cases = [
@@ -230,9 +231,9 @@ def main() -> None:
         sys.stdout.write(f"{part}: {rows[part][-1]}\n")
         sys.stdout.flush()
         if options.json:
-            options.json.write_text(json.dumps(rows, indent=1))
+            options.json.write_text(json.dumps({"machine": machine(), **rows}, indent=1))
     if not options.json:
-        write_section("adaptation", section(rows, options.steps))
+        write_section("adaptation", section(rows, options.steps, machine()))
 
 
 PARTS = {"wrong": (wrong_costs, list(MODELS)), "phases": (phases, ["chain"]), "jitter": (jitter, ["chain"])}
@@ -244,14 +245,14 @@ def _order(row: list[str]) -> tuple[int, str]:
     return int(next(cell for cell in row[:2] if cell.isdigit())), row[0]
 
 
-def section(rows: dict[str, list[list[str]]], steps: int) -> str:
-    """The text of the results."""
+def section(rows: dict[str, list[list[str]]], steps: int, where: str) -> str:
+    """The text of the results; `where` says on which machine and commit they were measured."""
     wrong = ["model", "devices", "first steps", "within 5 % after", "last steps", f"{steps} steps", "switched after"]
     parts = ["devices", "before", "while slower", "after", "switched after"]
     return "\n\n".join(
         [
-            f"{machine()}. Ratios are to the plan that knew the true costs, emulated too; {steps} steps each. Wrong "
-            "costs (types up to 2x, links up to 4x):",
+            f"{where}. Ratios are to the plan that knew the true costs, emulated too; {steps} steps each. Wrong costs "
+            "(types up to 2x, links up to 4x):",
             markdown(wrong, rows["wrong"]),
             f"One device is twice as slow for a while: throughput over that of the best plan for each phase, from "
             f"{REACTION_STEPS} steps after its begin:",
