@@ -22,7 +22,7 @@ from drlpp.graph import OpGraph
 from drlpp.graph.stages import StageGraph, stage_graph
 from drlpp.plan.action import Schedule
 from drlpp.plan.assignment import Assignment
-from drlpp.plan.stage import Stage, check_stages
+from drlpp.plan.stage import Stage, assignment_of, check_stages
 from drlpp.training import TrainingSetup
 
 
@@ -138,13 +138,7 @@ class Plan:
     @functools.cached_property
     def assignment(self) -> Assignment:
         """Partition and placement alone, on groups as numbered in `grouping`. Raises as `stage_of_op` does."""
-        number = {group: i for i, group in enumerate(self.grouping.groups)}
-        return Assignment(
-            self.stage_of_op,
-            tuple(tuple(number[group] for group in s.replicas) for s in self.stages),
-            tuple(s.recompute for s in self.stages),
-            tuple(s.shares for s in self.stages),
-        )
+        return assignment_of(self.stages, self.stage_of_op, self.grouping.groups)
 
     @functools.cached_property
     def stage_graph(self) -> StageGraph:

@@ -6,6 +6,9 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from drlpp.cluster import Cluster
 from drlpp.cluster.grouping import why_no_group
 from drlpp.errors import PlanError
@@ -101,6 +104,19 @@ def stages_of(graph: OpGraph, assignment: Assignment) -> tuple[Stage, ...]:
     return tuple(
         Stage(index=s, ops=tuple(ops), replicas=tuple((d,) for d in devices), recompute=recompute, shares=shares)
         for s, (ops, devices, recompute, shares) in enumerate(each)
+    )
+
+
+def assignment_of(
+    stages: Sequence[Stage], stage_of_op: NDArray[np.int64], groups: Sequence[tuple[int, ...]]
+) -> Assignment:
+    """The assignment that stages stand for, the way back from `stages_of`. Args: `groups`: its devices, by number."""
+    number = {group: i for i, group in enumerate(groups)}
+    return Assignment(
+        stage_of_op,
+        tuple(tuple(number[group] for group in stage.replicas) for stage in stages),
+        tuple(stage.recompute for stage in stages),
+        tuple(stage.shares for stage in stages),
     )
 
 
