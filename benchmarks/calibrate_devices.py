@@ -23,7 +23,7 @@ from drlpp.cost.device_rates import ANY, OpClass, Rates, op_class
 from drlpp.cost.op_times import class_of
 from drlpp.files import write_atomically
 from roofline_calibration import captured_graphs, matched_segments
-from truth.fitting import CACHED, FREE, Sample, fit
+from truth.fitting import CACHED, FREE, PRODUCT, Sample, fit
 from truth.layers import LayerRow, layer_graph, zorse
 from truth.ops import EAGER, OpRow, all_ops
 from truth.rows import Findings
@@ -31,11 +31,11 @@ from truth.rows import Findings
 TABLE = Path(table.__file__).with_name("device_rates.csv")
 COLUMNS = (
     "device", "op_class", "dtype", "compute", "memory", "launch_us", "blend", "fill_outputs", "depth", "cache_mb",
-    "cache_gain", "rows", "error_pct", "source",
+    "cache_gain", "sag", "rows", "error_pct", "source",
 )  # fmt: skip
 Key = tuple[str, OpClass, str]
 START: dict[OpClass, Rates] = {
-    "product": Rates(0.7, 0.8, 3e-6, 3.0, 5e4, 60.0, 1e7, 0.1),
+    "product": Rates(0.7, 0.8, 3e-6, 3.0, 5e4, 60.0, 1e7, 0.1, 0.05),
     "attention": Rates(0.5, 0.8, 5e-6, 3.0, 3e3, 100.0),
     "convolution": Rates(0.5, 0.7, 5e-6, 3.0, 3e3, 60.0),
     "fast-convolution": Rates(0.6, 0.7, 5e-6, 3.0, 3e3, 60.0),
@@ -49,7 +49,7 @@ FREE_OF: dict[OpClass, tuple[str, ...]] = {
     "memory": ("memory",),
     "recurrent": ("compute", "launch_s"),
     "convolution": _SHAPES,
-    "fast-convolution": _SHAPES,
+    "fast-convolution": (*_SHAPES, "memory"),
 }
 """What is fitted where it is not all of `FREE`."""
 PROFILED, _LONG_S = "v100-sxm2-16gb", 1e-3
@@ -98,10 +98,11 @@ def samples(ops: list[OpRow], layers: list[LayerRow]) -> dict[tuple[str, str, st
 def free_figures(sample: Sample, kind: OpClass) -> tuple[str, ...]:
     """What a sample can tell of a class: layers do not show the effects of shapes, single operators do."""
     alone = {s for s in sample.sets if s.endswith(f" {kind}")}
+    if kind == "product":
+        cached = any(s.startswith("aiconfigurator") for s in alone)
+        return CACHED if cached else PRODUCT if alone else ("compute", "sag")
     if not alone:
         return ("memory",) if kind == "memory" else ("compute",)
-    if kind == "product" and any(s.startswith("aiconfigurator") for s in alone):
-        return CACHED
     return FREE_OF.get(kind, FREE)
 
 
@@ -176,7 +177,7 @@ def means(rows: dict[Key, Fitted]) -> dict[tuple[str, str, str], Fitted]:
         groups[kind, ANY].append(row.rates)
     out: dict[tuple[str, str, str], Fitted] = {}
     for (kind, dtype), found in groups.items():
-        middle = {name: float(np.median([getattr(r, name) for r in found])) for name in FREE}
+        middle = {name: float(np.median([getattr(r, name) for r in found])) for name in PRODUCT}
         spread = float(np.median([abs(r.compute / middle["compute"] - 1) for r in found]))
         if kind == "memory":
             spread = float(np.median([abs(r.memory / middle["memory"] - 1) for r in found]))
@@ -196,7 +197,8 @@ def text(rows: dict[tuple[str, str, str], Fitted]) -> str:
         cache = (f"{r.cache_bytes / 1e6:.1f}", f"{r.cache_gain:.2f}") if r.cache_bytes else ("", "")
         figures = (f"{r.compute:.3f}", f"{r.memory:.3f}", f"{r.launch_s * 1e6:.2f}", f"{r.blend:.2f}")
         sizes = (f"{r.fill_outputs:.0f}", f"{r.depth:.1f}")
-        writer.writerow([device, kind, dtype, *figures, *sizes, *cache, row.rows, error, r.source])
+        sag = f"{r.sag:.2f}" if r.sag else ""
+        writer.writerow([device, kind, dtype, *figures, *sizes, *cache, sag, row.rows, error, r.source])
     return file.getvalue()
 
 

@@ -63,9 +63,11 @@ What is off, and what would be needed:
   prediction can be within 20 % of all. Nodes of four GB200 took up to 30 times as long: their source calls them noisy.
 - HARP's memory is up to 26 % off in stages with a head (XLA fuses the logits), where ours keeps them in float32 beside
   their gradient, and 18 % in the stage on eight devices. No run of it has replicas with unequal shares.
-- RTX PRO 6000 and L40S: small products out of a large cache. P4 and P100 in float32: shapes that their libraries serve
-  badly. L4 and P40: layers were measured twice with up to a factor of two between (power and clocks).
-- Image models: casts of autocast are not in the graph; networks with wide groups (RegNetY) are twice too fast.
+- RTX PRO 6000: small products out of a large cache. P4 and P100 in float32: shapes that their libraries serve badly.
+  L4: 32 layers were measured twice with up to a factor of two between. P40: some layers of few shapes take three times
+  as long forward, and not backward.
+- Image models: the graph does not say how tensors lie in memory. Channels first, depthwise and small convolutions are
+  half too fast (GhostNet, MNASNet); channels last, other ones are a third too slow, and those in groups far too fast.
 - Collectives: protocols of NCCL change with the size, which one curve for all does not say; Vidur's version of 2022
   took twice as long below 1 MB.
 - AdaptDL's sums over hosts: rings over TCP share its connections in a way that one bandwidth per host does not say.

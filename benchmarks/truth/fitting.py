@@ -16,7 +16,9 @@ from drlpp.graph import Work
 
 FREE = ("compute", "memory", "launch_s", "blend", "fill_outputs", "depth")
 """What a fit may change. Each is fitted as a logarithm, with a weak pull towards where it starts."""
-CACHED = (*FREE, "cache_bytes", "cache_gain")
+PRODUCT = (*FREE, "sag")
+"""The same with clocks that fall under load."""
+CACHED = (*PRODUCT, "cache_bytes", "cache_gain")
 """The same with a cache that serves operands of products."""
 _BOUNDS = {
     "compute": (0.02, 2.5),
@@ -27,6 +29,7 @@ _BOUNDS = {
     "depth": (0.5, 600.0),
     "cache_bytes": (1e6, 2e8),
     "cache_gain": (0.01, 0.95),
+    "sag": (0.01, 3.0),
 }
 _PULL = 0.01
 """Weight of the pull: a factor of e weighs as much as an error of 1 % in all rows of a set."""

@@ -8,7 +8,7 @@ import pytest
 from drlpp.cluster import Cluster, DeviceType, Host, Link, cluster_from_dict, device_preset
 from drlpp.cost import op_times, roofline_times
 from drlpp.cost.device_rates import Rates, rates
-from drlpp.cost.op_times import SPLIT_DEPTH, kernel_seconds
+from drlpp.cost.op_times import SAG_S, SPLIT_DEPTH, kernel_seconds
 from drlpp.cost.problem_times import problem_times
 from drlpp.errors import GraphError
 from drlpp.graph import REFERENCE, Op, OpGraph, OpTimes, Work
@@ -26,9 +26,14 @@ def one_op(**values) -> OpGraph:
     return OpGraph(name="g", ops=(Op(name="a", kind="k", **values),), edges=(), tensor_bytes={})
 
 
+def under_load(compute_s, rate):
+    """Seconds of computing as clocks fall."""
+    return compute_s * (1 + rate.sag * compute_s / (compute_s + SAG_S))
+
+
 def test_a_single_product_takes_the_larger_of_compute_and_memory():
     rate = rates("v100-sxm2-16gb", "product", "float32")
-    compute_s, memory_s = 1 / rate.compute, 1 / rate.memory  # of a second's work at the nominal rates
+    compute_s, memory_s = under_load(1 / rate.compute, rate), 1 / rate.memory  # of a second's work at the nominal rates
     only_compute = Op(name="a", kind="aten.linear", forward=Work(flop=15.7e12, bytes=1.0))
     both = Op(name="a", kind="aten.linear", forward=Work(flop=15.7e12, bytes=900e9))
     seconds = roofline_times(both, V100, "float32")
@@ -70,8 +75,9 @@ def test_products_of_few_outputs_or_short_sums_are_slower_than_their_flop_say():
 )
 def test_rate_by_kind_and_precision(kind, dtype, device, peak, op_class, element):
     op = Op(name="a", kind=kind, forward=Work(flop=1e15))
-    flops = peak * rates(device, op_class, element).compute
-    assert roofline_times(op, device_preset(device), dtype)[0] == pytest.approx(1e15 / flops, rel=1e-4)
+    rate = rates(device, op_class, element)
+    expected = under_load(1e15 / (peak * rate.compute), rate)
+    assert roofline_times(op, device_preset(device), dtype)[0] == pytest.approx(expected, rel=1e-4)
 
 
 def small_ops(number: int, device: DeviceType) -> np.ndarray:

@@ -4,7 +4,7 @@ The table holds figures only; ``benchmarks/calibrate_devices.py`` fits and write
 names the source of each row. A device without a row of a class takes that of the device of the same or the nearest chip
 (`rates_of` in `cluster/devices.csv`), else the row ``*``, which holds for devices of which nothing was measured.
 
-Left out: clocks that fall under load, and what other processes on the device do.
+Left out: what other processes on the device do.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Rates:
         fill_outputs: elements of a product's result at which half of the device is busy.
         depth: length of the sums of a product at which half of its time is spent on sums.
         cache_bytes, cache_gain: a product of fewer bytes finds this part of them in the cache.
+        sag: by how much longer a long kernel computes, as clocks fall under load where the power is limited.
         error: mean relative error over the rows that the figures were fitted to; None where none were.
         source: the measurements, or why there are none.
     """
@@ -48,6 +49,7 @@ class Rates:
     depth: float = 0.0
     cache_bytes: float = 0.0
     cache_gain: float = 0.0
+    sag: float = 0.0
     error: float | None = None
     source: str = ""
 
@@ -74,6 +76,7 @@ def rates_of_row(row: Mapping[str, str]) -> Rates:
         depth=number("depth"),
         cache_bytes=number("cache_mb") * 1e6,
         cache_gain=number("cache_gain"),
+        sag=number("sag"),
         error=number("error_pct") / 100 if row["error_pct"] else None,
         source=row["source"],
     )

@@ -6,7 +6,8 @@ Roofline (after Williams et al., CACM 2009), with what kernels of each class rea
 
 A single product overlaps its loads with its sums, so the larger of the two decides (q about 3). Kernels that compute no
 product run before or after it and are added. A product of few outputs leaves a part of the device idle, and one with
-short sums spends its time around them: both stretch the time of compute.
+short sums spends its time around them: both stretch the time of compute. So do clocks that fall under load on cards of
+limited power (L4, T4, A6000): long products take up to (1 + `Rates.sag`) times as long.
 
 An eager program asks for one kernel after another, and its host needs `DeviceType.host_op_s` for each. The device waits
 where the host falls behind: ops that are small in a row take the host's time. Times are the differences of the moments
@@ -39,6 +40,10 @@ RUN_AHEAD = 64
 """Kernels that a host asks for before their turn. More are possible, but not across the border of a stage."""
 SPLIT_DEPTH = 8192.0
 """Kernels cut longer sums of products into parts of about this length, which run at the same time."""
+CACHE_EDGE = 16.0
+"""How sharply operands that do not fit are missed."""
+SAG_S = 1e-2
+"""Seconds of computing after which half of the fall of clocks has come."""
 _PRODUCT_INTENSITY = 4.0
 """FLOP per byte from which an op of unknown kind is taken as a product."""
 
@@ -205,9 +210,10 @@ def kernel_seconds(
     sums = outputs * np.maximum(1.0, np.where(known, depth, 1.0) / SPLIT_DEPTH)  # that can run at the same time
     idle = np.divide(rate.fill_outputs, sums, out=np.zeros_like(flop), where=known)
     compute *= (1 + idle) * (1 + rate.depth / np.maximum(depth, 1.0))
+    compute *= 1 + rate.sag * compute / (compute + SAG_S)
     own = np.maximum(moved - streamed, 0.0)
     if rate.cache_bytes:
-        own = own * (1 - rate.cache_gain / (1 + (own / rate.cache_bytes) ** 4))
+        own = own * (1 - rate.cache_gain / (1 + (own / rate.cache_bytes) ** CACHE_EDGE))
     blended = (compute**rate.blend + (own / memory) ** rate.blend) ** (1 / rate.blend)
     alone = (streamed > 0) & (moved <= streamed)
     seconds = np.where(alone, 0.0, blended) + streamed / memory + kernels * rate.launch_s
