@@ -55,3 +55,11 @@ def test_no_standard_error():
     assert "uniform" in done.stdout
     silent = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-m", "drlpp", "plan", "none:x", "-c", "y"])
     assert silent.returncode == 2
+
+
+def test_an_interrupt_while_modules_are_loaded_is_one_line(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "drlpp", "planners"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "drlpp: error: interrupted\n")
