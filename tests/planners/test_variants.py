@@ -12,7 +12,14 @@ from drlpp.plan import plan_from_dict, plan_to_dict, validate
 from drlpp.planners.base import Budget, no_progress
 from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.consecutive.dynamic_program import DynamicProgram
-from drlpp.planners.variants import NO_BOUND, Variants, lower_bound_over_variants, solve_over_variants, variants_of
+from drlpp.planners.variants import (
+    NO_BOUND,
+    Variants,
+    _Values,
+    lower_bound_over_variants,
+    solve_over_variants,
+    variants_of,
+)
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, simulate
 from drlpp.solving import solve
@@ -134,14 +141,15 @@ def test_with_a_spent_budget_one_variant_is_looked_at():
 
 
 class Asked(DynamicProgram):
-    """Notes which problems it is asked about, and the part of the budget for each."""
+    """Notes which problems it is asked about (groups or not, micro-batches), and the part of the budget for each."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[tuple[bool, float]] = []
+        self.asked: list[tuple[bool, int, float]] = []
 
     def solve(self, problem, budget, seed, progress=no_progress):
-        self.asked.append((bool(problem.cluster.members.max() > 1), budget.seconds))
+        groups = bool(problem.cluster.members.max() > 1)
+        self.asked.append((groups, problem.training.num_microbatches, budget.seconds))
         return super().solve(problem, budget, seed, progress)
 
 
@@ -151,4 +159,16 @@ def test_devices_alone_get_a_fifth_of_the_budget_at_least(monkeypatch):
     planner = Asked()
     solve_over_variants(planner, divided_problem("pp,dp,tp", num_microbatches=1), Budget(10.0), 0)
     assert planner.asked[0][0]
-    assert max(seconds for groups, seconds in planner.asked if not groups) >= 2.0
+    assert max(seconds for groups, _, seconds in planner.asked if not groups) >= 2.0
+
+
+def test_on_unequal_devices_three_variants_are_planned_whatever_the_quick_planners_say(monkeypatch):
+    open_problem = problem(micro_batch_sizes=(2, 4, 8, 32))
+    monkeypatch.setattr("drlpp.planners.variants.lower_bound", lambda *_: NO_BOUND)
+    quick = {2: 10.0, 4: 1.0, 8: 20.0, 32: 30.0}
+    monkeypatch.setattr(_Values, "of", lambda self, key: self.known.setdefault(key, quick[(2, 4, 8, 32)[key[0]]]))
+    for unequal, asked in ((False, [16]), (True, [16, 32, 8])):
+        planner = Asked()
+        monkeypatch.setattr(Variants, "unequal", unequal)
+        solve_over_variants(planner, open_problem, Budget(20.0), 0)
+        assert [number for _, number, _ in planner.asked] == asked

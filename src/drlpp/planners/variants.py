@@ -78,6 +78,11 @@ class Variants:
             self._made[key] = grouped(self._of_size[size], self.groupings[grouping], sequence=sequence)
         return self._made[key]
 
+    @property
+    def unequal(self) -> bool:
+        """Devices differ: equal stages, which the quick planners begin with, say little about a variant."""
+        return len(self._problem.cluster.device_types) > 1
+
     def lifted(self, result: PlanResult, grouping: int) -> PlanResult:
         """The result with a plan for the devices themselves."""
         if result.plan is None:
@@ -157,7 +162,9 @@ def _ranked(variants: Variants, whole: Budget, seed: int) -> tuple[list[tuple[in
     alone = _promising([key for key in likely if key[1] == 0], known)
     near = alone and known[alone[0]] <= NEAR * known[likely[0]]
     first = (*alone[:1], *likely[:1]) if near else (*likely[:1], *alone[:1])
-    likely = list(dict.fromkeys((*first, *_promising(likely, known), *alone[1:])))
+    promising = dict.fromkeys((*first, *_promising(likely, known), *alone[1:]))
+    at_least = CANDIDATES if variants.unequal else 1
+    likely = list(dict.fromkeys((*promising, *likely[:at_least])))
     return likely, [key for key in ranked if math.isinf(known[key])]
 
 
@@ -193,7 +200,7 @@ class _Values:
             offer_grids(search)
             if search.best is None:
                 offer_fitting_splits(search)
-            elif len(problem.cluster.device_types) > 1 and not part.spent:
+            elif self._variants.unequal and not part.spent:
                 found = Greedy().solve(problem, part, self._seed)
                 search.best_value = min(search.best_value, _value_s(found, problem))
             self.known[key] = search.best_value
