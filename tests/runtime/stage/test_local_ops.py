@@ -110,6 +110,18 @@ def test_parts_of_dropout_are_those_of_the_whole(cut: Cut, transposed: bool) -> 
     assert 0 < int((expected == 0).sum()) < expected.numel()
 
 
+def test_summands_drop_what_their_sum_drops() -> None:
+    summands = torch.randn(2, 3, 4)
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    x.meta["val"] = summands[0]
+    node = graph.call_function(torch.ops.aten.dropout.default, (x, 0.4, True))
+    expected = SeededOp(torch.ops.aten.dropout.default, node.name, RandomContext(7))(summands.sum(0), 0.4, True)
+    each = [exchanging(node, PARTIAL, Members(None, 2, place), RandomContext(7)) for place in range(2)]
+    found = sum(own(summand, 0.4, True) for own, summand in zip(each, summands, strict=True))
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_rule_of_dropout_offers_cuts() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 4))
     captured = capture_module(model, torch.randn(2, 4), torch.sum)

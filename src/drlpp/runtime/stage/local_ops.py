@@ -87,7 +87,7 @@ class DropoutPart(nn.Module):
     Args:
         draw: dropout, seeded by its name.
         members: of the group.
-        cut: of the tensor.
+        cut: of the tensor; `PARTIAL` if each member has a summand of all of it.
         order: its dimensions from the outermost to the innermost in memory, in which numbers are drawn.
     """
 
@@ -102,7 +102,7 @@ class DropoutPart(nn.Module):
         with torch.no_grad():
             stored = torch.ones([shape[d] for d in self._order], dtype=tensor.dtype, device=tensor.device)
             kept = self.draw(stored.permute([self._order.index(d) for d in range(len(shape))]), p, train)
-        return tensor * self._members.part(kept, self._cut)
+        return tensor * (kept if self._cut == PARTIAL else self._members.part(kept, self._cut))
 
 
 class EmbeddingPart(nn.Module):
