@@ -18,7 +18,7 @@ from drlpp.errors import ExecutionError, InputError
 from drlpp.plan import Plan
 from drlpp.runtime import Elastic, reference_run, run
 from drlpp.runtime.launch.elastic import plan_for_the_rest
-from drlpp.runtime.launch.rank_processes import Failure
+from drlpp.runtime.launch.rank_processes import Failure, last_words
 from drlpp.runtime.optimizers import optimizer_factory
 from drlpp.solving import replan
 from drlpp.training import TrainingSetup
@@ -191,6 +191,18 @@ def make():
         threading.Timer(SECONDS, lambda: os._exit(3)).start()
     return torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)), (torch.randn(2, 4),), torch.sum
 """
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("", "it left no message"),
+        ("[Gloo] Rank 0 is connected to 1 peer ranks.\n", "it left no message"),
+        ("out of memory\n[Gloo] Rank 0 is connected to 1 peer ranks.\n", "out of memory"),
+    ],
+)
+def test_last_words_of_a_rank_are_not_those_of_gloo(log: str, words: str) -> None:
+    assert last_words(log) == words
 
 
 @pytest.mark.parametrize("seconds", [0, 4])

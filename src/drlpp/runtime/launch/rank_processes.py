@@ -142,9 +142,8 @@ class Ranks:
             rank, text = next(iter(own.items()))
             return Failure(ExecutionError(f"{self._name(rank)} failed: {text}"), (self._devices[rank],))
         if silent := [r for r in ranks if status[r] and r not in said]:
-            log = (self._folder / f"log-{silent[0]}.txt").read_text(errors="replace").strip().splitlines()
-            last = log[-1] if log else "it left no message"
-            error = ExecutionError(f"{self._name(silent[0])} ended with status {status[silent[0]]}: {last}")
+            log = (self._folder / f"log-{silent[0]}.txt").read_text(errors="replace")
+            error = ExecutionError(f"{self._name(silent[0])} ended with status {status[silent[0]]}: {last_words(log)}")
             return Failure(error, tuple(self._devices[r] for r in silent))
         busy = [r for r in ranks if status[r] is None and not self._watches[r].where().waits]
         if said and busy:
@@ -171,6 +170,12 @@ def _refusal(text: str) -> DrlppError | None:
     if not (isinstance(kind, type) and issubclass(kind, DrlppError)) or kind is ExecutionError:
         return None
     return kind(message)
+
+
+def last_words(log: str) -> str:
+    """The last line of a rank's log; older releases of Gloo write into it whom they are connected to."""
+    lines = [line for line in log.strip().splitlines() if not line.startswith("[Gloo]")]
+    return lines[-1] if lines else "it left no message"
 
 
 def is_echo(text: str) -> bool:
