@@ -11,7 +11,7 @@ import pytest
 
 from drlpp.errors import StoppedError
 from drlpp.runtime import Elastic, run
-from drlpp.runtime.launch.signals import caught
+from drlpp.runtime.launch.signals import caught, interrupts_noted
 from plan_cases import source_plan
 from processes import signal_rank
 
@@ -87,3 +87,12 @@ def test_signals_have_their_usual_effect_again_afterwards() -> None:
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before
     assert got == [signal.SIGUSR1]
+
+
+def test_an_interrupt_is_noted_and_raises_nothing() -> None:
+    with interrupts_noted() as interrupts:
+        assert not interrupts.came
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.came
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)

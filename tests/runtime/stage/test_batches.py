@@ -24,7 +24,7 @@ def layout(**example: Any) -> BatchLayout:
             names.append("_".join([name, *(str(getattr(k, "key", getattr(k, "idx", k))) for k in path)]))
             leaves.append(leaf)
     entries = entries_of((), example or EXAMPLE, names)
-    call = ModuleCall(module=nn.Identity(), loss_fn=None, entries=entries, modes={}, numbers=NumbersKept())
+    call = ModuleCall(module=nn.Identity(), loss_fn=None, entries=entries, modes={}, numbers=NumbersKept(), whole={})
     return BatchLayout(call, 2)
 
 

@@ -8,6 +8,7 @@ their waits have a time limit: it is the one that does not wait itself.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from drlpp import errors
 from drlpp.errors import DrlppError, ExecutionError, StoppedError
+from drlpp.runtime.launch.signals import interrupts_noted
 from drlpp.runtime.launch.worker import beat_file, error_file, progress_file
 from drlpp.runtime.observe.heartbeat import Watch
 
@@ -82,17 +84,20 @@ class Ranks:
             raise
 
     def wait(self) -> Failure | None:
-        """Waits until all ranks have ended as they should (None), or one has not."""
-        while any(p.poll() is None for p in self._processes):
-            self._look()
-            if any(p.poll() for p in self._processes):
-                deadline = time.monotonic() + _GRACE_S
-                while time.monotonic() < deadline and any(p.poll() is None for p in self._processes):
-                    time.sleep(_POLL_S)
-                break
-            if any(self._hangs(rank) for rank in range(len(self._processes))):
-                break
-            time.sleep(_POLL_S)
+        """Waits until all ranks have ended as they should (None), or one has not. Ctrl-C raises KeyboardInterrupt."""
+        deadline = math.inf
+        with interrupts_noted() as interrupts:
+            while any(p.poll() is None for p in self._processes) and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+                if interrupts.came:
+                    break
+                self._look()
+                if any(self._hangs(rank) for rank in range(len(self._processes))):
+                    break
+                if any(p.poll() for p in self._processes):
+                    deadline = min(deadline, time.monotonic() + _GRACE_S)
+        if interrupts.came:  # the ranks may have ended by it
+            raise KeyboardInterrupt
         self._look()
         return self._failure()
 

@@ -40,6 +40,33 @@ def caught(take: Callable[[signal.Signals], None], *, when: bool = True) -> Iter
             signal.signal(number, handler)
 
 
+class Interrupts:
+    """Whether Ctrl-C came."""
+
+    came = False
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[Interrupts]:
+    """Within it Ctrl-C is noted in what is yielded, and raises nothing; for loops that look at it.
+
+    An exception would be lost if it came while an object is deleted, and could leave a lock of `subprocess` locked.
+    """
+    noted = Interrupts()
+
+    def note(_number: int, _frame: object) -> None:
+        noted.came = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Wishes:
     """What the ranks of a run were asked for since they agreed last.
 
