@@ -167,8 +167,9 @@ def test_on_unequal_devices_three_variants_are_planned_whatever_the_quick_planne
     monkeypatch.setattr("drlpp.planners.variants.lower_bound", lambda *_: NO_BOUND)
     quick = {2: 10.0, 4: 1.0, 8: 20.0, 32: 30.0}
     monkeypatch.setattr(_Values, "of", lambda self, key: self.known.setdefault(key, quick[(2, 4, 8, 32)[key[0]]]))
-    for unequal, asked in ((False, [16]), (True, [16, 32, 8])):
+    for unequal, first_s in ((False, 20.0), (True, 10.0)):
         planner = Asked()
         monkeypatch.setattr(Variants, "unequal", unequal)
         solve_over_variants(planner, open_problem, Budget(20.0), 0)
-        assert [number for _, number, _ in planner.asked] == asked
+        assert [number for _, number, _ in planner.asked] == [16, 32, 8, 2]  # a planner that ends early plans all
+        assert planner.asked[0][2] == pytest.approx(first_s, rel=0.1)

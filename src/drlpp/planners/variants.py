@@ -142,7 +142,8 @@ def _bound_s(problem: PlanningProblem, budget: Budget) -> float:
 
 
 def _ranked(variants: Variants, whole: Budget, seed: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Variants (size, grouping), the most promising first, and those where nothing fits. Some may be left out."""
+    """Variants (size, grouping), the most promising first, and those for planners that end early: devices alone, and
+    those where nothing fits. Some may be left out."""
     values = _Values(variants, whole, seed)
     groupings = variants.groupings
     best = values.least((0, g) for g in range(groupings.equal))
@@ -165,7 +166,7 @@ def _ranked(variants: Variants, whole: Budget, seed: int) -> tuple[list[tuple[in
     promising = dict.fromkeys((*first, *_promising(likely, known), *alone[1:]))
     at_least = CANDIDATES if variants.unequal else 1
     likely = list(dict.fromkeys((*promising, *likely[:at_least])))
-    return likely, [key for key in ranked if math.isinf(known[key])]
+    return likely, [key for key in ranked if key not in likely and (key[1] == 0 or math.isinf(known[key]))]
 
 
 class _Values:
