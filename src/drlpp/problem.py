@@ -242,8 +242,7 @@ class PlanningProblem:
 
         Serving engines share equally.
         """
-        unequal = len(set(self.cluster.type_index.tolist())) > 1
-        return unequal and self.space.shares and self.may_replicate and self.training.trains
+        return self.cluster.is_unequal and self.space.shares and self.may_replicate and self.training.trains
 
 
 def _check_divides(size: int, global_batch: int) -> None:

@@ -10,6 +10,7 @@ from drlpp.graph import Work
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
 from drlpp.plan import plan_from_dict, plan_to_dict, validate
 from drlpp.planners.base import Budget, no_progress
+from drlpp.planners.baselines.greedy import Greedy
 from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.consecutive.dynamic_program import DynamicProgram
 from drlpp.planners.variants import (
@@ -173,3 +174,20 @@ def test_on_unequal_devices_three_variants_are_planned_whatever_the_quick_planne
         solve_over_variants(planner, open_problem, Budget(20.0), 0)
         assert [number for _, number, _ in planner.asked] == [16, 32, 8, 2]  # a planner that ends early plans all
         assert planner.asked[0][2] == pytest.approx(first_s, rel=0.1)
+
+
+def test_greedy_is_asked_about_groups_of_two_sizes_on_equal_devices(monkeypatch):
+    asked = []
+
+    class Noting(Greedy):
+        def solve(self, problem, budget, seed, progress=no_progress):
+            asked.append(problem.cluster)
+            return super().solve(problem, budget, seed, progress)
+
+    monkeypatch.setattr("drlpp.planners.variants.Greedy", Noting)
+    variants = Variants(divided_problem("pp,dp,tp", num_microbatches=2))
+    values = _Values(variants, Budget(100.0), 0)
+    for grouping in range(len(variants.groupings)):
+        values.of((0, grouping))
+    assert asked
+    assert all(len(set(cluster.members.tolist())) > 1 for cluster in asked)

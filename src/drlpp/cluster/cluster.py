@@ -281,6 +281,11 @@ class Cluster:
         return np.array([position[d.type.name] for d in self.devices], dtype=np.int64)
 
     @functools.cached_property
+    def is_unequal(self) -> bool:
+        """There are devices of several types."""
+        return len({d.type.name for d in self.devices}) > 1
+
+    @functools.cached_property
     def host_index(self) -> NDArray[np.int64]:
         """``[num_devices]`` index into `hosts`."""
         return np.array([d.host for d in self.devices], dtype=np.int64)

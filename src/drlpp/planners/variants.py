@@ -5,7 +5,8 @@ the sizes with the best grouping, then the groupings that differ from the best i
 nothing gets better. The best share the budget, most for the first; a planner that ends early is asked about more of
 them. One that is much worse there is left out, and one whose lower bound is not below the best plan so far. Devices
 alone are the second at least if a quick plan of them fits, the first if it is near the best, and their other sizes take
-what is left: the quick planners may be wrong about them, and groups shall not make a plan worse.
+what is left: the quick planners may be wrong about them, and groups shall not make a plan worse. Where devices differ
+three variants are planned at least, since the quick planners say little there.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Variants:
     @property
     def unequal(self) -> bool:
         """Devices differ: equal stages, which the quick planners begin with, say little about a variant."""
-        return len(self._problem.cluster.device_types) > 1
+        return self._problem.cluster.is_unequal
 
     def lifted(self, result: PlanResult, grouping: int) -> PlanResult:
         """The result with a plan for the devices themselves."""
@@ -201,7 +202,7 @@ class _Values:
             offer_grids(search)
             if search.best is None:
                 offer_fitting_splits(search)
-            elif self._variants.unequal and not part.spent:
+            elif problem.cluster.is_unequal and not part.spent:  # groups of two sizes are, too
                 found = Greedy().solve(problem, part, self._seed)
                 search.best_value = min(search.best_value, _value_s(found, problem))
             self.known[key] = search.best_value

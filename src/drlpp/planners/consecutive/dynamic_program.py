@@ -122,7 +122,7 @@ def device_choices(
                     places = folded(order, depth)
                     choices = replica_choices(problem, len(places))
                     yield in_order(problem, arrays, places, choices, by_speed=by_speed)
-        if len(set(cluster.type_index.tolist())) > 1:
+        if cluster.is_unequal:
             states = by_class(problem, arrays, replicas, params.max_type_states)
             if states is not None:
                 yield states
