@@ -11,7 +11,7 @@ import pytest
 
 from drlpp.errors import StoppedError
 from drlpp.runtime import Elastic, run
-from drlpp.runtime.launch.signals import caught, interrupts_noted
+from drlpp.runtime.launch.signals import caught
 from plan_cases import source_plan
 from processes import signal_rank
 
@@ -90,9 +90,10 @@ def test_signals_have_their_usual_effect_again_afterwards() -> None:
 
 
 def test_an_interrupt_is_noted_and_raises_nothing() -> None:
-    with interrupts_noted() as interrupts:
-        assert not interrupts.came
+    interrupts: list[signal.Signals] = []
+    with caught(interrupts.append, signals=(signal.SIGINT,)):
+        assert not interrupts
         os.kill(os.getpid(), signal.SIGINT)
-        assert interrupts.came
+        assert interrupts == [signal.SIGINT]
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from drlpp import errors
 from drlpp.errors import DrlppError, ExecutionError, StoppedError
-from drlpp.runtime.launch.signals import interrupts_noted
+from drlpp.runtime.launch.signals import caught
 from drlpp.runtime.launch.worker import beat_file, error_file, progress_file
 from drlpp.runtime.observe.heartbeat import Watch
 
@@ -84,19 +84,24 @@ class Ranks:
             raise
 
     def wait(self) -> Failure | None:
-        """Waits until all ranks have ended as they should (None), or one has not. Ctrl-C raises KeyboardInterrupt."""
+        """Waits until all ranks have ended as they should (None), or one has not. Ctrl-C raises KeyboardInterrupt.
+
+        It is looked at in turn: an exception at any place would be lost while an object is deleted, and could leave a
+        lock of `subprocess` locked.
+        """
         deadline = math.inf
-        with interrupts_noted() as interrupts:
+        interrupts: list[signal.Signals] = []
+        with caught(interrupts.append, signals=(signal.SIGINT,)):
             while any(p.poll() is None for p in self._processes) and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
-                if interrupts.came:
+                if interrupts:
                     break
                 self._look()
                 if any(self._hangs(rank) for rank in range(len(self._processes))):
                     break
                 if any(p.poll() for p in self._processes):
                     deadline = min(deadline, time.monotonic() + _GRACE_S)
-        if interrupts.came:  # the ranks may have ended by it
+        if interrupts:  # the ranks may have ended by it
             raise KeyboardInterrupt
         self._look()
         return self._failure()

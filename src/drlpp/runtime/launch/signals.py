@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -22,49 +22,25 @@ SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 
 @contextmanager
-def caught(take: Callable[[signal.Signals], None], *, when: bool = True) -> Iterator[None]:
+def caught(
+    take: Callable[[signal.Signals], None], *, signals: Collection[signal.Signals] = SIGNALS, when: bool = True
+) -> Iterator[None]:
     """Within it the signals go to `take` in place of their usual effect.
 
     Args:
         take: called in the main thread with the signal.
+        signals: which.
         when: False changes nothing, and neither does another thread than the main one, which gets no signals.
     """
     if not when or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda n, _frame: take(signal.Signals(n))) for number in SIGNALS}
+    before = {number: signal.signal(number, lambda n, _frame: take(signal.Signals(n))) for number in signals}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class Interrupts:
-    """Whether Ctrl-C came."""
-
-    came = False
-
-
-@contextmanager
-def interrupts_noted() -> Iterator[Interrupts]:
-    """Within it Ctrl-C is noted in what is yielded, and raises nothing; for loops that look at it.
-
-    An exception would be lost if it came while an object is deleted, and could leave a lock of `subprocess` locked.
-    """
-    noted = Interrupts()
-
-    def note(_number: int, _frame: object) -> None:
-        noted.came = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class Wishes:
