@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from truth.rows import number, read_rows, whole
+from truth.rows import Findings, Row, number, whole
 
 HALVES = {"all_reduce": 1.0, "all_gather": 0.5, "reduce_scatter": 0.5}
 NOT_FITTED = ("l40s",)
@@ -22,20 +22,34 @@ NOT_FITTED = ("l40s",)
 START = np.log([1.2e-6, 40.0, 6e6])
 
 
-def measurements(data: Path) -> list[tuple[str, float, int, float, float]]:
-    """Kind of host, part of an all-reduce, members, bytes and seconds of every collective inside a host."""
-    rows = []
-    for _, r in read_rows(data / "aiconfigurator" / "nccl.csv"):
-        if r["op"] in HALVES and r["gpu"] not in NOT_FITTED:
-            rows.append((r["gpu"], HALVES[r["op"]], whole(r, "num_gpus"), number(r, "bytes"), number(r, "ms") / 1e3))
-    for _, r in read_rows(data / "vtrain" / "allreduce_one_node.csv"):
-        if r["gpu"] == "A100":  # pairs of V100 have one or two NVLinks
-            rows.append((r["gpu"], 1.0, whole(r, "num_gpus"), number(r, "bytes"), number(r, "time_ns") / 1e9))
-    for _, r in read_rows(data / "vidur" / "network.csv"):
+Measurement = tuple[str, float, int, float, float]
+"""Kind of host, part of an all-reduce, members, bytes and seconds."""
+
+
+def measurements(data: Path) -> list[Measurement]:
+    """Every collective inside a host."""
+    findings = Findings()
+
+    def aiconfigurator(_: int, r: Row) -> Measurement | None:
+        fitted = r["op"] in HALVES and r["gpu"] not in NOT_FITTED
+        return (r["gpu"], HALVES[r["op"]], whole(r, "num_gpus"), *_amounts(r, "ms", 1e3)) if fitted else None
+
+    def vtrain(_: int, r: Row) -> Measurement | None:
+        pairs = r["gpu"] != "A100"  # pairs of V100 have one or two NVLinks
+        return None if pairs else (r["gpu"], 1.0, whole(r, "num_gpus"), *_amounts(r, "time_ns", 1e9))
+
+    def vidur(_: int, r: Row) -> Measurement | None:
         alone = r["op"] == "all_reduce" and r["workers"] == r["devices_per_node"] and r["system"].endswith("_dgx")
-        if alone and number(r, "bytes"):
-            rows.append((r["system"], 1.0, whole(r, "workers"), number(r, "bytes"), number(r, "ms") / 1e3))
-    return rows
+        return (r["system"], 1.0, whole(r, "workers"), *_amounts(r, "ms", 1e3)) if alone else None
+
+    tables = {"aiconfigurator/nccl": aiconfigurator, "vtrain/allreduce_one_node": vtrain, "vidur/network": vidur}
+    found = [row for name, read in tables.items() for row in findings.each(data / f"{name}.csv", name, read)]
+    return [row for row in found if min(row[2:]) > 0]
+
+
+def _amounts(row: Row, column: str, per_second: float) -> tuple[float, float]:
+    """Bytes and seconds."""
+    return number(row, "bytes"), number(row, column) / per_second
 
 
 def main() -> None:

@@ -111,6 +111,8 @@ def main() -> None:
         if name not in SETS:
             sys.exit(f"--only {name}: use some of {', '.join(SETS)}")
         SETS[name](given.data, findings)
+    if set(given.only.split(",")) == set(SETS):
+        findings.name_the_rest(given.data)
     print(markdown(HEADER, table_rows(scores(findings.pairs))))
     print("\nRows that are not predicted:\n")
     print(markdown(["set", "reason", "rows"], [[s, r, str(n)] for (s, r), n in sorted(findings.left_out.items())]))

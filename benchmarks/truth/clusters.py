@@ -6,6 +6,7 @@ import dataclasses
 import functools
 
 from drlpp.cluster import NCCL_STEP_S, Cluster, Host, Link, device_preset
+from truth.rows import UnreadableError
 
 DEVICES = {
     "A100-80GB SXM": "a100-sxm4-80gb",
@@ -50,6 +51,8 @@ def dgx_cluster(
     """
     kind = dataclasses.replace(device_preset(device), host_op_s=host_s)
     family = device.split("-")[0]
+    if family not in _INSIDE:
+        raise UnreadableError(f"links and network of hosts with {device} are not known")
     link = Link(bandwidth=_INSIDE[family], latency_s=_LATENCY_S.get(family, 8e-6), step_s=NCCL_STEP_S)
     port = Link(bandwidth=(network or _NETWORK[family]) / members, latency_s=5e-6)
     sizes = [per_host] * (gpus // per_host) + ([gpus % per_host] if gpus % per_host else [])

@@ -7,6 +7,7 @@ autocast does.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from drlpp.errors import DrlppError
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph, graph_from_dict, graph_to_dict
 from drlpp.problem import PlanningProblem
-from truth.rows import Findings, Pair, Row, number, read_rows, whole
+from truth.rows import Findings, Pair, Row, UnreadableError, number, whole
 
 KEPT = Path(__file__).parents[2] / "out" / "truth"
 CAPTURE_SECONDS = 600.0
@@ -28,21 +29,23 @@ _DEVICE = "rtx3090-24gb"
 _LAYOUTS = {"nchw": "channels first", "nhwc": "channels last"}
 
 
-def graph_of(spec: str, until: float) -> OpGraph | str:
-    """The graph of a model, kept or captured now; else why there is none."""
+def graph_of(spec: str, until: float) -> OpGraph:
+    """The graph of a model, kept or captured now."""
     path = KEPT / f"{spec.replace(':', '_').replace('?', '_').replace('&', '_')}.json"
     if path.is_file():
         data = json.loads(path.read_text())
-        return str(data["left_out"]) if "left_out" in data else graph_from_dict(data)
+        if "left_out" in data:
+            raise UnreadableError(str(data["left_out"]))
+        return graph_from_dict(data)
     if time.monotonic() > until:
-        return "not captured yet: run again"
+        raise UnreadableError("not captured yet: run again")
     try:
         graph = capture(load_model(spec), check=False).graph
     except DrlppError as error:
         reason = "the installed timm does not have it" if "has no model" in str(error) else "cannot be captured"
         KEPT.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"left_out": reason}))
-        return reason
+        raise UnreadableError(reason) from error
     KEPT.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(graph_to_dict(graph)))
     return graph
@@ -65,16 +68,17 @@ def _spread(rows: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
 def run(data: Path, findings: Findings) -> None:
     """Adds a pair per model and memory layout."""
     until = time.monotonic() + CAPTURE_SECONDS
-    for line, row in _spread(list(read_rows(data / "timm" / "train_amp_rtx3090.csv"))):
-        batches = {layout: whole(row, f"batch_{layout}") for layout in _LAYOUTS}
-        for layout, words in _LAYOUTS.items():
-            if not batches[layout] or not number(row, f"step_ms_{layout}"):
-                findings.leave_out("timm training", "not measured in this layout")
-                continue
-            spec = f"timm:{row['model']}?batch_size={batches[layout]}&image_size={whole(row, 'img_size')}"
-            graph = graph_of(spec, until)
-            if isinstance(graph, str):
-                findings.leave_out("timm training", graph)
-                continue
-            ref, measured = f"timm/train_amp_rtx3090.csv:{line}", number(row, f"step_ms_{layout}") / 1e3
-            findings.add(Pair(f"timm training, {words}", "time", step_seconds(graph), measured, ref=ref))
+    for line, row in _spread(list(findings.rows(data / "timm" / "train_amp_rtx3090.csv"))):
+        for layout in _LAYOUTS:
+            pair = findings.express("timm training", functools.partial(_pair, line, row, layout, until))
+            if pair:
+                findings.add(pair)
+
+
+def _pair(line: int, row: Row, layout: str, until: float) -> Pair:
+    batch, measured = whole(row, f"batch_{layout}"), number(row, f"step_ms_{layout}") / 1e3
+    if not batch or not measured:
+        raise UnreadableError("not measured in this layout")
+    graph = graph_of(f"timm:{row['model']}?batch_size={batch}&image_size={whole(row, 'img_size')}", until)
+    ref = f"timm/train_amp_rtx3090.csv:{line}"
+    return Pair(f"timm training, {_LAYOUTS[layout]}", "time", step_seconds(graph), measured, ref=ref)

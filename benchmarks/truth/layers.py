@@ -15,7 +15,7 @@ from drlpp.cost.problem_times import problem_times
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.transformers import Transformer, transformer_graph
 from drlpp.problem import PlanningProblem
-from truth.rows import Findings, Pair, number, read_rows, whole
+from truth.rows import Findings, Pair, Row, UnreadableError, device_named, number, whole
 
 ZORSE_DEVICES = {
     "p100": "p100-pcie-16gb",
@@ -72,11 +72,11 @@ class LayerRow:
     ref: str
 
 
-def zorse_shape(model: str, seq: int, batch: int, dtype: str, gpu: str) -> Transformer | None:
-    """The layer that Zorse ran; None if its shape is not known."""
+def zorse_shape(model: str, seq: int, batch: int, dtype: str, gpu: str) -> Transformer:
+    """The layer that Zorse ran."""
     name = model.removeprefix("deepspeed").replace("llamav2", "llama")
     if name not in _ZORSE_SHAPES:
-        return None
+        raise UnreadableError(f"the shape of {model} is not known")
     hidden, heads, ffn = _ZORSE_SHAPES[name]
     llama = name.startswith(("llama", "mistral"))
     flash = llama and gpu not in _BEFORE_AMPERE and dtype != "float32"
@@ -101,20 +101,19 @@ def zorse_shape(model: str, seq: int, batch: int, dtype: str, gpu: str) -> Trans
 
 
 def zorse(data: Path, findings: Findings) -> list[LayerRow]:
-    rows = []
-    for line, row in read_rows(data / "zorse-cephalo" / "layer_times.csv"):
-        gpu, dtype = row["gpu"], row["dtype"]
-        if gpu not in ZORSE_DEVICES:
-            findings.leave_out("zorse-cephalo layers", f"GPU {gpu} is not in the database")
-            continue
-        shape = zorse_shape(row["model"], whole(row, "seq"), whole(row, "batch"), dtype, gpu)
-        if shape is None:
-            findings.leave_out("zorse-cephalo layers", f"the shape of {row['model']} is not known")
-            continue
-        forward_s, backward_s = number(row, "forward_ms") / 1e3, number(row, "backward_ms") / 1e3
+    """The layers of Zorse and Cephalo."""
+
+    def read(line: int, row: Row) -> LayerRow:
+        gpu, seconds = row["gpu"], [number(row, f"{part}_ms") / 1e3 for part in ("forward", "backward")]
+        device = device_named(gpu, ZORSE_DEVICES)
+        shape = zorse_shape(row["model"], whole(row, "seq"), whole(row, "batch"), row["dtype"], gpu)
+        if min(seconds) <= 0:
+            raise UnreadableError("times that are no positive numbers")
+        layer_graph(shape)  # a shape that makes no sense is left out here
         ref = f"zorse-cephalo/layer_times.csv:{line}"
-        rows.append(LayerRow("zorse-cephalo layers", ZORSE_DEVICES[gpu], shape, False, forward_s, backward_s, ref))
-    return rows
+        return LayerRow("zorse-cephalo layers", device, shape, False, seconds[0], seconds[1], ref)
+
+    return findings.each(data / "zorse-cephalo" / "layer_times.csv", "zorse-cephalo layers", read)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -17,7 +17,7 @@ from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.transformers import Attention, Transformer
 from truth.clusters import DEVICES
 from truth.layers import layer_graph
-from truth.rows import Row, number, read_rows, whole
+from truth.rows import Findings, Row, UnreadableError, device_named, number, whole
 from truth.runs import Run
 
 HOST_S = {"a100-sxm4-80gb": 1.71e-4, "h100-sxm5-80gb": 1.04e-4}
@@ -44,20 +44,18 @@ _OTHER_MODELS = {"modelopt_distill": "two models (distillation)", "_mla": "multi
 """Parts of a test's name that stand for a model of another kind."""
 
 
-def megatron_run(line: int, row: Row) -> Run | str:
-    """A row of ``megatron-lm-ci/runs.csv``, or why it cannot be expressed."""
+def megatron_run(line: int, row: Row) -> Run:
+    """A row of ``megatron-lm-ci/runs.csv``."""
     model = row["test"].partition("/")[0]
     if model not in ("gpt", "bert"):
-        return f"model {model}"
+        raise UnreadableError(f"model {model}")
     for part, reason in _OTHER_MODELS.items():
         if part in row["test"]:
-            return reason
+            raise UnreadableError(reason)
     for column, reason in _NOT_EXPRESSED.items():
         if row.get(column, "") not in ("", "1"):
-            return reason
-    device = DEVICES.get(row["gpu"])
-    if device is None:
-        return f"GPU {row['gpu'] or 'not stated'}"
+            raise UnreadableError(reason)
+    device = device_named(row["gpu"], DEVICES)
     per_host = whole(row, "gpus_per_node", _GPUS)
     gpus = whole(row, "nodes", max(1, _GPUS // per_host)) * per_host
     tensor, pipeline = (whole(row, f"{part}-model-parallel-size", 1) for part in ("tensor", "pipeline"))
@@ -66,13 +64,13 @@ def megatron_run(line: int, row: Row) -> Run | str:
     layers, chunks = whole(row, "num-layers"), _chunks(row, pipeline)
     split = _uneven_split(row, layers, pipeline)
     if tensor > per_host:
-        return "tensor parallelism over hosts"
+        raise UnreadableError("tensor parallelism over hosts")
     if not (replicas and micro_batch and batch and layers and whole(row, "hidden-size")):
-        return "number of GPUs, shape or micro-batch not stated"
+        raise UnreadableError("number of GPUs, shape or micro-batch not stated")
     if batch % (micro_batch * replicas):
-        return "micro-batches do not divide"
+        raise UnreadableError("micro-batches do not divide")
     if not split and layers % (pipeline * chunks):
-        return "layers do not divide by the stages, and their split is not stated"
+        raise UnreadableError("layers do not divide by the stages, and their split is not stated")
     noisy = device.startswith("gb200") and gpus == per_host
     return Run(
         set="megatron-lm-ci",
@@ -144,7 +142,7 @@ def _uneven_split(row: Row, layers: int, pipeline: int) -> tuple[int, ...]:
 def host_seconds(data: Path) -> dict[str, float]:
     """GPU -> median seconds per kernel of the steps of T5 on one stage: what `HOST_S` was read from."""
     found: dict[str, list[float]] = defaultdict(list)
-    for _, row in read_rows(data / "megatron-lm-ci" / "runs.csv"):
+    for _, row in Findings().rows(data / "megatron-lm-ci" / "runs.csv"):
         alone = all(whole(row, f"{part}-model-parallel-size", 1) == 1 for part in ("tensor", "pipeline"))
         if row["test"].startswith("t5/") and alone and row["gpu"] in DEVICES:
             found[DEVICES[row["gpu"]]].append(number(row, "iter_s_median") / _t5_kernels(_attention(row)))

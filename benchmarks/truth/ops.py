@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from drlpp.cluster import Cluster, Host, device_preset
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph import Op, OpGraph, Work
 from drlpp.problem import PlanningProblem
-from truth.rows import Findings, Pair, Row, number, read_rows, whole
+from truth.rows import Findings, Pair, Row, UnreadableError, columns_of, device_named, number, whole
 
 EAGER = ("neusight", "aceso")
 """Sets of single eager operators, each of which waited for its host."""
@@ -62,23 +64,56 @@ _AI_DEVICES = {
 }
 
 
-def aiconfigurator(data: Path) -> Iterator[OpRow]:
+def aiconfigurator(data: Path, findings: Findings) -> Iterator[OpRow]:
     """bf16 products and causal attention."""
-    for line, row in read_rows(data / "aiconfigurator" / "gemm_bf16.csv"):
-        work = product_work(number(row, "m"), number(row, "n"), number(row, "k"), 2)
-        for column, device in _AI_DEVICES.items():
-            if seconds := number(row, f"{column}_ms") / 1e3:
-                ref = f"aiconfigurator/gemm_bf16.csv:{line}"
-                yield OpRow("aiconfigurator products", device, "bfloat16", "aten.linear", work, seconds, ref)
-    for line, row in read_rows(data / "aiconfigurator" / "attention_prefill_bf16.csv"):
-        batch, seq, width = number(row, "batch_size"), number(row, "isl"), number(row, "head_dim")
-        heads, kv_heads = number(row, "num_heads"), number(row, "num_key_value_heads")
-        work = attention_work(batch, seq, heads, kv_heads, width)
-        for column, device in _AI_DEVICES.items():
-            if seconds := number(row, f"{column}_ms") / 1e3:
-                ref = f"aiconfigurator/attention_prefill_bf16.csv:{line}"
-                kind = "aten.scaled_dot_product_attention"
-                yield OpRow("aiconfigurator attention", device, "bfloat16", kind, work, seconds, ref)
+
+    def product(r: Row) -> tuple[str, Work]:
+        return "aten.linear", product_work(number(r, "m"), number(r, "n"), number(r, "k"), 2)
+
+    def attention(r: Row) -> tuple[str, Work]:
+        batch, seq, width = number(r, "batch_size"), number(r, "isl"), number(r, "head_dim")
+        heads, kv_heads = number(r, "num_heads"), number(r, "num_key_value_heads")
+        return "aten.scaled_dot_product_attention", attention_work(batch, seq, heads, kv_heads, width)
+
+    for table, part, work in (("gemm", "products", product), ("attention_prefill", "attention", attention)):
+        file, columns = f"aiconfigurator/{table}_bf16.csv", Columns(f"aiconfigurator {part}", "bfloat16", _AI_DEVICES)
+        yield from flat(findings.each(data / file, columns.set, columns.reader(file, work, findings)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """A table with a column of milliseconds per GPU.
+
+    Attributes:
+        set: name of its rows.
+        dtype: element type.
+        devices: names of the columns -> rows of the device database, where the database does not know the names.
+    """
+
+    set: str
+    dtype: str
+    devices: Mapping[str, str]
+
+    def reader(
+        self, file: str, work_of: Callable[[Row], tuple[str, Work]], findings: Findings
+    ) -> Callable[[int, Row], list[OpRow]]:
+        """A function that makes the operators of a row: one for each GPU that measured it."""
+
+        def read(line: int, row: Row) -> list[OpRow]:
+            (kind, work), found = work_of(row), []
+            for column in columns_of(row, "_ms"):
+                if seconds := number(row, f"{column}_ms") / 1e3:
+                    device = findings.express(self.set, functools.partial(device_named, column, self.devices))
+                    if device:
+                        found.append(OpRow(self.set, device, self.dtype, kind, work, seconds, f"{file}:{line}"))
+            return found
+
+        return read
+
+
+def flat(found: Iterable[Iterable[OpRow]]) -> Iterator[OpRow]:
+    """The operators of all rows."""
+    return itertools.chain.from_iterable(found)
 
 
 def attention_work(batch: float, seq: float, heads: float, kv_heads: float, width: float) -> Work:
@@ -101,7 +136,7 @@ _PASSES = {"add": 3, "mul": 3, "div": 3, "ln": 2, "softmax": 2}
 """Tensors that a kernel reads and writes; 2 for those of one operand."""
 
 
-def neusight(data: Path) -> Iterator[OpRow]:
+def neusight(data: Path, findings: Findings) -> Iterator[OpRow]:
     """float32 without TF32, forward."""
 
     def linear(r: Row) -> tuple[str, Work]:
@@ -126,13 +161,9 @@ def neusight(data: Path) -> Iterator[OpRow]:
         )
         return f"aten.{name}", streamed(passes * elements * 4, 1, elements)
 
-    for table, read in (("linear", linear), ("bmm", bmm), ("conv", conv), ("elementwise", elementwise)):
-        for line, row in read_rows(data / "neusight" / f"{table}_fp32.csv"):
-            kind, work = read(row)
-            for column, device in _NEUSIGHT_DEVICES.items():
-                if seconds := number(row, f"{column}_ms") / 1e3:
-                    ref = f"neusight/{table}_fp32.csv:{line}"
-                    yield OpRow(f"neusight {table}", device, "float32", kind, work, seconds, ref)
+    for table, work in (("linear", linear), ("bmm", bmm), ("conv", conv), ("elementwise", elementwise)):
+        file, columns = f"neusight/{table}_fp32.csv", Columns(f"neusight {table}", "float32", _NEUSIGHT_DEVICES)
+        yield from flat(findings.each(data / file, columns.set, columns.reader(file, work, findings)))
 
 
 def conv_kind(width: int, height: int, stride: int) -> str:
@@ -150,21 +181,31 @@ _DEEPBENCH_DEVICES = {"V100": "v100-sxm2-16gb", "T4": "t4-16gb", "P100": "p100-p
 _DTYPES = {"fp32": "float32", "fp16": "float16", "pseudo_fp16": "float16", "float32": "float32", "float16": "float16"}
 
 
+Works = Callable[[Row, int], Iterator[tuple[str, Work, float]]]
+"""A row, and bytes of an element -> kinds, works and seconds of its operators."""
+
+
 def deepbench(data: Path, findings: Findings) -> Iterator[OpRow]:
     """Products, convolutions forward and backward, recurrent layers."""
-    readers: tuple[tuple[str, Callable[[Row, int], Iterator[tuple[str, Work, float]]]], ...] = (
+    readers: tuple[tuple[str, Works], ...] = (
         ("gemm", _deepbench_gemm),
         ("conv", _deepbench_conv),
         ("recurrent", _deepbench_recurrent),
     )
-    for table, read in readers:
-        for line, row in read_rows(data / "deepbench" / f"{table}.csv"):
-            device, dtype = _DEEPBENCH_DEVICES.get(row["gpu"]), _DTYPES[row["precision"]]
-            if device is None:
-                findings.leave_out(f"deepbench {table}", f"GPU {row['gpu']} is not in the database")
-                continue
-            for kind, work, seconds in read(row, _BYTES[dtype]):
-                yield OpRow(f"deepbench {table}", device, dtype, kind, work, seconds, f"deepbench/{table}.csv:{line}")
+    for table, works in readers:
+
+        def read(line: int, row: Row, table: str = table, works: Works = works) -> list[OpRow]:
+            device, dtype = device_named(row["gpu"], _DEEPBENCH_DEVICES), _named(row["precision"], _DTYPES, "precision")
+            ref = f"deepbench/{table}.csv:{line}"
+            return [OpRow(f"deepbench {table}", device, dtype, *w, ref) for w in works(row, _BYTES[dtype]) if w[2]]
+
+        yield from flat(findings.each(data / "deepbench" / f"{table}.csv", f"deepbench {table}", read))
+
+
+def _named(text: str, known: Mapping[str, str], what: str) -> str:
+    if text not in known:
+        raise UnreadableError(f"{what} {text or 'not stated'} is not known")
+    return known[text]
 
 
 def _deepbench_gemm(row: Row, size: int) -> Iterator[tuple[str, Work, float]]:
@@ -186,7 +227,7 @@ def _deepbench_conv(row: Row, size: int) -> Iterator[tuple[str, Work, float]]:
 
 
 def _deepbench_recurrent(row: Row, size: int) -> Iterator[tuple[str, Work, float]]:
-    gates = {"Vanilla": 1, "GRU": 3, "LSTM": 4}[row["kind"]]
+    gates = int(_named(row["kind"], {"Vanilla": "1", "GRU": "3", "LSTM": "4"}, "recurrent layer"))
     hidden, batch, steps = number(row, "hidden"), number(row, "batch"), number(row, "timesteps")
     flop = 2 * 2 * gates * hidden * hidden * batch * steps
     moved = size * (2 * gates * hidden * hidden + steps * batch * hidden * (2 + gates))
@@ -198,10 +239,11 @@ def _deepbench_recurrent(row: Row, size: int) -> Iterator[tuple[str, Work, float
 _VIDUR_DEVICES = {"a100": "a100-sxm4-80gb", "h100": "h100-sxm5-80gb", "a40": "a40-48gb"}
 
 
-def vidur(data: Path) -> Iterator[OpRow]:
+def vidur(data: Path, findings: Findings) -> Iterator[OpRow]:
     """Operators of Llama-2 and phi-2 in float16, forward."""
-    for line, row in read_rows(data / "vidur" / "linear_ops_fp16.csv"):
-        device = _VIDUR_DEVICES[row["gpu"]]
+
+    def read(line: int, row: Row) -> list[OpRow]:
+        device, ref = device_named(row["gpu"], _VIDUR_DEVICES), f"vidur/linear_ops_fp16.csv:{line}"
         tokens, width, inner = number(row, "num_tokens"), number(row, "n_embd"), number(row, "n_expanded_embd")
         merged = width * (1 + 2 * number(row, "n_kv_head") / number(row, "n_head"))
         up = inner * (2 if row["use_gated_mlp"] == "True" else 1)
@@ -214,12 +256,17 @@ def vidur(data: Path) -> Iterator[OpRow]:
             "mlp_act": ("aten.gelu", streamed(2 * tokens * (up + inner))),
             "add": ("aten.add", streamed(2 * 3 * tokens * width)),
         }
-        for column, (kind, work) in works.items():
-            if seconds := number(row, f"{column}_ms") / 1e3:
-                part = "products" if kind == "aten.linear" else "memory-bound"
-                yield OpRow(
-                    f"vidur {part}", device, "float16", kind, work, seconds, f"vidur/linear_ops_fp16.csv:{line}"
-                )
+        return [
+            OpRow(f"vidur {_part(kind)}", device, "float16", kind, work, seconds, ref)
+            for column, (kind, work) in works.items()
+            if (seconds := number(row, f"{column}_ms") / 1e3)
+        ]
+
+    yield from flat(findings.each(data / "vidur" / "linear_ops_fp16.csv", "vidur", read))
+
+
+def _part(kind: str) -> str:
+    return "products" if kind == "aten.linear" else "memory-bound"
 
 
 _ACESO_HIDDEN = {"350M": 1024, "1_3B": 2048, "2_6B": 2560, "6_7B": 4096, "13B": 5120}
@@ -227,39 +274,39 @@ _ACESO_HIDDEN = {"350M": 1024, "1_3B": 2048, "2_6B": 2560, "6_7B": 4096, "13B": 
 
 def aceso(data: Path, findings: Findings) -> Iterator[OpRow]:
     """Operators of Megatron's GPT in float16 on a V100, forward, one GPU."""
-    for line, row in read_rows(data / "aceso" / "op_times_v100.csv"):
-        if whole(row, "tp") != 1:
-            findings.leave_out("aceso", "tensor parallelism")
-            continue
-        if row["model"] != "gpt" or row["size"] not in _ACESO_HIDDEN:
-            findings.leave_out("aceso", f"shapes of {row['model']} are not in the table")
-            continue
-        width, rows = _ACESO_HIDDEN[row["size"]], 2048.0 * number(row, "micro_batch")
-        works = {
-            "enc-attention-qkv": ("aten.linear", product_work(rows, 3 * width, width, 2)),
-            "enc-attention-dense": ("aten.linear", product_work(rows, width, width, 2)),
-            "enc-MLP-GEMM-1": ("aten.linear", product_work(rows, 4 * width, width, 2)),
-            "enc-MLP-GEMM-2": ("aten.linear", product_work(rows, width, 4 * width, 2)),
-            "enc-1st-layernorm": ("aten.layer_norm", streamed(4 * rows * width)),
-            "enc-MLP-gelu": ("aten.gelu", streamed(16 * rows * width)),
-            "enc-post-MLP-dropout": ("aten.dropout", streamed(7 * rows * width)),
-        }
-        if row["op"] not in works:
-            findings.leave_out("aceso", "operators whose kernels the table does not name")
-            continue
-        kind, work = works[row["op"]]
-        part = "products" if kind == "aten.linear" else "memory-bound"
-        seconds, ref = number(row, "forward_us") / 1e6, f"aceso/op_times_v100.csv:{line}"
-        yield OpRow(f"aceso {part}", "v100-sxm2-32gb", "float16", kind, work, seconds, ref)
+    return iter(findings.each(data / "aceso" / "op_times_v100.csv", "aceso", _aceso))
+
+
+def _aceso(line: int, row: Row) -> OpRow:
+    if whole(row, "tp") != 1:
+        raise UnreadableError("tensor parallelism")
+    if row["model"] != "gpt" or row["size"] not in _ACESO_HIDDEN:
+        raise UnreadableError(f"shapes of {row['model']} are not in the table")
+    width, rows = _ACESO_HIDDEN[row["size"]], 2048.0 * number(row, "micro_batch")
+    works = {
+        "enc-attention-qkv": ("aten.linear", product_work(rows, 3 * width, width, 2)),
+        "enc-attention-dense": ("aten.linear", product_work(rows, width, width, 2)),
+        "enc-MLP-GEMM-1": ("aten.linear", product_work(rows, 4 * width, width, 2)),
+        "enc-MLP-GEMM-2": ("aten.linear", product_work(rows, width, 4 * width, 2)),
+        "enc-1st-layernorm": ("aten.layer_norm", streamed(4 * rows * width)),
+        "enc-MLP-gelu": ("aten.gelu", streamed(16 * rows * width)),
+        "enc-post-MLP-dropout": ("aten.dropout", streamed(7 * rows * width)),
+    }
+    if row["op"] not in works:
+        raise UnreadableError("operators whose kernels the table does not name")
+    kind, work = works[row["op"]]
+    seconds, ref = number(row, "forward_us") / 1e6, f"aceso/op_times_v100.csv:{line}"
+    return OpRow(f"aceso {_part(kind)}", "v100-sxm2-32gb", "float16", kind, work, seconds, ref)
 
 
 def all_ops(data: Path, findings: Findings) -> Iterator[OpRow]:
     """Every measured operator that can be expressed."""
-    yield from aiconfigurator(data)
-    yield from neusight(data)
-    yield from deepbench(data, findings)
-    yield from vidur(data)
-    yield from aceso(data, findings)
+    for read in (aiconfigurator, neusight, deepbench, vidur, aceso):
+        for row in read(data, findings):
+            if row.seconds > 0 and any(row.work.amounts) and min(row.work.amounts) >= 0:
+                yield row
+            else:
+                findings.leave_out(row.set, "sizes or times that are no positive numbers")
 
 
 def predict_ops(rows: Iterable[OpRow]) -> list[float]:

@@ -8,31 +8,45 @@ from typing import Any
 
 from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.transformers import Transformer
-from truth.rows import Findings, Row, number, read_rows, whole
+from truth.rows import Findings, Row, UnreadableError, number, whole
 from truth.runs import Run
 
 _PER_HOST = 8
 _KORTHIKANTI_VOCABULARY = 51200
 _README_SEQ, _README_VOCABULARY = 4096, 131072
+_BRIDGE = "most in FP8, with context or expert parallelism: not read by row"
 _README_SIZES = (4, 2, 1)
 """Micro-batch sizes. The README states none, so it is the fastest that fits, as for runs that show what is reached."""
 
 
-def korthikanti_runs(data: Path) -> list[Run]:
+def korthikanti_runs(data: Path, findings: Findings) -> list[Run]:
     """Times of Table 5, and memory of Figure 1 for the same models: without anything, and with both techniques."""
-    rows = list(read_rows(data / "calculon" / "korthikanti_table5.csv"))
-    runs = [
-        _korthikanti(row, f"calculon/korthikanti_table5.csv:{line}", number(row, "iter_s"), 0.0, row["recompute"])
-        for line, row in rows
-    ]
-    models = {row["model"]: row for _, row in rows}
-    for line, memory in read_rows(data / "calculon" / "korthikanti_fig1_memory.csv"):
-        row, ref = models.get(memory["model"]), f"calculon/korthikanti_fig1_memory.csv:{line}"
-        for column, choice in (("act_none_gib", "none"), ("act_seq_parallel_selective_gib", "selective + sequence")):
-            if row is not None:
-                size = (number(memory, "params_opt_gib") + number(memory, column)) * 2**30
-                runs.append(_korthikanti(row, ref, 0.0, size, choice))
-    return runs
+    models: dict[str, Row] = {}
+
+    def timed(line: int, row: Row) -> Run:
+        models[row["model"]] = row
+        ref = f"calculon/korthikanti_table5.csv:{line}"
+        return _korthikanti(row, ref, number(row, "iter_s"), 0.0, row["recompute"])
+
+    def held(line: int, memory: Row) -> list[Run]:
+        ref, columns = f"calculon/korthikanti_fig1_memory.csv:{line}", ("none", "seq_parallel_selective")
+        if memory["model"] not in models:
+            raise UnreadableError(f"the shape of {memory['model']} is not in the table of times")
+        return [
+            _korthikanti(
+                models[memory["model"]],
+                ref,
+                0.0,
+                (number(memory, "params_opt_gib") + number(memory, f"act_{column}_gib")) * 2**30,
+                choice,
+            )
+            for column, choice in zip(columns, ("none", "selective + sequence"), strict=True)
+        ]
+
+    folder = data / "calculon"
+    runs = findings.each(folder / "korthikanti_table5.csv", "calculon steps", timed)
+    memories = findings.each(folder / "korthikanti_fig1_memory.csv", "calculon steps", held)
+    return [*runs, *(run for pair in memories for run in pair)]
 
 
 def _korthikanti(row: Row, ref: str, seconds: float, memory_bytes: float, recompute: str) -> Run:
@@ -73,24 +87,16 @@ def _korthikanti(row: Row, ref: str, seconds: float, memory_bytes: float, recomp
     )
 
 
-def readme_runs(data: Path) -> list[tuple[Run, ...]]:
+def readme_runs(data: Path, findings: Findings) -> list[tuple[Run, ...]]:
     """Of each model of Megatron's README, its run at every size of micro-batch that divides."""
-    out = []
-    for line, row in read_rows(data / "megatron-lm-ci" / "readme_model_table.csv"):
-        samples = whole(row, "global_batch") // whole(row, "dp")
-        run = _readme(line, row)
-        sizes = [s for s in _README_SIZES if samples % s == 0]
-        out.append(
-            tuple(
-                dataclasses.replace(
-                    run,
-                    shape=dataclasses.replace(run.shape, batch=size),
-                    num_microbatches=whole(row, "global_batch") // size,
-                )
-                for size in sizes
-            )
-        )
-    return out
+
+    def read(line: int, row: Row) -> tuple[Run, ...]:
+        batch, samples = whole(row, "global_batch"), whole(row, "global_batch") // whole(row, "dp")
+        run, sizes = _readme(line, row), [s for s in _README_SIZES if samples % s == 0]
+        shapes = [dataclasses.replace(run.shape, batch=size) for size in sizes]
+        return tuple(dataclasses.replace(run, shape=s, num_microbatches=batch // s.batch) for s in shapes)
+
+    return findings.each(data / "megatron-lm-ci" / "readme_model_table.csv", "megatron-readme steps", read)
 
 
 def _readme(line: int, row: Row) -> Run:
@@ -129,15 +135,15 @@ def _readme(line: int, row: Row) -> Run:
 
 def leave_out(data: Path, findings: Findings) -> None:
     """Counts the rows of sets whose runs divide parameters over replicas (FSDP), or are in FP8."""
-    for _, row in read_rows(data / "torchtitan" / "throughput.csv"):
-        reason = "FP8" if row["precision"].startswith("fp8") else "sharded parameters (FSDP)"
-        findings.leave_out("torchtitan", reason)
-    for _ in read_rows(data / "llm-foundry" / "mpt_fsdp.csv"):
-        findings.leave_out("llm-foundry", "sharded parameters (FSDP)")
-    for name in ("throughput.csv", "nemo_2407_h100.csv"):
-        for _ in read_rows(data / "megatron-bridge" / name):
-            findings.leave_out("megatron-bridge", "most in FP8, with context or expert parallelism: not read by row")
-    for _ in read_rows(data / "galvatron" / "memory_llama2_7b.csv"):
-        findings.leave_out("galvatron memory", "sharded parameters (FSDP)")
-    for _ in read_rows(data / "galvatron" / "forward_llama2_7b.csv"):
-        findings.leave_out("galvatron forward", "GPU not stated")
+    reasons = {
+        "llm-foundry/mpt_fsdp.csv": ("llm-foundry", "sharded parameters (FSDP)"),
+        "megatron-bridge/throughput.csv": ("megatron-bridge", _BRIDGE),
+        "megatron-bridge/nemo_2407_h100.csv": ("megatron-bridge", _BRIDGE),
+        "galvatron/memory_llama2_7b.csv": ("galvatron memory", "sharded parameters (FSDP)"),
+        "galvatron/forward_llama2_7b.csv": ("galvatron forward", "GPU not stated"),
+    }
+    for file, (name, reason) in reasons.items():
+        findings.leave_out(name, reason, sum(1 for _ in findings.rows(data / file)))
+    for _, row in findings.rows(data / "torchtitan" / "throughput.csv"):
+        fast = row.get("precision", "").startswith("fp8")
+        findings.leave_out("torchtitan", "FP8" if fast else "sharded parameters (FSDP)")

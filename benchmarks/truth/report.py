@@ -68,7 +68,11 @@ def score(name: str, what: str, pairs: Sequence[Pair]) -> Score:
         taus.append(0.0 if np.isnan(tau) else float(tau))
         regrets.append(float(m[np.argmin(p)] / m.min() - 1))
         sizes.append(len(p))
-    rank = float(spearmanr(predicted, measured).statistic) if len(pairs) > 2 and np.ptp(predicted) > 0 else None
+    rank = (
+        float(spearmanr(predicted, measured).statistic)
+        if len(pairs) > 2 and np.ptp(predicted) and np.ptp(measured)
+        else None
+    )
     return Score(
         set=name,
         what=what,

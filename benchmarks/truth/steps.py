@@ -21,7 +21,7 @@ from truth import published_runs
 from truth.clusters import DEVICES, dgx_cluster
 from truth.layers import layer_graph
 from truth.megatron import megatron_run
-from truth.rows import Findings, Pair, Row, number, read_rows, whole
+from truth.rows import Findings, Pair, Row, UnreadableError, device_named, number, whole
 from truth.runs import Run
 
 _VOCABULARY = {"GPT": 50304, "BERT": 30592}
@@ -33,22 +33,20 @@ _ONE_DEVICE = ("vtrain", "calculon", "megatron-readme")
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 
-def tp1_run(line: int, row: Row) -> Run | str:
-    """A row of ``truth_tp1.csv``, or why it cannot be expressed."""
-    device = DEVICES.get(row["gpu"])
-    if device is None:
-        return f"GPU {row['gpu'] or 'not stated'}"
+def tp1_run(line: int, row: Row) -> Run:
+    """A row of ``truth_tp1.csv``."""
+    device = device_named(row["gpu"], DEVICES)
     replicas, micro_batch = whole(row, "dp"), whole(row, "micro_batch")
     if not replicas and (gpus := whole(row, "gpus")):
         replicas = gpus // whole(row, "pp", 1)
     if not replicas or not micro_batch or not whole(row, "layers") or not whole(row, "hidden"):
-        return "number of GPUs, shape or micro-batch not stated"
+        raise UnreadableError("number of GPUs, shape or micro-batch not stated")
     per_step = whole(row, "global_batch") / micro_batch
     if per_step != int(per_step) or per_step < replicas:
-        return "micro-batches do not divide"
+        raise UnreadableError("micro-batches do not divide")
     layers, pipeline, chunks = whole(row, "layers"), whole(row, "pp", 1), whole(row, "virtual_stages", 1)
     if layers % (pipeline * chunks):
-        return "layers do not divide by the stages, and their split is not stated"
+        raise UnreadableError("layers do not divide by the stages, and their split is not stated")
     vtrain = row["dataset"] == "vtrain"
     shape = Transformer(
         layers=layers,
@@ -59,7 +57,7 @@ def tp1_run(line: int, row: Row) -> Run | str:
         vocab=whole(row, "vocab") or _VOCABULARY.get(row["model"], 50304),
         seq=whole(row, "seq"),
         batch=micro_batch,
-        dtype=_DTYPES[row["precision"] or "bf16"],
+        dtype=_dtype(row["precision"]),
         attention="fused" if vtrain or row["model"] == "BERT" else "flash",
         causal=row["model"] != "BERT",
         dropout=True,
@@ -84,10 +82,16 @@ def tp1_run(line: int, row: Row) -> Run | str:
     )
 
 
-def vtrain_run(table: str, line: int, row: Row) -> Run | str:
-    """A row of vTrain's own tables, or why it cannot be expressed."""
+def _dtype(precision: str) -> str:
+    if precision and precision not in _DTYPES:
+        raise UnreadableError(f"precision {precision}")
+    return _DTYPES[precision or "bf16"]
+
+
+def vtrain_run(table: str, line: int, row: Row) -> Run:
+    """A row of vTrain's own tables."""
     if whole(row, "tp") > _PER_HOST:
-        return "tensor parallelism over hosts"
+        raise UnreadableError("tensor parallelism over hosts")
     shape = Transformer(
         layers=whole(row, "layers"),
         hidden=whole(row, "hidden"),
@@ -125,26 +129,22 @@ def vtrain_run(table: str, line: int, row: Row) -> Run | str:
 
 def read_runs(data: Path, findings: Findings) -> list[Run]:
     """All runs that can be expressed; a run that stands in two tables once."""
+    read: list[Run] = []
+    for table in ("ground_truth_single_node.csv", "ground_truth_multi_node.csv"):
+        read += findings.each(data / "vtrain" / table, "vtrain steps", functools.partial(vtrain_run, table))
+    own = data / "megatron-lm-ci" / "runs.csv"
+    read += findings.each(own, "megatron-lm-ci steps", megatron_run)
+    for line, row in findings.rows(data / "truth_tp1.csv"):
+        if row.get("dataset") != "megatron-lm-ci" or not own.is_file():  # the same rows, with more columns
+            run = findings.express(f"{row.get('dataset')} steps", functools.partial(tp1_run, line, row))
+            read += [run] if run else []
     found: dict[object, Run] = {}
-    tables = ("ground_truth_single_node.csv", "ground_truth_multi_node.csv")
-    read = [
-        (f"vtrain/{t}", vtrain_run(t, n, row), "vtrain") for t in tables for n, row in read_rows(data / "vtrain" / t)
-    ]
-    own = list(read_rows(data / "megatron-lm-ci" / "runs.csv"))
-    read += [("megatron-lm-ci/runs.csv", megatron_run(n, row), "megatron-lm-ci") for n, row in own]
-    read += [
-        ("truth_tp1.csv", tp1_run(n, row), row["dataset"])
-        for n, row in read_rows(data / "truth_tp1.csv")
-        if not own or row["dataset"] != "megatron-lm-ci"  # the same rows, with more columns
-    ]
-    for _, run, name in read:
-        if isinstance(run, str):
-            findings.leave_out(f"{name} steps", run)
-            continue
+    for run in read:
         key = (run.shape, run.pipeline, run.replicas, run.num_microbatches, round(run.seconds, 5))
-        if run.set == "vtrain" and key in found:
-            continue
-        found[(*key, run.ref) if run.set != "vtrain" else key] = run
+        if run.set != "vtrain":
+            found[*key, run.ref] = run
+        elif key not in found:
+            found[key] = run
     return list(found.values())
 
 
@@ -208,16 +208,21 @@ def evaluate(run: Run) -> Evaluation:
 
 def run(data: Path, findings: Findings) -> None:
     """Adds time and memory of every run."""
-    for r in [*read_runs(data, findings), *published_runs.korthikanti_runs(data)]:
-        add(r, evaluate(r), findings)
-    for sizes in published_runs.readme_runs(data):
-        evaluated = [(r, evaluate(r)) for r in sizes]
-        add(*min(evaluated, key=lambda x: (x[1].over_memory_bytes, x[1].iteration_time_s)), findings)
+    for r in [*read_runs(data, findings), *published_runs.korthikanti_runs(data, findings)]:
+        evaluation = findings.express(f"{r.set} steps", functools.partial(evaluate, r))
+        if evaluation:
+            add(r, evaluation, findings)
+    for sizes in published_runs.readme_runs(data, findings):
+        found = [(r, findings.express(f"{r.set} steps", functools.partial(evaluate, r))) for r in sizes]
+        if evaluated := [(r, e) for r, e in found if e]:
+            add(*min(evaluated, key=lambda x: (x[1].over_memory_bytes, x[1].iteration_time_s)), findings)
     published_runs.leave_out(data, findings)
 
 
 def add(r: Run, evaluation: Evaluation, findings: Findings) -> None:
     """Adds what a run states beside what is predicted of it."""
+    if not (r.seconds or r.memory_bytes or r.out_of_memory is not None):
+        findings.leave_out(f"{r.set} steps", "neither time nor memory stated")
     if r.seconds:
         device = "" if r.set in _ONE_DEVICE else f", {r.device}"
         findings.add(

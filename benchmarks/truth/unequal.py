@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections import defaultdict
@@ -22,7 +23,7 @@ from drlpp.plan import Assignment
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from truth.layers import layer_graph
-from truth.rows import Findings, Pair, Row, number, read_rows, whole
+from truth.rows import Findings, Pair, Row, UnreadableError, number, whole
 
 _SLOW_PART = 585 / 1410
 """HARP's V100* is an A100 at 585 MHz of its 1410."""
@@ -32,6 +33,8 @@ _HARP_NETWORK = {"V100*": 9e-4, "A100": 1e-4, "A100b": 1e-4}
 
 _Stage = tuple[str, int, int, int]
 """Device kind, count, first and last entry."""
+_Stages = list[dict[str, list[dict[str, list[str]]]]]
+"""Of a plan of Sailor's: layers and replicas of each stage."""
 
 
 def harp_devices() -> dict[str, DeviceType]:
@@ -45,28 +48,28 @@ def harp_devices() -> dict[str, DeviceType]:
     }
 
 
-def harp_stages(text: str) -> list[_Stage] | str:
-    """Device kind, count, first and last entry of each stage, or why it cannot be expressed."""
+def harp_stages(text: str) -> list[_Stage]:
+    """Device kind, count, first and last entry of each stage."""
     found = []
     for part in text.split(";"):
         devices, _, layers = part.strip().partition(":")
         kind, _, count = devices.rpartition("x")
         if not kind:
-            return "GPU type not stated"
+            raise UnreadableError("GPU type not stated")
         first, _, last = layers.partition("-")
         if not last.isdigit():
-            return "split not stated by layers"
+            raise UnreadableError("split not stated by layers")
+        if kind not in _HARP_NETWORK:
+            raise UnreadableError(f"GPU {kind} is not known")
         found.append((kind, int(count), int(first), int(last)))
     return found
 
 
 def harp(data: Path, findings: Findings) -> None:
     """Iteration times, and memory by stage where it is given for every stage."""
-    for line, row in read_rows(data / "harp" / "measured_runs.csv"):
+
+    def read(line: int, row: Row) -> None:
         stages = harp_stages(row["stages"])
-        if isinstance(stages, str):
-            findings.leave_out("harp", stages)
-            continue
         schedule = "eager-1f1b" if row["schedule"].startswith("H-") else "1f1b"
         problem, assignment = _harp_problem(row, stages)
         time_s = Evaluator(problem).evaluate(assignment, [schedule]).iteration_time_s
@@ -77,6 +80,8 @@ def harp(data: Path, findings: Findings) -> None:
             for s, measured in enumerate(memory):
                 peak = _harp_peak_bytes(row, stages, s, assignment, schedule)
                 findings.add(Pair("harp", "memory", peak, float(measured) * 1e9, ref=ref))
+
+    findings.each(data / "harp" / "measured_runs.csv", "harp", read)
 
 
 def _harp_graph(row: Row, devices: int) -> OpGraph:
@@ -182,36 +187,46 @@ def _stage_of_entry(entry: int, stages: list[_Stage]) -> int:
 def sailor(data: Path, findings: Findings) -> None:
     """Plans of tensor-parallel groups, each taken as one device with the layer times given for it."""
     folder = data / "sailor"
-    times = {
-        (r["model"], r["gpu"], r["micro_batch"], r["tp"], whole(r, "layer")): r
-        for _, r in read_rows(folder / "layer_times.csv")
-    }
-    sizes = {(r["model"], r["tp"], whole(r, "layer")): r for _, r in read_rows(folder / "layer_memory.csv")}
-    speeds = {
-        (r["gpu"], whole(r, "gpus_per_node")): number(r, "max_bytes_per_s")
-        for _, r in read_rows(folder / "network_fits.csv")
-        if r["kind"] == "inter"
-    }
-    placed = {}
-    if (folder / "measured_plans.jsonl").is_file():
-        for text in (folder / "measured_plans.jsonl").read_text(encoding="utf-8").splitlines():
-            placed[json.loads(text)["id"]] = json.loads(text)["stages"]
-    for line, row in read_rows(folder / "measured_plans.csv"):
+
+    def layer(_: int, r: Row) -> tuple[tuple[str, str, str, str, int], Row]:
+        return (r["model"], r["gpu"], r["micro_batch"], r["tp"], whole(r, "layer")), r
+
+    def size(_: int, r: Row) -> tuple[tuple[str, str, int], Row]:
+        return (r["model"], r["tp"], whole(r, "layer")), r
+
+    def speed(_: int, r: Row) -> tuple[tuple[str, int], float]:
+        return (r["gpu"], whole(r, "gpus_per_node")), number(r, "max_bytes_per_s") if r["kind"] == "inter" else 0.0
+
+    times = dict(findings.each(folder / "layer_times.csv", "sailor layers", layer))
+    sizes = dict(findings.each(folder / "layer_memory.csv", "sailor layers", size))
+    speeds = {k: v for k, v in findings.each(folder / "network_fits.csv", "sailor networks", speed) if v}
+    placed = _placements(folder / "measured_plans.jsonl", findings)
+
+    def plan(line: int, row: Row) -> None:
         if row["id"] not in placed:
-            findings.leave_out("sailor", "placement not stated")
-            continue
-        built = _sailor_problem(row, placed[row["id"]], times, sizes, speeds)
-        if isinstance(built, str):
-            findings.leave_out("sailor", built)
-            continue
-        evaluator, assignment = built
+            raise UnreadableError("placement not stated")
+        evaluator, assignment = _sailor_problem(row, placed[row["id"]], times, sizes, speeds)
         evaluation = evaluator.evaluate(assignment, ["1f1b"])
         job = f"sailor {row['site']} {row['model']} {row['node_types']} x{row['nodes']} batch {row['global_batch']}"
         ref = f"sailor/measured_plans.csv:{line}" + (" (flagged)" if row["flags"] else "")
         findings.add(Pair("sailor", "time", evaluation.iteration_time_s, number(row, "iter_s"), job, ref))
 
+    findings.each(folder / "measured_plans.csv", "sailor", plan)
 
-_Stages = list[dict[str, list[dict[str, list[str]]]]]
+
+def _placements(file: Path, findings: Findings) -> dict[str, _Stages]:
+    """Name of each plan -> its stages, their replicas and nodes."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    read = (findings.express("sailor placements", functools.partial(_placement, text)) for text in lines)
+    return dict(plan for plan in read if plan)
+
+
+def _placement(text: str) -> tuple[str, _Stages]:
+    try:
+        plan = json.loads(text)
+        return plan["id"], plan["stages"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise UnreadableError("no JSON with id and stages") from None
 
 
 def _waits(
@@ -242,7 +257,7 @@ def _sailor_problem(
     times: dict[tuple[str, str, str, str, int], Row],
     sizes: dict[tuple[str, str, int], Row],
     speeds: dict[tuple[str, int], float],
-) -> tuple[Evaluator, Assignment] | str:
+) -> tuple[Evaluator, Assignment]:
     tp, micro_batch = row["tp"], row["micro_batch"]
     nodes = [[r["nodes"][0] for r in stage["replicas"]] for stage in stages]
     kinds = list(dict.fromkeys(n for group in nodes for n in group))
@@ -250,7 +265,7 @@ def _sailor_problem(
     per_replica = max(1, whole(row, "micro_batches"))
     rates = {k: speeds.get((k, int(tp))) or speeds.get((k, 4), 0.0) for k in kinds}
     if not all(rates.values()):
-        return "network of a device is missing"
+        raise UnreadableError("network of a device is missing")
 
     def message_bytes(layer: int) -> float:
         size = sizes.get((row["model"], tp, layer))
@@ -262,7 +277,7 @@ def _sailor_problem(
         rows = {k: times.get((row["model"], k, micro_batch, tp, i)) for k in kinds}
         size = sizes.get((row["model"], tp, i))
         if size is None or any(r is None for r in rows.values()):
-            return "layer times of a device or a size are missing"
+            raise UnreadableError("layer times of a device or a size are missing")
         name = f"layer{i}"
         measured = {
             k: OpTimes(

@@ -126,3 +126,48 @@ def test_a_folder_that_is_not_there(tmp_path):
     done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path / "none")], capture_output=True, text=True)
     assert done.returncode == 1
     assert "is not a folder" in done.stderr
+
+
+MUTILATED = {
+    "aiconfigurator/gemm_bf16.csv": (
+        "m,n,k,a100_sxm_ms,mi210_ms,x9_ms\n4096,4096,4096,0.6,0.9,0.1\nabc,1,1,0.6,,\n1,1,1,nan,,\n"
+    ),
+    "aiconfigurator/nccl.csv": "gpu,op,num_gpus,bytes\nh100_sxm,all_reduce,8,1048576\n",
+    "harp/measured_runs.csv": "",
+    "sailor/measured_plans.jsonl": '{"id": "a", "stag',
+    "timm/train_amp_rtx3090.csv": (
+        "model,img_size,batch_nchw,step_ms_nchw,batch_nhwc,step_ms_nhwc\nno_such,224,inf,1.0,,\n"
+    ),
+    "truth_tp1.csv": (
+        f"{TP1}\n"
+        "new,r:1,A100-80GB SXM,4,8,GPT,4,1024,16,,4096,1024,50257,fp16,1,8,2,1,2,0,full,nan,,,\n"
+        "new,r:2,A100-80GB SXM,4,8,GPT,4,1024,0,,4096,1024,50257,fp16,1,8,2,1,2,0,full,0.1,,,\n"
+        "new,r:3,L4,4,8,GPT,4,1024,16,,4096,1024,50257,fp16,1,8,2,1,2,0,full,0.1,,,\n"
+        "new,r:4,A100-80GB SXM,4,8,GPT,1e30,1024,16,,4096,1024,50257,fp16,1,8,2,1,2,0,full,0.1,,,\n"
+        "new,r:5,A100-80GB SXM\n"
+    ),
+    "of-tomorrow/runs.csv": "gpu,iter_s\nH100,1\nH100,2\n",
+}
+
+
+def test_tables_that_are_wrong_or_unknown_are_named_and_stop_nothing(tmp_path):
+    for name, text in MUTILATED.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    file = tmp_path / "out.json"
+    command = [sys.executable, str(SCRIPT), str(tmp_path), "--json", str(file)]
+    subprocess.run(command, capture_output=True, check=True)
+    found = json.loads(file.read_text())
+    assert [p["ref"] for p in found["pairs"]] == ["aiconfigurator/gemm_bf16.csv:2"] * 2
+    assert {(x["set"], x["reason"], x["rows"]) for x in found["left_out"]} >= {
+        ("aiconfigurator products", "m is 'abc', no number", 1),
+        ("aiconfigurator products", "GPU x9 is not in the database", 1),
+        ("aiconfigurator collectives, h100_sxm, from 1 MB", "the time measured is no positive number", 1),
+        ("sailor placements", "no JSON with id and stages", 1),
+        ("timm training", "batch_nchw is 'inf', not finite", 1),
+        ("new steps", "neither time nor memory stated", 1),
+        ("new steps", "links and network of hosts with l4-24gb are not known", 1),
+        ("new steps", "layers is 1e+30, no count", 1),
+        ("new steps", "number of GPUs, shape or micro-batch not stated", 1),
+        ("of-tomorrow/runs.csv", "no reader for this table", 2),
+    }
