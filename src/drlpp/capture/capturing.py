@@ -13,6 +13,7 @@ import torch
 from drlpp.capture.batch_axis import with_batch_axis, with_samples
 from drlpp.capture.captured import CapturedModel
 from drlpp.capture.check import check_module, why_unchecked
+from drlpp.capture.collector import collector_paused
 from drlpp.capture.export import ExportedModel, export_module
 from drlpp.capture.graph_builder import BuiltGraph, build_graph
 from drlpp.capture.loss import LossFunction, ModelWithLoss
@@ -32,6 +33,7 @@ LIBRARIES = ("timm:", "transformers:")
 log = logging.getLogger(__name__)
 
 
+@collector_paused()
 def capture(
     source: ModelSource,
     *,
@@ -88,6 +90,7 @@ def capture_graph(spec: str, kernels: Kernels = "gpu", *, batch_axis: bool = Fal
     return with_batch_axis(graph, doubled.graph)
 
 
+@collector_paused()
 def capture_module(
     module: torch.nn.Module,
     example_inputs: torch.Tensor | Sequence[Any] | Mapping[str, Any],

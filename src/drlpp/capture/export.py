@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import gc
 import inspect
 import io
 import logging
@@ -29,11 +28,12 @@ from torch import fx
 from torch.distributions import Distribution
 
 from drlpp.capture.attention_masks import masks_by_broadcasting
+from drlpp.capture.collector import collector_paused
 from drlpp.capture.failures import TraceError, capture_error, where_it_failed
 from drlpp.capture.loss import LOSS, LossFunction, ModelWithLoss, takes_target
 from drlpp.capture.module_call import ModuleCall, entries_of
 from drlpp.capture.python_state import NumbersKept, StateKept
-from drlpp.capture.recording import USER_CALL, Assigned, Calls
+from drlpp.capture.recording import USER_CALL, Assigned, Calls, replaced
 from drlpp.capture.tracing import keeping_gradients
 from drlpp.capture.unlifted import set_attribute, unlifted
 from drlpp.capture.user_call import UserCall
@@ -199,12 +199,10 @@ def _cloned(tree: Any) -> Any:
 @contextmanager
 def _exporting() -> Iterator[None]:
     """Keeps the notices of export, which mean nothing to the user, from the screen, random distributions from checking
-    the values of their arguments, and the garbage collector from walking over the growing graph again and again.
+    the values of their arguments, and torch.fx from noting the Python stack of every operator.
 
     The shape rule of an LSTM gives its last states a dimension too many before torch 2.14.
     """
-    collects = gc.isenabled()
-    gc.disable()
     validate = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     logger = logging.getLogger("torch.export")
@@ -213,11 +211,14 @@ def _exporting() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
-            with masks_by_broadcasting(), _lstm_shapes():
+            with (
+                collector_paused(),
+                replaced(fx.config, "do_not_emit_stack_traces", True),
+                masks_by_broadcasting(),
+                _lstm_shapes(),
+            ):
                 yield
     finally:
-        if collects:
-            gc.enable()
         logger.setLevel(level)
         Distribution.set_default_validate_args(validate)
 

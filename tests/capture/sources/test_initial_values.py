@@ -116,3 +116,24 @@ def test_converted_models_get_their_values_too() -> None:
 def test_unknown_parameter() -> None:
     with pytest.raises(InputError, match=r"has no parameter 'x': make the one that was captured"):
         initial_values(Odd, ["x"])
+
+
+class WithTable(nn.Module):
+    """A buffer is drawn after parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.register_buffer("table", torch.randn(3))
+        self.second = nn.Linear(4, 4)
+        self.register_buffer("late", torch.rand(3))
+
+
+def test_buffers_are_drawn_alike_whether_or_not_parameters_have_values() -> None:
+    with seeded_construction(5):
+        real = WithTable()
+    with seeded_construction(5), hollow_parameters():
+        hollow = WithTable()
+    assert is_hollow(hollow.first.weight)
+    assert torch.equal(hollow.table, real.table)
+    assert torch.equal(hollow.late, real.late)

@@ -18,7 +18,7 @@ import torch
 from drlpp.capture.sources.fake_parameters import hollow_parameters, needs_values
 from drlpp.errors import InputError
 from drlpp.seeds import derived_seed
-from drlpp.torch_private import TorchDispatchMode
+from drlpp.torch_private import FakeTensor, TorchDispatchMode
 
 
 @contextmanager
@@ -87,5 +87,14 @@ class _Seeded(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags and (kwargs or {}).get("generator") is None:
             self._drawn += 1
-            torch.manual_seed(derived_seed(self._seed, self._drawn))
+            if func._schema.arguments[0].is_write and isinstance(args[0], FakeTensor):
+                return args[0]  # it has no values to draw
+            _seed(derived_seed(self._seed, self._drawn))
         return func(*args, **(kwargs or {}))
+
+
+def _seed(seed: int) -> None:
+    """What `torch.manual_seed` does, without the stack traces that it takes for backends which are not in use."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
