@@ -1,12 +1,12 @@
 """Planning over what a planner itself does not choose: the micro-batch size, and in what groups devices divide ops.
 
-A *variant* is the same step with one choice of both. Quick planners rank them: first equal groups on all hosts, then
-the sizes with the best grouping, then the groupings that differ from the best in one pool of devices, and so on until
-nothing gets better. The best share the budget, most for the first; a planner that ends early is asked about more of
-them. One that is much worse there is left out, and one whose lower bound is not below the best plan so far. Devices
-alone are the second at least if a quick plan of them fits, the first if it is near the best, and their other sizes take
-what is left: the quick planners may be wrong about them, and groups shall not make a plan worse. Where devices differ
-three variants are planned at least, since the quick planners say little there.
+A *variant* is the same step with one choice of both. Quick planners rank them: the sizes for devices alone, then equal
+groups on all hosts, then the sizes with the best grouping and the groupings that differ from it in one pool of devices,
+and so on until nothing gets better. The best share the budget, most for the first; a planner that ends early is asked
+about more of them. One that is much worse there is left out, and one whose lower bound is not below the best plan so
+far. Groups shall not make a plan worse: devices alone are the second at least if a quick plan of them fits, the first
+if it is near the best, and a planner that ends early is asked about all their sizes that it would be asked about if
+there were no groups. Where devices differ three variants are planned at least.
 """
 
 from __future__ import annotations
@@ -16,19 +16,34 @@ import functools
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from drlpp.cluster.usual_groupings import UsualGroupings
 from drlpp.cost.groups import grouped, lifted
+from drlpp.cost.problem_times import problem_times
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
-from drlpp.planners.baselines.greedy import Greedy
-from drlpp.planners.baselines.uniform import offer_grids
+from drlpp.planners.baselines.uniform import known_splits, offer_grids
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
+from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, offer_first_splits
 from drlpp.planners.search import Search, offer_fitting_splits
 from drlpp.problem import PlanningProblem, per_problem
 
 RANKING_SHARE = 0.15
-"""Part of the budget for ranking the variants."""
+"""Part of the budget in which all variants are ranked, as many as can be."""
+LONG_RANKING = 0.35
+"""Part of the budget for it while each step finds a better variant."""
 LONGEST_RANKING = 0.5
 """Part of the budget for it while no variant has a plan."""
+GRIDS_S = 0.14
+"""Seconds for uniform splits of one variant in a budget of a second; in others they grow with its root."""
+UNEQUAL_GRIDS = 0.3
+"""Part of them where devices differ, since equal stages say little there."""
+QUICK_STATES = 4
+"""States of devices for which the dynamic program is asked as a quick planner."""
+QUICK_PROGRAM = DynamicProgramParams(
+    max_type_states=0, max_device_orders=2, max_folds=1, fill_slacks=(1.0,), filled_states=1
+)
+"""Its settings."""
 BOUND_SHARE = 0.02
 """Part of what is left for the bound that may leave out a candidate."""
 CANDIDATES = 3
@@ -41,7 +56,7 @@ PROMISING = 1.3
 """A variant in which the quick planner takes this many times what it takes in the best is left out."""
 NEAR = 1.1
 """Devices alone that take at most this many times the best in the ranking are planned first, with the largest share."""
-FIRST_SHARE = 0.5
+FIRST_SHARE = 0.6
 """Part of what is left for each candidate but the last."""
 BOUND_S = 10.0
 """Seconds in which the bounds of all variants must be known; else there is no bound over them."""
@@ -147,76 +162,107 @@ def _ranked(variants: Variants, whole: Budget, seed: int) -> tuple[list[tuple[in
     those where nothing fits. Some may be left out."""
     values = _Values(variants, whole, seed)
     groupings = variants.groupings
-    best = values.least((0, g) for g in range(groupings.equal))
-    while True:
-        here = values.least((s, best[1]) for s in range(len(variants.sizes)))
+    first = (0, 0)
+    if values.of(first) < math.inf:
+        first = values.climbed(first)
+    best = values.least(((first[0], g) for g in range(groupings.equal)), first)
+    while not values.spent:
+        here = values.climbed(best)
         here = values.least(((here[0], g) for g in groupings.near(here[1])), here)
-        if here == best or values.spent:
+        if here == best:
             break
         best = here
-    for size in range(len(variants.sizes)):
-        values.of((size, 0))
-    for grouping in range(len(groupings)):
-        values.of((best[0], grouping))
+    values.ask((size, 0) for size in range(len(variants.sizes)))
+    values.ask((best[0], grouping) for grouping in range(len(groupings)))
     known = values.known
     ranked = sorted(known, key=lambda key: (known[key], math.isinf(known[key]) and key[1] == 0, key))
     likely = [key for key in ranked if known[key] < math.inf]
-    alone = _promising([key for key in likely if key[1] == 0], known)
-    near = alone and known[alone[0]] <= NEAR * known[likely[0]]
-    first = (*alone[:1], *likely[:1]) if near else (*likely[:1], *alone[:1])
-    promising = dict.fromkeys((*first, *_promising(likely, known), *alone[1:]))
     at_least = CANDIDATES if variants.unequal else 1
-    likely = list(dict.fromkeys((*promising, *likely[:at_least])))
+    alone = _promising([key for key in likely if key[1] == 0], known, at_least)
+    near = alone and known[alone[0]] <= NEAR * known[likely[0]]
+    ahead = (*alone[:1], *likely[:1]) if near else (*likely[:1], *alone[:1])
+    likely = list(dict.fromkeys((*ahead, *_promising(likely, known, at_least), *alone)))
     return likely, [key for key in ranked if key not in likely and (key[1] == 0 or math.isinf(known[key]))]
 
 
 class _Values:
     """What quick planners take in each variant, as far as there is time to ask them.
 
-    The uniform split, and where devices differ the greedy planner, since equal stages say little there.
+    The uniform split, and where devices differ the dynamic program, since equal stages say little there. Their plans
+    are known to the planners that are asked later.
 
     Attributes:
         known: (size, grouping) -> value; inf where nothing fits.
     """
 
     def __init__(self, variants: Variants, whole: Budget, seed: int) -> None:
-        self._variants, self._seed = variants, seed
-        self._budget, self._longest = whole.part(RANKING_SHARE), whole.part(LONGEST_RANKING)
-        self._likely = len(variants.sizes) + variants.groupings.equal
+        self._variants, self._seed, self._whole = variants, seed, whole
+        self._short, self._long, self._longest = map(whole.part, (RANKING_SHARE, LONG_RANKING, LONGEST_RANKING))
+        root = math.sqrt(whole.seconds)
+        self._share = min(1.0, GRIDS_S / root) if 0.0 < root < math.inf else 1.0
         self.known: dict[tuple[int, int], float] = {}
+
+    @property
+    def _budget(self) -> Budget:
+        """For all variants."""
+        return self._long if min(self.known.values(), default=math.inf) < math.inf else self._longest
 
     @property
     def spent(self) -> bool:
         """There is no time to ask about another one."""
-        fits = min(self.known.values(), default=math.inf) < math.inf
-        return bool(self.known) and (self._budget if fits else self._longest).spent
+        return bool(self.known) and self._budget.spent
+
+    def ask(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Asks about more variants while `RANKING_SHARE` lasts."""
+        for key in keys:
+            if self._short.spent:
+                return
+            self.of(key)
 
     def of(self, key: tuple[int, int]) -> float:
         """The value of a variant; inf where there is no time left."""
         if key not in self.known:
             if self.spent:
                 return math.inf
-            problem = self._variants.problem(*key)
-            part = self._budget.part(1 / max(2, self._likely - len(self.known)))
-            search = Search("quick", problem, part, self._seed)
-            offer_grids(search)
-            if search.best is None:
-                offer_fitting_splits(search)
-            elif problem.cluster.is_unequal and not part.spent:  # groups of two sizes are, too
-                found = Greedy().solve(problem, part, self._seed)
-                search.best_value = min(search.best_value, _value_s(found, problem))
-            self.known[key] = search.best_value
+            self.known[key] = self._quick_s(self._variants.problem(*key))
         return self.known[key]
 
-    def least(self, keys: Iterable[tuple[int, int]], than: tuple[int, int] | None = None) -> tuple[int, int]:
-        """The best of some; of equal ones the first, or `than`; where nothing fits, the largest groups."""
-        candidates = keys if than is None else (than, *keys)
-        return min(candidates, key=lambda key: (self.of(key), math.isinf(self.of(key)) and key[1] == 0))
+    def _quick_s(self, problem: PlanningProblem) -> float:
+        """The value of the best quick plan; inf if none fits."""
+        unequal = problem.cluster.is_unequal  # groups of two sizes are, too
+        problem_times(problem)
+        share = self._share * (UNEQUAL_GRIDS if unequal else 1.0)
+        search = Search("quick", problem, self._whole.part(share), self._seed)
+        offer_grids(search)
+        search.budget = self._budget
+        if unequal and not search.budget.spent:
+            offer_first_splits(search, np.random.default_rng(self._seed), QUICK_STATES, QUICK_PROGRAM)
+            if search.best is not None:
+                known_splits(problem).append(search.best)
+        if search.best is None:
+            offer_fitting_splits(search)
+        return search.best_value
+
+    def least(self, keys: Iterable[tuple[int, int]], than: tuple[int, int]) -> tuple[int, int]:
+        """The best of some; of equal ones `than`, or the first; where nothing fits, the largest groups."""
+        return min((than, *keys), key=lambda key: (self.of(key), math.isinf(self.of(key)) and key[1] == 0))
+
+    def climbed(self, start: tuple[int, int]) -> tuple[int, int]:
+        """The best size from that of a variant on, upwards and downwards while it gets better."""
+        best, (middle, grouping) = start, start
+        for sizes in (range(middle + 1, len(self._variants.sizes)), range(middle - 1, -1, -1)):
+            for size in sizes:
+                if self.of((size, grouping)) >= self.of(best):
+                    break
+                best = (size, grouping)
+        return best
 
 
-def _promising(ranked: list[tuple[int, int]], values: Mapping[tuple[int, int], float]) -> list[tuple[int, int]]:
-    """Those not much worse than the first."""
-    return [key for key in ranked if values[key] <= PROMISING * values[ranked[0]]]
+def _promising(
+    ranked: list[tuple[int, int]], values: Mapping[tuple[int, int], float], at_least: int
+) -> list[tuple[int, int]]:
+    """Those not much worse than the first, and so many at least."""
+    return [key for k, key in enumerate(ranked) if k < at_least or values[key] <= PROMISING * values[ranked[0]]]
 
 
 def _value_s(result: PlanResult, problem: PlanningProblem) -> float:

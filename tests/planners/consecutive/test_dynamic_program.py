@@ -9,9 +9,10 @@ from drlpp.graph.readers import read_graph
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
-from drlpp.planners.consecutive.dynamic_program import DynamicProgram
+from drlpp.planners.consecutive.dynamic_program import DynamicProgram, offer_first_splits
 from drlpp.planners.consecutive.pipedream_contracted import PipeDreamContracted
 from drlpp.planners.pipedream.planner import PipeDream
+from drlpp.planners.search import Search
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from planner_cases import (
@@ -146,3 +147,15 @@ def test_same_seed_same_plan():
     plans = [DynamicProgram().solve(problem, Budget(60), 3).plan for _ in range(2)]
     assert np.array_equal(plans[0].stage_of_op, plans[1].stage_of_op)
     assert [s.devices for s in plans[0].stages] == [s.devices for s in plans[1].stages]
+
+
+def test_a_quick_look_offers_the_first_splits_alone():
+    problem = small_problem(0, [["fast", "mid"], ["slow", "mid"]], num_ops=7, chain=True)
+    found = {}
+    for number in (1, 2, 100):
+        search = Search("quick", problem, Budget(20.0), 0)
+        offer_first_splits(search, np.random.default_rng(0), number)
+        found[number] = search.num_offers, search.best_value
+    offers, values = zip(*found.values(), strict=True)
+    assert 1 <= offers[0] <= offers[1] < offers[2]
+    assert values[0] >= values[1] >= values[2] >= solved(problem).iteration_time_s

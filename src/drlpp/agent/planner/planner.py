@@ -238,11 +238,13 @@ class _Run:
         }
 
     def _fitting(self) -> list[Start]:
-        """What splits made for the memory and the thrifty baseline give, where the uniform split does not fit."""
+        """What is known, and what splits made for the memory and the thrifty baseline give, where no uniform split
+        fits."""
         before = self.budget.elapsed_s
-        stages = min(self.problem.cluster.num_devices, self.problem.graph.num_ops)
-        self.search.offer(uniform_assignment(self.problem, stages))
         found = [Start(self.search.offer(a), a, "baselines") for a in known_splits(self.problem)]
+        if self.search.best is None:
+            stages = min(self.problem.cluster.num_devices, self.problem.graph.num_ops)
+            self.search.offer(uniform_assignment(self.problem, stages))
         if self.search.best is None:
             splits = [Start(self.search.offer(a), a, "baselines") for a in offer_fitting_splits(self.search)]
             found += [start for start in splits if start.value_s <= self.search.best_value]

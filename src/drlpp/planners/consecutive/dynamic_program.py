@@ -19,6 +19,7 @@ linearisation, are among the candidates.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 
@@ -161,6 +162,17 @@ def run_dynamic_program(search: Search, rng: np.random.Generator, params: Dynami
         search.budget = whole.part(params.pipedream_share)
         offer_pipelines(search)
         search.budget = whole
+
+
+def offer_first_splits(
+    search: Search, rng: np.random.Generator, number: int, params: DynamicProgramParams = DEFAULTS
+) -> None:
+    """Offers the program's solutions for its first device states alone, and its first model: a quick look."""
+    problem = search.problem
+    arrays, by_speed = problem_arrays(problem), ways_to_count(problem)[-1]
+    states = device_choices(problem, arrays, rng, params, by_speed=by_speed)
+    model = next(split_models(problem, arrays, rng, params))
+    offer_splits(search, model, itertools.islice(states, number), params)
 
 
 def offer_splits(

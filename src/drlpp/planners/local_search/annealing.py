@@ -22,7 +22,7 @@ from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
-from drlpp.planners.baselines.uniform import uniform_assignment
+from drlpp.planners.baselines.uniform import known_splits, uniform_assignment
 from drlpp.planners.consecutive.device_states import AllReduceTable
 from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, run_dynamic_program
 from drlpp.planners.local_search.diagram_plans import DiagramParams, offer_set_plans
@@ -97,8 +97,11 @@ class Annealing:
 
 
 def offer_starts(search: Search, rng: np.random.Generator, params: AnnealingParams = DEFAULTS) -> None:
-    """The plans of data parallelism, uniform split, dynamic program and, for the steady state, sets of devices."""
+    """What is known of the problem, and the plans of data parallelism, uniform split, dynamic program and, for the
+    steady state, sets of devices."""
     problem = search.problem
+    for assignment in known_splits(problem):
+        search.offer(assignment)
     if problem.may_replicate:
         search.offer(data_parallel_assignment(problem))
     search.offer(uniform_assignment(problem, min(problem.cluster.num_devices, problem.graph.num_ops)))
