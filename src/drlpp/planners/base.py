@@ -47,6 +47,11 @@ class Budget:
     def spent(self) -> bool:
         return self.left_s <= 0
 
+    @property
+    def fraction(self) -> float:
+        """Part of it that is used, 0 to 1."""
+        return min(1.0, self.elapsed_s / self.seconds) if self.seconds > 0 else 1.0
+
     def cancel(self) -> None:
         """Ends the budget now (an interrupt): the planner stops soon and returns its best plan so far."""
         self._cancelled = True

@@ -142,7 +142,7 @@ class Search:
     @property
     def fraction(self) -> float:
         """Part of the budget that is used, 0 to 1."""
-        return min(1.0, self.budget.elapsed_s / self.budget.seconds) if self.budget.seconds > 0 else 1.0
+        return self.budget.fraction
 
     def result(self, breakdown: dict[str, float] | None = None, notes: dict[str, str] | None = None) -> PlanResult:
         """The best plan found, with its prediction; status ``infeasible`` with the nearest miss if there is none."""

@@ -34,10 +34,8 @@ LONG_RANKING = 0.35
 """Part of the budget for it while each step finds a better variant."""
 LONGEST_RANKING = 0.5
 """Part of the budget for it while no variant has a plan."""
-GRIDS_S = 0.14
+GRIDS_S = 0.05
 """Seconds for uniform splits of one variant in a budget of a second; in others they grow with its root."""
-UNEQUAL_GRIDS = 0.3
-"""Part of them where devices differ, since equal stages say little there."""
 QUICK_STATES = 4
 """States of devices for which the dynamic program is asked as a quick planner."""
 QUICK_PROGRAM = DynamicProgramParams(
@@ -58,6 +56,8 @@ NEAR = 1.1
 """Devices alone that take at most this many times the best in the ranking are planned first, with the largest share."""
 FIRST_SHARE = 0.6
 """Part of what is left for each candidate but the last."""
+LAST_SHARE = 0.95
+"""Part of it for the last; the rest is for the schedule of its plan."""
 BOUND_S = 10.0
 """Seconds in which the bounds of all variants must be known; else there is no bound over them."""
 BOUND_PROBE_S = 1.0
@@ -120,7 +120,8 @@ def solve_over_variants(
     best: PlanResult | None = None
     misses: list[PlanResult] = []
     variants = variants_of(problem)
-    likely, unlikely = _ranked(variants, budget, seed)
+    values = _Values(variants, budget, seed, progress)
+    likely, unlikely = _ranked(variants, values)
     for k, (size, grouping) in enumerate((*likely, *unlikely)):
         if k and (budget.spent or (best is not None and k >= MOST_CANDIDATES)):
             break
@@ -130,12 +131,14 @@ def solve_over_variants(
         if best is not None and _bound_s(variant, budget) >= _value_s(best, problem):
             continue
         start_s = budget.elapsed_s
-        part = budget.part(FIRST_SHARE if k < min(CANDIDATES, len(likely or unlikely)) - 1 else 1.0)
+        part = budget.part(FIRST_SHARE if k < min(CANDIDATES, len(likely or unlikely)) - 1 else LAST_SHARE)
         result = planner.solve(variant, part, seed, progress)
         if result.plan is None:
             misses.append(result)
         elif best is None or _value_s(result, problem) < _value_s(best, problem):
             history = tuple((start_s + when, value) for when, value in result.history)
+            if history and history[0][1] == values.known[size, grouping]:  # it went on from what quick planners found
+                history = ((values.found[size, grouping], history[0][1]), *history[1:])
             best = dataclasses.replace(variants.lifted(result, grouping), history=history)
     return dataclasses.replace(best or misses[0], planning_time_s=budget.elapsed_s)
 
@@ -157,10 +160,9 @@ def _bound_s(problem: PlanningProblem, budget: Budget) -> float:
     return lower_bound(problem, budget.part(BOUND_SHARE)).value_s
 
 
-def _ranked(variants: Variants, whole: Budget, seed: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def _ranked(variants: Variants, values: _Values) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Variants (size, grouping), the most promising first, and those for planners that end early: devices alone, and
     those where nothing fits. Some may be left out."""
-    values = _Values(variants, whole, seed)
     groupings = variants.groupings
     first = (0, 0)
     if values.of(first) < math.inf:
@@ -193,14 +195,16 @@ class _Values:
 
     Attributes:
         known: (size, grouping) -> value; inf where nothing fits.
+        found: (size, grouping) -> seconds since the start when that was known, where some plan fits.
     """
 
-    def __init__(self, variants: Variants, whole: Budget, seed: int) -> None:
-        self._variants, self._seed, self._whole = variants, seed, whole
+    def __init__(self, variants: Variants, whole: Budget, seed: int, progress: Progress = no_progress) -> None:
+        self._variants, self._seed, self._whole, self._progress = variants, seed, whole, progress
         self._short, self._long, self._longest = map(whole.part, (RANKING_SHARE, LONG_RANKING, LONGEST_RANKING))
         root = math.sqrt(whole.seconds)
         self._share = min(1.0, GRIDS_S / root) if 0.0 < root < math.inf else 1.0
         self.known: dict[tuple[int, int], float] = {}
+        self.found: dict[tuple[int, int], float] = {}
 
     @property
     def _budget(self) -> Budget:
@@ -224,15 +228,19 @@ class _Values:
         if key not in self.known:
             if self.spent:
                 return math.inf
-            self.known[key] = self._quick_s(self._variants.problem(*key))
+            best_s, search = min(self.known.values(), default=math.inf), self._quick(self._variants.problem(*key))
+            self.known[key] = search.best_value
+            if search.best is not None:
+                self.found[key] = self._whole.elapsed_s
+            if search.best_value < best_s:
+                self._progress("ranking", self._whole.fraction, search.best_value)
         return self.known[key]
 
-    def _quick_s(self, problem: PlanningProblem) -> float:
-        """The value of the best quick plan; inf if none fits."""
+    def _quick(self, problem: PlanningProblem) -> Search:
+        """What the quick planners find."""
         unequal = problem.cluster.is_unequal  # groups of two sizes are, too
         problem_times(problem)
-        share = self._share * (UNEQUAL_GRIDS if unequal else 1.0)
-        search = Search("quick", problem, self._whole.part(share), self._seed)
+        search = Search("quick", problem, self._whole.part(self._share), self._seed)
         offer_grids(search)
         search.budget = self._budget
         if unequal and not search.budget.spent:
@@ -241,7 +249,7 @@ class _Values:
                 known_splits(problem).append(search.best)
         if search.best is None:
             offer_fitting_splits(search)
-        return search.best_value
+        return search
 
     def least(self, keys: Iterable[tuple[int, int]], than: tuple[int, int]) -> tuple[int, int]:
         """The best of some; of equal ones `than`, or the first; where nothing fits, the largest groups."""
