@@ -42,6 +42,7 @@ def missing(error: ImportError | AttributeError) -> InstallationError:
 
 try:
     from torch._decomp import decompositions
+    from torch._export.passes import replace_autocast_with_hop_pass, replace_set_grad_with_hop_pass
     from torch._functorch import eager_transforms
     from torch._functorch import vmap as functorch_vmap
     from torch._ops import HigherOrderOperator, OpOverload
@@ -68,6 +69,8 @@ try:
         (torch.nn.modules.batchnorm, "_BatchNorm"),
         (torch.nn.Module(), "_backward_pre_hooks"),
         (decompositions, "one_layer_lstm"),
+        (replace_autocast_with_hop_pass, "replace_autocast_with_hop_pass"),
+        (replace_set_grad_with_hop_pass, "replace_set_grad_with_hop_pass"),
     ):
         getattr(owner, name)  # each is replaced or read where it is needed
     if torch.distributed.is_available():
@@ -85,6 +88,7 @@ try:
     for owner, name, _ in TRANSFORMS:
         getattr(owner, name)
     set_grad_enabled = torch._C._set_grad_enabled
+    REGION_PASSES = (replace_autocast_with_hop_pass, replace_set_grad_with_hop_pass)
 except (ImportError, AttributeError) as error:
     raise missing(error) from error
 
@@ -92,6 +96,7 @@ if said := untested(torch_release()):
     logging.getLogger(__name__).warning(said)
 
 __all__ = [
+    "REGION_PASSES",
     "TESTED",
     "TRANSFORMS",
     "DataDependentOutputException",

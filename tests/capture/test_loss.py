@@ -30,6 +30,9 @@ X = torch.tensor([1.0, 3.0])
         lambda x: x.sum().reshape(1, 1),
         lambda x: {"loss": x.sum(), "logits": x},
         lambda x: SimpleNamespace(loss=x.sum()),
+        lambda x: (x.sum(), x),
+        lambda x: [x, x.sum(), None],
+        lambda x: (x.sum(), x.argmax(), x),
     ],
 )
 def test_forms_of_an_output_with_a_loss(make):
@@ -68,7 +71,8 @@ def test_takes_target(loss_fn, expected):
     ("make", "loss_fn", "message"),
     [
         (lambda x: x, None, r"shape \[2\]"),
-        (lambda x: (x.sum(), x), None, "tuple without a loss"),
+        (lambda x: (x.sum(), x, x.mean()), None, "tuple without a loss"),
+        (lambda x: (x.argmax(), x), None, "tuple without a loss.*a tuple with one scalar tensor"),
         (lambda x: {"logits": x}, None, "without a loss"),
         (lambda x: x, lambda y: 3.0, "loss function returns float"),
         (lambda x: x, lambda y: y, "loss function returns a torch.float32 tensor"),

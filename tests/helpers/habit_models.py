@@ -175,6 +175,20 @@ class FunctionBesideNoGrad(Net):
         return kept + Reverse.apply(self.inner(h), 3.0)  # type: ignore[no-any-return]
 
 
+@supported
+class NoGradWithinAutocast(Net):
+    """A teacher in the student's autocast region, and a trained part in the teacher's region."""
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.no_grad():
+                kept = self.inner(h)
+                with torch.enable_grad():
+                    trained = self.inner(h * 2)
+            y = self.inner(h) - trained
+        return kept.float() + y.float()
+
+
 @refused("Doubled .*in place.*an nn.Module of its own")
 class InPlaceFunction(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:

@@ -103,7 +103,8 @@ def capture_module(
     Args:
         module: is captured, and left, in the modes in which it is (training, eval, mixed).
         example_inputs: one micro-batch: a tensor, a tuple or list of arguments, or a dict of keyword arguments.
-        loss_fn: output -> scalar loss; without it the module returns the loss, or an object with `.loss`.
+        loss_fn: output -> scalar loss; without it the module returns the loss or carries it
+            (`drlpp.capture.loss.loss_in`).
         source: for people: where the module comes from.
         kernels: see `capture`.
 

@@ -6,8 +6,7 @@ the training of models with in-place operators and batch norm) and its shapes ar
 tidied: parameters keep the names that they have in the module, a tensor with two names is read under one of them, nodes
 that switch the gradient mode are removed and noted per node, checks and dead nodes are dropped.
 
-Left out: dynamic shapes; control flow that depends on the values of tensors; `torch.no_grad` inside of an autocast
-region (torch.export forgets it; the other way round is kept).
+Left out: dynamic shapes; control flow that depends on the values of tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import logging
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -39,7 +38,14 @@ from drlpp.capture.unlifted import set_attribute, unlifted
 from drlpp.capture.user_call import UserCall
 from drlpp.capture.whole_modules import NOTHING, Whole
 from drlpp.errors import CaptureError
-from drlpp.torch_private import HigherOrderOperator, decompositions, set_grad_enabled, tree_leaves, tree_map
+from drlpp.torch_private import (
+    REGION_PASSES,
+    HigherOrderOperator,
+    decompositions,
+    set_grad_enabled,
+    tree_leaves,
+    tree_map,
+)
 
 _MODEL = "model"
 _TARGET = "target"
@@ -216,11 +222,26 @@ def _exporting() -> Iterator[None]:
                 replaced(fx.config, "do_not_emit_stack_traces", True),
                 masks_by_broadcasting(),
                 _lstm_shapes(),
+                _regions_by_nodes(),
             ):
                 yield
     finally:
         logger.setLevel(level)
         Distribution.set_default_validate_args(validate)
+
+
+@contextmanager
+def _regions_by_nodes() -> Iterator[None]:
+    """Regions begin and end with a node each. The passes of torch.export that make graphs of them forget `no_grad`
+    inside of an autocast region."""
+
+    def as_it_is(module: fx.GraphModule, signature: Any) -> tuple[fx.GraphModule, Any]:
+        return module, signature
+
+    with ExitStack() as stack:
+        for made in REGION_PASSES:
+            stack.enter_context(replaced(made, made.__name__.rpartition(".")[2], as_it_is))
+        yield
 
 
 @contextmanager
@@ -267,12 +288,11 @@ class _Tidied:
         self.autocast: dict[str, tuple[Any, ...]] = {}
         self._canonical = canonical
         self._calls = calls
-        self._raw = raw
         self._root = torch.nn.Module()
         self._graph = fx.Graph()
         self._attributes: dict[str, fx.Node] = {}
-        self._outputs_of: dict[Any, list[fx.Node]] = {}
-        result = self._walk(raw, raw.graph, _Mode(grad=True, autocast=None))
+        self._only_result_of: dict[Any, fx.Node] = {}
+        result = self._walk(raw)
         values = [self._computed(node) for node in result]
         self.results = tuple(node.name for node in values)
         self._graph.output(values[0] if len(values) == 1 else tuple(values))
@@ -284,19 +304,17 @@ class _Tidied:
         self.autocast = {k: v for k, v in self.autocast.items() if k in kept}
         self.module = fx.GraphModule(self._root, self._graph, class_name="CapturedModule")
 
-    def _walk(self, owner: fx.GraphModule, graph: fx.Graph, mode: _Mode) -> list[fx.Node]:
-        """Copies the nodes of a graph (the exported one, or that of a region with its own mode); returns its outputs.
-
-        The placeholders of a region's graph are in `copy_of` already.
-        """
+    def _walk(self, raw: fx.GraphModule) -> list[fx.Node]:
+        """Copies the nodes of the exported graph; returns its outputs."""
+        mode = _Mode(grad=True, autocast=None)
         regions = []
-        for node in graph.nodes:
+        for node in raw.graph.nodes:
             target = str(getattr(node.target, "overloadpacket", getattr(node.target, "__name__", "")))
             if node.op == "placeholder":
-                if graph is self._raw.graph and node.users and isinstance(node.meta.get("val"), torch.Tensor):
+                if node.users and isinstance(node.meta.get("val"), torch.Tensor):
                     self._copy(node, mode)
             elif node.op == "get_attr":
-                self._attribute(owner, node)
+                self._attribute(raw, node)
             elif node.op == "output":
                 return [self._of(n) for n in tree_leaves(node.args[0])]
             elif node.target is set_grad_enabled:
@@ -306,26 +324,13 @@ class _Tidied:
                 mode = dataclasses.replace(mode, autocast=tuple(node.args))
             elif target == "_exit_autocast":
                 mode = dataclasses.replace(mode, autocast=regions.pop().autocast)
-            elif target == "wrap_with_set_grad_enabled":
-                self._region(owner, node, dataclasses.replace(mode, grad=bool(node.args[0])), num_settings=1)
-            elif target == "wrap_with_autocast":
-                self._region(owner, node, dataclasses.replace(mode, autocast=tuple(node.args[:4])), num_settings=4)
-            elif node.target is operator.getitem and node.args[0] in self._outputs_of:
-                self.copy_of[node] = self._outputs_of[node.args[0]][node.args[1]]
+            elif node.target is operator.getitem and node.args[0] in self._only_result_of:
+                self.copy_of[node] = self._only_result_of[node.args[0]]
             elif node.target is USER_CALL:
                 self._user_call(node, mode)
             elif target not in _DROPPED:
                 self._copy(node, mode)
         raise CaptureError("the exported graph has no output: this is an error of torch.export")
-
-    def _region(self, owner: fx.GraphModule, node: fx.Node, mode: _Mode, num_settings: int) -> None:
-        """Copies the graph of a region in the place of the call of it."""
-        arguments: tuple[Any, ...] = node.args
-        inner = _get(owner, str(arguments[num_settings].target))
-        inputs = [n for n in inner.graph.nodes if n.op == "placeholder"]
-        for placeholder, given in zip(inputs, arguments[num_settings + 1 :], strict=True):
-            self.copy_of[placeholder] = self._of(given)
-        self._outputs_of[node] = self._walk(inner, inner.graph, mode)
 
     def _computed(self, node: fx.Node) -> fx.Node:
         """A result as the value of an op: a module may return an input or a parameter as it is."""
@@ -365,7 +370,7 @@ class _Tidied:
         copied.meta = dict(node.meta)
         if call.num_outputs == 1:
             copied.meta["val"] = node.meta["val"][0]
-            self._outputs_of[node] = [copied]
+            self._only_result_of[node] = copied
         self._note(node, copied, mode)
 
     def _move_hooks(self) -> None:

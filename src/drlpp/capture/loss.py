@@ -51,14 +51,19 @@ class ModelWithLoss(torch.nn.Module):
         if loss is None:
             raise CaptureError(
                 f"the module returns {type(output).__name__} without a loss: return the scalar loss, an object with "
-                "`.loss`, or give a loss_fn(output)"
+                "`.loss`, a tuple with one scalar tensor, or give a loss_fn(output)"
             )
         return _scalar(loss, "the module")
 
 
 def loss_in(output: Any) -> torch.Tensor | None:
-    """The loss that an output of a module carries: ``output["loss"]`` or ``output.loss``."""
+    """The loss that an output of a module carries: ``output["loss"]``, ``output.loss``, or the only scalar of a tuple
+    or list, as in ``(loss, logits)``."""
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if loss is None and isinstance(output, (tuple, list)):
+        tensors = [t for t in output if isinstance(t, torch.Tensor)]
+        scalars = [t for t in tensors if t.dim() == 0 and t.is_floating_point()]
+        loss = scalars[0] if len(scalars) == 1 else None
     return loss if isinstance(loss, torch.Tensor) else None
 
 

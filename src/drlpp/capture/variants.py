@@ -131,7 +131,7 @@ class _ModelWithOutputs(ModelWithLoss):
 
     Args:
         notes: filled when the module is called.
-        returns_loss: without a loss function, the output is the loss, or has one as `.loss`.
+        returns_loss: without a loss function, the output is the loss, or carries it.
     """
 
     def __init__(self, model: nn.Module, loss_fn: Any, notes: _Notes, *, returns_loss: bool) -> None:

@@ -28,7 +28,7 @@ class Example:
         module: the model.
         args, kwargs: what it is called with; the first dimension of tensors is samples.
         loss_fn: output (and target, see `drlpp.capture.loss.takes_target`) -> scalar loss; None if the module's
-            output is the loss or has one as `.loss`.
+            output is the loss or carries it (`drlpp.capture.loss.loss_in`).
     """
 
     module: torch.nn.Module
