@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from drlpp.graph import Op
 from drlpp.graph.blocks import Recompute
@@ -20,9 +20,16 @@ from truth.layers import layer_graph
 from truth.rows import Findings, Row, UnreadableError, device_named, number, whole
 from truth.runs import Run
 
-HOST_S = {"a100-sxm4-80gb": 1.71e-4, "h100-sxm5-80gb": 1.04e-4}
-"""Seconds of the host per kernel in Megatron-Core by the GPU of the node, from `host_seconds`."""
-_OTHER_HOSTS_S = sum(HOST_S.values()) / len(HOST_S)
+HOST_S = {
+    ("a100-sxm4-80gb", "local"): 1.70e-4,
+    ("a100-sxm4-80gb", "transformer_engine"): 1.84e-4,
+    ("h100-sxm5-80gb", "local"): 1.04e-4,
+    ("h100-sxm5-80gb", "transformer_engine"): 1.23e-4,
+}
+"""Seconds of the host per kernel in Megatron-Core, from `host_seconds`.
+
+By the GPU of the node, and by whose modules ran: Megatron's own, or those of Transformer Engine.
+"""
 _VOCABULARY = {"gpt": 50304, "bert": 30592, "t5": 30592}
 """Of the tokenizers that the tests use, padded; for rows that state none."""
 _GPUS = 8
@@ -88,10 +95,20 @@ def megatron_run(line: int, row: Row) -> Run:
         memory_bytes=number(row, "max_mem_bytes"),
         out_of_memory=None,
         layers_per_stage=split,
-        host_s=HOST_S.get(device, _OTHER_HOSTS_S),
+        host_s=_host_s(device, row),
         last_rank_tells=True,
         part=(", tensor parallel" if tensor > 1 else "") + (", one node (noisy, says the source)" if noisy else ""),
     )
+
+
+def _modules(row: Row) -> str:
+    return "local" if row["transformer-impl"] == "local" else "transformer_engine"
+
+
+def _host_s(device: str, row: Row) -> float:
+    """Of a node's own kind; of nodes without T5, the mean of the others."""
+    known = {d: seconds for (d, modules), seconds in HOST_S.items() if modules == _modules(row)}
+    return known.get(device, mean(known.values()))
 
 
 def _shape(row: Row, model: str, layers: int, micro_batch: int) -> Transformer:
@@ -109,6 +126,7 @@ def _shape(row: Row, model: str, layers: int, micro_batch: int) -> Transformer:
         dtype="float16" if row["fp16"] == "True" else "bfloat16",
         attention=_attention(row),
         causal=model == "gpt",
+        gated=row["swiglu"] == "True",
         dropout=True,
         fused=True,
         tensor=whole(row, "tensor-model-parallel-size", 1),
@@ -139,14 +157,18 @@ def _uneven_split(row: Row, layers: int, pipeline: int) -> tuple[int, ...]:
     return (*([first] if first else []), *([share] * between), *([last] if last else []))
 
 
-def host_seconds(data: Path) -> dict[str, float]:
-    """GPU -> median seconds per kernel of the steps of T5 on one stage: what `HOST_S` was read from."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for _, row in Findings().rows(data / "megatron-lm-ci" / "runs.csv"):
+def host_seconds(data: Path) -> dict[tuple[str, str], float]:
+    """GPU and modules -> median seconds per kernel of the steps of T5 on one stage: what `HOST_S` was read from."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+
+    def read(_: int, row: Row) -> None:
         alone = all(whole(row, f"{part}-model-parallel-size", 1) == 1 for part in ("tensor", "pipeline"))
-        if row["test"].startswith("t5/") and alone and row["gpu"] in DEVICES:
-            found[DEVICES[row["gpu"]]].append(number(row, "iter_s_median") / _t5_kernels(_attention(row)))
-    return {device: median(seconds) for device, seconds in found.items()}
+        if row["test"].startswith("t5/") and alone:
+            seconds = number(row, "iter_s_median") / _t5_kernels(_attention(row))
+            found[device_named(row["gpu"], DEVICES), _modules(row)].append(seconds)
+
+    Findings().each(data / "megatron-lm-ci" / "runs.csv", "megatron-lm-ci steps", read)
+    return {key: median(seconds) for key, seconds in found.items()}
 
 
 @functools.cache
