@@ -2,7 +2,8 @@
 
 ``python benchmarks/calibrate_devices.py DATA`` reads the calibration sets of DATA (AIConfigurator, NeuSight, DeepBench,
 Vidur, Aceso: single operators; Zorse and Cephalo: layers) and writes ``src/drlpp/cost/device_rates.csv``. With
-``--profiles FOLDER``, the profiles of PipeDream set the convolutions of a V100. Test sets are never read.
+``--profiles FOLDER``, the profiles of PipeDream set the convolutions of a V100; without, these rows stay as they are.
+``--check`` writes nothing and names the rows that would differ. Test sets are never read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import csv
 import dataclasses
 import io
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -158,6 +160,23 @@ def fit_profiles(folder: Path, rows: dict[Key, Fitted]) -> dict[Key, Fitted]:
     return out
 
 
+def rows_of_profiles() -> dict[Key, Fitted]:
+    """The rows of the present table that profiles were fitted to."""
+    present = csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines())
+    chosen = [row for row in present if row["source"].startswith("pipedream")]
+    classes: dict[str, OpClass] = {kind: kind for kind in START}
+    return {
+        (row["device"], classes[row["op_class"]], row["dtype"]): Fitted(table.rates_of_row(row), int(row["rows"]))
+        for row in chosen
+    }
+
+
+def differences(before: str, after: str) -> list[str]:
+    """What to print of the rows that two tables do not share."""
+    old, new = before.splitlines(), after.splitlines()
+    return [*(f"- {row}" for row in old if row not in new), *(f"+ {row}" for row in new if row not in old)]
+
+
 def start_of(name: str, kind: OpClass, element: str, known: dict[Key, Fitted]) -> Rates:
     """Where a fit starts: what is known of the class on the device or one like it, in this or another type."""
     device = name
@@ -206,14 +225,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--profiles", type=Path, help="PipeDream's published profiles: convolutions of a V100")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the table would change")
     given = parser.parse_args()
     data = given.data
     findings = Findings()
     rows, hosts = fit_all(samples(list(all_ops(data, findings)), zorse(data, findings)))
-    if given.profiles:
-        rows |= fit_profiles(given.profiles, rows)
+    rows |= fit_profiles(given.profiles, rows) if given.profiles else rows_of_profiles()
     generic = Fitted(Rates(0.6, 0.75, 4e-6, 3.0, source="not measured"), 0)
     everything = {(ANY, ANY, ANY): generic, **means(rows), **rows}
+    if given.check:
+        found = differences(TABLE.read_text(encoding="utf-8"), text(everything))
+        print("\n".join(found) or f"{TABLE.name} is what {data} gives, to the bit")
+        sys.exit(bool(found))
     write_atomically(TABLE, text(everything))
     for (device, kind, dtype), row in sorted(rows.items()):
         print(f"{device:20} {kind:17} {dtype:9} {row.rows:5} rows {row.rates.error or 0:6.1%}  {row.rates.source}")

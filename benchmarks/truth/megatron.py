@@ -47,8 +47,14 @@ _NOT_EXPRESSED = {
 """Columns that must be empty or 1, and what they stand for."""
 
 
-_OTHER_MODELS = {"modelopt_distill": "two models (distillation)", "_mla": "multi-latent attention"}
-"""Parts of a test's name that stand for a model of another kind."""
+_OTHER_KINDS = {
+    "modelopt_distill": "two models (distillation)",
+    "_mla": "multi-latent attention",
+    "defer_embedding_wgrad": "weight gradients of the head wait for the end of the step",
+}
+"""Parts of a test's name that stand for what no column says and no plan expresses."""
+_FUSED_LOSS = "cross_entropy_loss_fusion"
+"""Part of the name of tests whose loss keeps the logits in float32 beside their exponentials."""
 
 
 def megatron_run(line: int, row: Row) -> Run:
@@ -56,7 +62,7 @@ def megatron_run(line: int, row: Row) -> Run:
     model = row["test"].partition("/")[0]
     if model not in ("gpt", "bert"):
         raise UnreadableError(f"model {model}")
-    for part, reason in _OTHER_MODELS.items():
+    for part, reason in _OTHER_KINDS.items():
         if part in row["test"]:
             raise UnreadableError(reason)
     for column, reason in _NOT_EXPRESSED.items():
@@ -97,6 +103,7 @@ def megatron_run(line: int, row: Row) -> Run:
         layers_per_stage=split,
         host_s=_host_s(device, row),
         last_rank_tells=True,
+        second_logits=_FUSED_LOSS in row["test"],
         part=(", tensor parallel" if tensor > 1 else "") + (", one node (noisy, says the source)" if noisy else ""),
     )
 
@@ -137,6 +144,7 @@ def _shape(row: Row, model: str, layers: int, micro_batch: int) -> Transformer:
 
 def _attention(row: Row) -> Attention:
     older = row["platform"].startswith("dgxa100_" + _OLDER_PLATFORM) and row["attention-backend"] != "flash"
+    older = older and row["deterministic-mode"] == "True"
     eager = row["attention-backend"] in ("unfused", "local") or row["transformer-impl"] == "local"
     return "fused" if eager or older else "flash"
 

@@ -21,6 +21,7 @@ class Run:
         host_s: seconds of the host per kernel.
         part: what else names the rows in the table.
         last_rank_tells: `memory_bytes` is that of the last rank, which writes the log, and not of the fullest.
+        second_logits: the loss keeps another copy of the logits in float32.
     """
 
     set: str
@@ -43,6 +44,7 @@ class Run:
     host_s: float = MEGATRON_HOST_S
     part: str = ""
     last_rank_tells: bool = False
+    second_logits: bool = False
 
     @property
     def job(self) -> str:

@@ -177,9 +177,17 @@ def with_exchanges(graph: OpGraph, device: str, members: int) -> OpGraph:
     return dataclasses.replace(graph, ops=tuple(ops))
 
 
+def with_second_logits(graph: OpGraph, shape: Transformer) -> OpGraph:
+    """The graph with a loss that keeps another copy of the logits in float32."""
+    kept = graph.tensor_bytes["loss:kept"] + 4.0 * shape.tokens * shape.member_vocab
+    return dataclasses.replace(graph, tensor_bytes=dict(graph.tensor_bytes) | {"loss:kept": kept})
+
+
 @functools.lru_cache(maxsize=2048)
-def _problem(shape: Transformer, cluster: Cluster, number: int, *, megatron: bool, zero1: bool) -> PlanningProblem:
-    graph = layer_graph(shape)
+def _problem(
+    shape: Transformer, cluster: Cluster, number: int, *, megatron: bool, zero1: bool, second_logits: bool
+) -> PlanningProblem:
+    graph = with_second_logits(layer_graph(shape), shape) if second_logits else layer_graph(shape)
     if shape.tensor > 1:
         graph = with_exchanges(graph, cluster.device_types[0].name, shape.tensor)
     problem = PlanningProblem.build(
@@ -192,7 +200,10 @@ def evaluate(run: Run) -> Evaluation:
     """The run's plan, as the evaluator sees it."""
     groups, tensor = run.pipeline * run.replicas, run.shape.tensor
     cluster = dgx_cluster(run.device, groups, run.per_host // tensor, run.network, run.host_s, members=tensor)
-    problem = _problem(run.shape, cluster, run.num_microbatches, megatron=run.megatron, zero1=run.sharded_optimizer)
+    problem = _problem(
+        run.shape, cluster, run.num_microbatches, megatron=run.megatron, zero1=run.sharded_optimizer,
+        second_logits=run.second_logits,
+    )  # fmt: skip
     evaluator = Evaluator(problem)
     stages = run.pipeline * run.chunks
     assignment = Assignment(

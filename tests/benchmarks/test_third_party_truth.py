@@ -20,7 +20,8 @@ MEGATRON = (
     "micro-batch-size", "global-batch-size", "tensor-model-parallel-size", "pipeline-model-parallel-size",
     "num-layers-per-virtual-pipeline-stage", "num-virtual-stages-per-pipeline-rank", "attention-backend",
     "decoder-first-pipeline-num-layers", "decoder-last-pipeline-num-layers", "use-distributed-optimizer",
-    "recompute-granularity", "fp16", "sequence-parallel", "transformer-impl", "untie-embeddings-and-output-weights",
+    "recompute-granularity", "fp16", "sequence-parallel", "transformer-impl", "swiglu",
+    "deterministic-mode", "untie-embeddings-and-output-weights",
 )  # fmt: skip
 
 
