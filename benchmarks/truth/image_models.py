@@ -7,6 +7,7 @@ autocast does.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import time
@@ -18,7 +19,7 @@ from drlpp.cost.optimizer_state import optimizer_s_per_byte
 from drlpp.cost.problem_times import problem_times
 from drlpp.errors import DrlppError
 from drlpp.files import write_atomically
-from drlpp.graph import OpGraph, graph_from_dict, graph_to_dict
+from drlpp.graph import Op, OpGraph, graph_from_dict, graph_to_dict
 from drlpp.problem import PlanningProblem
 from truth.rows import Findings, Pair, Row, UnreadableError, number, whole
 
@@ -51,6 +52,16 @@ def graph_of(spec: str, until: float) -> OpGraph:
     return graph
 
 
+def in_channels_last(graph: OpGraph) -> OpGraph:
+    """The graph as a capture of the model in channels last names its dense convolutions."""
+
+    def renamed(op: Op) -> Op:
+        dense = op.kind.startswith("aten.conv2d") and not op.kind.endswith(".grouped")
+        return dataclasses.replace(op, kind="aten.conv2d.channels_last") if dense else op
+
+    return dataclasses.replace(graph, ops=tuple(renamed(op) for op in graph.ops))
+
+
 def step_seconds(graph: OpGraph) -> float:
     """Forward, backward and optimizer step on one GPU."""
     kind = device_preset(_DEVICE)
@@ -80,5 +91,7 @@ def _pair(line: int, row: Row, layout: str, until: float) -> Pair:
     if not batch or not measured:
         raise UnreadableError("not measured in this layout")
     graph = graph_of(f"timm:{row['model']}?batch_size={batch}&image_size={whole(row, 'img_size')}", until)
+    if layout == "nhwc":
+        graph = in_channels_last(graph)
     ref = f"timm/train_amp_rtx3090.csv:{line}"
     return Pair(f"timm training, {_LAYOUTS[layout]}", "time", step_seconds(graph), measured, ref=ref)

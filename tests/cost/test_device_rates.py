@@ -26,6 +26,8 @@ def test_rows_are_of_known_devices_and_say_where_they_come_from():
         ("Linear", "product"),
         ("aten.conv2d", "convolution"),
         ("aten.conv2d.3x3", "fast-convolution"),
+        ("aten.conv2d.grouped", "convolution"),
+        ("aten.conv2d.channels_last", "product"),
         ("aten.scaled_dot_product_attention", "attention"),
         ("aten.lstm", "recurrent"),
         ("aten.layer_norm", None),

@@ -67,6 +67,7 @@ def test_products_of_few_outputs_or_short_sums_are_slower_than_their_flop_say():
         ("aten.conv2d", "float32", "v100-sxm2-16gb", 15.7e12, "convolution", "float32"),
         ("aten.conv2d.3x3", "float32", "v100-sxm2-16gb", 15.7e12, "fast-convolution", "float32"),
         ("aten.conv2d.3x3", "float32", "a100-sxm4-80gb", 156e12, "fast-convolution", "tf32"),
+        ("aten.conv2d.channels_last", "float32", "a100-sxm4-80gb", 156e12, "product", "tf32"),
         ("aten.linear", "float32", "a100-sxm4-80gb", 19.5e12, "product", "float32"),  # no TF32 unless told to
         ("aten.linear", "bfloat16", "a100-sxm4-80gb", 312e12, "product", "bfloat16"),
         ("aten.linear", "bfloat16", "gtx1080ti-11gb", 11.3e12, "product", "bfloat16"),  # which lacks it

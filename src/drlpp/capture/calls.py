@@ -144,17 +144,30 @@ def is_getitem(node: fx.Node) -> bool:
 def kind_of(node: fx.Node) -> str:
     """Short name of what a node computes: ``aten.linear``, ``getitem``.
 
-    A convolution that fast algorithms serve names its kernel, ``aten.conv2d.3x3``.
+    A convolution names the kernels that serve it, where they are not the usual ones: ``aten.conv2d.3x3``.
     """
     packet = getattr(node.target, "overloadpacket", None)
     name = str(packet) if packet is not None else getattr(node.target, "__name__", str(node.target))
-    return f"{name}.{_fast_kernel(node)}" if packet is torch.ops.aten.conv2d and _fast_kernel(node) else name
+    special = _kernels(node) if packet is torch.ops.aten.conv2d else ""
+    return f"{name}.{special}" if special else name
 
 
-def _fast_kernel(node: fx.Node) -> str:
-    """``3x3`` or ``5x5`` for a dense two-dimensional convolution of stride and dilation 1, else nothing."""
+def _kernels(node: fx.Node) -> str:
+    """Which kernels serve a two-dimensional convolution: those for ``grouped`` ones; for dense ones in
+    ``channels_last``, products without a change of layout; for a ``3x3`` or ``5x5`` of stride and dilation 1, fast
+    algorithms; nothing for others.
+    """
     given = dict(zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), node.args, strict=False))
     given |= node.kwargs
-    plain = given.get("groups", 1) == 1 and all(n == 1 for k in ("stride", "dilation") for n in given.get(k, (1, 1)))  # type: ignore[union-attr]
+    if given.get("groups", 1) != 1:
+        return "grouped"
+    if _is_channels_last(given["input"].meta["val"]) or _is_channels_last(given["weight"].meta["val"]):  # type: ignore[union-attr]
+        return "channels_last"
+    plain = all(n == 1 for k in ("stride", "dilation") for n in given.get(k, (1, 1)))  # type: ignore[union-attr]
     kernel = tuple(given["weight"].meta["val"].shape[2:])  # type: ignore[union-attr]
     return f"{kernel[0]}x{kernel[1]}" if plain and kernel in ((3, 3), (5, 5)) else ""
+
+
+def _is_channels_last(value: torch.Tensor) -> bool:
+    """Whether the channels of an image lie together, and it could not be read as lying the other way too."""
+    return not value.is_contiguous() and value.is_contiguous(memory_format=torch.channels_last)

@@ -172,20 +172,19 @@ def roofline_seconds(ops: Sequence[Op], device: DeviceType, dtype: str) -> NDArr
         base, speed = device_preset(REFERENCE_PRESET), device.speed
     elif device.speed_is_given:
         speed = device.speed
-    amounts, classes = _amounts(ops), [class_of(op) for op in ops]
+    amounts, classes = _amounts(ops), [(class_of(op), "conv" in op.kind.lower()) for op in ops]
     seconds = np.zeros(amounts.shape[:2])
-    for kind in dict.fromkeys(classes):
-        chosen = np.array([c == kind for c in classes])
-        element = _element_type(kind, base, dtype)
+    for kind, convolves in dict.fromkeys(classes):
+        chosen = np.array([c == (kind, convolves) for c in classes])
+        element = "tf32" if convolves and _runs_in_tf32(base, dtype) else dtype
         rate = rates(base.preset, kind, element)
         seconds[chosen] = kernel_seconds(amounts[chosen], base.memory_bandwidth, rate, base.peak(element))
     return seconds / speed
 
 
-def _element_type(kind: OpClass, device: DeviceType, dtype: str) -> str:
+def _runs_in_tf32(device: DeviceType, dtype: str) -> bool:
     """PyTorch runs convolutions of float32 in TF32 where the device has it, and other ops only when it is told to."""
-    fast = dtype == "float32" and "convolution" in kind and "tf32" in dict(device.peak_flops)
-    return "tf32" if fast else dtype
+    return dtype == "float32" and "tf32" in dict(device.peak_flops)
 
 
 def kernel_seconds(
