@@ -47,7 +47,11 @@ MODELS = [
     "transformers:GPT2LMHeadModel?n_layer=4&n_embd=256&n_head=4",
     "transformers:BertForMaskedLM?num_hidden_layers=4&hidden_size=256&num_attention_heads=4",
     "transformers:T5ForConditionalGeneration?num_layers=3&d_model=256",
+    "timm:resnet18?batch_size=2 in bf16",
+    "timm:vit_tiny_patch16_224?batch_size=2 in bf16",
+    "transformers:GPT2LMHeadModel?n_layer=4&n_embd=256&n_head=4 in bf16",
 ]
+"""Specifications of models, and the precision of those that are not trained in float32."""
 Line = tuple[str, str, int, float, float]
 """Model, plan, device, predicted bytes, measured bytes."""
 NUM_MICROBATCHES = 6
@@ -66,10 +70,12 @@ def cluster() -> Cluster:
     )
 
 
-def plans(captured: CapturedModel) -> dict[str, Plan]:
+def plans(captured: CapturedModel, precision: str) -> dict[str, Plan]:
     """Two stages under 1F1B; a random DAG of stages, some on one device; a replicated stage."""
-    graph = captured.graph
-    problem = PlanningProblem.build(graph, cluster(), num_microbatches=NUM_MICROBATCHES)
+    problem = PlanningProblem.build(
+        captured.graph, cluster(), num_microbatches=NUM_MICROBATCHES, precision=precision or None
+    )
+    graph = problem.graph
     work = problem_times(problem).total_s.mean(axis=0)
     share = np.cumsum(work) / work.sum()
     rng = np.random.default_rng(5)
@@ -99,8 +105,9 @@ def worker(folder: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD)
     for name in names:
-        captured = capture(load_model(name), device="cpu", kernels="cpu")
-        for kind, plan in plans(captured).items():
+        spec, _, precision = name.partition(" in ")
+        captured = capture(load_model(spec), device="cpu", kernels="cpu")
+        for kind, plan in plans(captured, precision).items():
             report = train_captured(captured, plan, RunOptions(steps=2, track_memory=True), lambda line: None)
             if rank == 0:
                 predicted = plan.prediction.peak_memory_bytes if plan.prediction else ()
