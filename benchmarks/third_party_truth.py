@@ -41,8 +41,9 @@ NOTES = """`Kendall` is inside the plans of one job, `regret` the measured time 
 over the best measured. Rates of devices are fitted (`calibrate_devices.py`) to AIConfigurator, NeuSight, DeepBench,
 Vidur, Aceso, Zorse and Cephalo, the convolutions of a V100 to PipeDream's profiles; nothing is fitted to the rows of
 vTrain, Megatron's GPT and BERT, Korthikanti (Calculon), HARP, Sailor, AdaptDL or timm. The time of the host is 65 us
-per kernel in Megatron's modules, from Aceso's op times. In Megatron's functional tests it is 171 us (nodes of A100) and
-104 us (H100): read from the steps of T5 there, which are no rows of the test; GB200 has the mean of the two.
+per kernel in Megatron's modules, from Aceso's op times. In Megatron's functional tests it is 170 us (its own modules)
+and 184 us (Transformer Engine's) on nodes of A100, 104 and 123 us with H100: read from the steps of T5 there, which are
+no rows of the test; GB200 has the mean of both.
 These sets were not blind, though: what is fitted to which calibration set was settled with vTrain's and timm's errors
 in view. Sailor's messages between groups are read as once per group, as Megatron scatters them, and as blocking: both
 sides wait for them; other readings (whole per rank, half, overlapped) have more error. Rows that are held out decide.
@@ -50,7 +51,11 @@ sides wait for them; other readings (whole per rank, half, overlapped) have more
 How runs are read: tensor-parallel runs as what one member computes, as Megatron divides a transformer, with
 all-reduces at the bandwidth that NCCL reaches. Recompute by layer is `Recompute.BLOCK`. Megatron keeps 18 bytes per
 parameter, its buffer of gradients from the start, and its log tells the memory of the last rank. Which attention ran
-is stated for most of its tests; older containers have no deterministic kernel and run it unfused. HARP runs on Alpa:
+is stated for most of its tests; older containers have no deterministic kernel and run it unfused if they must. A
+fused loss keeps the logits in float32 beside their exponentials. Dense convolutions of image models in channels last
+are products without a change of layout, and have the rates of products; nothing was fitted to any in that layout.
+
+HARP runs on Alpa:
 the devices of a stage compute each micro-batch together, so they are one device with the times of their part; they
 divide main parameters and states, and keep gradients in float16 (16 bytes per parameter in all, as Alpa's state of
 training has them; chosen with the memory in view). Megatron's README states no size of micro-batches: the fastest that
@@ -59,15 +64,18 @@ fits is taken.
 What is off, and what would be needed:
 
 - Megatron's functional tests are models of 12 layers of width 512 whose step is time of the host. The same test on the
-  same kind of GPU takes up to 1.7 times as long on another node or in another container (H100: 50 and 86 ms), so no
-  prediction can be within 20 % of all. Nodes of four GB200 took up to 30 times as long: their source calls them noisy.
+  same kind of GPU takes up to 1.7 times as long on another node or in another container, and up to 1.4 times in a first
+  run as in the run that resumes it, so no prediction can be within 20 % of all. Nodes of four GB200 took up to 30 times
+  as long: their source calls them noisy. Models of 7B in the deterministic mode are 30 % too fast.
+- vTrain with tensor parallelism: a layer costs about 1 ms more than its kernels and sums alone, whatever the size; the
+  order of plans suffers where host and kernels take about as long. No calibration set tells what it is.
 - HARP's memory is up to 26 % off in stages with a head (XLA fuses the logits), where ours keeps them in float32 beside
   their gradient, and 18 % in the stage on eight devices. No run of it has replicas with unequal shares.
 - RTX PRO 6000: small products out of a large cache. P4 and P100 in float32: shapes that their libraries serve badly.
   L4: 32 layers were measured twice with up to a factor of two between. P40: some layers of few shapes take three times
   as long forward, and not backward.
-- Image models: the graph does not say how tensors lie in memory. Channels first, depthwise and small convolutions are
-  half too fast (GhostNet, MNASNet); channels last, other ones are a third too slow, and those in groups far too fast.
+- Image models: depthwise and small convolutions are half too fast (GhostNet, MNASNet), and channels last, wide groups
+  (NFNet, RegNet) are, which take twice as long there as channels first.
 - Collectives: protocols of NCCL change with the size, which one curve for all does not say; Vidur's version of 2022
   took twice as long below 1 MB.
 - AdaptDL's sums over hosts: rings over TCP share its connections in a way that one bandwidth per host does not say.
