@@ -22,6 +22,7 @@ LEVEL = {
     "files": 0,
     "json_text": 0,
     "seeds": 0,
+    "signals": 0,
     "generator_spec": 0,
     "model_spec": 0,
     "threads": 0,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 
 import pytest
 
 from drlpp.cli import terminal
+from drlpp.cli.terminal import interrupt_ends
+from drlpp.planners.base import Budget
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +59,15 @@ def test_nobody_reads(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Closed())
     with terminal.working("capturing"):
         time.sleep(0.2)
+
+
+def test_the_first_interrupt_keeps_the_best_plan_and_the_second_one_stops(capsys):
+    budget = Budget(1000.0)
+    before = signal.getsignal(signal.SIGINT)
+    with interrupt_ends(budget):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert budget.spent
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capsys.readouterr().err.count("keeping the best plan so far") == 1

@@ -11,7 +11,6 @@ import pytest
 
 from drlpp.errors import StoppedError
 from drlpp.runtime import Elastic, run
-from drlpp.runtime.launch.signals import caught
 from plan_cases import source_plan
 from processes import signal_rank
 
@@ -73,27 +72,3 @@ def test_a_run_that_is_stopped_before_its_first_step(tmp_path: Path) -> None:
 
     with pytest.raises(StoppedError, match=r"^asked to stop \(SIGTERM\) before the first step$"):
         run(plan, steps=STEPS, checkpoint=tmp_path / "store", say=disturb)
-
-
-def test_signals_have_their_usual_effect_again_afterwards() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    got: list[signal.Signals] = []
-    with caught(got.append):
-        os.kill(os.getpid(), signal.SIGUSR1)
-    with caught(got.append, when=False):
-        assert signal.getsignal(signal.SIGTERM) is before
-    thread = threading.Thread(target=lambda: caught(got.append).__enter__())
-    thread.start()
-    thread.join()
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert got == [signal.SIGUSR1]
-
-
-def test_an_interrupt_is_noted_and_raises_nothing() -> None:
-    interrupts: list[signal.Signals] = []
-    with caught(interrupts.append, signals=(signal.SIGINT,)):
-        assert not interrupts
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interrupts == [signal.SIGINT]
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from drlpp.cli.stdout import stdout_failure
 from drlpp.json_text import json_text
+from drlpp.signals import caught
 from drlpp.units import format_time
 
 if TYPE_CHECKING:
@@ -140,13 +141,15 @@ def _bar() -> Progress:
 def interrupt_ends(budget: Budget) -> Iterator[None]:
     """Within it the first Ctrl-C ends the budget, so the best plan so far is kept; a second one interrupts."""
 
-    def handle(_signal: int, _frame: object) -> None:
+    interrupted = False
+
+    def take(_number: signal.Signals) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
         say("interrupted: keeping the best plan so far (Ctrl-C again to stop at once)")
         budget.cancel()
-        signal.signal(signal.SIGINT, previous)
 
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
+    with caught(take, signals=(signal.SIGINT,)):
         yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

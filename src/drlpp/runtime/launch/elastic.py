@@ -21,9 +21,10 @@ from drlpp.runtime.adapt.adopted import adopted_plan
 from drlpp.runtime.checkpoint import checkpoints
 from drlpp.runtime.launch.job import Restart, RunOptions, RunReport
 from drlpp.runtime.launch.rank_processes import Failure, Ranks
-from drlpp.runtime.launch.signals import caught
+from drlpp.runtime.launch.signals import SIGNALS
 from drlpp.runtime.launch.training import Say
 from drlpp.runtime.launch.worker import read_losses, read_report, write_job
+from drlpp.signals import caught
 from drlpp.units import format_time
 
 Replan = Callable[[Plan, Cluster], Plan]
@@ -112,7 +113,7 @@ def run_once(plan: Plan, options: RunOptions, folder: Path, say: Say, *, stays: 
     say(f"starting {len(devices)} {'processes' if len(devices) > 1 else 'process'} on this machine")
     ranks = Ranks(devices, folder, say)
     try:
-        with caught(ranks.signal, when=stays):
+        with caught(ranks.signal, signals=SIGNALS, when=stays):
             return ranks.wait() or read_report(folder)
     finally:
         ranks.stop()

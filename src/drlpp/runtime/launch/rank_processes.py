@@ -21,9 +21,9 @@ from pathlib import Path
 
 from drlpp import errors
 from drlpp.errors import DrlppError, ExecutionError, StoppedError
-from drlpp.runtime.launch.signals import caught
 from drlpp.runtime.launch.worker import beat_file, error_file, progress_file
 from drlpp.runtime.observe.heartbeat import Watch
+from drlpp.signals import caught
 
 _POLL_S = 0.05
 _GRACE_S = 1.0

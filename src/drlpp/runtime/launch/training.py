@@ -27,7 +27,7 @@ from drlpp.runtime.checkpoint import checkpoints, load_checkpoint, save_checkpoi
 from drlpp.runtime.emulated_world import EmulatedWorld, emulated_world
 from drlpp.runtime.emulation import EmulatedPipeline
 from drlpp.runtime.launch.job import AUTOCAST, RunOptions, RunReport
-from drlpp.runtime.launch.signals import Wishes, caught
+from drlpp.runtime.launch.signals import SIGNALS, Wishes
 from drlpp.runtime.launch.user_batches import user_batches
 from drlpp.runtime.observe.clock_offset import clock_offset_s
 from drlpp.runtime.observe.heartbeat import Where
@@ -40,6 +40,7 @@ from drlpp.runtime.transfers.waiting import time_limit_s
 from drlpp.runtime.verify.compare import TOLERANCE, Verification, compare
 from drlpp.runtime.verify.reference import TrainingState, reference_run
 from drlpp.runtime.verify.rounding import with_rounding
+from drlpp.signals import caught
 from drlpp.units import format_time
 
 Say = Callable[[str], None]
@@ -116,7 +117,7 @@ def train_captured(
     if options.adapt is not None:
         adapter = Adapter(plan, options.adapt, options, first, say)
     wishes = Wishes(checkpoints=options.checkpoint is not None, device=pipeline.torch_device)
-    with caught(wishes.take, when=options.checkpoint is not None):
+    with caught(wishes.take, signals=SIGNALS, when=options.checkpoint is not None):
         for step in range(first, options.steps):
             seconds = training.step(step, listens=adapter is not None and adapter.listens(step))
             if dist.get_rank() == 0:

@@ -1,0 +1,42 @@
+"""Signals that are caught while something runs."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from drlpp.signals import caught
+
+
+def test_signals_have_their_usual_effect_again_afterwards():
+    before, got = signal.getsignal(signal.SIGTERM), []
+    with caught(got.append, signals=(signal.SIGUSR1, signal.SIGTERM)):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    with caught(got.append, signals=(signal.SIGTERM,), when=False):
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert got == [signal.SIGUSR1]
+
+
+def test_other_threads_change_nothing():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        with caught(seen.append, signals=(signal.SIGTERM,)):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_an_interrupt_is_noted_and_raises_nothing():
+    interrupts = []
+    with caught(interrupts.append, signals=(signal.SIGINT,)):
+        assert not interrupts
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts == [signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
