@@ -3,6 +3,8 @@
     python benchmarks/behaviour.py record out/behaviour.json     # with the code as it was
     python benchmarks/behaviour.py compare out/behaviour.json    # with the code as it is now
 
+With `--equal-shares` planners give the replicas of a stage equal shares, as all planners did before there were others.
+
 Predictions: of random assignments of random problems (branches, tied parameters, edges with transfer times, unequal
 devices on one or several hosts, replicas, recomputation), the time, the bottleneck and the memory of every device under
 every schedule, and the actions of the schedule. Times and bytes may differ by 1e-12, relative; all else must be equal.
@@ -28,7 +30,7 @@ import numpy as np
 
 from behaviour_problems import generated_problem, random_problem
 from drlpp.plan import Assignment, Plan, Provenance
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, SearchSpace
 from drlpp.sim import Evaluator, simulate
 
 try:
@@ -103,7 +105,7 @@ def planned(planner: str, problem: PlanningProblem) -> dict[str, Any]:
     result = solve(problem, planner, budget=Budget(BUDGET_S.get(planner, DEFAULT_BUDGET_S), ticking()), seed=1)
     if result.plan is None:
         return {"status": result.status}
-    stages = [(s.ops, s.devices, s.recompute) for s in result.plan.stages]
+    stages = [(s.ops, s.devices, getattr(s, "settings", s).recompute) for s in result.plan.stages]
     return {
         "status": result.status,
         "stages": digest(stages),
@@ -112,22 +114,23 @@ def planned(planner: str, problem: PlanningProblem) -> dict[str, Any]:
     }
 
 
-def planning_problems() -> list[PlanningProblem]:
+def planning_problems(*, equal_shares: bool) -> list[PlanningProblem]:
     """Twenty problems, the smallest first, of both objectives."""
     small = [random_problem(seed, most_ops=9, most_devices=3)[0] for seed in range(100, 100 + SMALL)]
     larger = [random_problem(seed, most_ops=40, most_devices=6)[0] for seed in range(200, 206)]
     problems = [*small, *larger, *(generated_problem(i) for i in range(8))]
     objectives = itertools.cycle(("iteration-time", "steady-state", "iteration-time"))
-    return [PlanningProblem(p.graph, p.cluster, p.training, next(objectives)) for p in problems]  # type: ignore[arg-type]
+    space = SearchSpace(shares=False) if equal_shares else SearchSpace()
+    return [PlanningProblem(p.graph, p.cluster, p.training, next(objectives), space) for p in problems]
 
 
-def rows(only: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(only: str, *, equal_shares: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """All rows of the record, by name. Args: only: ``predictions``, the name of a planner, or empty for all."""
     if only in ("", "predictions"):
         for seed in range(NUM_PLANS):
             problem, assignment = random_problem(seed)
             yield f"prediction {seed}", predictions(problem, assignment, with_reference=True)
-    problems = planning_problems()
+    problems = planning_problems(equal_shares=equal_shares)
     for planner in planner_names():
         if only not in ("", planner):
             continue
@@ -162,18 +165,19 @@ def main() -> None:
     parser.add_argument("verb", choices=("record", "compare"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", default="", help="predictions, or the name of a planner")
+    parser.add_argument("--equal-shares", action="store_true")
     args = parser.parse_args()
     np.seterr(all="raise", under="ignore")
     if args.verb == "record":
         record = json.loads(args.file.read_text()) if args.only and args.file.exists() else {}
-        for name, row in rows(args.only):
+        for name, row in rows(args.only, equal_shares=args.equal_shares):
             record[name] = row
             print(name, row.get("iteration_time_s", row.get("status", "")), flush=True)
         args.file.parent.mkdir(parents=True, exist_ok=True)
         args.file.write_text(json.dumps(record, indent=0))
         return
     record, found, bitwise, count = json.loads(args.file.read_text()), [], 0, 0
-    for name, row in rows(args.only):
+    for name, row in rows(args.only, equal_shares=args.equal_shares):
         row = json.loads(json.dumps(row))
         count += 1
         bitwise += record.get(name) == row

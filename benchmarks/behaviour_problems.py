@@ -17,6 +17,12 @@ try:
 except ImportError:
     from drlpp.graph.families import FAMILIES  # type: ignore[import-not-found,no-redef]
     from drlpp.graph.synthetic import random_graph  # type: ignore[import-not-found,no-redef]
+try:
+    from drlpp.plan.settings import of_columns
+except ImportError:  # settings had no type
+
+    def of_columns(columns):  # type: ignore[misc,no-untyped-def]
+        return columns["recompute"]
 
 
 def random_cluster(rng: np.random.Generator, num_devices: int) -> Cluster:
@@ -84,7 +90,7 @@ def random_assignment(rng: np.random.Generator, graph: OpGraph, num_devices: int
             count = 1 if rng.random() < 0.6 else int(rng.integers(1, num_devices + 1))
             devices.append(tuple(int(d) for d in rng.permutation(num_devices)[:count]))
     recompute = tuple(bool(rng.random() < 0.3) for _ in used)
-    return Assignment(stage_of_op.astype(np.int64), tuple(devices), recompute)
+    return Assignment(stage_of_op.astype(np.int64), tuple(devices), of_columns({"recompute": recompute}))
 
 
 def random_problem(seed: int, most_ops: int = 30, most_devices: int = 8) -> tuple[PlanningProblem, Assignment]:

@@ -30,7 +30,7 @@ from drlpp.errors import ScheduleError
 from drlpp.graph import OpGraph
 from drlpp.graph.blocks import Recompute
 from drlpp.graph.readers import read_graph
-from drlpp.plan import Assignment, Plan, Provenance
+from drlpp.plan import Assignment, Plan, Provenance, StageSettings
 from drlpp.planners.base import Budget
 from drlpp.planners.variants import Variants
 from drlpp.problem import PlanningProblem
@@ -87,7 +87,7 @@ def sweep(problem: PlanningProblem) -> Iterator[tuple[Layout, Plan | None]]:
                 continue
             copies = ranks // pipeline
             places = tuple(tuple(s % pipeline * copies + r for r in range(copies)) for s in range(stages))
-            assignment = Assignment(layer // (number // stages), places, (recompute,) * stages)
+            assignment = Assignment(layer // (number // stages), places, (StageSettings(recompute),) * stages)
             schedule = "1f1b" if virtual == 1 else "interleaved-1f1b"
             try:
                 evaluation = evaluator.evaluate(assignment, (schedule,))

@@ -65,7 +65,7 @@ def parts(plan: Plan, problem: PlanningProblem) -> dict[str, float]:
         "bubble": step - busiest - communication,
         "stages": plan.num_stages,
         "replicated": sum(len(s.devices) > 1 for s in plan.stages),
-        "recomputing": sum(s.recompute for s in plan.stages),
+        "recomputing": sum(s.settings.recompute for s in plan.stages),
         "branches": float(not all((s, s + 1) in chain for s in range(plan.num_stages - 1))),
     }
 

@@ -79,9 +79,9 @@ def shares_of(plan: Plan) -> str:
     """The stages with unequal shares, for people."""
     texts = []
     for stage in plan.stages:
-        if stage.shares:
+        if stage.settings.shares:
             names = [plan.cluster.devices[d].type.name for d in stage.devices]
-            counted = Counter(zip(names, stage.shares, strict=True))
+            counted = Counter(zip(names, stage.settings.shares, strict=True))
             parts = ", ".join(f"{count} {name} with {share} each" for (name, share), count in counted.items())
             texts.append(f"stage {stage.index} of {plan.num_stages}: {parts}")
     return "; ".join(texts)

@@ -9,7 +9,7 @@ from drlpp.cluster import Cluster, DeviceType, Host, Link, load_cluster
 from drlpp.cluster.grouping import Grouping
 from drlpp.cost.groups import grouped, lifted
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
-from drlpp.plan import Assignment, Provenance
+from drlpp.plan import Assignment, Provenance, StageSettings
 from drlpp.planners.base import PlanResult, no_progress
 from drlpp.planners.registry import get_planner
 from drlpp.problem import PlanningProblem
@@ -230,7 +230,7 @@ def test_plans_with_groups_are_carried_to_other_devices():
 
 def test_shares_are_carried_with_their_devices():
     p = grouped_problem(("pp", "dp"))
-    assignment = Assignment(np.zeros(p.graph.num_ops, dtype=np.int64), ((2, 0),), (), ((3, 1),))
+    assignment = Assignment(np.zeros(p.graph.num_ops, dtype=np.int64), ((2, 0),), (StageSettings(shares=(3, 1)),))
     plan = Evaluator(p).make_plan(assignment, Provenance(planner="by hand"))
     carried = _carried(plan, {0: 1, 2: 0}, p)
-    assert (carried.stages[0].replicas, carried.stages[0].shares) == (((0,), (1,)), (3, 1))
+    assert (carried.stages[0].replicas, carried.stages[0].settings.shares) == (((0,), (1,)), (3, 1))

@@ -14,7 +14,7 @@ from drlpp.cost import all_reduce_s
 from drlpp.graph import OpGraph, OpTimes
 from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.transformers import COLLECTIVES, Transformer
-from drlpp.plan import Assignment
+from drlpp.plan import Assignment, StageSettings
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
 from truth import published_runs
@@ -212,7 +212,7 @@ def evaluate(run: Run) -> Evaluation:
             tuple(range((s % run.pipeline) * run.replicas, (s % run.pipeline + 1) * run.replicas))
             for s in range(stages)
         ),
-        recompute=(run.recompute,) * stages,
+        settings=(StageSettings(run.recompute),) * stages,
     )
     return evaluator.evaluate(assignment, ["interleaved-1f1b", "1f1b"] if run.chunks > 1 else ["1f1b"])
 

@@ -19,7 +19,7 @@ from drlpp.cost.problem_times import problem_times
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.transformers import Transformer
-from drlpp.plan import Assignment
+from drlpp.plan import Assignment, StageSettings
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from truth.layers import layer_graph
@@ -134,7 +134,7 @@ def _harp_problem(row: Row, stages: list[_Stage]) -> tuple[PlanningProblem, Assi
     order = [s for on_it in by_kind.values() for s in on_it]
     stage_of_op = np.array([_stage_of_entry(_entry(op, whole(row, "layers")), stages) for op in graph.ops])
     devices = tuple((order.index(s),) for s in range(len(stages)))
-    return problem, Assignment(stage_of_op, devices, recompute=(Recompute.BLOCK,) * len(stages))
+    return problem, Assignment(stage_of_op, devices, (StageSettings(Recompute.BLOCK),) * len(stages))
 
 
 def _harp_training(graph: OpGraph, cluster: Cluster, row: Row) -> PlanningProblem:

@@ -23,13 +23,14 @@ from random_problems import random_problem
 
 def literal_loads(problem: PlanningProblem, assignment: Assignment) -> dict[int, float]:
     cluster, devices = problem.cluster, assignment.devices
-    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.recompute)
+    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.settings)
     load: dict[int, float] = defaultdict(float)
-    rounds = [turns(shares, len(replicas)) for shares, replicas in zip(assignment.shares, devices, strict=True)]
+    shares = [settings.shares for settings in assignment.settings]
+    rounds = [turns(own, len(replicas)) for own, replicas in zip(shares, devices, strict=True)]
     for s, replicas in enumerate(devices):
         for r, d in enumerate(replicas):
             seconds = costs.forward_s[s, d] + costs.again_s[s, d] + costs.backward_s[s, d]
-            load[d] += seconds * (assignment.shares[s][r] if assignment.shares[s] else 1) / len(rounds[s])
+            load[d] += seconds * (shares[s][r] if shares[s] else 1) / len(rounds[s])
     for message in costs.graph.messages:
         period = math.lcm(*(len(rounds[s]) for s in (message.src, *message.dsts)))
         for m in range(period):

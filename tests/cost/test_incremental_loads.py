@@ -71,8 +71,7 @@ def test_many_moves_do_not_drift():
     now = Assignment(
         labels.astype(np.int64),
         tuple(assignment.devices[s] for s in used),
-        tuple(assignment.recompute[s] for s in used),
-        tuple(assignment.shares[s] for s in used),
+        tuple(assignment.settings[s] for s in used),
     )
     assert moves.bottleneck_s == pytest.approx(Evaluator(problem).bottleneck_s(now), rel=1e-9)
 

@@ -9,12 +9,15 @@ from drlpp.cost import place_stages
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.errors import ScheduleError
 from drlpp.graph.generate.synthetic import chain_graph
+from drlpp.plan.settings import of_columns
 from drlpp.problem import PlanningProblem
 
 
 def chain_costs(num_stages=2, num_devices=3, recompute=(), **kwargs):
     problem = PlanningProblem.build(chain_graph(num_stages, **kwargs), cluster_of(num_devices))
-    return stage_costs(problem, np.arange(num_stages), num_stages, recompute), problem.cluster
+    return stage_costs(
+        problem, np.arange(num_stages), num_stages, of_columns({"recompute": recompute})
+    ), problem.cluster
 
 
 def test_unused_devices_are_left_out():
@@ -77,5 +80,5 @@ def test_bad_placements(devices, num_microbatches, message):
 
 
 def test_a_flag_for_each_stage():
-    with pytest.raises(ScheduleError, match="recompute is given for 1 stages: there are 2"):
+    with pytest.raises(ScheduleError, match="settings are given for 1 stages: there are 2"):
         chain_costs(recompute=(True,))

@@ -38,4 +38,7 @@ def test_stages_hold_what_their_devices_hold(seed):
     problem, assignment = random_problem(seed)
     kinds = problem.cluster.type_index
     alike = tuple(tuple(d for d in group if kinds[d] == kinds[group[0]]) for group in assignment.devices)
-    assert_equal(with_amounts_by_type(problem), Assignment(assignment.stage_of_op, alike, assignment.recompute))
+    assert_equal(
+        with_amounts_by_type(problem),
+        Assignment(assignment.stage_of_op, alike, tuple(s.elsewhere for s in assignment.settings)),
+    )

@@ -13,7 +13,7 @@ from drlpp.export.pipelines import (
     recompute_everywhere,
 )
 from drlpp.graph import Edge, OpGraph
-from drlpp.plan import Sharding, parse_action, validate
+from drlpp.plan import Sharding, StageSettings, parse_action, validate
 from exported_models import capture_language_model, cluster, divided, plan_by_labels, plan_by_modules
 
 
@@ -43,7 +43,7 @@ def test_branches_are_refused(branches):
 
 def test_unequal_shares_are_refused(language_model):
     plan = plan_by_modules(language_model, ["layers.3"], [(0, 1), (2, 3)])
-    first = dataclasses.replace(plan.stages[0], shares=(2, 1))
+    first = dataclasses.replace(plan.stages[0], settings=StageSettings(shares=(2, 1)))
     with pytest.raises(PlanError, match=r"X gives all replicas as many micro-batches, but stage 0 gives .* \[2, 1\]"):
         as_pipeline(dataclasses.replace(plan, stages=(first, plan.stages[1])), "X")
 

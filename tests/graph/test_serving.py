@@ -205,7 +205,7 @@ def test_a_skip_over_a_stage_is_no_plan_for_a_server():
         for op in problem.graph.ops
     ]
     plan = Evaluator(problem).make_plan(
-        Assignment(np.array(stage), ((0,), (1,), (2,), (3,)), (False,) * 4), Provenance(planner="hand")
+        Assignment(np.array(stage), ((0,), (1,), (2,), (3,))), Provenance(planner="hand")
     )
     with pytest.raises(PlanError, match="vLLM sends a stage's output to the next stage only, but stage 0 sends 'out0'"):
         EXPORTERS["vllm"].export(plan)

@@ -8,6 +8,7 @@ from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cost import PlacedStages, place_stages
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
+from drlpp.plan import StageSettings
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import generate, to_schedule
 from drlpp.schedules.orders import BACKWARD, WEIGHT_GRAD
@@ -56,9 +57,9 @@ def random_stages(seed: int) -> PlacedStages:
     devices = [
         tuple(int(d) for d in rng.permutation(num_devices)[: 1 if rng.random() < 0.6 else num_devices]) for _ in used
     ]
-    recompute = [random_recompute(rng) for _ in used]
+    settings = [StageSettings(random_recompute(rng)) for _ in used]
     problem = PlanningProblem.build(with_blocks(graph, 3), cluster)
-    costs = stage_costs(problem, stage_of_op.astype(np.int64), len(used), recompute)
+    costs = stage_costs(problem, stage_of_op.astype(np.int64), len(used), settings)
     placed = place_stages(costs, cluster, devices, int(rng.integers(1, 10)))
     placed.action_s[[BACKWARD, WEIGHT_GRAD]] += 1e-4  # so that no backward pass is without weight gradients
     return placed

@@ -13,6 +13,7 @@ from drlpp.cost import place_stages
 from drlpp.cost.stage_costs import stage_costs
 from drlpp.graph import OpGraph
 from drlpp.plan import Plan, Provenance, Sharding, Stage, validate
+from drlpp.plan.settings import AGAIN, PLAIN
 from drlpp.problem import PlanningProblem
 from drlpp.schedules import generate
 from drlpp.schedules.orders import to_schedule
@@ -138,7 +139,7 @@ def plan_by_labels(
             index=s,
             ops=tuple(op.name for op, label in zip(graph.ops, labels, strict=True) if label == s),
             replicas=tuple((x,) for x in d),
-            recompute=s in recompute,
+            settings=AGAIN if s in recompute else PLAIN,
         )
         for s, d in enumerate(devices)
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from drlpp.graph import REFERENCE, Edge, Op, OpGraph, OpTimes
 from drlpp.plan import Assignment, Plan, Provenance
+from drlpp.plan.settings import of_columns
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 
@@ -55,7 +56,8 @@ def two_branches() -> OpGraph:
 
 
 def make_plan(
-    problem: PlanningProblem, labels: list[int], devices: list[tuple[int, ...]], planner: str, **flags: object
+    problem: PlanningProblem, labels: list[int], devices: list[tuple[int, ...]], planner: str, **columns: object
 ) -> Plan:
-    assignment = Assignment(np.array(labels), tuple(devices), **flags)  # type: ignore[arg-type]
+    """Args: columns: lists of a setting of all stages."""
+    assignment = Assignment(np.array(labels), tuple(devices), of_columns(columns))
     return Evaluator(problem).make_plan(assignment, Provenance(planner=planner, seed=3, budget_s=30.0, version="0.1"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from drlpp.plan import Assignment
+from drlpp.plan import Assignment, StageSettings
 from drlpp.plan.shares import Shares, lowest_terms
 from drlpp.planners.variants import Variants
 from drlpp.problem import PlanningProblem
@@ -55,7 +55,7 @@ def best_value(problem: PlanningProblem, *, loops: bool) -> float:
     number, most = problem.cluster.num_devices, problem.training.num_microbatches if problem.may_share else 0
     shares = [all_shares(r, most) for r in range(number + 1)]
     plans = (
-        Assignment(labels, devices, (), each)
+        Assignment(labels, devices, tuple(StageSettings(shares=own) for own in each))
         for labels in all_partitions(problem)
         for devices in all_placements(number, int(labels.max()) + 1, loops=loops)
         for each in itertools.product(*(shares[len(group)] for group in devices))

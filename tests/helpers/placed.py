@@ -13,9 +13,9 @@ from drlpp.problem import PlanningProblem
 
 
 def assert_equal(problem: PlanningProblem, assignment: Assignment) -> None:
-    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.recompute)
-    number = problem.training.num_microbatches
-    slow = place_stages(costs, problem.cluster, assignment.devices, number, assignment.shares)
+    costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.settings)
+    number, shares = problem.training.num_microbatches, [s.shares for s in assignment.settings]
+    slow = place_stages(costs, problem.cluster, assignment.devices, number, shares)
     fast = place_assignment(problem, problem_arrays(problem), assignment)
     for name in slow._fields:
         a, b = np.asarray(getattr(slow, name)), np.asarray(getattr(fast, name))

@@ -15,7 +15,7 @@ from drlpp.capture import CapturedModel, capture, capture_module, load_model
 from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.graph import OpGraph
 from drlpp.graph.blocks import Recompute
-from drlpp.plan import Action, Plan, Provenance, Schedule, Stage, dependencies, validate
+from drlpp.plan import Action, Plan, Provenance, Schedule, Stage, StageSettings, dependencies, validate
 from drlpp.plan.stage import Sharding
 from drlpp.runtime.launch.job import Precision, RunOptions, RunReport
 from drlpp.runtime.launch.training import train_captured
@@ -82,8 +82,10 @@ def make_plan(
             ops=tuple(op.name for op, k in zip(graph.ops, stage_of_op, strict=True) if k == s),
             replicas=groups,
             sharding=Sharding(tensor=len(groups[0])),
-            recompute=Recompute.BLOCK if s in blocks else s in recompute,
-            shares=tuple(shares[s]) if shares else (),
+            settings=StageSettings(
+                recompute=Recompute.BLOCK if s in blocks else Recompute(s in recompute),
+                shares=tuple(shares[s]) if shares else (),
+            ),
         )
         for s, groups in enumerate(tuple((d,) if isinstance(d, int) else d for d in each) for each in devices)
     )

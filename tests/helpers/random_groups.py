@@ -76,5 +76,5 @@ def random_grouped_problem(seed: int) -> tuple[PlanningProblem, Grouping, Planni
         same = [d for d in range(made.cluster.num_devices) if kind[d] == kind[first]]
         others = [d for d in same if d != first][: len(replicas) - 1]
         devices.append((first, *others))
-    lifted = Assignment(assignment.stage_of_op, tuple(devices), assignment.recompute)
+    lifted = Assignment(assignment.stage_of_op, tuple(devices), tuple(s.elsewhere for s in assignment.settings))
     return problem, grouping, made, with_shares(rng, lifted) if seed % 3 == 1 else lifted

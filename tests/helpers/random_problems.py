@@ -10,7 +10,7 @@ from drlpp.cluster import Cluster, DeviceType, GroupLink, Host, Link
 from drlpp.graph import OpGraph
 from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.synthetic import random_graph
-from drlpp.plan import Assignment
+from drlpp.plan import Assignment, StageSettings
 from drlpp.problem import PlanningProblem
 
 
@@ -62,8 +62,8 @@ def random_assignment(rng: np.random.Generator, graph: OpGraph, num_devices: int
     for _ in used:
         count = 1 if chain or rng.random() < 0.6 else int(rng.integers(1, num_devices + 1))
         devices.append(tuple(int(d) for d in rng.permutation(num_devices)[:count]))
-    recompute = tuple(random_recompute(rng) for _ in used)
-    return Assignment(stage_of_op.astype(np.int64), tuple(devices), recompute)
+    settings = tuple(StageSettings(random_recompute(rng)) for _ in used)
+    return Assignment(stage_of_op.astype(np.int64), tuple(devices), settings)
 
 
 def with_shares(rng: np.random.Generator, assignment: Assignment) -> Assignment:
@@ -74,7 +74,9 @@ def with_shares(rng: np.random.Generator, assignment: Assignment) -> Assignment:
         else ()
         for devices in assignment.devices
     )
-    return dataclasses.replace(assignment, shares=shares)
+    each = zip(assignment.settings, shares, strict=True)
+    settings = tuple(dataclasses.replace(given, shares=own) for given, own in each)
+    return dataclasses.replace(assignment, settings=settings)
 
 
 def random_recompute(rng: np.random.Generator) -> Recompute:

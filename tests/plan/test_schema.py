@@ -15,11 +15,13 @@ from drlpp.plan import (
     Provenance,
     Sharding,
     Stage,
+    StageSettings,
     parse_action,
     plan_from_dict,
     plan_to_dict,
     validate,
 )
+from drlpp.plan.settings import PLAIN
 from drlpp.training import TrainingSetup
 from mutations import mutated, refusal
 
@@ -85,10 +87,10 @@ def test_a_file_whose_stages_disagree_about_zero1_is_refused(written):
 @pytest.mark.parametrize("choice", Recompute)
 def test_what_a_stage_computes_again_is_kept(written, choice):
     plan = plan_from_dict(written)
-    stages = (dataclasses.replace(plan.stages[0], recompute=choice), *plan.stages[1:])
+    stages = (dataclasses.replace(plan.stages[0], settings=StageSettings(choice)), *plan.stages[1:])
     again = plan_to_dict(dataclasses.replace(plan, stages=stages))
     assert again["stages"][0]["recompute"] == {0: False, 1: True, 2: "block"}[choice]
-    assert plan_from_dict(again).stages[0].recompute is choice
+    assert plan_from_dict(again).stages[0].settings.recompute is choice
 
 
 def test_a_file_keeps_unequal_shares(written):
@@ -96,8 +98,8 @@ def test_a_file_keeps_unequal_shares(written):
     data = json.loads(json.dumps(written))
     data["stages"][1]["shares"] = [2, 4]
     plan = plan_from_dict(data)
-    assert [stage.shares for stage in plan.stages] == [(), (1, 2)]
-    assert plan.assignment.shares == ((), (1, 2))
+    assert [stage.settings.shares for stage in plan.stages] == [(), (1, 2)]
+    assert plan.assignment.settings == (PLAIN, StageSettings(shares=(1, 2)))
     assert plan_to_dict(plan)["stages"][1]["shares"] == [1, 2]
     with pytest.raises(ScheduleError, match="stage 1 does not run micro-batch 1 there .*by their shares"):
         validate(plan)

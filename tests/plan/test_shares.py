@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from drlpp.errors import PlanError
-from drlpp.plan import Stage
+from drlpp.plan import Stage, StageSettings
 from drlpp.plan.shares import LONGEST_ROUND, lowest_terms, microbatches_of_each, turns
 
 PROPORTIONS = [shares for r in (2, 3) for shares in itertools.product(range(1, 7), repeat=r)]
@@ -54,8 +54,8 @@ def test_what_are_no_shares_is_refused(shares, message):
 
 
 def test_a_stage_runs_micro_batches_by_its_shares():
-    stage = Stage(index=0, ops=("op",), replicas=((4,), (2,)), shares=(4, 2))
-    assert stage.shares == (2, 1)
+    stage = Stage(index=0, ops=("op",), replicas=((4,), (2,)), settings=StageSettings(shares=(4, 2)))
+    assert stage.settings.shares == (2, 1)
     assert stage.turns == (0, 0, 1)
     assert [stage.device(m) for m in range(6)] == [4, 4, 2, 4, 4, 2]
     assert [stage.group(m) for m in range(3)] == [(4,), (4,), (2,)]

@@ -9,7 +9,9 @@ from drlpp.cluster import Cluster, DeviceGroup, DeviceType, Host, Link
 from drlpp.graph.blocks import Recompute
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.graph.generate.transformers import Transformer, transformer_graph
+from drlpp.plan import StageSettings
 from drlpp.plan.assignment import Assignment
+from drlpp.plan.settings import AGAIN
 from drlpp.planners.base import Budget
 from drlpp.planners.search import Search
 from drlpp.problem import PlanningProblem
@@ -67,7 +69,7 @@ def memory_problem(memory_bytes, size=1):
 def test_blocks_compute_again_where_whole_stages_do_not_fit(alone):
     roomy = memory_problem(10**12)
     half = np.arange(roomy.graph.num_ops) >= roomy.graph.num_ops // 2
-    stages = Assignment(half.astype(np.int64), ((0,), (1,)), (True, True))
+    stages = Assignment(half.astype(np.int64), ((0,), (1,)), (AGAIN, AGAIN))
     need = [
         Evaluator(roomy).evaluate(a, ["1f1b"]).peak_memory_bytes.max() for a in (stages, stages.with_blocks_again())
     ]
@@ -77,7 +79,7 @@ def test_blocks_compute_again_where_whole_stages_do_not_fit(alone):
     assert search.last_feasible == alone
     if alone:
         assert search.best is not None
-        assert search.best.recompute == (Recompute.BLOCK, Recompute.BLOCK)
+        assert search.best.settings == (StageSettings(Recompute.BLOCK),) * 2
         assert value == search.best_value
     else:
         assert search.best is None

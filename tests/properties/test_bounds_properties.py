@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.graph.generate.synthetic import random_graph
-from drlpp.plan import Objective
+from drlpp.plan import Objective, StageSettings
 from drlpp.plan.assignment import Assignment
 from drlpp.plan.shares import lowest_terms
 from drlpp.planners.base import Budget
@@ -108,7 +108,7 @@ def every_assignment(problem: PlanningProblem, max_stages: int, most_share: int 
     n, total = problem.graph.num_ops, problem.cluster.num_devices
     sets = [g for r in range(1, total + 1) for g in itertools.permutations(range(total), r)]
     groups = [
-        (g, lowest_terms(shares, len(g), 0))
+        (g, StageSettings(shares=lowest_terms(shares, len(g), 0)))
         for g in sets
         for shares in itertools.product(range(1, most_share + 1), repeat=len(g))
         if math.gcd(*shares) == 1
@@ -118,8 +118,8 @@ def every_assignment(problem: PlanningProblem, max_stages: int, most_share: int 
             if len(set(labels)) < stages or any(labels[a] > labels[b] for a, b in problem.graph.arcs.tolist()):
                 continue
             for each in itertools.product(groups, repeat=stages):
-                devices, shares = zip(*each, strict=True)
-                yield Assignment(np.array(labels, dtype=np.int64), devices, (), shares)
+                devices, settings = zip(*each, strict=True)
+                yield Assignment(np.array(labels, dtype=np.int64), devices, settings)
 
 
 @pytest.mark.parametrize("seed", range(12))

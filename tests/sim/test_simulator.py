@@ -12,6 +12,7 @@ from drlpp.errors import PlanError, ScheduleError
 from drlpp.graph import Edge, Op, OpGraph, OpTimes
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment, Provenance
+from drlpp.plan.settings import of_columns
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, simulate
 
@@ -36,7 +37,7 @@ def hosts(sizes: list[int], network: Link, link: Link = FREE) -> Cluster:
 def simulated(graph, cluster, devices, num_microbatches, schedule="1f1b", stage_of_op=None, recompute=()):
     problem = PlanningProblem.build(graph, cluster, num_microbatches=num_microbatches, optimizer="sgd")
     labels = np.arange(graph.num_ops) if stage_of_op is None else np.array(stage_of_op)
-    assignment = Assignment(labels, tuple(devices), recompute)
+    assignment = Assignment(labels, tuple(devices), of_columns({"recompute": recompute}))
     return simulate(Evaluator(problem).make_plan(assignment, WHO, (schedule,)))
 
 

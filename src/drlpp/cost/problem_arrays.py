@@ -215,7 +215,7 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
         stage_off=stage_off,
         slot_off=offsets(replicas)[stage_off],
         replicas=replicas,
-        recompute=np.fromiter((flag for assignment in assignments for flag in assignment.recompute), dtype=np.int64),
+        recompute=np.fromiter((s.recompute for assignment in assignments for s in assignment.settings), dtype=np.int64),
         devices=devices,
         shares=_slot_shares(assignments),
     )
@@ -223,11 +223,11 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
 
 def _slot_shares(assignments: Sequence[Assignment]) -> _Ints:
     """The share of each slot, 1 where those of a stage are equal; nothing if all are."""
-    if not any(any(assignment.shares) for assignment in assignments):
+    if not any(settings.shares for assignment in assignments for settings in assignment.settings):
         return _NO_SHARES
     each = (
-        shares or (1,) * len(group)
+        settings.shares or (1,) * len(group)
         for assignment in assignments
-        for shares, group in zip(assignment.shares, assignment.devices, strict=True)
+        for settings, group in zip(assignment.settings, assignment.devices, strict=True)
     )
     return np.fromiter(itertools.chain.from_iterable(each), dtype=np.int64)

@@ -15,7 +15,8 @@ from drlpp.cost.shared_graphs import held_graphs
 from drlpp.errors import ScheduleError
 from drlpp.graph.blocks import Recompute, block_numbers
 from drlpp.graph.stages import StageGraph, stage_graph
-from drlpp.plan import Plan
+from drlpp.plan import Assignment, Plan, StageSettings
+from drlpp.plan.settings import PLAIN
 from drlpp.plan.validation import check_undivided
 from drlpp.problem import PlanningProblem
 
@@ -86,25 +87,36 @@ def costs_of_plan(plan: Plan) -> StageCosts:
     """
     check_undivided(plan, "a price of single devices", states=False)
     problem, assignment = PlanningProblem(plan.graph, plan.cluster, plan.training), plan.assignment
-    return stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.recompute)
+    return stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.settings)
+
+
+def stage_seconds(problem: PlanningProblem, assignment: Assignment) -> NDArray[np.float64]:
+    """``[T, S]`` seconds of the ops of each stage for a micro-batch, on each device type.
+
+    A stage that computes its blocks again is counted as if it ran its whole forward pass again.
+    """
+    times, stages, number = problem_times(problem), assignment.stage_of_op, assignment.num_stages
+    again = np.array([s.recompute for s in assignment.settings], dtype=np.bool_)[stages]
+    rows = times.total_s + np.where(again, times.forward_s, 0.0)
+    return np.array([np.bincount(stages, row, number) for row in rows])
 
 
 def stage_costs(
-    problem: PlanningProblem, stage_of_op: NDArray[np.int64], num_stages: int, recompute: Sequence[int] = ()
+    problem: PlanningProblem, stage_of_op: NDArray[np.int64], num_stages: int, settings: Sequence[StageSettings] = ()
 ) -> StageCosts:
     """Sums op times into stages.
 
     Args:
         stage_of_op: ``[num_ops]``.
-        recompute: a `Recompute` per stage; empty means none.
+        settings: of each stage; empty where all are plain.
 
     Raises:
         PlanError: the partition is not legal.
-        ScheduleError: `recompute` has another length.
+        ScheduleError: `settings` has another length.
     """
-    choices = np.array(recompute or (Recompute.NONE,) * num_stages, dtype=np.int64)
+    choices = np.array([s.recompute for s in settings or (PLAIN,) * num_stages], dtype=np.int64)
     if len(choices) != num_stages:
-        raise ScheduleError(f"recompute is given for {len(choices)} stages: there are {num_stages}")
+        raise ScheduleError(f"settings are given for {len(choices)} stages: there are {num_stages}")
     stages = stage_graph(problem.graph, stage_of_op, num_stages)
     cluster, training, times = problem.cluster, problem.training, problem_times(problem)
     state = state_bytes(problem.graph, training)

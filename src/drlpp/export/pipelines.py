@@ -136,7 +136,7 @@ def check_looped(pipeline: Pipeline, engine: str) -> None:
 
 def recomputing_stages(plan: Plan) -> list[int]:
     """Indices of the stages that recompute."""
-    return [s.index for s in plan.stages if s.recompute]
+    return [s.index for s in plan.stages if s.settings.recompute]
 
 
 def recompute_everywhere(plan: Plan, engine: str) -> bool:
@@ -175,10 +175,10 @@ def _equal_replicas(plan: Plan, engine: str) -> int:
             f"{counts[other]} (unequal replicas): {RUN_INSTEAD}"
         )
     for stage in plan.stages:
-        if stage.shares:
+        if stage.settings.shares:
             raise PlanError(
                 f"{engine} gives all replicas as many micro-batches, but stage {stage.index} gives its own the shares "
-                f"{list(stage.shares)}: {RUN_INSTEAD}"
+                f"{list(stage.settings.shares)}: {RUN_INSTEAD}"
             )
     if plan.num_microbatches % counts[0]:
         raise PlanError(

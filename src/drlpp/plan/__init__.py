@@ -5,6 +5,7 @@ from drlpp.plan.assignment import Assignment
 from drlpp.plan.objective import Objective
 from drlpp.plan.plan import Plan, Prediction, Provenance
 from drlpp.plan.serialize import load_plan, plan_from_dict, plan_to_dict, save_plan
+from drlpp.plan.settings import StageSettings
 from drlpp.plan.stage import Sharding, Stage, stages_of
 from drlpp.plan.trace import Trace, TraceEvent
 from drlpp.plan.validation import dependencies, validate
@@ -19,6 +20,7 @@ __all__ = [
     "Schedule",
     "Sharding",
     "Stage",
+    "StageSettings",
     "Trace",
     "TraceEvent",
     "dependencies",

@@ -18,6 +18,7 @@ from drlpp.plan.action import parse_action
 from drlpp.plan.migrations import FORMAT, SCHEMA_VERSION, migrated
 from drlpp.plan.plan import Plan, Prediction, Provenance
 from drlpp.plan.schema import check_plan_file
+from drlpp.plan.settings import StageSettings
 from drlpp.plan.stage import Sharding, Stage
 from drlpp.training import TrainingSetup
 
@@ -37,12 +38,12 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
                 "index": stage.index,
                 "ops": members,
                 "replicas": [list(group) for group in stage.replicas],
-                **({"shares": list(stage.shares)} if stage.shares else {}),
+                **({"shares": list(stage.settings.shares)} if stage.settings.shares else {}),
                 "sharding": {
                     **dataclasses.asdict(stage.sharding),
                     "optimizer": "zero1" if plan.training.zero1 else "none",
                 },
-                "recompute": _BY_CHOICE[Recompute(stage.recompute)],
+                "recompute": _BY_CHOICE[stage.settings.recompute],
             }
         )
     prediction = None
@@ -140,8 +141,9 @@ def _stage(graph: OpGraph, entry: Mapping[str, Any]) -> Stage:
         ops=tuple(dict.fromkeys(names)),
         replicas=tuple(map(tuple, entry["replicas"])),
         sharding=Sharding(tensor=sharding.get("tensor", 1), sequence=sharding.get("sequence", False)),
-        recompute=_CHOICES[entry.get("recompute", False)],
-        shares=tuple(entry.get("shares", ())),
+        settings=StageSettings(
+            recompute=_CHOICES[entry.get("recompute", False)], shares=tuple(entry.get("shares", ()))
+        ),
     )
 
 

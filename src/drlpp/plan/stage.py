@@ -13,9 +13,9 @@ from drlpp.cluster import Cluster
 from drlpp.cluster.grouping import why_no_group
 from drlpp.errors import PlanError
 from drlpp.graph import OpGraph
-from drlpp.graph.blocks import Recompute
 from drlpp.plan.assignment import Assignment
-from drlpp.plan.shares import Shares, lowest_terms, turns
+from drlpp.plan.settings import PLAIN, StageSettings
+from drlpp.plan.shares import turns
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,7 @@ class Stage:
         ops: names of ops of the graph.
         replicas: a group of devices for each.
         sharding: what the devices of a group divide.
-        recompute: a `Recompute`: what runs again before the backward pass; a flag will do for the whole stage.
-        shares: of the micro-batches, one per replica (`plan.shares`): kept in lowest terms, empty where they are equal.
+        settings: what else is chosen of it, the same as in an assignment.
 
     Raises:
         PlanError: shares do not fit the replicas.
@@ -64,12 +63,10 @@ class Stage:
     ops: tuple[str, ...]
     replicas: tuple[tuple[int, ...], ...]
     sharding: Sharding = WHOLE
-    recompute: int = Recompute.NONE
-    shares: Shares = ()
+    settings: StageSettings = PLAIN
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "recompute", Recompute(self.recompute))
-        object.__setattr__(self, "shares", lowest_terms(self.shares, len(self.replicas), self.index))
+        object.__setattr__(self, "settings", self.settings.fitted(len(self.replicas), self.index))
 
     @property
     def num_replicas(self) -> int:
@@ -83,7 +80,7 @@ class Stage:
     @property
     def turns(self) -> tuple[int, ...]:
         """The replicas that run the micro-batches of a round (`plan.shares.turns`)."""
-        return turns(self.shares, len(self.replicas))
+        return turns(self.settings.shares, len(self.replicas))
 
     def group(self, microbatch: int) -> tuple[int, ...]:
         """The devices that run a micro-batch of this stage."""
@@ -100,10 +97,10 @@ def stages_of(graph: OpGraph, assignment: Assignment) -> tuple[Stage, ...]:
     members: list[list[str]] = [[] for _ in assignment.devices]
     for op, s in zip(graph.ops, assignment.stage_of_op.tolist(), strict=True):
         members[s].append(op.name)
-    each = zip(members, assignment.devices, assignment.recompute, assignment.shares, strict=True)
+    each = zip(members, assignment.devices, assignment.settings, strict=True)
     return tuple(
-        Stage(index=s, ops=tuple(ops), replicas=tuple((d,) for d in devices), recompute=recompute, shares=shares)
-        for s, (ops, devices, recompute, shares) in enumerate(each)
+        Stage(index=s, ops=tuple(ops), replicas=tuple((d,) for d in devices), settings=settings)
+        for s, (ops, devices, settings) in enumerate(each)
     )
 
 
@@ -115,8 +112,7 @@ def assignment_of(
     return Assignment(
         stage_of_op,
         tuple(tuple(number[group] for group in stage.replicas) for stage in stages),
-        tuple(stage.recompute for stage in stages),
-        tuple(stage.shares for stage in stages),
+        tuple(stage.settings for stage in stages),
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Hashable
 
 from drlpp._version import __version__
-from drlpp.graph.blocks import Recompute, block_numbers
+from drlpp.graph.blocks import block_numbers
 from drlpp.plan import Provenance
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
@@ -83,7 +84,7 @@ class Search:
         alone = int(problem.cluster.members.max()) == 1  # the runtime does not compute blocks of a group again
         self._may_compute_blocks = alone and bool((block_numbers(problem.graph) >= 0).any())
         self._nearest: Evaluation | None = None
-        self._seen: dict[bytes, tuple[float, bool, bool]] = {}  # value, feasible, under all schedules
+        self._seen: dict[Hashable, tuple[float, bool, bool]] = {}  # value, feasible, under all schedules
 
     def offer(self, assignment: Assignment, *, hasty: bool = False) -> float:
         """Evaluates an assignment and keeps it if it is the best that fits.
@@ -101,8 +102,8 @@ class Search:
             False).
         """
         ways = ways_to_share(self.problem, assignment)[: 1 if hasty else None]
-        if self._may_compute_blocks and Recompute.STAGE in assignment.recompute:
-            ways += tuple(way.with_blocks_again() for way in ways)
+        if self._may_compute_blocks:
+            ways += tuple(again for way in ways if (again := way.with_blocks_again()) is not way)
         judged = [(self._judge(way, hasty), self.last_feasible) for way in ways]
         value, self.last_feasible = min(judged, key=lambda x: x[0])
         return value

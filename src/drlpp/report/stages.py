@@ -113,16 +113,16 @@ def _degrees(stage: Stage) -> str:
 
 def _remark(stage: Stage, num_microbatches: int) -> str:
     tensor = f"TP{stage.sharding.tensor}" if stage.sharding.tensor > 1 else ""
-    recomputes = "recomputes" if stage.recompute else ""
+    recomputes = "recomputes" if stage.settings.recompute else ""
     return ", ".join(part for part in (tensor, recomputes, _unequal_shares(stage, num_microbatches)) if part)
 
 
 def _unequal_shares(stage: Stage, num_microbatches: int) -> str:
     """``micro-batches: 12 on #0-7, 2 on #8-9``; empty where all replicas have equal shares."""
-    if not stage.shares:
+    if not stage.settings.shares:
         return ""
     devices_of: dict[int, list[int]] = {}
-    numbers = microbatches_of_each(stage.shares, stage.num_replicas, num_microbatches)
+    numbers = microbatches_of_each(stage.settings.shares, stage.num_replicas, num_microbatches)
     for number, group in zip(numbers, stage.replicas, strict=True):
         devices_of.setdefault(number, []).extend(group)
     each = (f"{n} on {summarize_modules(f'#{d}' for d in sorted(devices_of[n]))}" for n in sorted(devices_of)[::-1])

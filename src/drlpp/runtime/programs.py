@@ -291,7 +291,7 @@ class TrainingProgram:
                 messages,
                 loss=base.loss,
                 loss_gradient=self._current.loss_gradient,
-                recompute=plan.stages[s].recompute == Recompute.STAGE,
+                recompute=plan.stages[s].settings.recompute == Recompute.STAGE,
                 context=ground.context,
                 microbatch=functools.partial(self._current.take, stage.inputs),
                 report_loss=self._current.report_loss if ground.leads() else _nothing_reported,
@@ -601,7 +601,7 @@ def blocks_again(plan: Plan) -> Mapping[str, str]:
     Raises:
         PlanError: a group of devices divides such a stage.
     """
-    stages = [s for s in plan.stages if s.recompute == Recompute.BLOCK]
+    stages = [s for s in plan.stages if s.settings.recompute == Recompute.BLOCK]
     for stage in stages:
         if stage.sharding.tensor > 1:
             raise PlanError(
@@ -618,7 +618,7 @@ def _changed_state(plan: Plan, stage: StageModule) -> str:
     """Why a stage cannot run where the plan has it, because of what it changes in its forward pass; empty if it can."""
     s = stage.index
     parameters = [n for n in stage.changed if isinstance(_attribute(stage.module, n), nn.Parameter)]
-    if parameters and (plan.stages[s].recompute or not _in_order(plan, s)):
+    if parameters and (plan.stages[s].settings.recompute or not _in_order(plan, s)):
         return (
             f"stage {s} changes parameter {parameters[0]!r} in its forward pass, and has replicas, recomputes or runs "
             "micro-batches out of order: give the stage one device, in order and without recomputation"

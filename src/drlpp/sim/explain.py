@@ -241,9 +241,9 @@ def _changes(of: Plan, time: float) -> Iterator[Change]:
         if name != plan.schedule_name:
             yield change("plan", f"the schedule {name}", placed, generate(name, placed))
     name = plan.schedule_name if plan.schedule_name in SCHEDULES else "1f1b"
-    for s, on in enumerate(assignment.recompute):
-        new = place_assignment(problem, arrays, assignment.with_recompute_toggled(s))
-        yield change("plan", f"{'no ' if on else ''}recomputation in stage {s}", new, flat)
+    for s, settings in enumerate(assignment.settings):
+        new = place_assignment(problem, arrays, assignment.with_settings(s, settings.toggled))
+        yield change("plan", f"{'no ' if settings.recompute else ''}recomputation in stage {s}", new, flat)
     for op, s in _moves(plan, problem):
         labels = assignment.stage_of_op.copy()
         labels[op] = s

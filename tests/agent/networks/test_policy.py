@@ -53,7 +53,7 @@ def test_every_weight_gets_a_gradient(view, policy, generator):
 def test_the_same_seed_draws_the_same(view, policy):
     def draw(seed):
         rollout = policy.sample([view], 8, torch.Generator().manual_seed(seed))[0]
-        return [(a.stage_of_op.tolist(), a.devices, a.recompute) for a in rollout.assignments()]
+        return [(a.stage_of_op.tolist(), a.devices, a.settings) for a in rollout.assignments()]
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)

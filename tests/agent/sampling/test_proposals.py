@@ -59,7 +59,7 @@ def test_the_second_half_varies_the_best_of_the_first(policy):
 
 def test_the_same_seed_draws_the_same(problem, policy):
     def plans(seed):
-        return [(a.stage_of_op.tolist(), a.devices, a.recompute) for _, a in drawn(problem, policy, 12, seed)]
+        return [(a.stage_of_op.tolist(), a.devices, a.settings) for _, a in drawn(problem, policy, 12, seed)]
 
     assert plans(3) == plans(3)
     assert plans(3) != plans(4)

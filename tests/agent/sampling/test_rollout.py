@@ -7,6 +7,7 @@ import torch
 
 from drlpp.agent.sampling.rollout import Rewarder
 from drlpp.plan.assignment import Assignment
+from drlpp.plan.settings import AGAIN, PLAIN
 
 
 def test_the_reward_is_the_negative_log_ratio_to_the_reference():
@@ -36,7 +37,7 @@ def test_the_key_tells_devices_labels_and_recomputation_apart():
     keys = {
         Assignment(labels, ((0,), (1,))).key,
         Assignment(labels, ((1,), (0,))).key,
-        Assignment(labels, ((0,), (1,)), (True, False)).key,
+        Assignment(labels, ((0,), (1,)), (AGAIN, PLAIN)).key,
         Assignment(np.array([0, 0]), ((0,),)).key,
     }
     assert len(keys) == 4

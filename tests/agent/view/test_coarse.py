@@ -8,6 +8,7 @@ from drlpp.cluster import load_cluster
 from drlpp.errors import InputError
 from drlpp.graph.generate.families import FAMILIES
 from drlpp.plan.assignment import Assignment
+from drlpp.plan.settings import AGAIN, PLAIN
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 
@@ -20,7 +21,7 @@ def test_a_partition_of_groups_costs_what_it_costs_on_the_ops(family):
     assert coarse.problem.graph.num_ops <= 20
     cuts = np.sort(np.random.default_rng(2).choice(np.arange(1, coarse.problem.graph.num_ops), 2, replace=False))
     labels = np.searchsorted(cuts, np.arange(coarse.problem.graph.num_ops), side="right")
-    groups = Assignment(labels, ((0, 1), (2, 3, 4), (6,)), (False, True, False))
+    groups = Assignment(labels, ((0, 1), (2, 3, 4), (6,)), (PLAIN, AGAIN, PLAIN))
     ours = Evaluator(coarse.problem).evaluate(groups)
     theirs = Evaluator(problem).evaluate(coarse.expand(groups))
     assert ours.iteration_time_s == pytest.approx(theirs.iteration_time_s, rel=1e-9)

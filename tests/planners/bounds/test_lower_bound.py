@@ -9,6 +9,7 @@ from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment
+from drlpp.plan.settings import of_columns
 from drlpp.planners.base import Budget, gap_to
 from drlpp.planners.bounds.group_row import SetRows
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
@@ -107,7 +108,7 @@ def random_assignment(problem, rng):
         if (labels == labels[i]).sum() > 1:
             labels[i] = int(rng.integers(low, high + 1))
     devices = tuple(tuple(rng.permutation(total)[: int(rng.integers(1, total + 1))].tolist()) for _ in range(stages))
-    plan = Assignment(labels, devices, tuple((rng.random(stages) < 0.2).tolist()))
+    plan = Assignment(labels, devices, of_columns({"recompute": rng.random(stages) < 0.2}))
     return with_shares(rng, plan) if problem.may_share and rng.random() < 0.5 else plan
 
 
@@ -203,7 +204,7 @@ def test_no_search_counts_a_value_twice_that_skips_what_was_taken_out():
     """The third group of the row is taken out; it has devices of the fourth one in this plan, and both need the same
     value from the second one."""
     problem = bounded_problem(13898, np.random.default_rng(13898))
-    plan = Assignment(np.array([0, 1, 1, 1, 2, 2, 3, 2, 3, 3, 3, 3]), ((0,), (0,), (0, 1), (1,)), (False,) * 4)
+    plan = Assignment(np.array([0, 1, 1, 1, 2, 2, 3, 2, 3, 3, 3, 3]), ((0,), (0,), (0, 1), (1,)))
     check_no_search_excludes(problem, Evaluator(problem).bottleneck_s(plan))
 
 

@@ -19,7 +19,7 @@ def test_piper_recomputes_where_memory_is_short():
         result = Piper().solve(tight, Budget(10), 0)
         if result.plan is not None:
             assert max(result.plan.prediction.peak_memory_bytes) <= peak * share
-            found |= {stage.recompute for stage in result.plan.stages}
+            found |= {stage.settings.recompute for stage in result.plan.stages}
     assert True in found
 
 

@@ -11,6 +11,7 @@ from drlpp.errors import InputError
 from drlpp.export import EXPORTERS
 from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Assignment, validate
+from drlpp.plan.settings import AGAIN, PLAIN
 from drlpp.planners.base import Budget
 from drlpp.planners.engines.engine import ENGINES, RUN
 from drlpp.planners.engines.given_split import GivenSplit, stage_of_op
@@ -40,8 +41,8 @@ def test_the_best_devices_are_found():
     stage = stage_of_op(problem.graph, (1, 3, 2))
     evaluator, best = Evaluator(problem), float("inf")
     for order in itertools.permutations(range(problem.cluster.num_devices), 3):
-        for recompute in (False, True):
-            chain = Assignment(stage, tuple((d,) for d in order), (recompute,) * 3)
+        for settings in (PLAIN, AGAIN):
+            chain = Assignment(stage, tuple((d,) for d in order), (settings,) * 3)
             best = min(best, evaluator.evaluate(chain).iteration_time_s)
     assert result.plan.prediction.iteration_time_s <= best * 1.01
 

@@ -10,6 +10,7 @@ from drlpp.cost.groups import grouped, lifted
 from drlpp.errors import InputError
 from drlpp.export import EXPORTERS
 from drlpp.plan import Assignment, Provenance, validate
+from drlpp.plan.settings import AGAIN, PLAIN
 from drlpp.planners.base import Budget, PlanResult, no_progress
 from drlpp.planners.engines.cut_points import block_of_op
 from drlpp.planners.engines.engine import ENGINES, RUN
@@ -31,13 +32,13 @@ class Fixed:
     name = "fixed"
     summary = "one block per stage, devices in turn"
 
-    def __init__(self, recompute=False):
-        self.recompute = recompute
+    def __init__(self, settings=PLAIN):
+        self.settings = settings
 
     def solve(self, problem, budget, seed, progress=no_progress):
         n, d = problem.graph.num_ops, problem.cluster.num_devices
         devices = tuple((s % d,) for s in range(n))
-        assignment = Assignment(np.arange(n), devices, (self.recompute,) * n)
+        assignment = Assignment(np.arange(n), devices, (self.settings,) * n)
         plan = Evaluator(problem).make_plan(assignment, Provenance(planner=self.name))
         return PlanResult(planner=self.name, status="ok", plan=plan, planning_time_s=0.0)
 
@@ -133,7 +134,7 @@ def test_a_device_keeps_one_stage_even_if_the_planner_gives_it_more():
 
 
 def test_without_time_to_polish_the_plan_is_still_expressible():
-    _, result = solved(Fixed(recompute=True), "megatron", decoder_graph(5), two_kinds(), 0.0, num_microbatches=5)
+    _, result = solved(Fixed(AGAIN), "megatron", decoder_graph(5), two_kinds(), 0.0, num_microbatches=5)
     assert EXPORTERS["megatron"].export(result.plan)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.cost.problem_times import problem_times
-from drlpp.planners.space.chain_loads import chain_assignment, chain_loads, fitting_splits, memory_splits
+from drlpp.plan.settings import AGAIN, PLAIN
+from drlpp.planners.space.chain_loads import (
+    CHAIN_SETTINGS,
+    chain_assignment,
+    chain_loads,
+    fitting_splits,
+    memory_splits,
+)
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from drlpp.solving import solve
@@ -21,7 +27,7 @@ PLACES = ((0, 1), (2,), (0, 1))
 def test_loads_are_sums_over_the_ops(seed):
     problem = small_problem(seed, [["fast", "mid"], ["slow"]], num_ops=12)
     graph, times = problem.graph, problem_times(problem).total_s
-    loads = chain_loads(problem, PLACES, recompute=False)
+    loads = chain_loads(problem, PLACES, PLAIN)
     for s, devices in enumerate(PLACES):
         slowest = times[problem.cluster.type_index[list(devices)]].max(axis=0)
         assert loads.seconds[s] == pytest.approx([slowest[:k].sum() for k in range(13)])
@@ -34,17 +40,17 @@ def test_loads_are_sums_over_the_ops(seed):
 
 def test_recomputation_keeps_the_inputs_of_the_micro_batches_in_flight():
     problem = small_problem(0, [["mid"] * 3], num_ops=12)
-    kept, again = (chain_loads(problem, ((0,), (1,), (2,)), recompute=r) for r in (False, True))
+    kept, again = (chain_loads(problem, ((0,), (1,), (2,)), settings) for settings in CHAIN_SETTINGS)
     assert kept.kept.tolist() == again.received.tolist() == [3, 2, 1]
     assert again.kept.tolist() == [1, 1, 1]
     assert kept.received.tolist() == [0, 0, 0]
 
 
 def test_an_assignment_of_a_chain():
-    made = chain_assignment((0, 2, 5), PLACES, 6, recompute=True)
+    made = chain_assignment((0, 2, 5), PLACES, 6, AGAIN)
     assert made.stage_of_op.tolist() == [0, 0, 1, 1, 1, 2]
     assert made.devices == PLACES
-    assert np.all(made.recompute)
+    assert made.settings == (AGAIN,) * 3
 
 
 def layers_with(memory: int) -> PlanningProblem:

@@ -10,8 +10,9 @@ import pytest
 from drlpp.cluster import Cluster, Host, Link, device_preset, load_cluster
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph.generate.transformers import Transformer, transformer_graph
-from drlpp.plan import Objective, validate
+from drlpp.plan import Objective, StageSettings, validate
 from drlpp.plan.assignment import Assignment
+from drlpp.plan.settings import AGAIN, PLAIN
 from drlpp.plan.shares import microbatches_of_each
 from drlpp.planners.base import Budget
 from drlpp.planners.registry import get_planner
@@ -69,19 +70,19 @@ def test_a_steady_round_is_short_and_balanced(seed):
 def test_shares_are_in_proportion_to_speed():
     problem = problem_of(num_microbatches=18)
     given = shared(problem, one_stage(problem))
-    assert microbatches_of_each(given.shares[0], 4, 18) == (8, 4, 2, 4)
+    assert microbatches_of_each(given.settings[0].shares, 4, 18) == (8, 4, 2, 4)
     assert [way.key for way in ways_to_share(problem, one_stage(problem))] == [given.key, one_stage(problem).key]
 
 
 def test_a_device_that_gets_no_micro_batch_leaves_the_stage():
     problem = problem_of(num_microbatches=2)
     assert shared(problem, one_stage(problem)).devices == ((0,),)
-    assert shared(problem, one_stage(problem)).shares == ((),)
+    assert shared(problem, one_stage(problem)).settings == (PLAIN,)
 
 
 def test_shares_that_are_given_stay():
     problem = problem_of()
-    given = dataclasses.replace(one_stage(problem), shares=((1, 1, 1, 2),))
+    given = dataclasses.replace(one_stage(problem), settings=(StageSettings(shares=(1, 1, 1, 2)),))
     assert shared(problem, given) is given
     assert ways_to_share(problem, given)[0] is given
     assert len(ways_to_share(problem, given)) == 1
@@ -106,11 +107,11 @@ def test_the_ops_of_the_stage_decide():
     problem = problem_of(num_microbatches=12)
     times = problem_times(problem)
     labels = (np.arange(problem.graph.num_ops) >= problem.graph.num_ops // 2).astype(np.int64)
-    given = shared(problem, Assignment(labels, ((0, 1), (3, 2)), (True, False)))
+    given = shared(problem, Assignment(labels, ((0, 1), (3, 2)), (AGAIN, PLAIN)))
     for s, (devices, again) in enumerate(zip(given.devices, (1, 0), strict=True)):
         seconds = (times.total_s + again * times.forward_s)[:, labels == s].sum(axis=1)
         expected = counts_by_speed([seconds[problem.cluster.type_index[d]] for d in devices], 12)
-        assert list(microbatches_of_each(given.shares[s], len(devices), 12)) == expected
+        assert list(microbatches_of_each(given.settings[s].shares, len(devices), 12)) == expected
 
 
 def test_the_busiest_replica():
@@ -155,7 +156,7 @@ def test_plans_are_never_worse_with_shares(cluster, planner):
     for plan in found:
         validate(plan)
     assert found[0].prediction.iteration_time_s <= found[1].prediction.iteration_time_s * (1 + 1e-9)
-    assert not any(stage.shares for stage in found[1].stages)
+    assert not any(stage.settings.shares for stage in found[1].stages)
     if planner == "data-parallel":
-        assert found[0].stages[0].shares
+        assert found[0].stages[0].settings.shares
         assert simulate(found[0]).prediction.iteration_time_s == pytest.approx(found[0].prediction.iteration_time_s)

@@ -39,6 +39,7 @@ from drlpp.agent.networks.encoder import Encoding, mlp
 from drlpp.agent.view.device_classes import Floats, Ints, Tables
 from drlpp.agent.view.features import ProblemView
 from drlpp.agent.view.fixed_orders import FIXED_ORDERS
+from drlpp.plan.settings import AGAIN, PLAIN, StageSettings
 
 WALK = len(FIXED_ORDERS)
 """The last choice of the order: a walk."""
@@ -68,6 +69,10 @@ class Partitions:
     def select(self, rows: Ints) -> Partitions:
         """Some of the episodes."""
         return Partitions(self.order[rows], self.cuts[rows], self.recompute[rows])
+
+    def settings(self, episode: int, num_stages: int) -> tuple[StageSettings, ...]:
+        """Of the stages of one episode."""
+        return tuple(AGAIN if flag else PLAIN for flag in self.recompute[episode, :num_stages].tolist())
 
 
 class RecurrentPartitioner(nn.Module):

@@ -106,9 +106,8 @@ def to_assignments(view: ProblemView, slots: Sequence[tuple[Slot, ...]], p: Part
         labels = np.empty(p.order.shape[1], dtype=np.int64)
         for s in range(len(episode)):
             labels[p.order[b, p.cuts[b, s] : p.cuts[b, s + 1]]] = s
-        recompute = tuple(bool(x) for x in p.recompute[b, : len(episode)])
-        assignment = Assignment(labels, slot_devices(episode, view.tables), recompute)
-        out.append(shared(view.problem, assignment))
+        settings = p.settings(b, len(episode))
+        out.append(shared(view.problem, Assignment(labels, slot_devices(episode, view.tables), settings)))
     return out
 
 

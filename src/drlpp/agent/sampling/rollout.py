@@ -6,7 +6,7 @@ communication, and graded for plans that exceed the memory (their value is multi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class Rewarder:
     def __init__(self, value: Value, reference_s: float) -> None:
         self._value = value
         self._reference_s = reference_s
-        self._seen: dict[bytes, float] = {}
+        self._seen: dict[Hashable, float] = {}
         self.best: tuple[float, Assignment] | None = None
         self.num_evaluations = 0
 

@@ -110,7 +110,7 @@ class MeasuredValue:
 
 
 def _key(assignment: Assignment) -> str:
-    return hashlib.sha256(assignment.key).hexdigest()[:16]
+    return hashlib.sha256(repr(assignment.key).encode()).hexdigest()[:16]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from drlpp.cost import all_reduce_s
 from drlpp.cost.optimizer_state import resident_factor
 from drlpp.cost.problem_arrays import ProblemArrays
 from drlpp.cost.problem_times import problem_times
+from drlpp.plan.settings import AGAIN, PLAIN, StageSettings
 from drlpp.planners.space.shares import busiest_replica
 from drlpp.problem import PlanningProblem
 
@@ -79,18 +80,18 @@ class DeviceStates:
     def num_states(self) -> int:
         return len(self.capacity)
 
-    def placement(self, steps: Sequence[int]) -> tuple[list[tuple[int, ...]], list[bool]]:
-        """Devices of the stages of a pipeline, and whether they recompute; of a class, devices are taken in order."""
-        flags = self.recompute[list(steps)].tolist()
+    def placement(self, steps: Sequence[int]) -> tuple[list[tuple[int, ...]], list[StageSettings]]:
+        """Devices and settings of the stages of a pipeline; of a class, devices are taken in order."""
+        settings = [AGAIN if flag else PLAIN for flag in self.recompute[list(steps)].tolist()]
         if not self.pools:
-            return [self.devices[step] for step in steps], flags
+            return [self.devices[step] for step in steps], settings
         free = [list(pool) for pool in self.pools]
         placed = []
         for step in steps:
             pool, number = self.taken[step]
             placed.append(tuple(free[pool][:number]))
             del free[pool][:number]
-        return placed, flags
+        return placed, settings
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

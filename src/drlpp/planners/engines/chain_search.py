@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from drlpp._version import __version__
 from drlpp.cost.problem_times import problem_times
 from drlpp.plan import Assignment, Provenance
+from drlpp.plan.settings import PLAIN, StageSettings
 from drlpp.planners.base import Budget, PlanResult
 from drlpp.planners.engines.cut_points import problem_of_blocks
 from drlpp.planners.engines.engine import Engine
 from drlpp.planners.engines.rank_groups import Ranks
 from drlpp.planners.misses import not_found, proof_that_none_fits
-from drlpp.planners.space.chain_loads import chain_assignment, chain_loads
+from drlpp.planners.space.chain_loads import CHAIN_SETTINGS, chain_assignment, chain_loads
 from drlpp.planners.space.chain_split import split_chain
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluation, Evaluator
@@ -42,13 +43,13 @@ class Chain:
     Attributes:
         starts: the first block of each stage.
         ranks: the rank of each stage.
-        recompute: whether it recomputes.
+        settings: of all its stages.
         spare: ranks without a stage, which may take the place of another.
     """
 
     starts: tuple[int, ...]
     ranks: Ranks
-    recompute: bool = False
+    settings: StageSettings = PLAIN
     spare: Ranks = ()
 
     @property
@@ -56,9 +57,9 @@ class Chain:
         return len(self.starts)
 
     @property
-    def with_and_without_recompute(self) -> tuple[Chain, Chain]:
-        """The chain, first without recomputation and then with it."""
-        return dataclasses.replace(self, recompute=False), dataclasses.replace(self, recompute=True)
+    def with_all_settings(self) -> tuple[Chain, ...]:
+        """The chain with each of `CHAIN_SETTINGS`, in turn."""
+        return tuple(dataclasses.replace(self, settings=settings) for settings in CHAIN_SETTINGS)
 
     @property
     def loops(self) -> bool:
@@ -134,11 +135,11 @@ class ChainSearch:
         """
         count = min(len(ranks), self.num_blocks) if num_stages is None else num_stages
         places, spare = looped(ranks, count)
-        loads = (chain_loads(self.blocks, places, recompute=r) for r in (False, True))
+        loads = (chain_loads(self.blocks, places, settings) for settings in CHAIN_SETTINGS)
         starts = {self._equal_shares(places), *(split_chain(x).starts for x in loads)}
-        for recompute in (False, True):
+        for settings in CHAIN_SETTINGS:
             for s in sorted(starts):
-                yield Chain(s, places, recompute, spare)
+                yield Chain(s, places, settings, spare)
 
     def _equal_shares(self, places: Ranks) -> tuple[int, ...]:
         """Stages with parts of the time in proportion to the speed of their ranks, each with a block at least."""
@@ -213,7 +214,7 @@ class ChainSearch:
             middle = int(np.searchsorted(np.cumsum(inside), inside.sum() / 2)) + 1
             starts.insert(s + 1, starts[s] + min(middle, len(inside) - 1))
             ranks.insert(s + 1, spare.pop(0))
-        return Chain(tuple(starts), tuple(ranks), chain.recompute, tuple(spare))
+        return Chain(tuple(starts), tuple(ranks), chain.settings, tuple(spare))
 
     def result(self, planner: str, seed: int, notes: dict[str, str], parameters: dict[str, Any]) -> PlanResult:
         """The plan of the best chain, or why there is none."""
@@ -254,7 +255,7 @@ class ChainSearch:
         return _SAME_ORDER_ON_COPIES if len(chain.ranks[0]) > 1 else None
 
     def _assignment(self, chain: Chain) -> Assignment:
-        of_blocks = chain_assignment(chain.starts, chain.ranks, self.num_blocks, recompute=chain.recompute)
+        of_blocks = chain_assignment(chain.starts, chain.ranks, self.num_blocks, chain.settings)
         return dataclasses.replace(of_blocks, stage_of_op=of_blocks.stage_of_op[self._block])
 
 

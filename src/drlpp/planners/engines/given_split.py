@@ -51,7 +51,7 @@ class GivenSplit:
         search = ChainSearch(problem, self.engine, stage, budget)
         found: list[tuple[float, Chain]] = []
         for ranks in usable_groupings(problem, self.engine, len(self.layers), len(self.layers)):
-            for chain in self._chain(ranks).with_and_without_recompute:
+            for chain in self._chain(ranks).with_all_settings:
                 found.append((search.offer(chain), chain))
             if budget.spent:
                 break

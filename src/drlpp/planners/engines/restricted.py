@@ -109,7 +109,7 @@ class Restricted:
             if adjusted is None:
                 return
             chain = adjusted
-        for variant in chain.with_and_without_recompute:
+        for variant in chain.with_all_settings:
             search.offer(search.polished(variant, budget))
 
 

@@ -137,7 +137,7 @@ def _ranked(search: Search, number: int) -> list[tuple[float, Assignment]]:
     """The pool, best first: in the first of every two turns only what has equal shares, which leads to other plans."""
     ranked = sorted(search.pool, key=lambda x: x[0])
     turn = number // (3 if search.problem.objective.of_one_microbatch else 2)
-    equal = [x for x in ranked if not any(x[1].shares)] if turn % 2 == 0 else []
+    equal = [x for x in ranked if not any(s.shares for s in x[1].settings)] if turn % 2 == 0 else []
     return equal or ranked
 
 

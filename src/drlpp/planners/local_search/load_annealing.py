@@ -7,10 +7,13 @@ evaluator, kept up to date by `drlpp.cost.incremental_loads`. The energy is thei
 
 from __future__ import annotations
 
+import dataclasses
+
 from drlpp.cost.incremental_loads import IncrementalBottleneck
 from drlpp.cost.problem_arrays import problem_arrays
 from drlpp.native import library
 from drlpp.plan.assignment import Assignment
+from drlpp.plan.settings import StageSettings
 from drlpp.planners.local_search.stage_annealing import Cooling
 from drlpp.problem import PlanningProblem
 
@@ -33,6 +36,7 @@ def anneal_exactly(
     """
     if start.num_stages < 2:
         return start
-    state = IncrementalBottleneck(problem, Assignment(start.stage_of_op, start.devices, shares=start.shares)).state
+    plain = dataclasses.replace(start, settings=tuple(StageSettings(shares=s.shares) for s in start.settings))
+    state = IncrementalBottleneck(problem, plain).state
     labels = library.anneal_loads(state, problem_arrays(problem).ops, Cooling(moves, hot, cold, seed))
     return start.with_labels(labels)

@@ -173,11 +173,12 @@ def merge_stages(problem: PlanningProblem, start: Assignment, rng: np.random.Gen
 def change_shares(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
     """Gives some of the micro-batches that a replica of a stage runs to another one; each keeps one at least."""
     start = shared(problem, start)
-    unequal = [s for s, shares in enumerate(start.shares) if shares]
+    unequal = [s for s, settings in enumerate(start.settings) if settings.shares]
     if not problem.may_share or not unequal:
         return None
     s = int(rng.choice(unequal))
-    counts = list(microbatches_of_each(start.shares[s], len(start.devices[s]), round_length(problem)))
+    settings = start.settings[s]
+    counts = list(microbatches_of_each(settings.shares, len(start.devices[s]), round_length(problem)))
     givers = [r for r, count in enumerate(counts) if count > 1]
     if not givers or not all(counts):
         return None
@@ -186,20 +187,21 @@ def change_shares(problem: PlanningProblem, start: Assignment, rng: np.random.Ge
     passed = int(np.exp(rng.random() * np.log(max(1, counts[giver] // 4) + 0.999)))
     counts[giver] -= passed
     counts[taker] += passed
-    return dataclasses.replace(start, shares=(*start.shares[:s], tuple(counts), *start.shares[s + 1 :]))
+    return start.with_settings(s, dataclasses.replace(settings, shares=tuple(counts)))
 
 
 def moved_to(problem: PlanningProblem, start: Assignment, devices: Sequence[tuple[int, ...]]) -> Assignment:
     """The same stages on other devices; shares stay where the replicas are of the same types as before."""
     types = problem.cluster.type_index
-    each = zip(start.shares, start.devices, devices, strict=True)
-    shares = tuple(given if list(types[list(a)]) == list(types[list(b)]) else () for given, a, b in each)
-    return dataclasses.replace(start, devices=tuple(devices), shares=shares)
+    each = zip(start.settings, start.devices, devices, strict=True)
+    settings = (given if list(types[list(a)]) == list(types[list(b)]) else given.elsewhere for given, a, b in each)
+    return dataclasses.replace(start, devices=tuple(devices), settings=tuple(settings))
 
 
 def toggle_recompute(problem: PlanningProblem, start: Assignment, rng: np.random.Generator) -> Assignment | None:
     """Switches recomputation of one stage."""
-    return start.with_recompute_toggled(int(rng.integers(start.num_stages)))
+    s = int(rng.integers(start.num_stages))
+    return start.with_settings(s, start.settings[s].toggled)
 
 
 def _divided(start: Assignment, s: int) -> list[int]:

@@ -10,18 +10,21 @@ from numpy.typing import NDArray
 from drlpp.cost.optimizer_state import op_resident_bytes
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph.csr import numbered
-from drlpp.plan import Assignment
+from drlpp.plan import Assignment, StageSettings
+from drlpp.plan.settings import AGAIN, PLAIN
 from drlpp.planners.space.chain_split import ChainLoads, crossing_bytes, fitting_split, split_chain
 from drlpp.planners.space.device_orders import host_order
 from drlpp.problem import PlanningProblem, per_problem
 
 Places = Sequence[tuple[int, ...]]
 """Per stage, its devices."""
+CHAIN_SETTINGS = (PLAIN, AGAIN)
+"""What the stages of a chain may have, all alike."""
 
 
-def chain_loads(problem: PlanningProblem, places: Places, *, recompute: bool) -> ChainLoads:
+def chain_loads(problem: PlanningProblem, places: Places, settings: StageSettings) -> ChainLoads:
     """The loads of runs of ops in their order; a device with several of the stages gives each the same part of its
-    memory."""
+    memory. Args: `settings`: of all stages."""
     graph, cluster, stages = problem.graph, problem.cluster, len(places)
     own = np.array([problem.training.num_microbatches // len(devices) for devices in places])
     in_flight = np.minimum(own, np.arange(stages, 0, -1)).astype(np.float64)
@@ -35,41 +38,41 @@ def chain_loads(problem: PlanningProblem, places: Places, *, recompute: bool) ->
         activation_bytes=_sums(graph.op_saved_bytes),
         boundary_bytes=_boundary_bytes(problem),
         capacity_bytes=memory / rounds,
-        kept=np.ones(stages) if recompute else in_flight,
-        received=in_flight if recompute else np.zeros(stages),
+        kept=np.ones(stages) if settings.recompute else in_flight,
+        received=in_flight if settings.recompute else np.zeros(stages),
     )
 
 
-def chain_assignment(starts: Sequence[int], places: Places, num_ops: int, *, recompute: bool) -> Assignment:
-    """Stages that begin with the ops `starts`, on `places`."""
+def chain_assignment(starts: Sequence[int], places: Places, num_ops: int, settings: StageSettings) -> Assignment:
+    """Stages that begin with the ops `starts`, on `places`, all with the same settings."""
     stage = np.searchsorted(np.array(starts), np.arange(num_ops), side="right") - 1
-    return Assignment(stage.astype(np.int64), tuple(places), (recompute,) * len(starts))
+    return Assignment(stage.astype(np.int64), tuple(places), (settings,) * len(starts))
 
 
 def memory_splits(problem: PlanningProblem) -> Iterator[Assignment]:
     """Consecutive stages, one on each device, that fit the memory if any in that order do, and are balanced then."""
-    for places, recompute in _in_a_row(problem):
-        starts = split_chain(chain_loads(problem, places, recompute=recompute)).starts
-        yield chain_assignment(starts, places, problem.graph.num_ops, recompute=recompute)
+    for places, settings in _in_a_row(problem):
+        starts = split_chain(chain_loads(problem, places, settings)).starts
+        yield chain_assignment(starts, places, problem.graph.num_ops, settings)
 
 
 @per_problem
 def fitting_splits(problem: PlanningProblem) -> tuple[Assignment, ...]:
     """Those of `memory_splits` that may fit the memory."""
     found = []
-    for places, recompute in _in_a_row(problem):
-        starts = fitting_split(chain_loads(problem, places, recompute=recompute))
+    for places, settings in _in_a_row(problem):
+        starts = fitting_split(chain_loads(problem, places, settings))
         if starts is not None:
-            found.append(chain_assignment(starts, places, problem.graph.num_ops, recompute=recompute))
+            found.append(chain_assignment(starts, places, problem.graph.num_ops, settings))
     return tuple(found)
 
 
-def _in_a_row(problem: PlanningProblem) -> Iterator[tuple[Places, bool]]:
-    """One device for each stage, and whether the stages recompute."""
+def _in_a_row(problem: PlanningProblem) -> Iterator[tuple[Places, StageSettings]]:
+    """One device for each stage, and the settings of the stages."""
     order, memory = host_order(problem.cluster), problem.cluster.memory_bytes
     larger_first = sorted(order, key=lambda d: -memory[d])
     for devices in dict.fromkeys(tuple(found[: problem.graph.num_ops]) for found in (order, larger_first)):
-        yield from ((tuple((d,) for d in devices), recompute) for recompute in (False, True))
+        yield from ((tuple((d,) for d in devices), settings) for settings in CHAIN_SETTINGS)
 
 
 @per_problem

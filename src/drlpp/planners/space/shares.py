@@ -8,14 +8,15 @@ Left out: transfers and memory, which depend on the stages beside. So a plan is 
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from drlpp.cost.problem_times import problem_times
+from drlpp.cost.stage_costs import stage_seconds
 from drlpp.plan.assignment import Assignment
 from drlpp.plan.shares import LONGEST_ROUND
 from drlpp.problem import PlanningProblem, per_problem
@@ -113,17 +114,17 @@ def shared(problem: PlanningProblem, assignment: Assignment) -> Assignment:
     if not problem.may_share:
         return assignment
     types = _types(problem)
-    groups = zip(assignment.devices, assignment.shares, strict=True)
-    stages = [s for s, (group, given) in enumerate(groups) if not given and len({types[d] for d in group}) > 1]
+    groups = zip(assignment.devices, assignment.settings, strict=True)
+    stages = [s for s, (group, given) in enumerate(groups) if not given.shares and len({types[d] for d in group}) > 1]
     if not stages:
         return assignment
-    seconds = _stage_seconds(problem, assignment)
-    devices, shares = list(assignment.devices), list(assignment.shares)
+    seconds = stage_seconds(problem, assignment)
+    devices, settings = list(assignment.devices), list(assignment.settings)
     for s in stages:
         counts = _counts(problem, [float(seconds[types[d], s]) for d in devices[s]])
         devices[s] = tuple(d for d, count in zip(devices[s], counts, strict=True) if count)
-        shares[s] = tuple(filter(None, counts))
-    return Assignment(assignment.stage_of_op, tuple(devices), assignment.recompute, tuple(shares))
+        settings[s] = dataclasses.replace(settings[s], shares=tuple(filter(None, counts)))
+    return Assignment(assignment.stage_of_op, tuple(devices), tuple(settings))
 
 
 def ways_to_share(problem: PlanningProblem, assignment: Assignment) -> tuple[Assignment, ...]:
@@ -141,14 +142,6 @@ def _counts(problem: PlanningProblem, seconds: Sequence[float]) -> list[int]:
     if problem.objective.of_one_microbatch:
         return steady_counts(seconds)
     return counts_by_speed(seconds, round_length(problem))
-
-
-def _stage_seconds(problem: PlanningProblem, assignment: Assignment) -> NDArray[np.float64]:
-    """``[T, S]`` seconds of a micro-batch in each stage, on each device type."""
-    times, stages, number = problem_times(problem), assignment.stage_of_op, assignment.num_stages
-    again = np.array(assignment.recompute, dtype=np.bool_)[stages]
-    rows = times.total_s + np.where(again, times.forward_s, 0.0)
-    return np.array([np.bincount(stages, row, number) for row in rows])
 
 
 def _of_kinds(problem: PlanningProblem, kinds: Sequence[tuple[int, int]], by_speed: bool) -> Busiest:

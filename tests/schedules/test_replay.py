@@ -29,7 +29,7 @@ def test_equals_the_reference(seed):
         problem = with_action_times(problem)
     evaluator = Evaluator(problem)
     costs = stage_costs(problem, assignment.stage_of_op, assignment.num_stages)
-    number, shares = problem.training.num_microbatches, assignment.shares
+    number, shares = problem.training.num_microbatches, [s.shares for s in assignment.settings]
     placed = place_stages(costs, problem.cluster, assignment.devices, number, shares)
     for name in schedules_for(placed):
         plan = evaluator.make_plan(assignment, WHO, (name,))
