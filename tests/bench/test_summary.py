@@ -4,9 +4,7 @@ import math
 
 import pytest
 
-from drlpp.bench.case import Case, Suite
 from drlpp.bench.summary import geometric_mean, summarize
-from drlpp.bench.tables import markdown_section, planner_table
 
 
 def row(case, planner, value, *, seed=0, bound=1.0, seconds=1.0, status="ok", reason=""):
@@ -87,14 +85,3 @@ def test_geometric_mean():
     assert geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
     assert geometric_mean([]) is None
     assert geometric_mean([1.0, None]) is None
-
-
-def test_tables_hold_all_of_it():
-    suite = Suite("two", "two cases", (Case("a", "m", "c"), Case("b", "m", "c")))
-    summary = summarize(ROWS)
-    text = markdown_section(suite, ROWS, summary, "drlpp bench two")
-    assert "| dp | 2/2 | 1.001 | 2.002 | 4.00 | 1.41 | 2 | 0 | 1.00 (b) | 2.00, 3.00 |" in text
-    assert "| a | 10 | 4 | 2 s | dp | 100.0% | 1.000, 3.00 s | 2.000, 1.00 s | 4.000, 1.00 s |" in text
-    assert "- data-parallel on b: infeasible: too | large" in text
-    assert "2 s per planner and case, 1 seed; machine; `drlpp bench two`" in text
-    assert planner_table(suite, summary).row_count == 3

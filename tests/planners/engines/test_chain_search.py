@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from drlpp.cluster import Cluster, DeviceType, Host, Link
 from drlpp.planners.base import Budget
 from drlpp.planners.engines.chain_search import Chain, ChainSearch, looped
 from drlpp.planners.engines.cut_points import block_of_op
 from drlpp.planners.engines.engine import ENGINES
-from drlpp.planners.engines.rank_groups import rank_groups
 from drlpp.problem import PlanningProblem
 from layered_graphs import decoder_graph
 
@@ -68,12 +65,3 @@ def test_polishing_never_makes_a_chain_worse():
     polished = search.polished(lopsided, Budget(5.0))
     assert search.value(polished) < search.value(lopsided)
     assert search.polished(lopsided, Budget(5.0), cuts_stay=True).starts == lopsided.starts
-
-
-@pytest.mark.parametrize("engine", ["megatron", "accelerate"])
-def test_groups_are_equally_large(engine):
-    problem = search_of().problem
-    for ranks in rank_groups(problem, ENGINES[engine]):
-        assert len({len(group) for group in ranks}) == 1
-        flat = [d for group in ranks for d in group]
-        assert len(set(flat)) == len(flat)

@@ -1,4 +1,4 @@
-"""`drlpp plan --for` and `drlpp whatif`."""
+"""`drlpp plan`: for an engine, and what that costs."""
 
 import dataclasses
 import json
@@ -86,23 +86,3 @@ def test_a_restriction_costs_nothing_when_the_free_search_finds_less(files, tmp_
         cost = restriction_cost(ENGINES["torch"], plan, free, Objective.ITERATION_TIME)
         assert cost["cost"] == 0
         assert "found nothing better" in cost["summary"]
-
-
-def test_whatif_prints_a_ranking(files, capsys):
-    assert call(files, "whatif") == 0
-    captured = capsys.readouterr()
-    assert "twice the micro-batches" in captured.out
-    assert "learning rate" in captured.err
-    assert call(files, "whatif", "--json") == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["as_it_is"]["status"] == "ok"
-    speeds = [row["throughput_samples_per_s"] for row in answer["changes"]]
-    assert speeds == sorted(speeds, reverse=True)
-
-
-def test_whatif_without_any_plan_is_status_3(files, capsys):
-    (files / "cluster.yaml").write_text(TWO_UNEQUAL.replace("16GB", "1kB"))
-    assert call(files, "whatif", "--json") == 3
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["as_it_is"]["status"] == "infeasible"
-    assert "no plan fits, with or without a change" in captured.err
