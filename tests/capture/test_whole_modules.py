@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from drlpp.capture import capture_module
+from drlpp.capture import capture_module, whole_modules
 from drlpp.capture.interpret import run_stages
 from drlpp.errors import CaptureError, InputError
 
@@ -112,7 +112,7 @@ def changing(module: Any, x: torch.Tensor) -> torch.Tensor:
             ByValue(lambda m, x: FOREIGN(x)),
             r"'1' \(ByValue\) uses a trained parameter of shape \[8, 8\], .* does not own",
         ),
-        (ByValue(lambda m, x: m.layer(x.mul_(2))), "cannot be captured.*torch.where"),
+        (ByValue(lambda m, x: m.layer(x.add_(FOREIGN.bias.mean()))), "uses a trained parameter of shape"),
         (
             Around(ByValue(lambda m, x: (m.layer(x), float(x.abs().max())))),
             r"returns .* where it returned .* at the cap",
@@ -137,6 +137,57 @@ def test_a_module_that_returns_objects_is_kept_whole_with_what_is_around_it(capl
         captured = capture_module(net(Around(inner)), batch(), F.cross_entropy)
     assert captured.unchecked == ""
     assert "'1' is kept whole" in caplog.text
+
+
+class OwnForward(nn.Module):
+    """What it does between its layers cannot be traced."""
+
+    def __init__(self, between: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.between = nn.Linear(8, 8), nn.Linear(8, 4), between
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.between(self.first(x)))  # type: ignore[no-any-return]
+
+
+def sharpened(x: torch.Tensor) -> torch.Tensor:
+    leaf = x.detach().requires_grad_()  # a leaf that the code makes itself
+    (gradient,) = torch.autograd.grad(leaf.square().sum(), leaf)
+    return x + leaf.sum() * 0 + gradient
+
+
+OWN = {
+    "if": lambda x: x * 2 if x.mean() > 0 else x,
+    "loop": lambda x: x * sum(1.0 for _ in range(int(x.abs().sum()) % 3)) + x,
+    "vmap": torch.func.vmap(torch.tanh),
+    "numpy": lambda x: x * float(x.detach().numpy().max()),
+    "derivative": sharpened,
+    "rows": lambda x: x[x[:, 0] > 0].sum(0).expand(6, 8) + x,
+}
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_a_model_whose_own_forward_cannot_be_traced_is_one_op(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    module, (x, y) = OwnForward(OWN[name]), batch()
+    with caplog.at_level(logging.WARNING, "drlpp"):
+        captured = capture_module(module, (x, y), F.cross_entropy)
+    assert captured.unchecked == ""
+    assert "the model is kept whole" in caplog.text
+    assert "an nn.Module of its own" in caplog.text
+    assert captured.graph.num_ops == 2
+    assert sum(captured.graph.param_bytes.values()) == 4 * (8 * 8 + 8 + 8 * 4 + 4)
+    F.cross_entropy(module(x), y).backward()
+    run_stages(captured, [0, 1])
+    for path, parameter in captured.module.named_parameters():
+        torch.testing.assert_close(parameter.grad, module.get_parameter(path).grad)
+        parameter.grad = None
+
+
+def test_a_model_too_large_to_run_is_not_one_op(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole_modules, "MAX_BYTES", 100)
+    with pytest.raises(CaptureError, match=r"torch.where.*an nn.Module of its own"):
+        capture_module(OwnForward(OWN["if"]), batch(), F.cross_entropy)
 
 
 def test_all_modules_of_a_class_are_kept_whole_at_once() -> None:

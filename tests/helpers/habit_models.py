@@ -189,7 +189,7 @@ class NoGradWithinAutocast(Net):
         return kept.float() + y.float()
 
 
-@refused("Doubled .*in place.*an nn.Module of its own")
+@supported
 class InPlaceFunction(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:
         h = self.inner(h)
@@ -360,7 +360,7 @@ class HookOnANode(Net):
         return y  # type: ignore[no-any-return]
 
 
-@refused("takes derivatives")
+@supported
 class DerivativeInside(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:
         (slope,) = torch.autograd.grad(self.inner(h).sum(), h, create_graph=True)

@@ -23,7 +23,7 @@ from drlpp.capture.python_state import StateKept
 from drlpp.capture.sources.fake_parameters import is_hollow
 from drlpp.capture.sources.load import load_model
 from drlpp.capture.sources.model_source import Example, ModelSource, as_call
-from drlpp.capture.whole_modules import Whole, keeping_whole
+from drlpp.capture.whole_modules import ADVICE, MODEL, Whole, keeping_whole
 from drlpp.capture.work import Kernels
 from drlpp.graph import OpGraph
 
@@ -142,7 +142,9 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
 
     exported, (graph, op_of_node, without_gradient) = keeping_whole(wrapped, attempt)
     for path, why in exported.call.whole.items():
-        log.warning("%s: %r is kept whole, as one op that no plan cuts: %s", name, path.removeprefix("model."), why)
+        part = "the model" if path == MODEL else repr(path.removeprefix(f"{MODEL}."))
+        advice = f"; {ADVICE}, and the rest is cut" if path == MODEL else ""
+        log.warning("%s: %s is kept whole, as one op that no plan cuts: %s%s", name, part, why, advice)
     module = exported.module
     captured = CapturedModel(
         graph=graph,

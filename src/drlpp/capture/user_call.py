@@ -145,15 +145,20 @@ def trial(body: Body, tensors: Tensors, known: Mapping[int, torch.Tensor] = NOTH
         known: position -> the value of a tensor, where it matters.
     """
 
+    def leaves(results: list[torch.Tensor], own: set[int]) -> dict[int, torch.Tensor]:
+        return {id(t): t for r in results for t in _leaves_of(r) if id(t) not in own}
+
     def run(copies: list[torch.Tensor]) -> Trial:
         shown = [t.view_as(t) if t.requires_grad else t for t in copies]
         own = {id(t) for t in copies}
         if not any(isinstance(t, FakeTensor) for t in copies):
             shown = [known[i].clone() if i in known else t for i, t in enumerate(shown)]
         before = [t._version for t in shown]
-        foreign = [list(t.shape) for r in body(shown) for t in _leaves_of(r) if id(t) not in own]
+        found = leaves(body(shown), own)
         changed = [i for i, t in enumerate(shown) if t._version != before[i]]
-        return Trial(changed, foreign[0] if foreign else None)
+        if found:  # those that the code makes itself are others when it runs again
+            found = {i: t for i, t in leaves(body(shown), own).items() if i in found}
+        return Trial(changed, next((list(t.shape) for t in found.values()), None))
 
     described = [(tuple(t.shape), t.dtype, t.requires_grad) for t in tensors]
     with _untraced():

@@ -31,21 +31,26 @@ T = TypeVar("T")
 Whole = Mapping[str, str]
 """Path of a module in the model with its loss -> why it is kept whole."""
 NOTHING: Whole = MappingProxyType({})
-_ADVICE = "or put this part into an nn.Module of its own, which is kept whole then"
+MODEL = "model"
+"""Path of the model in the model with its loss."""
+MAX_BYTES = 2 << 30
+"""Parameters and buffers of a model that is one operator."""
+ADVICE = "or put this part into an nn.Module of its own, which is kept whole then"
 _HOOKS = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
 
 
 def keeping_whole(model: nn.Module, attempt: Callable[[Whole], T]) -> T:
     """What `attempt` returns, with those modules whole that cannot be traced: as small ones as do.
 
-    Modules of the user's that have the class of such a one are whole too.
+    Modules of the user's that have the class of such a one are whole too. The whole model is the last resort, if it is
+    not larger than `MAX_BYTES`: its sizes are found by running it.
 
     Args:
         model: the model with its loss.
         attempt: captures it with some modules whole.
 
     Raises:
-        TraceError: the model as a whole would have to be; it says what could not be traced at first.
+        TraceError: nor does it help that the model is whole; it says what could not be traced at first.
     """
     whole: dict[str, str] = {}
     first: TraceError | None = None
@@ -55,18 +60,23 @@ def keeping_whole(model: nn.Module, attempt: Callable[[Whole], T]) -> T:
         except TraceError as error:
             first = first or error
             path = _next(error.module, whole)
-            if not path:
-                raise TraceError(f"{first}; {_ADVICE}", "") from error
+            if not path or (path == MODEL and _bytes(model) > MAX_BYTES):
+                raise TraceError(f"{first}; {ADVICE}", "") from error
             for name in _alike(model, path):
                 whole = {p: why for p, why in whole.items() if not p.startswith(f"{name}.")}
                 whole[name] = str(error)
 
 
 def _next(path: str, whole: Whole) -> str:
-    """The smallest module at or above a path that is not whole yet; empty if that is the model."""
+    """The smallest module at or above a path that is not whole yet; empty if all are."""
+    path = path or MODEL
     while any(path == p or path.startswith(f"{p}.") for p in whole):
         path = path.rpartition(".")[0]
-    return "" if path == "model" else path
+    return path
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(t.nbytes for t in itertools.chain(model.parameters(), model.buffers()))
 
 
 def _alike(model: nn.Module, path: str) -> list[str]:
