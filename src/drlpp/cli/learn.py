@@ -74,6 +74,9 @@ class Length:
     models: Annotated[
         bool, typer.Option("--models/--generated-only", help="Also train on captured timm and transformers models.")
     ] = True
+    start_from: Annotated[
+        Path | None, typer.Option("--start-from", help="Begin with these weights, not with random ones.")
+    ] = None
 
 
 def register(app: typer.Typer) -> None:
@@ -112,6 +115,8 @@ def train_policy(
         check_problem(one.model, one.cluster)
     stop_after_s = None if hours is None else hours * 3600
     if one.model:
+        if length.start_from is not None:
+            raise InputError("--start-from is for training on many problems: leave MODEL out")
         if one.cluster is None:
             raise InputError(f"{one.model} needs devices: give --cluster")
         iterations = length.iterations or _ITERATIONS_ON_PROBLEM
@@ -142,6 +147,7 @@ def _on_corpus(folder: Path, length: Length, stop_after_s: float | None, seed: i
             folder,
             config,
             captured=captured,
+            start_from=length.start_from,
             note={"command": " ".join(["drlpp", *sys.argv[1:]]), "commit": _commit()},
             resume=resume,
             stop_after_s=stop_after_s,

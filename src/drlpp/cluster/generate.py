@@ -111,6 +111,33 @@ def uneven_hosts(rng: np.random.Generator) -> Cluster:
     return Cluster("uneven-hosts", (kind,), hosts)
 
 
+def racks(rng: np.random.Generator) -> Cluster:
+    """Two to four kinds of hosts of 4 or 8 equal devices, 16 to 512 devices in all, not as many of each kind."""
+    return _racks(rng, "racks", mixed=False)
+
+
+def mixed_racks(rng: np.random.Generator) -> Cluster:
+    """The same with two types of device beside each other in each host."""
+    return _racks(rng, "mixed-racks", mixed=True)
+
+
+def _racks(rng: np.random.Generator, name: str, mixed: bool) -> Cluster:
+    types = _types(rng, int(rng.integers(2, 5)))
+    size, number = int(rng.choice([4, 8, 8])), round(2 ** rng.uniform(2, 6))
+    part = rng.dirichlet(np.full(len(types), 3.0))
+    hosts = []
+    for i, kind in enumerate(types):
+        other = types[(i + 1) % len(types)] if mixed else kind
+        devices = (kind.name,) * (size // 2) + (other.name,) * (size - size // 2)
+        bandwidth = float(rng.choice(_LINKS))
+        link = Link(bandwidth=bandwidth, latency_s=8e-6, step_s=NCCL_STEP_S)
+        ports = int(rng.choice([1, 2, 4]))
+        network = Link(bandwidth=ports * float(rng.choice(_NETWORKS[3:])), latency_s=1e-5, ports=ports)
+        alike = max(1, round(number * part[i]))
+        hosts += [Host(name=f"h{i}-{k}", devices=devices, link=link, network=network) for k in range(alike)]
+    return Cluster(name, tuple(types), tuple(hosts))
+
+
 CLUSTER_KINDS: dict[str, Callable[[np.random.Generator], Cluster]] = {
     "one-host": one_host,
     "two-tier": two_tier,
@@ -118,8 +145,10 @@ CLUSTER_KINDS: dict[str, Callable[[np.random.Generator], Cluster]] = {
     "mixed-in-host": mixed_in_host,
     "desktops": desktops,
     "uneven-hosts": uneven_hosts,
+    "racks": racks,
+    "mixed-racks": mixed_racks,
 }
-"""Name -> generator of a cluster of 2 to 40 devices."""
+"""Name -> generator of a cluster of 2 to 40 devices, of racks up to 512."""
 
 
 def half_and_half(devices: int) -> Cluster:

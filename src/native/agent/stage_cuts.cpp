@@ -66,8 +66,8 @@ struct Episode::Cycles {
 };
 
 void SlotArrays::check() const {
-  for (const auto& table : {rounds, memory_bytes, reduce_s, reduce_s_per_byte, in_flight, into_s, port_into_s,
-                            mean_into_s, latency_s, out_s, port_out_s}) {
+  for (const auto& table : {rounds, memory_bytes, spared, besides_s, reduce_s, reduce_s_per_byte, in_flight, into_s,
+                            port_into_s, mean_into_s, latency_s, out_s, port_out_s}) {
     check_length("rows of the slots", table.rows, num_episodes());
     check_length("columns of the slots", table.columns, width());
   }
@@ -75,21 +75,19 @@ void SlotArrays::check() const {
 }
 
 void check_sums(const Prefixes& sums, const SlotArrays& slots) {
-  const auto& [orders, time, forward, weights, params, resident, saved, crossing, into, out] = sums;
+  const auto& [orders, time, forward, weights, resident, saved, params, crossing, into, out] = sums;
   const Int num_ops = sums.num_ops();
   check_length("rows of orders", orders.rows, slots.num_episodes());
   check_length("crossing", crossing.size(), slots.num_episodes());
   check_range("crossing", crossing, 0, into.planes);
   check_length("planes of out", out.planes, into.planes);
-  for (const auto& cube : {time, forward, weights}) {
+  for (const auto& cube : {time, forward, weights, resident, saved}) {
     check_length("planes of the sums", cube.planes, slots.num_episodes());
     check_length("rows of the sums", cube.rows, slots.width());
     check_length("columns of the sums", cube.columns, num_ops + 1);
   }
-  for (const auto& table : {params, resident, saved}) {
-    check_length("rows of the sums", table.rows, slots.num_episodes());
-    check_length("columns of the sums", table.columns, num_ops + 1);
-  }
+  check_length("rows of the sums", params.rows, slots.num_episodes());
+  check_length("columns of the sums", params.columns, num_ops + 1);
   for (const auto& cube : {into, out}) {
     check_length("rows of into and out", cube.rows, num_ops + 1);
     check_length("columns of into and out", cube.columns, num_ops + 1);
@@ -114,14 +112,14 @@ Episode::Episode(const SlotArrays& slots, const Prefixes& sums, Int episode)
       num_slots_(slots.num_slots[episode]),
       order_(sums.orders[episode]),
       params_(sums.params[episode]),
-      resident_(sums.resident[episode]),
-      saved_(sums.saved[episode]),
       into_(sums.into.row(sums.crossing[episode], 0)),
       out_(sums.out.row(sums.crossing[episode], 0)) {
   for (Int s = 0; s < slots.width(); ++s) {
     OfSlot of{};
     of.rounds = slots.rounds[episode][s];
     of.memory_bytes = slots.memory_bytes[episode][s];
+    of.spared = slots.spared[episode][s];
+    of.besides_s = slots.besides_s[episode][s];
     of.reduce_s = slots.reduce_s[episode][s];
     of.reduce_s_per_byte = slots.reduce_s_per_byte[episode][s];
     of.in_flight = slots.in_flight[episode][s];
@@ -134,6 +132,8 @@ Episode::Episode(const SlotArrays& slots, const Prefixes& sums, Int episode)
     of.time = sums.time.row(episode, s);
     of.forward = sums.forward.row(episode, s);
     of.weights = sums.weights.row(episode, s);
+    of.resident = sums.resident.row(episode, s);
+    of.saved = sums.saved.row(episode, s);
     of_slot_.push_back(of);
   }
 }
@@ -152,8 +152,10 @@ StageCost Episode::cost(Int s, Int i, Int j, double after_s, bool split) const {
   const double kept = into(i)[j], sent = this->out(i)[j];
   const double busy_out_s = sent * of.out_s;
   const double transfer_s = kept * of.mean_into_s + of.latency_s;
-  const double held = saved_[j] - saved_[i], largest = std::max(kept, sent);
-  const double base = resident_[j] - resident_[i] + RETURNED * kept + AHEAD * sent + largest;
+  const double held = of.saved[j] - of.saved[i], largest = std::max(kept, sent);
+  const double weight_bytes = params_[j] - params_[i];
+  const double resident = of.resident[j] - of.resident[i] - of.spared * weight_bytes;
+  const double base = resident + RETURNED * kept + AHEAD * sent + largest;
   const double in_flight = std::ceil(of.in_flight);
   out.busy_into_s = kept * of.into_s;
   out.memory_of_one = (base + held) / memory;
@@ -188,7 +190,6 @@ StageCost Episode::cost(Int s, Int i, Int j, double after_s, bool split) const {
     cycle = compute_s * rounds;
     penalty_s = OVERFLOW_PENALTY * compute_s * rounds * std::max(out.memory_of_one, 1.0);
   }
-  const double weight_bytes = params_[j] - params_[i];
   out.reduce_s = weight_bytes > 0.0 ? of.reduce_s + of.reduce_s_per_byte * weight_bytes : 0.0;
   const double number = static_cast<double>(slots_.num_microbatches);
   if (slots_.steady) {

@@ -9,7 +9,7 @@ namespace drlpp {
 // The slots of B episodes, padded to K; see `SlotArrays`. All tables are [B, K].
 struct SlotArrays {
   View<const Int> num_slots;  // [B]
-  Table<const double> rounds, memory_bytes, reduce_s, reduce_s_per_byte, in_flight;
+  Table<const double> rounds, memory_bytes, spared, besides_s, reduce_s, reduce_s_per_byte, in_flight;
   Table<const double> into_s, port_into_s, mean_into_s, latency_s, out_s, port_out_s;
   Int num_microbatches = 0;
   bool steady = false;
@@ -22,6 +22,8 @@ struct SlotArrays {
     field("num_slots", num_slots);
     field("rounds", rounds);
     field("memory_bytes", memory_bytes);
+    field("spared", spared);
+    field("besides_s", besides_s);
     field("reduce_s", reduce_s);
     field("reduce_s_per_byte", reduce_s_per_byte);
     field("in_flight", in_flight);
@@ -40,11 +42,11 @@ struct SlotArrays {
 
 // Prefix sums along the orders of B episodes of n ops; see `Prefixes`.
 struct Prefixes {
-  Table<const Int> orders;                      // [B, n]
-  Cube<const double> time, forward, weights;    // [B, K, n + 1]
-  Table<const double> params, resident, saved;  // [B, n + 1]
-  View<const Int> crossing;                     // [B]
-  Cube<const double> into, out;                 // [U, n + 1, n + 1]
+  Table<const Int> orders;                                     // [B, n]
+  Cube<const double> time, forward, weights, resident, saved;  // [B, K, n + 1]
+  Table<const double> params;                                  // [B, n + 1]
+  View<const Int> crossing;                                    // [B]
+  Cube<const double> into, out;                                // [U, n + 1, n + 1]
 
   Int num_ops() const { return orders.columns; }
 
@@ -107,7 +109,7 @@ class Episode {
   Int num_microbatches() const { return slots_.num_microbatches; }
   Int op(Int position) const { return order_[position]; }
   double rounds(Int s) const { return of_slot_[s].rounds; }
-  double compute_s(Int s, Int i, Int j) const { return time(s)[j] - time(s)[i]; }
+  double compute_s(Int s, Int i, Int j) const { return time(s)[j] - time(s)[i] + of_slot_[s].besides_s; }
   double forward_s(Int s, Int i, Int j) const { return forward(s)[j] - forward(s)[i]; }
   double weights_s(Int s, Int i, Int j) const { return weights(s)[j] - weights(s)[i]; }
   // Bytes that cross a cut at each position, [n + 1].
@@ -120,9 +122,9 @@ class Episode {
   struct Cycles;
   // The numbers of one slot side by side, and its sums.
   struct OfSlot {
-    double rounds, memory_bytes, reduce_s, reduce_s_per_byte, in_flight;
+    double rounds, memory_bytes, spared, besides_s, reduce_s, reduce_s_per_byte, in_flight;
     double into_s, port_into_s, mean_into_s, latency_s, out_s, port_out_s;
-    const double *time, *forward, *weights;
+    const double *time, *forward, *weights, *resident, *saved;
   };
 
   const double* time(Int s) const { return of_slot_[s].time; }
@@ -134,7 +136,7 @@ class Episode {
   const SlotArrays& slots_;
   Int n_, num_slots_;
   const Int* order_;
-  const double *params_, *resident_, *saved_, *into_, *out_;
+  const double *params_, *into_, *out_;
   std::vector<OfSlot> of_slot_;
 };
 

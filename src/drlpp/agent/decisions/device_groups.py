@@ -4,7 +4,9 @@ A *slot* is a place for a stage: devices that will run it as replicas. The first
 devices of a class; each further one adds devices of another class to the open slot, opens the next slot, or ends.
 Masks allow only devices that are left, so each device serves at most one slot. Sets of devices over several classes
 have one spelling (classes in ascending order), and of hosts that are alike and not in use yet only the first is
-offered, so that equal plans are equal decisions.
+offered, so that equal plans are equal decisions. Hosts that are alike are taken by their number, too: so many whole
+ones at once. So the decisions of an episode are as many as its plan has different stages, on a thousand devices as on
+ten; and where more than a few hosts are alike, only the first few can be divided among slots.
 
 Left out: one device in several slots; the local search may make such plans.
 """
@@ -35,25 +37,53 @@ _ROW_STATE = (
     *("_takes", "_rate", "_memory", "_spans", "_parts"),
 )
 _COARSE_COUNTS = (10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
+_HOST_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, *_COARSE_COUNTS)
+_DIVIDED_HOSTS = 8
+"""Of hosts that are alike so many can be divided among slots."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HostRow:
+    """Hosts that are alike, of which slots take so many whole ones; or all devices of one type on them.
+
+    Attributes:
+        classes: ``[H, Q]`` of each host, the first host first.
+        is_bundle: all that is left of them is a bundle.
+    """
+
+    classes: Ints
+    is_bundle: bool
+
+    def untouched(self, remaining: Ints, t: Tables) -> Bools:
+        """``[B, H]`` hosts of which no such device is in use."""
+        return np.asarray((remaining[:, self.classes] == t.size[self.classes]).all(axis=2))
+
+    def next_hosts(self, remaining: Ints, number: int, t: Tables) -> Ints:
+        """Classes of the next so many hosts, for what is left ``[C]``."""
+        return np.asarray(self.classes[np.flatnonzero(self.untouched(remaining[None], t)[0])[:number]].ravel())
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
     """The choices of one scheduler decision: the same list at every step, masked.
 
-    In this order: the end; a new slot of some devices of a class; the same joined to the open slot; a new slot of a
-    *bundle*, which is all devices left in several classes (everything, a host, a type, the types above a speed), or
-    the same part, such as half, of the devices of several classes on more than one host: for stages of which each has
-    a replica on every host, so that micro-batches stay on theirs.
+    In this order: the end; a new slot of some devices of a class; the same joined to the open slot; a new slot of
+    whole hosts that are alike; the same joined to the open slot; a new slot of a *bundle*, which is all devices left in
+    several classes (everything, a host, a type, the types above a speed), or the same part, such as half, of the
+    devices of several classes on more than one host: for stages of which each has a replica on every host, so that
+    micro-batches stay on theirs.
 
     Attributes:
         device_class: ``[N]`` class of the devices; the first class of a bundle; 0 for the end.
         count: ``[N]`` how many; 0 for the end and for bundles.
-        part: ``[N]`` part of the class's devices; 0 for the end.
+        part: ``[N]`` part of the class's devices, or of the hosts that are alike; 0 for the end.
         joins: ``[N]`` adds to the open slot instead of opening one.
         bundles: ``[G, C]`` at most so many devices of each class; the last G choices.
         whole: ``[G]`` bundles that are all that is left, not a part.
         mix: ``[N, C]`` part of each class in the choice, by number of devices; 0 for the end.
+        rows: hosts that are alike.
+        row: ``[N]`` of which rows the choice takes hosts; -1 where it takes none.
+        hosts: ``[N]`` how many hosts; 0 where it takes none.
     """
 
     device_class: Ints
@@ -63,41 +93,108 @@ class Choices:
     bundles: Ints
     whole: Bools
     mix: Floats
+    rows: tuple[HostRow, ...]
+    row: Ints
+    hosts: Ints
 
     @property
     def num(self) -> int:
         return len(self.count)
 
+    @property
+    def first_bundle(self) -> int:
+        """Number of the first bundle among the choices."""
+        return self.num - len(self.bundles)
+
     @classmethod
     def of(cls, t: Tables) -> Choices:
         """The choices that a cluster offers."""
-        pairs = [(c, k) for c, size in enumerate(t.size.tolist()) for k in (_counts(size) if t.may_replicate else [1])]
-        bundles = _bundles(t) if t.may_replicate else np.zeros((0, t.num_classes), dtype=np.int64)
-        rounds = 2 if t.may_replicate else 1
+        may = t.may_replicate
+        divided = np.flatnonzero(can_be_divided(t)) if may else range(t.num_classes)
+        pairs = [(int(c), k) for c in divided for k in (_counts(int(t.size[c])) if may else [1])]
+        bundles = _bundles(t) if may else np.zeros((0, t.num_classes), dtype=np.int64)
+        whole = ((bundles == t.size) | (bundles == 0)).all(axis=1)
+        rows = _host_rows(t, bundles[whole] > 0) if may else ()
+        taken = [(r, h) for r, row in enumerate(rows) for h in _HOST_COUNTS if h <= len(row.classes)]
+        rounds = 2 if may else 1
         first = (bundles > 0).argmax(axis=1)
-        device_class = np.array([0, *([c for c, _ in pairs] * rounds), *first], dtype=np.int64)
-        count = np.array([0, *([k for _, k in pairs] * rounds), *([0] * len(bundles))], dtype=np.int64)
+        singles, of_hosts = len(pairs) * rounds, len(taken) * rounds
+        device_class = np.array(
+            [0, *([c for c, _ in pairs] * rounds), *([rows[r].classes[0, 0] for r, _ in taken] * rounds), *first],
+            dtype=np.int64,
+        )
+        count = np.array([0, *([k for _, k in pairs] * rounds), *([0] * (of_hosts + len(bundles)))], dtype=np.int64)
         joins = np.zeros(len(count), dtype=bool)
-        joins[1 + len(pairs) : 1 + len(pairs) * rounds] = rounds > 1
+        joins[1 + len(pairs) : 1 + singles] = rounds > 1
+        joins[1 + singles + len(taken) : 1 + singles + of_hosts] = rounds > 1
+        row, hosts = np.full(len(count), -1), np.zeros(len(count), dtype=np.int64)
+        row[1 + singles : 1 + singles + of_hosts] = [r for r, _ in taken] * rounds
+        hosts[1 + singles : 1 + singles + of_hosts] = [h for _, h in taken] * rounds
         mix = np.zeros((len(count), t.num_classes))
         mix[np.arange(len(count)), device_class] = 1.0
         mix[0] = 0.0
-        mix[len(count) - len(bundles) :] = bundles / np.maximum(bundles.sum(axis=1, keepdims=True), 1)
         part = count / t.size[device_class]
+        for i in np.flatnonzero(hosts).tolist():
+            of_first = rows[row[i]].classes[0]
+            mix[i] = 0.0
+            mix[i, of_first] = t.size[of_first] / t.size[of_first].sum()
+            part[i] = hosts[i] / len(rows[row[i]].classes)
+        mix[len(count) - len(bundles) :] = bundles / np.maximum(bundles.sum(axis=1, keepdims=True), 1)
         part[len(count) - len(bundles) :] = bundles[np.arange(len(bundles)), first] / t.size[first]
-        whole = ((bundles == t.size) | (bundles == 0)).all(axis=1)
-        return cls(device_class, count, part, joins, bundles, whole, mix)
+        return cls(device_class, count, part, joins, bundles, whole, mix, rows, row, hosts)
+
+    def legal_hosts(self, remaining: Ints, open_class: Ints, t: Tables) -> tuple[Bools, Bools]:
+        """Where hosts can be taken, for what is left ``[B, C]`` after class `open_class` ``[B]`` was added.
+
+        A single host is a choice of its own where it cannot be divided, and all that are left are where no bundle is.
+
+        Returns:
+            ``[B, N]`` in a new slot, and joined to the open one; False where a choice takes no hosts.
+        """
+        legal, after = np.zeros((2, len(remaining), self.num), dtype=bool)
+        for r, row in enumerate(self.rows):
+            own = np.flatnonzero(self.row == r)
+            free = row.untouched(remaining, t)
+            number, first = free.sum(axis=1), free.argmax(axis=1)
+            rest = remaining[:, row.classes.ravel()].sum(axis=1)
+            all_left = row.is_bundle & (rest[:, None] == self.hosts[own] * t.size[row.classes[0]].sum())
+            single = (self.hosts[own] == 1) & (first < _DIVIDED_HOSTS)[:, None]
+            legal[:, own] = (number[:, None] >= self.hosts[own]) & ~all_left & ~single
+            after[:, own] = (row.classes[first, 0] > open_class)[:, None]
+        return legal, legal & after
 
 
 def _counts(size: int) -> list[int]:
     return sorted({*range(1, min(size, _FINE_COUNTS) + 1), *(x for x in _COARSE_COUNTS if x < size), size})
 
 
+def can_be_divided(t: Tables) -> Bools:
+    """``[C]`` classes whose devices may be in different slots."""
+    return np.asarray(t.twins_before.sum(axis=1)[t.host] < _DIVIDED_HOSTS)
+
+
+def _host_rows(t: Tables, bundles: Bools) -> tuple[HostRow, ...]:
+    """Of hosts that are alike: all their devices, and those of each type; beside bundles ``[G, C]`` of classes."""
+    out = []
+    for kind in np.unique(t.first_like).tolist():
+        hosts = np.flatnonzero(t.first_like == kind)
+        if len(hosts) < 2:
+            continue
+        width = int((t.host == hosts[0]).sum())
+        classes = t.first_class[hosts][:, None] + np.arange(width)
+        for columns in [slice(0, width)] + ([slice(q, q + 1) for q in range(width)] if width > 1 else []):
+            own = classes[:, columns]
+            same = bundles == np.isin(np.arange(t.num_classes), own)
+            out.append(HostRow(own, bool(same.all(axis=1).any())))
+    return tuple(out)
+
+
 def _bundles(t: Tables) -> Ints:
     """``[G, C]`` distinct numbers of devices of at least two classes: first all of each, then parts."""
     speeds = np.unique(t.speed)
     several = [t.speed >= s for s in speeds] + [t.speed == s for s in speeds]
-    sets = [s for s in several + [t.host == h for h in np.unique(t.host)] if s.sum() > 1]
+    divided = np.unique(t.host[can_be_divided(t)])
+    sets = [s for s in several + [t.host == h for h in divided] if s.sum() > 1]
     parts = [s * (t.size // q) for s in several for q in _PARTS if len(set(t.host[s])) > 1 and t.size[s].min() >= q]
     distinct = {tuple(b.tolist()): None for b in [s * t.size for s in sets] + parts}
     return np.array(list(distinct), dtype=np.int64).reshape(-1, t.num_classes)
@@ -125,9 +222,8 @@ class SlotState:
         self._t, self._profile, self._choices = t, profile, choices
         self._max_slots = min(MAX_SLOTS, t.num_ops, int(t.size.sum()))
         self._total_speed = float((t.speed * t.size).sum())
-        self._several_hosts = np.zeros(choices.num, dtype=bool)  # of a bundle
-        several = [len(set(t.host[b > 0])) > 1 for b in choices.bundles]
-        self._several_hosts[choices.num - len(choices.bundles) :] = several
+        self._any_host = choices.row >= 0  # the choice says itself which hosts it takes
+        self._any_host[choices.first_bundle :] = [len(set(t.host[b > 0])) > 1 for b in choices.bundles]
         self.remaining = np.tile(t.size, (batch, 1))
         self.num_slots = np.zeros(batch, dtype=np.int64)
         self.closed = np.zeros(batch)
@@ -144,12 +240,17 @@ class SlotState:
         """What each choice takes now, ``[B, N]``: devices, their speed, smallest memory, and whether hosts differ."""
         c, t = self._choices, self._t
         shape = (len(self.remaining), c.num)
-        self._takes = np.broadcast_to(c.count, shape).copy()
-        self._rate = np.broadcast_to(c.count * t.speed[c.device_class], shape).copy()
-        self._memory = np.broadcast_to(t.memory[c.device_class], shape).copy()
-        self._spans = np.zeros(shape, dtype=bool)
+        takes, rate, memory = c.count.copy(), c.count * t.speed[c.device_class], t.memory[c.device_class]
+        for i in np.flatnonzero(c.hosts).tolist():
+            of_one = c.rows[c.row[i]].classes[0]
+            takes[i], memory[i] = c.hosts[i] * t.size[of_one].sum(), t.memory[of_one].min()
+            rate[i] = c.hosts[i] * (t.size[of_one] * t.speed[of_one]).sum()
+        self._takes = np.broadcast_to(takes, shape).copy()
+        self._rate = np.broadcast_to(rate, shape).copy()
+        self._memory = np.broadcast_to(memory, shape).copy()
+        self._spans = np.broadcast_to(c.hosts > 1, shape).copy()
         self._parts = np.ones(shape, dtype=np.int64)
-        for g, most in enumerate(c.bundles, start=c.num - len(c.bundles)):
+        for g, most in enumerate(c.bundles, start=c.first_bundle):
             left = np.minimum(self.remaining, most)
             some = left > 0
             self._takes[:, g] = left.sum(axis=1)
@@ -163,16 +264,19 @@ class SlotState:
     def mask(self) -> Bools:
         """``[B, N]`` legal choices; finished episodes have only the end."""
         c, t = self._choices, self._t
-        first_bundle = c.num - len(c.bundles)
-        legal = (self._takes > 0) & (self._takes <= self.remaining[:, c.device_class])
+        first_bundle = c.first_bundle
+        legal = (c.count > 0) & (self._takes <= self.remaining[:, c.device_class])
         legal[:, first_bundle:] = self._parts[:, first_bundle:] > 1
         for g in np.flatnonzero(~c.whole).tolist():  # all of the part, and not all that is left: that is another choice
             rest = (self.remaining - c.bundles[g])[:, c.bundles[g] > 0]
             legal[:, first_bundle + g] = (rest >= 0).all(axis=1) & (rest > 0).any(axis=1)
-        join_ok = (self.num_slots > 0)[:, None] & (c.device_class > self._open_class[:, None])
+        of_hosts, later_hosts = c.legal_hosts(self.remaining, self._open_class, t)
+        legal |= of_hosts
+        join_ok = np.where(c.row >= 0, later_hosts, c.device_class > self._open_class[:, None])
+        join_ok &= (self.num_slots > 0)[:, None]
         open_ok = (self.num_slots < self._max_slots)[:, None]
         legal &= np.where(c.joins, join_ok, open_ok)
-        legal &= ~(self._second_twins()[:, t.host[c.device_class]] & ~self._several_hosts)
+        legal &= ~(self._second_twins()[:, t.host[c.device_class]] & ~self._any_host)
         legal[:, 0] = self.num_slots > 0
         legal[self.done, 1:] = False
         return np.asarray(legal)
@@ -239,7 +343,8 @@ class SlotState:
         bandwidth = np.where(has_source, t.bandwidth[np.maximum(source, 0), k], NO_LINK.bandwidth)
         same_host = ~self._spans & has_source & (t.host[np.maximum(source, 0)] == t.host[k])
         window_params = p.at(p.params, end) - p.at(p.params, start)
-        window_resident = p.at(p.resident, end) - p.at(p.resident, start)
+        spared = t.divided_states * (1.0 - 1.0 / np.maximum(count, 1))
+        window_resident = p.at(p.resident, end) - p.at(p.resident, start) - spared * window_params
         window_saved = p.at(p.saved, end) - p.at(p.saved, start)
         spans_hosts = self._spans | (c.joins & (self._open_host[:, None] != t.host[k]))
         reduce_bandwidth = np.where(spans_hosts, t.port_bandwidth[k], t.link_bandwidth[k])
@@ -304,7 +409,10 @@ class SlotState:
 
     def _taken(self, b: int, choice: int) -> list[tuple[int, int]]:
         c = self._choices
-        g = choice - (c.num - len(c.bundles))
+        g = choice - c.first_bundle
+        if c.row[choice] >= 0:
+            next_hosts = c.rows[c.row[choice]].next_hosts(self.remaining[b], int(c.hosts[choice]), self._t)
+            return [(k, int(self._t.size[k])) for k in next_hosts.tolist()]
         if g < 0:
             return [(int(c.device_class[choice]), int(c.count[choice]))]
         taken = np.minimum(self.remaining[b], c.bundles[g])
@@ -342,10 +450,8 @@ def spell(slots: Sequence[tuple[Slot, ...]], t: Tables, choices: Choices) -> lis
 
 
 def _spell(slots: tuple[Slot, ...], t: Tables, choices: Choices) -> list[int] | None:
-    first_bundle = choices.num - len(choices.bundles)
-    index = {
-        (bool(choices.joins[i]), int(choices.device_class[i]), int(choices.count[i])): i for i in range(1, first_bundle)
-    }
+    singles = np.flatnonzero(choices.count).tolist()
+    index = {(bool(choices.joins[i]), int(choices.device_class[i]), int(choices.count[i])): i for i in singles}
     remaining = t.size.copy()
     out: list[int] = []
     for slot in slots:
@@ -355,15 +461,38 @@ def _spell(slots: tuple[Slot, ...], t: Tables, choices: Choices) -> list[int] | 
         all_left = (np.minimum(remaining, choices.bundles) == taken).all(axis=1)
         bundle = [g for g in np.flatnonzero(all_left) if choices.whole[g] or np.array_equal(taken, choices.bundles[g])]
         if len(slot.parts) > 1 and bundle:
-            out.append(first_bundle + int(bundle[0]))
-        else:
-            for place, (k, count) in enumerate(slot.parts):
-                choice = index.get((place > 0, k, count))
+            out.append(choices.first_bundle + int(bundle[0]))
+            remaining -= taken
+            continue
+        open_class = -1
+        while taken.any():
+            joins = open_class >= 0
+            choice, part = _spell_hosts(taken, remaining, open_class, t, choices)
+            if choice is None:
+                k = int((taken > 0).argmax())
+                choice, part = index.get((joins, k, int(taken[k]))), np.array([k])
                 if choice is None:
                     return None
-                out.append(choice)
-        remaining -= taken
+            out.append(choice)
+            open_class = int(part[-1])
+            remaining[part] -= taken[part]
+            taken[part] = 0
     return [*out, 0] if remaining.any() else out
+
+
+def _spell_hosts(
+    taken: Ints, remaining: Ints, open_class: int, t: Tables, choices: Choices
+) -> tuple[int | None, Ints]:
+    """The choice of whole hosts that begins what is still to be added to a slot, with their classes; the most hosts."""
+    some, later = choices.legal_hosts(remaining[None], np.array([open_class]), t)
+    legal = (later if open_class >= 0 else some)[0] & (choices.joins == (open_class >= 0))
+    best: tuple[int | None, Ints] = None, np.zeros(0, dtype=np.int64)
+    for i in np.flatnonzero(legal).tolist():
+        own = choices.rows[choices.row[i]].next_hosts(remaining, int(choices.hosts[i]), t)
+        others = np.setdiff1d(np.flatnonzero(taken), own)
+        if np.array_equal(taken[own], t.size[own]) and (not len(others) or others[0] > own[-1]) and len(own) > len(best[1]):
+            best = i, own
+    return best
 
 
 def fastest_first(slot: Slot, t: Tables) -> list[tuple[int, int]]:

@@ -66,7 +66,9 @@ class SlotArrays:
         slow_class: ``[B, K]`` class of the replica that takes longest for its micro-batches.
         rounds: ``[B, K]`` micro-batches of that replica.
         memory_bytes: ``[B, K]`` of the smallest replica.
-        reduce_s, reduce_s_per_byte: ``[B, K]`` seconds of an all-reduce, fixed and per byte.
+        spared: ``[B, K]`` bytes of optimizer state per trained byte that a replica leaves to the others (ZeRO-1).
+        besides_s: ``[B, K]`` seconds that the passes of a micro-batch take besides their ops.
+        reduce_s, reduce_s_per_byte: ``[B, K]`` seconds of an all-reduce, fixed and per byte, with the optimizer's step.
         in_flight: ``[B, K]`` micro-batches in flight per replica that keep it busy: the mean; memory holds a whole
             number of them.
         into_s, out_s: ``[B, K]`` seconds per byte of what is busiest on the way into the slot and out of it (`_Path`).
@@ -80,6 +82,8 @@ class SlotArrays:
     slow_class: Ints
     rounds: Floats
     memory_bytes: Floats
+    spared: Floats
+    besides_s: Floats
     reduce_s: Floats
     reduce_s_per_byte: Floats
     in_flight: Floats
@@ -105,6 +109,8 @@ class _Alone(NamedTuple):
     slow_class: int
     rounds: float
     memory_bytes: float
+    spared: float
+    besides_s: float
     reduce_s: float
     reduce_s_per_byte: float
 
@@ -157,7 +163,16 @@ def _alone(slot: Slot, t: Tables, cluster: Cluster, steady: bool) -> _Alone:
     slow, rounds = _slowest(slot, t, steady)
     devices = [d for k, count in slot.parts for d in t.class_devices[k][:count]]  # of a class all are alike
     one, two = all_reduce_s(cluster, devices, 1e6), all_reduce_s(cluster, devices, 2e6)
-    return _Alone(slow, rounds, min(t.memory[k] for k, _ in slot.parts), 2 * one - two, (two - one) / 1e6)
+    others = 1 - 1 / slot.replicas
+    return _Alone(
+        slow_class=slow,
+        rounds=rounds,
+        memory_bytes=min(t.memory[k] for k, _ in slot.parts),
+        spared=t.divided_states * others,
+        besides_s=float(t.besides_s[slow]),
+        reduce_s=2 * one - two,
+        reduce_s_per_byte=(two - one) / 1e6 + float(t.update_s[slow] - t.divided_update_s[slow] * others),
+    )
 
 
 def _slowest(slot: Slot, t: Tables, steady: bool) -> tuple[int, float]:
@@ -244,7 +259,8 @@ class Prefixes:
         orders: ``[B, n]``.
         time, forward, weights: ``[B, K, n + 1]`` seconds on the slowest replica of each slot; of both passes, of the
             forward pass, and of the weights' gradients.
-        params, resident, saved: ``[B, n + 1]`` bytes.
+        resident, saved: ``[B, K, n + 1]`` bytes on that replica.
+        params: ``[B, n + 1]`` trained bytes.
         crossing: ``[B]`` index of the order in `into` and `out`.
         into, out: ``[U, n + 1, n + 1]`` of U different orders, see `crossings`; ``out[u, 0]`` is what crosses each cut.
     """
@@ -253,9 +269,9 @@ class Prefixes:
     time: Floats
     forward: Floats
     weights: Floats
-    params: Floats
     resident: Floats
     saved: Floats
+    params: Floats
     crossing: Ints
     into: Floats
     out: Floats
@@ -271,9 +287,9 @@ def prefixes(orders: Ints, slots: SlotArrays, t: Tables) -> Prefixes:
         time=_prefix(t.time_s[by_slot]),
         forward=_prefix(t.forward_s[by_slot]),
         weights=_prefix(t.weight_grad_s[by_slot]),
+        resident=_prefix(t.held_resident[by_slot]),
+        saved=_prefix(t.held_saved[by_slot]),
         params=_prefix(t.params[orders]),
-        resident=_prefix(t.resident[orders]),
-        saved=_prefix(t.saved[orders]),
         crossing=crossing,
         into=crossing_bytes.into,
         out=crossing_bytes.out,

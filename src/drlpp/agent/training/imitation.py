@@ -2,9 +2,9 @@
 
 Slots decide most of a plan's time, and one set of slots is judged in about a millisecond: the best fixed order by the
 estimate, cut by the dynamic programme (`cuts`), no walk. So many are drawn per problem, from the policy (without
-replacement) and from a flattened one, and the best of them are changed at random (`slot_moves`) for some rounds. The
-best that result are what the scheduler is trained to draw, by maximum likelihood. Problems are kept and learned from
-many times (the cross-entropy method, over a distribution of problems).
+replacement) and from a flattened one, beside even ones, and the best of them are changed at random (`slot_moves`) for
+some rounds. The best that result are what the scheduler is trained to draw, by maximum likelihood. Problems are kept and
+learned from many times (the cross-entropy method, over a distribution of problems).
 
 Orders, cuts and recomputation are not imitated: the best of a few variations of them is luck with single ops, and a
 policy that repeats luck forgets what the estimate knows (docs/agent.md).
@@ -25,7 +25,7 @@ from drlpp.agent.decisions.stage_cuts import prefixes, slot_arrays, solve_cuts, 
 from drlpp.agent.networks.partitioner import Partitions, order_values
 from drlpp.agent.networks.policy import Policy, to_assignments
 from drlpp.agent.sampling.rollout import Rewarder
-from drlpp.agent.training.slot_moves import changed_slots
+from drlpp.agent.training.slot_moves import changed_slots, even_slots
 from drlpp.agent.view.features import ProblemView
 from drlpp.errors import InputError
 from drlpp.plan.assignment import Assignment
@@ -51,14 +51,14 @@ class ImitationConfig:
     """
 
     draws: int = 96
-    rounds: int = 3
+    rounds: int = 6
     changes: int = 48
     keep: int = 8
     scale: float = 0.02
     temperature: float = 2.0
     entropy: float = 0.003
     pool: int = 720
-    steps: int = 10
+    steps: int = 8
     batch: int = 8
     learning_rate: float = 1e-3
 
@@ -103,22 +103,24 @@ def draw_elite(
     t, encoding, half = view.tables, policy.encoder(view), config.draws // 2
     choices = Choices.of(t)
     value: dict[tuple[Slot, ...], float] = {}
+    spelled: dict[tuple[Slot, ...], list[int] | None] = {}
 
     def judge(slots: Sequence[tuple[Slot, ...]]) -> list[tuple[Slot, ...]]:
         new = list(dict.fromkeys(s for s in (canonical(s, t) for s in slots) if s not in value))
+        spelled.update(zip(new, spell(new, t, choices), strict=True))
+        new = [s for s in new if spelled[s] is not None]
         if new:
             value.update(zip(new, map(rewarder.value_of, anchor_assignments(view, new)), strict=True))
         return sorted(value, key=lambda s: value[s])
 
     _, drawn = policy.scheduler.sample(view, encoding, half, Beam(generator, half, False))
     _, flat = policy.scheduler.sample(view, encoding, half, Chooser(generator, 0, config.temperature))
-    ranked = judge([*drawn, *flat])
+    ranked = judge([*drawn, *flat, *(even_slots(t) if policy.config.scheduler else ())])
     for _ in range(config.rounds if policy.config.scheduler else 0):
         starts = [ranked[int(x)] for x in np.minimum(rng.exponential(4.0, config.changes), len(ranked) - 1)]
         ranked = judge([changed_slots(s, t, rng) for s in starts])
 
-    spelled = list(zip(ranked, spell(ranked[: 2 * config.keep], t, choices), strict=False))
-    best = [(value[slots], x) for slots, x in spelled if x is not None][: config.keep]
+    best = [(value[slots], spelled[slots] or []) for slots in ranked[: config.keep]]
     longest = max(len(x) for _, x in best)
     again = Repeat(torch.tensor([x + [0] * (longest - len(x)) for _, x in best]))
     schedule, _ = policy.scheduler.sample(view, encoding, len(best), again)

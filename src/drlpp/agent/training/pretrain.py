@@ -15,7 +15,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,15 @@ from drlpp.agent.networks.policy import PARTS, Policy, PolicyConfig
 from drlpp.agent.networks.weights_file import load_checkpoint, random_policy, restore_optimizer, save_checkpoint
 from drlpp.agent.sampling.proposals import propose
 from drlpp.agent.sampling.rollout import Rewarder
-from drlpp.agent.training.corpus import CLUSTER_SPLITS, GRAPH_SPLITS, draw_problem
+from drlpp.agent.training.corpus import (
+    CLUSTER_SPLITS,
+    GRAPH_SPLITS,
+    LARGE_CLUSTER_SPLITS,
+    LARGE_GRAPH_SPLITS,
+    Split,
+    draw_large_problem,
+    draw_problem,
+)
 from drlpp.agent.training.imitation import Elite, ImitationConfig, draw_elite, imitation_loss
 from drlpp.agent.training.ppo import Batch, Ppo, PpoConfig
 from drlpp.agent.view.coarse import coarse_problem
@@ -62,6 +70,7 @@ class PretrainConfig:
             learning rate falls to a fifth over them.
         iterations: of PPO; the learning rate falls to a tenth over them.
         problems: drawn per iteration.
+        large: part of them that is of the large scale (`corpus`); of those of the validation, too.
         episodes: per problem.
         repeats: partitions drawn for the same slots.
         max_groups: largest number of groups that graphs are coarsened to (the size is drawn from a third of it up).
@@ -77,12 +86,13 @@ class PretrainConfig:
     seed: int = 0
     imitation_iterations: int = 480
     iterations: int = 120
-    problems: int = 6
+    problems: int = 4
+    large: float = 0.5
     episodes: int = 32
     repeats: int = 2
     max_groups: int = 72
-    validate_every: int = 40
-    validation_problems: int = 48
+    validate_every: int = 30
+    validation_problems: int = 32
     checkpoint_s: float = 120.0
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     imitation: ImitationConfig = dataclasses.field(default_factory=ImitationConfig)
@@ -128,6 +138,7 @@ def pretrain(
     config: PretrainConfig,
     *,
     captured: Sequence[OpGraph] = (),
+    start_from: Path | None = None,
     note: Mapping[str, str] | None = None,
     resume: bool = False,
     stop_after_s: float | None = None,
@@ -137,15 +148,21 @@ def pretrain(
     Args:
         folder: made if it does not exist.
         captured: graphs of real models for the training split.
+        start_from: weights to begin with, of the same shape of networks; None for random ones.
         note: goes into the record (command, commit).
         resume: go on from the folder's checkpoint.
         stop_after_s: stop, with a checkpoint, when this much time has passed.
 
     Raises:
-        InputError: there is nothing to resume from, or a file cannot be written.
+        InputError: there is nothing to resume from, a file cannot be written, or the weights to start from have another
+            shape.
     """
     folder.mkdir(parents=True, exist_ok=True)
     policy, first = random_policy(config.policy, config.seed), 0
+    if start_from is not None:
+        policy = load_checkpoint(start_from)[0]
+        if policy.config != config.policy:
+            raise InputError(f"{start_from} has other networks than this run: train from the start")
     states: dict[int, dict[str, Tensor]] = {}
     if resume:
         policy, record, states = load_checkpoint(folder / CHECKPOINT)
@@ -154,8 +171,8 @@ def pretrain(
     if states:
         restore_optimizer(learner.optimizer, states)
     validation = [
-        _task(draw_problem(np.random.default_rng([_VALIDATION_SEED, i]), "validation"), _VALIDATION_GROUPS)
-        for i in range(config.validation_problems)
+        _task(draw(np.random.default_rng([_VALIDATION_SEED, i]), "validation"), _VALIDATION_GROUPS)
+        for i, draw in enumerate(_draws(config.validation_problems, config.large))
     ]
     curve = _read_curve(folder / "curve.jsonl", first)
     best = max((row[_SCORE] for row in curve if _SCORE in row), default=-np.inf)
@@ -170,8 +187,14 @@ def pretrain(
             **dict(note or {}),
             "version": __version__,
             "config": dataclasses.asdict(config),
-            "splits": {"graphs": dict(GRAPH_SPLITS), "clusters": dict(CLUSTER_SPLITS)},
+            "splits": {
+                "graphs": dict(GRAPH_SPLITS),
+                "clusters": dict(CLUSTER_SPLITS),
+                "large graphs": dict(LARGE_GRAPH_SPLITS),
+                "large clusters": dict(LARGE_CLUSTER_SPLITS),
+            },
             "captured": [g.source or g.name for g in captured],
+            "start_from": str(start_from or ""),
             "iteration": iteration,
         }
 
@@ -287,10 +310,16 @@ class _WarmStart:
         return totals
 
 
+def _draws(number: int, large: float) -> list[Callable[[np.random.Generator, Split], PlanningProblem]]:
+    """What each of so many problems is drawn by: the first ones are of the large scale."""
+    first = round(large * number)
+    return [draw_large_problem] * first + [draw_problem] * (number - first)
+
+
 def _draw_tasks(config: PretrainConfig, rng: np.random.Generator, captured: Sequence[OpGraph]) -> list[_Task]:
     tasks = []
-    for _ in range(config.problems):
-        problem = draw_problem(rng, "train", captured)
+    for draw in _draws(config.problems, config.large):
+        problem = draw(rng, "train") if draw is draw_large_problem else draw_problem(rng, "train", captured)
         tasks.append(_task(problem, int(rng.integers(config.max_groups // 3, config.max_groups + 1))))
     return tasks
 

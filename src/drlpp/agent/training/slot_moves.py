@@ -1,18 +1,42 @@
-"""Small random changes of the slots of a plan: how the warm start (`imitation`) finds better ones than were drawn."""
+"""What the warm start (`imitation`) searches slots with: even ones to begin with, and small random changes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from drlpp.agent.decisions.device_groups import MAX_SLOTS, Slot
+from drlpp.agent.decisions.device_groups import MAX_SLOTS, Slot, can_be_divided
 from drlpp.agent.view.device_classes import Ints, Tables
+
+
+def even_slots(t: Tables) -> list[tuple[Slot, ...]]:
+    """The devices in a row, host by host, cut into slots of about equal speed: from one slot to one for each device, or
+    each class where some cannot be divided, in the order of the hosts and the other way round.
+    """
+    if not t.may_replicate:
+        return []
+    each = np.ones_like(t.size) if can_be_divided(t).all() else t.size
+    out = []
+    for way in (1, -1):
+        classes = np.repeat(np.arange(t.num_classes), t.size // each)[::way]
+        speed = (t.speed * each)[classes]
+        reached = np.cumsum(speed) - speed / 2
+        for number in range(1, min(MAX_SLOTS, t.num_ops, len(classes)) + 1):
+            slot = np.minimum((reached * number / speed.sum()).astype(np.int64), number - 1)
+            counts = np.zeros((number, t.num_classes), dtype=np.int64)
+            np.add.at(counts, (slot, classes), each[classes])
+            out.append(_slots(counts[counts.any(axis=1)]))
+    return list(dict.fromkeys(out))
+
+
+def _slots(counts: Ints) -> tuple[Slot, ...]:
+    return tuple(Slot(tuple((int(k), int(row[k])) for k in np.flatnonzero(row))) for row in counts)
 
 
 def changed_slots(slots: tuple[Slot, ...], t: Tables, rng: np.random.Generator) -> tuple[Slot, ...]:
     """One or two random changes; the slots themselves where what was drawn does not apply.
 
-    Devices move from a slot to another one, to a new one or to none; two slots change places, or a device each; a slot
-    is split in two; two neighbours become one.
+    Devices of a class, or of several alike, move from a slot to another one, to a new one or to none; two slots change
+    places, or a device each; a slot is split in two; two neighbours become one.
     """
     counts = np.zeros((len(slots), t.num_classes), dtype=np.int64)
     for s, slot in enumerate(slots):
@@ -26,12 +50,22 @@ def changed_slots(slots: tuple[Slot, ...], t: Tables, rng: np.random.Generator) 
     crowded = len(counts) > min(MAX_SLOTS, t.num_ops) or (not t.may_replicate and (counts.sum(axis=1) > 1).any())
     if crowded:
         return slots
-    return tuple(Slot(tuple((int(k), int(row[k])) for k in np.flatnonzero(row))) for row in counts)
+    return _slots(counts)
 
 
 def _part(count: int, rng: np.random.Generator) -> int:
     """One of them, or all, or some."""
     return (1, count, int(rng.integers(1, count + 1)))[int(rng.integers(3))]
+
+
+def _moved(row: Ints, k: int, t: Tables, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Devices of class k of a slot; or, in half of the draws, of some of its classes that are like k: all of each."""
+    offset = np.arange(t.num_classes) - t.first_class[t.host]
+    alike = np.flatnonzero((t.first_like[t.host] == t.first_like[t.host[k]]) & (offset == offset[k]) & (row > 0))
+    if len(alike) > 1 and rng.random() < 0.5:
+        chosen = alike[: _part(len(alike), rng)]
+        return chosen, row[chosen]
+    return np.array([k]), np.array([_part(int(row[k]), rng) if can_be_divided(t)[k] else row[k]])
 
 
 def _hand_over(counts: Ints, t: Tables, rng: np.random.Generator) -> Ints:
@@ -40,9 +74,9 @@ def _hand_over(counts: Ints, t: Tables, rng: np.random.Generator) -> Ints:
     origins = np.argwhere(whole > 0)
     a, k = (int(x) for x in origins[rng.integers(len(origins))])
     b = int(rng.integers(len(whole)))
-    moved = _part(int(whole[a, k]), rng)
-    whole[a, k] -= moved
-    whole[b, k] += moved
+    classes, moved = _moved(whole[a], k, t, rng)
+    whole[a, classes] -= moved
+    whole[b, classes] += moved
     return whole[:-1]
 
 
@@ -51,10 +85,10 @@ def _new_slot(counts: Ints, t: Tables, rng: np.random.Generator) -> Ints:
     whole = np.concatenate([counts, [t.size - counts.sum(axis=0)]])
     origins = np.argwhere(whole > 0)
     a, k = (int(x) for x in origins[rng.integers(len(origins))])
-    moved = _part(int(whole[a, k]), rng)
-    whole[a, k] -= moved
+    classes, moved = _moved(whole[a], k, t, rng)
+    whole[a, classes] -= moved
     fresh = np.zeros(t.num_classes, dtype=np.int64)
-    fresh[k] = moved
+    fresh[classes] = moved
     return np.insert(whole[:-1], int(rng.integers(len(counts) + 1)), fresh, axis=0)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK
-from drlpp.cost.optimizer_state import op_resident_bytes
+from drlpp.cost.optimizer_state import op_resident_bytes, optimizer_s_per_byte, state_bytes
 from drlpp.cost.problem_times import problem_times
+from drlpp.cost.shared_graphs import held_graphs
 from drlpp.graph.csr import grouped, offset_rows
 from drlpp.problem import PlanningProblem
 
@@ -33,6 +34,10 @@ class Tables:
         resident: ``[n]`` bytes of parameters, gradients and optimizer state.
         params: ``[n]`` parameter bytes (what replicas all-reduce).
         saved: ``[n]`` bytes kept for the backward pass per micro-batch.
+        held_resident, held_saved: ``[C, n]`` the same of what a device holds: of a group, what all its members hold.
+        divided_states: bytes of optimizer state per trained byte that replicas divide (ZeRO-1).
+        update_s, divided_update_s: ``[C]`` seconds of the optimizer's step per trained byte; and what replicas divide.
+        besides_s: ``[C]`` seconds that the passes of a micro-batch through a stage take besides their ops.
         tensor_ptr, tensor_ops: ``[Q + 1]``, flat: ops that a tensor joins, the first one before the others.
         tensor_bytes: ``[Q]`` bytes (where the graph gives transfer times: such that `bandwidth` leads to them).
         op_tensor_ptr, op_tensors: ``[n + 1]``, flat: tensors that an op is joined to.
@@ -61,6 +66,12 @@ class Tables:
     resident: Floats
     params: Floats
     saved: Floats
+    held_resident: Floats
+    held_saved: Floats
+    divided_states: float
+    update_s: Floats
+    divided_update_s: Floats
+    besides_s: Floats
     tensor_ptr: Ints
     tensor_ops: Ints
     tensor_bytes: Floats
@@ -120,7 +131,8 @@ def build_tables(problem: PlanningProblem) -> Tables:
     np.fill_diagonal(latency, cluster.latency_s[first, second])
     if graph.has_transfer_times:
         bandwidth[:], latency[:] = bandwidth.min(), 0.0
-    types = cluster.type_index[first]
+    types, held = cluster.type_index[first], held_graphs(problem)
+    update_s = optimizer_s_per_byte(problem)[first]
     time_s = times.total_s[types]
     speed = 1.0 / np.maximum(time_s.sum(axis=1), TINY)
     size = np.array([len(m) for m in members])
@@ -145,6 +157,12 @@ def build_tables(problem: PlanningProblem) -> Tables:
         resident=op_resident_bytes(graph, problem.training),
         params=graph.op_trained_bytes,
         saved=graph.op_saved_bytes,
+        held_resident=np.array([op_resident_bytes(h, problem.training) for h in held])[types],
+        held_saved=np.array([h.op_saved_bytes for h in held])[types],
+        divided_states=state_bytes(graph, problem.training).divided,
+        update_s=update_s,
+        divided_update_s=update_s * problem.training.zero1,
+        besides_s=2.0 * np.array([cluster.device_types[k].action_s for k in types.tolist()]),
         tensor_ptr=tensor_ptr,
         tensor_ops=tensor_ops,
         tensor_bytes=np.where(seconds < 0, graph.tensor_table.bytes[values.tensor], seconds * bandwidth.min()),
