@@ -42,7 +42,7 @@ from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, 
 from drlpp.planners.local_search.annealing import anneal, offer_starts
 from drlpp.planners.parameters import UNTRAINED
 from drlpp.planners.registry import get_planner
-from drlpp.planners.search import QUICK_SCHEDULES, Search, is_long, offer_fitting_splits
+from drlpp.planners.search import QUICK_SCHEDULES, SEARCH, Search, is_long, offer_fitting_splits
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 from drlpp.threads import one_thread
@@ -182,9 +182,10 @@ class _Run:
         self.offer_s = self.episode_s = self.judging_s = self.bound_s = 0.0
 
     def _value(self, assignment: Assignment) -> float:
-        before = self.budget.elapsed_s
+        before, best = self.budget.elapsed_s, self.rewarder.best
         schedules = QUICK_SCHEDULES[:1] if is_long(self.problem, assignment) else None
-        value = self.evaluator.evaluate(assignment, schedules).score(self.problem.objective)
+        give_up_s = math.inf if best is None else SEARCH.hopeless * best[0]
+        value = self.evaluator.evaluate(assignment, schedules, give_up_s).score(self.problem.objective)
         self.judging_s += self.budget.elapsed_s - before
         return value
 

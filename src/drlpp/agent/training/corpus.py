@@ -130,6 +130,8 @@ def draw_large_problem(rng: np.random.Generator, split: Split) -> PlanningProble
         equal = rng.random() < _EQUAL_GROUPS
         number = variants.groupings.equal if equal else len(variants.groupings)
         sizes = [k for k, s in enumerate(variants.sizes) if _FEW <= problem.global_batch // s <= _MANY]
+        if not sizes:
+            continue
         variant = variants.problem(int(rng.choice(sizes[:_SIZES])), int(rng.integers(number)))
         held = op_resident_bytes(variant.graph, variant.training).sum() + variant.graph.op_saved_bytes.sum()
         room = _ROOM * float(variant.cluster.memory_bytes.sum())
