@@ -61,6 +61,7 @@ def test_training_from_measured_steps(files, capsys):
         (["--emulate"], "name a MODEL"),
         (["--cluster", "local-2"], "name a MODEL"),
         (["GRAPH", "--cluster", "local-2", "--emulate"], "give --reward measured or modelled too"),
+        (["GRAPH", "--cluster", "local-2", "--start-from", "x"], "leave MODEL out"),
     ],
 )
 def test_what_does_not_go_together(files, capsys, arguments, message):

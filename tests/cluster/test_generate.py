@@ -13,7 +13,7 @@ def test_clusters_are_valid_and_follow_the_seed(kind):
     for seed in range(20):
         a, b = (CLUSTER_KINDS[kind](np.random.default_rng(seed)) for _ in range(2))
         assert a == b
-        assert 2 <= a.num_devices <= 40
+        assert 2 <= a.num_devices <= (40 if "racks" not in kind else 600)
 
 
 def test_uneven_hosts_hold_equal_devices_and_different_numbers_of_them():
@@ -25,7 +25,7 @@ def test_uneven_hosts_hold_equal_devices_and_different_numbers_of_them():
 
 def test_types_are_mixed_where_the_name_says_so():
     rng = np.random.default_rng(0)
-    for kind in ("mixed-hosts", "mixed-in-host"):
+    for kind in ("mixed-hosts", "mixed-in-host", "racks", "mixed-racks"):
         assert all(len(set(CLUSTER_KINDS[kind](rng).type_index.tolist())) > 1 for _ in range(10))
 
 
@@ -82,3 +82,11 @@ def test_copies_of_the_hosts():
     )
     with pytest.raises(ClusterError, match="0 copies"):
         load_cluster("generated:one-host?copies=0")
+
+
+def test_hosts_of_racks_are_alike_within_a_kind():
+    for seed in range(10):
+        cluster = CLUSTER_KINDS["racks"](np.random.default_rng(seed))
+        assert len({(host.devices, host.link, host.network) for host in cluster.hosts}) == len(cluster.device_types)
+        mixed = CLUSTER_KINDS["mixed-racks"](np.random.default_rng(seed))
+        assert all(len(set(host.devices)) == 2 for host in mixed.hosts)

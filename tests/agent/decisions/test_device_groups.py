@@ -18,7 +18,7 @@ from drlpp.agent.decisions.device_groups import (
     slot_devices,
     spell,
 )
-from drlpp.agent.training.corpus import draw_problem
+from drlpp.agent.training.corpus import draw_large_problem, draw_problem
 from drlpp.agent.training.slot_moves import changed_slots
 from drlpp.agent.view.features import problem_view
 
@@ -42,7 +42,8 @@ def play(view, batch, rng):
 @given(seed=st.integers(0, 10**6))
 def test_every_device_serves_at_most_one_slot(seed):
     rng = np.random.default_rng(seed)
-    view = problem_view(draw_problem(rng, rng.choice(["train", "validation", "test"])))
+    draw = draw_problem if rng.random() < 0.7 else draw_large_problem
+    view = problem_view(draw(rng, rng.choice(["train", "validation", "test"])))
     total = view.problem.cluster.num_devices
     for slots in play(view, 6, rng).slots():
         devices = [d for group in slot_devices(slots, view.tables) for d in group]
@@ -139,7 +140,7 @@ def test_faster_replicas_come_first():
 @given(seed=st.integers(0, 10**6))
 def test_spelled_slots_lead_back_to_themselves(seed):
     rng = np.random.default_rng(seed)
-    view = problem_view(draw_problem(rng, "train"))
+    view = problem_view((draw_problem if rng.random() < 0.7 else draw_large_problem)(rng, "train"))
     choices = Choices.of(view.tables)
     for slots in play(view, 4, rng).slots():
         slots = canonical(slots, view.tables)
@@ -192,6 +193,56 @@ def test_renamed_hosts_make_equal_plans(seed):
         other = canonical(changed_slots(slots, t, rng), t)
         assert canonical(other, t) == other
         assert looks(canonical(slots, t)) == looks(slots)
+
+
+def many_hosts(number):
+    """So many hosts that are alike, with two fast devices and a slow one each."""
+    problem = small_problem()
+    hosts = tuple(dataclasses.replace(problem.cluster.hosts[0], name=f"h{i}") for i in range(number))
+    return problem_view(dataclasses.replace(problem, cluster=dataclasses.replace(problem.cluster, hosts=hosts)))
+
+
+def test_hosts_that_are_alike_are_taken_by_their_number():
+    view = many_hosts(96)
+    t = view.tables
+    choices = Choices.of(t)
+    slots = tuple(
+        Slot(tuple((k, int(t.size[k])) for k in range(first, first + 2 * number)))
+        for first, number in ((0, 32), (64, 24), (112, 40))
+    )
+    ((*spelled, last),) = spell([slots], t, choices)
+    assert [int(choices.hosts[i]) for i in spelled] == [32, 24]  # as many decisions as stages
+    assert choices.whole[last - choices.first_bundle]
+    state = SlotState(t, view.profile, choices, 1)
+    for choice in (*spelled, last):
+        assert state.mask()[0, choice]
+        state.step(np.array([choice]))
+    assert state.done[0]
+    assert state.slots() == [slots]
+
+
+def test_all_devices_of_a_type_on_some_hosts_can_be_joined_by_those_of_others():
+    t = many_hosts(20).tables
+    choices = Choices.of(t)
+    fast = tuple((2 * h, 2) for h in range(12))
+    (spelled,) = spell(
+        [
+            (Slot(((0, 2), (1, 1))), Slot(fast[1:])),
+        ],
+        t,
+        choices,
+    )
+    assert len(spelled) == 3 + 1
+    (joined,) = spell([(Slot((*fast[:8], (17, 1), (19, 1))),)], t, choices)
+    assert [bool(choices.joins[i]) for i in joined] == [False, True, True, False]
+
+
+def test_of_many_hosts_only_the_first_few_are_divided():
+    t = many_hosts(20).tables
+    choices = Choices.of(t)
+    assert spell([(Slot(((39, 1),)),)], t, choices) != [None]
+    assert spell([tuple(Slot(((2 * h, 1),)) for h in range(20))], t, choices) == [None]
+    assert choices.num < 150
 
 
 def test_counts_that_no_choice_has_cannot_be_spelled(view):

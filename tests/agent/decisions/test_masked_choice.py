@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from drlpp.agent.decisions.masked_choice import Beam, Chooser, Decisions, Repeat, log_prob_and_entropy
+from drlpp.agent.decisions.masked_choice import Beam, Chooser, Decisions, GoOn, Repeat, log_prob_and_entropy
 
 
 def test_probabilities_and_entropy_of_legal_choices_only():
@@ -100,6 +100,14 @@ def test_decisions_are_made_again():
     again = Repeat(torch.tensor([[1, 2], [0, 1]]))
     logits, mask = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
     assert [again(logits, mask).tolist() for _ in range(3)] == [[1, 0], [2, 1], [0, 0]]
+
+
+def test_the_first_decisions_are_made_again_and_the_others_anew():
+    logits, mask = torch.tensor([[0.0, 0.0, 50.0]] * 3), torch.ones(3, 3, dtype=torch.bool)
+    again = GoOn(torch.tensor([[1, 1], [1, 0], [0, 1]]), torch.tensor([2, 1, 0]), Chooser(torch.Generator(), 0))
+    assert again(logits, mask).tolist() == [1, 1, 2]
+    assert again(logits, mask).tolist() == [1, 2, 2]
+    assert again(logits, mask).tolist() == [2, 2, 2]
 
 
 def test_greedy_episodes_are_known_by_their_number():

@@ -270,3 +270,36 @@ def test_a_stage_that_is_not_there_is_refused():
     _, arrays, p = setting(0)
     with pytest.raises(ValueError, match=r"slot has the element 3: it must be in 0\.\.2"):
         cost(arrays, p, 3, 0, 1)
+
+
+def test_replicas_divide_optimizer_states():
+    """ZeRO-1: what a replica spares, and the seconds of the step, are those of the simulator."""
+    problem = small_problem(3, 12)
+    labels = np.repeat([0, 1, 2], 4)
+    assignment = Assignment(labels, ((0, 1), (2,), (3, 4)))
+    memory = []
+    for names in ({"pp", "dp"}, {"pp", "dp", "zero1"}):
+        view = problem_view(dataclasses.replace(problem.with_parallelism(names), space=problem.space))
+        arrays = slot_arrays([SLOTS], view.tables, view.problem)
+        p = prefixes(np.arange(12)[None], arrays, view.tables)
+        peak = Evaluator(view.problem).evaluate(assignment, ["1f1b"]).peak_memory_bytes
+        memory.append((peak, [c.memory_of_one * 1e10 for c in costs_of(arrays, p, (0, 4, 8, 12))], arrays))
+    (whole, estimated, a), (divided, estimated_divided, b) = memory
+    assert whole[2] == divided[2]
+    assert estimated[1] == estimated_divided[1]
+    for s, device in ((0, 0), (2, 3)):
+        assert whole[device] > divided[device]
+        assert estimated[s] - estimated_divided[s] == pytest.approx(whole[device] - divided[device])
+    assert (a.spared == 0.0).all()
+    assert (b.spared[0, [0, 2]] > 0.0).all()
+
+
+def test_passes_take_what_the_host_needs():
+    """What a pass takes besides its ops counts once forth and once back, whatever the stage."""
+    view, arrays, p = setting(3)
+    slow = dataclasses.replace(view.tables, besides_s=view.tables.besides_s + 1e-3)
+    later = slot_arrays([SLOTS], slow, view.problem)
+    for (i, j), s in (((0, 4), 0), ((4, 8), 1)):
+        before, after = cost(arrays, p, s, i, j), cost(later, p, s, i, j)
+        assert after.pass_s == pytest.approx(before.pass_s + 1e-3)
+        assert after.waited_s == pytest.approx(before.waited_s + 1e-3)

@@ -110,3 +110,15 @@ def test_variations_have_their_log_probabilities(view, policy, generator):
     assert [varied.slots[i] for i in range(3)] == [rollout.slots[i] for i in (2, 2, 0)]
     now = policy.evaluate(view, varied.decisions)
     torch.testing.assert_close(now.log_probs, varied.log_probs, rtol=1e-4, atol=1e-4)
+
+
+def test_episodes_go_on_from_the_first_slots_of_others(view, policy, generator):
+    rollout = policy.sample([view], 4, generator)[0]
+    other = policy.go_on(rollout, [0, 0, 1, 1, 2, 3], generator, 1.0)
+    assert other.num_episodes == 6
+    torch.testing.assert_close(policy.evaluate(view, other.decisions).log_probs, other.log_probs)
+    for parent, slots in zip([0, 0, 1, 1, 2, 3], other.slots, strict=True):
+        assert slots
+        shared = [a == b for a, b in zip(rollout.slots[parent], slots, strict=False)]
+        assert shared == sorted(shared, reverse=True)
+    assert len(set(other.slots)) > 1

@@ -60,6 +60,24 @@ def test_nothing_to_resume_from(tmp_path):
         pretrain(tmp_path, PretrainConfig(**TINY), resume=True)
 
 
+def test_a_run_can_start_from_weights(tmp_path):
+    config = PretrainConfig(**{**TINY, "iterations": 1})
+    pretrain(tmp_path / "first", config)
+    weights = tmp_path / "first" / CHECKPOINT
+    pretrain(tmp_path / "second", PretrainConfig(**{**TINY, "iterations": 1, "seed": 1}), start_from=weights)
+    first, second = (load_checkpoint(tmp_path / name / CHECKPOINT) for name in ("first", "second"))
+    assert second[1]["start_from"] == str(weights)
+    for name, value in first[0].state_dict().items():
+        torch.testing.assert_close(second[0].state_dict()[name], value, atol=0.01, rtol=0.0)
+
+
+def test_weights_of_other_networks_are_no_start(tmp_path):
+    pretrain(tmp_path, PretrainConfig(**{**TINY, "iterations": 1}))
+    other = PretrainConfig(**{**TINY, "policy": PolicyConfig(width=16, num_layers=1)})
+    with pytest.raises(InputError, match="other networks"):
+        pretrain(tmp_path / "second", other, start_from=tmp_path / CHECKPOINT)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

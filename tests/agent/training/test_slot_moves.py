@@ -1,4 +1,4 @@
-"""Random changes of slots."""
+"""Even slots, and random changes of slots."""
 
 import dataclasses
 
@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_problems import small_problem
-from drlpp.agent.decisions.device_groups import Slot
-from drlpp.agent.training.slot_moves import changed_slots
+from drlpp.agent.decisions.device_groups import Choices, Slot, can_be_divided, canonical, spell
+from drlpp.agent.training.corpus import draw_large_problem
+from drlpp.agent.training.slot_moves import changed_slots, even_slots
 from drlpp.agent.view.features import problem_view
 from drlpp.problem import SearchSpace
 
@@ -47,3 +48,25 @@ def test_without_replication_every_slot_keeps_one_device():
     for _ in range(200):
         slots = changed_slots(slots, t, rng)
         assert all(slot.replicas == 1 for slot in slots)
+
+
+def test_even_slots_take_all_devices():
+    t = problem_view(small_problem()).tables
+    found = even_slots(t)
+    assert {len(slots) for slots in found} == {1, 2, 3, 4, 5}
+    for slots in found:
+        assert sum(slot.replicas for slot in slots) == 5
+    alone = dataclasses.replace(t, may_replicate=False)
+    assert even_slots(alone) == []
+
+
+def test_hosts_that_cannot_be_divided_move_whole():
+    rng = np.random.default_rng(4)
+    while can_be_divided(t := problem_view(draw_large_problem(rng, "train")).tables).all():
+        pass
+    choices = Choices.of(t)
+    begun = even_slots(t)
+    assert None not in spell([canonical(slots, t) for slots in begun], t, choices)
+    moved = [canonical(changed_slots(slots, t, rng), t) for slots in begun for _ in range(10)]
+    spelled = [x is not None for x in spell(moved, t, choices)]
+    assert sum(spelled) > len(spelled) / 2

@@ -5,9 +5,12 @@ import pytest
 
 from agent_problems import small_problem, unequal_cluster
 from drlpp.agent.view.device_classes import build_tables
+from drlpp.cluster import load_cluster
 from drlpp.cost.problem_times import problem_times
 from drlpp.graph import Edge, Op, OpGraph
+from drlpp.graph.generate.large_models import decoder
 from drlpp.graph.stages import stage_graph
+from drlpp.planners.variants import variants_of
 from drlpp.problem import PlanningProblem
 
 
@@ -46,3 +49,20 @@ def test_given_transfer_times_become_bytes_that_take_as_long():
     assert t.tensor_bytes[0] / t.bandwidth[0, 2] + t.latency_s[0, 2] == pytest.approx(0.25)
     assert t.tensor_bytes[0] / t.bandwidth[0, 1] == pytest.approx(0.25)
     assert not t.may_replicate
+
+
+def test_groups_hold_what_all_members_hold():
+    graph = decoder(layers=2, hidden=256, heads=4, kv_heads=4, ffn=512, vocab=512, seq_len=64)
+    cluster = load_cluster("generated:dgx-h100?devices=8")
+    problem = PlanningProblem.build(graph, cluster, num_microbatches=8, optimizer="adamw").with_parallelism(
+        frozenset({"pp", "dp", "tp", "zero1"})
+    )
+    variants = variants_of(problem)
+    alone, divided = (build_tables(variants.problem(0, g)) for g in (0, 1))
+    assert divided.num_classes == 1
+    assert divided.size.tolist() == [1]
+    assert divided.held_saved.sum() > alone.held_saved.sum() == pytest.approx(alone.saved.sum())
+    assert divided.held_resident.sum() >= alone.held_resident.sum()
+    assert alone.divided_states == 2.0
+    assert (alone.update_s > 0).all()
+    assert (alone.divided_update_s == alone.update_s).all()

@@ -480,9 +480,7 @@ def _spell(slots: tuple[Slot, ...], t: Tables, choices: Choices) -> list[int] | 
     return [*out, 0] if remaining.any() else out
 
 
-def _spell_hosts(
-    taken: Ints, remaining: Ints, open_class: int, t: Tables, choices: Choices
-) -> tuple[int | None, Ints]:
+def _spell_hosts(taken: Ints, remaining: Ints, open_class: int, t: Tables, choices: Choices) -> tuple[int | None, Ints]:
     """The choice of whole hosts that begins what is still to be added to a slot, with their classes; the most hosts."""
     some, later = choices.legal_hosts(remaining[None], np.array([open_class]), t)
     legal = (later if open_class >= 0 else some)[0] & (choices.joins == (open_class >= 0))
@@ -490,7 +488,11 @@ def _spell_hosts(
     for i in np.flatnonzero(legal).tolist():
         own = choices.rows[choices.row[i]].next_hosts(remaining, int(choices.hosts[i]), t)
         others = np.setdiff1d(np.flatnonzero(taken), own)
-        if np.array_equal(taken[own], t.size[own]) and (not len(others) or others[0] > own[-1]) and len(own) > len(best[1]):
+        if (
+            np.array_equal(taken[own], t.size[own])
+            and (not len(others) or others[0] > own[-1])
+            and len(own) > len(best[1])
+        ):
             best = i, own
     return best
 

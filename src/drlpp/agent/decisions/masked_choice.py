@@ -108,6 +108,27 @@ class Repeat:
         return self._choices[:, self._step - 1]
 
 
+class GoOn:
+    """Makes the first of given decisions again, and goes on with others.
+
+    Args:
+        choices: ``[B, T]``.
+        kept: ``[B]`` how many decisions of each episode are made again.
+        choose: makes the others.
+    """
+
+    def __init__(self, choices: Tensor, kept: Tensor, choose: Chooser) -> None:
+        self._again = Repeat(choices)
+        self._kept = kept
+        self._choose = choose
+        self._step = 0
+
+    def __call__(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """``[B]`` of the next step."""
+        self._step += 1
+        return torch.where(self._step <= self._kept, self._again(logits, mask), self._choose(logits, mask))
+
+
 class Beam:
     """Draws sequences of decisions without replacement.
 

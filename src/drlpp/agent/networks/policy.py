@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from drlpp.agent.decisions.device_groups import Slot, slot_devices
-from drlpp.agent.decisions.masked_choice import Beam, Chooser, Decisions, log_prob_and_entropy
+from drlpp.agent.decisions.masked_choice import Beam, Chooser, Decisions, GoOn, log_prob_and_entropy
 from drlpp.agent.networks.encoder import Encoding, GraphEncoder
 from drlpp.agent.networks.partitioner import Partitions, RecurrentPartitioner, estimate
 from drlpp.agent.networks.scheduler import PipelineScheduler
@@ -199,6 +199,29 @@ class Policy(nn.Module):
         choose = Chooser(generator, temperature=temperature)
         parts, partitions = self.partitioner.vary(view, encoding, slots, scheduled, given, parents, choose)
         decisions = {"schedule": given["schedule"], **parts}
+        log_probs = self._log_probs(encoding, decisions, logits, scheduled)
+        return Rollout(view, encoding, decisions, log_probs, slots, partitions)
+
+    @torch.no_grad()
+    def go_on(self, rollout: Rollout, rows: Sequence[int], generator: torch.Generator, temperature: float) -> Rollout:
+        """Draws episodes that have the first slots of given ones; the others, and the partition, are decided again.
+
+        Args:
+            rows: as `vary` takes them.
+            temperature: of the slots, as `decisions.Chooser` takes it; partitions are the most probable.
+        """
+        view, encoding = rollout.view, rollout.encoding
+        given = rollout.decisions["schedule"].select(torch.tensor(rows)).choice
+        steps = torch.arange(1, given.shape[1] + 1)
+        length = torch.where(given != 0, steps, 0).amax(dim=1)
+        kept = (torch.rand(len(rows), generator=generator) * length).long()
+        choose = GoOn(given, kept, Chooser(generator, temperature=temperature))
+        schedule, slots = self.scheduler.sample(view, encoding, len(rows), choose)
+        logits, scheduled = self.scheduler.replay(encoding, schedule)
+        parts, partitions = self.partitioner.sample(
+            view, encoding, slots, scheduled, Chooser(generator, greedy=len(rows))
+        )
+        decisions = {"schedule": schedule, **parts}
         log_probs = self._log_probs(encoding, decisions, logits, scheduled)
         return Rollout(view, encoding, decisions, log_probs, slots, partitions)
 

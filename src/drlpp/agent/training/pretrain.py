@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ from drlpp.agent.view.features import ProblemView, problem_view
 from drlpp.errors import InputError
 from drlpp.files import write_atomically
 from drlpp.graph import OpGraph
+from drlpp.plan.assignment import Assignment
+from drlpp.planners.search import SEARCH
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator
 
@@ -91,8 +94,8 @@ class PretrainConfig:
     episodes: int = 32
     repeats: int = 2
     max_groups: int = 72
-    validate_every: int = 30
-    validation_problems: int = 32
+    validate_every: int = 15
+    validation_problems: int = 12
     checkpoint_s: float = 120.0
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     imitation: ImitationConfig = dataclasses.field(default_factory=ImitationConfig)
@@ -129,7 +132,14 @@ def _task(problem: PlanningProblem, max_groups: int) -> _Task:
     view = problem_view(coarse)
     evaluator, objective = Evaluator(coarse), problem.objective
     steps = objective.microbatches(problem.training.num_microbatches)
-    rewarder = Rewarder(lambda a: evaluator.evaluate(a).score(objective), view.tables.ideal_s * steps)
+
+    def value_s(assignment: Assignment) -> float:
+        best = rewarder.best
+        return evaluator.evaluate(assignment, give_up_s=SEARCH.hopeless * best[0] if best else math.inf).score(
+            objective
+        )
+
+    rewarder = Rewarder(value_s, view.tables.ideal_s * steps)
     return _Task(view, rewarder)
 
 
