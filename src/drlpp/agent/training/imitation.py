@@ -3,8 +3,8 @@
 Slots decide most of a plan's time, and one set of slots is judged in about a millisecond: the best fixed order by the
 estimate, cut by the dynamic programme (`cuts`), no walk. So many are drawn per problem, from the policy (without
 replacement) and from a flattened one, beside even ones, and the best of them are changed at random (`slot_moves`) for
-some rounds. The best that result are what the scheduler is trained to draw, by maximum likelihood. Problems are kept and
-learned from many times (the cross-entropy method, over a distribution of problems).
+some rounds. The best that result are what the scheduler is trained to draw, by maximum likelihood. Problems are kept
+and learned from many times (the cross-entropy method, over a distribution of problems).
 
 Orders, cuts and recomputation are not imitated: the best of a few variations of them is luck with single ops, and a
 policy that repeats luck forgets what the estimate knows (docs/agent.md).
