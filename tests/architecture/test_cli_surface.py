@@ -86,6 +86,7 @@ SURFACE = {
         "--resume",
         "--reward",
         "--seed",
+        "--start-from",
     },
     "capture": {"--output"},
     "profile": {"--cache", "--device", "--device-type", "--output", "--processes", "--repeats"},

@@ -134,10 +134,8 @@ def _task(problem: PlanningProblem, max_groups: int) -> _Task:
     steps = objective.microbatches(problem.training.num_microbatches)
 
     def value_s(assignment: Assignment) -> float:
-        best = rewarder.best
-        return evaluator.evaluate(assignment, give_up_s=SEARCH.hopeless * best[0] if best else math.inf).score(
-            objective
-        )
+        give_up_s = SEARCH.hopeless * rewarder.best[0] if rewarder.best else math.inf
+        return evaluator.evaluate(assignment, give_up_s=give_up_s).score(objective)
 
     rewarder = Rewarder(value_s, view.tables.ideal_s * steps)
     return _Task(view, rewarder)
