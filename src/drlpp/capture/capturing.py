@@ -142,9 +142,9 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
 
     exported, (graph, op_of_node, without_gradient) = keeping_whole(wrapped, attempt)
     for path, why in exported.call.whole.items():
-        part = "the model" if path == MODEL else repr(path.removeprefix(f"{MODEL}."))
+        shown = "the model" if path == MODEL else repr(path.removeprefix(f"{MODEL}."))
         advice = f"; {ADVICE}, and the rest is cut" if path == MODEL else ""
-        log.warning("%s: %s is kept whole, as one op that no plan cuts: %s%s", name, part, why, advice)
+        log.warning("%s: %s is kept whole, as one op that no plan cuts: %s%s", name, shown, why, advice)
     module = exported.module
     captured = CapturedModel(
         graph=graph,
