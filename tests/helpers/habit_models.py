@@ -176,6 +176,18 @@ class FunctionBesideNoGrad(Net):
 
 
 @supported
+class ParametersInContainers(Net):
+    """Reads trained parameters from lists and dicts, as recurrent layers do."""
+
+    def prepare(self) -> None:
+        self.flat = [[self.inner.weight], (self.inner.bias,)]
+        self.table = {"scale": self.inner.bias, "name": "bias"}
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return F.linear(h, self.flat[0][0], self.flat[1][0]) * self.table["scale"]  # type: ignore[operator]
+
+
+@supported
 class NoGradWithinAutocast(Net):
     """A teacher in the student's autocast region, and a trained part in the teacher's region."""
 
@@ -582,7 +594,7 @@ class CodeBook(Net):
         return self.inner(h) * self.code  # type: ignore[no-any-return, operator]
 
 
-@refused(r"the memory of parameter 'inner.weight' through another tensor, .* write inner.weight.detach\(\) in forward")
+@refused(r"the memory of parameter 'inner.weight' through another tensor, .* by its name .* inner.weight.detach\(\)")
 class AliasOfAParameter(Net):
     def prepare(self) -> None:
         self.kept = [self.inner.weight.detach()]

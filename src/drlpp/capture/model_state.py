@@ -116,7 +116,7 @@ def check_constants(constants: Mapping[str, torch.Tensor], module: nn.Module, lo
         if parameter is not None:
             raise CaptureError(
                 f"forward reads the memory of parameter {parameter!r} through another tensor, which was made outside "
-                f"of forward: write {parameter}.detach() in forward"
+                f"of forward: read it by its name there, or write {parameter}.detach() if it is not trained so"
             )
 
 

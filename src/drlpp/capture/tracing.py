@@ -7,6 +7,7 @@
   what is computed again is the plan's choice. Batch norms in a checkpoint of either kind see each batch twice, in
   PyTorch too, so they move their statistics as far as two updates do.
 - `ctc_loss`, whose kernels have sizes that depend on the targets, is one operator.
+- A parameter that is read from a list, tuple or dict in an attribute is the parameter, not a constant.
 - A buffer that is assigned anew is changed in place when ``forward`` ends.
 - `inference_mode` is a region without gradients; `Tensor.data` is the tensor, detached; a parameter is read detached
   between ``requires_grad_(False)`` and ``requires_grad_(True)``.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from drlpp.capture.whole_modules import NOTHING, Whole, whole_function, whole_mo
 from drlpp.errors import CaptureError
 from drlpp.torch_private import TRANSFORMS, FakeTensor, TensorBase, get_proxy_mode, pytree, set_grad_enabled
 
+_TABLES = frozenset(vars(nn.Module()))
 _OF_TORCH = ("torch.nn.", "torch.utils.", "torch._", "torch.autograd.", "torch.distributed.")
 """Packages whose Functions are traced through: their backward pass is that of what they call."""
 
@@ -51,6 +53,7 @@ def keeping_gradients(model: nn.Module, assigned: Assigned = frozenset(), whole:
     with ExitStack() as stack:
         stack.callback(calls.forget)
         stack.enter_context(_buffers_in_place(calls, model, assigned))
+        stack.enter_context(_parameters_in_containers(model))
         stack.enter_context(_functions(calls))
         stack.enter_context(_checkpointed_norms(calls))
         stack.enter_context(_tensor_hooks(calls))
@@ -261,6 +264,31 @@ def _buffers_in_place(calls: Calls, model: nn.Module, copied: Assigned) -> Itera
         return result
 
     with replaced(model, "forward", traced):
+        yield
+
+
+@contextmanager
+def _parameters_in_containers(model: nn.Module) -> Iterator[None]:
+    """Within it, lists, tuples and dicts in attributes hold the parameters that are traced."""
+    forward = model.forward
+    owner = {id(p): (part, name) for part in model.modules() for name, p in part._parameters.items()}
+    held = [
+        (part, key, value)
+        for part in model.modules()
+        for key, value in vars(part).items()
+        if type(value) in (list, tuple, dict) and key not in _TABLES
+        if any(isinstance(leaf, nn.Parameter) for leaf in pytree.tree_leaves(value))
+    ]
+
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        now = {i: part._parameters[name] for i, (part, name) in owner.items()}
+        with ExitStack() as stack:
+            for part, key, value in held:
+                shown = pytree.tree_map(lambda leaf: now.get(id(leaf), leaf), value)
+                stack.enter_context(replaced(part, key, shown))
+            return forward(*args, **kwargs)
+
+    with replaced(model, "forward", traced) if held else nullcontext():
         yield
 
 
