@@ -43,3 +43,15 @@ def test_what_is_not_measured_stays_with_the_prior() -> None:
     found = fit(lambda p: np.exp(p[:1]), np.array([2.0]), np.array([0.01]), np.array([1.0, 0.7]))
     assert found.mean == pytest.approx([np.log(2.0), 0.0], abs=1e-3)
     assert found.deviation(np.array([0.0, 1.0])) == pytest.approx(0.7)
+
+
+def test_what_is_known_besides_moves_what_is_less_sure() -> None:
+    """Two unequal means of one thing: the common one is nearer to the one that was measured better."""
+    design = np.eye(2)
+    found = fit(lambda p: design @ p, np.array([0.3, 0.5]), np.array([0.01, 0.03]), np.full(2, 100.0))
+    one = found.given(np.array([[1.0, -1.0]]))
+    weights = np.array([0.01, 0.03]) ** -2.0
+    assert one.mean == pytest.approx(np.full(2, weights @ [0.3, 0.5] / weights.sum()), abs=1e-4)
+    assert one.deviation(np.array([1.0, -1.0])) == pytest.approx(0.0, abs=1e-8)
+    assert one.deviation(np.array([1.0, 0.0])) < found.deviation(np.array([1.0, 0.0]))
+    assert found.given(np.zeros((0, 2))) is found

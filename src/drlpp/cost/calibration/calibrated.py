@@ -6,6 +6,8 @@ Devices of one type that turned out unequal get types of their own: `TYPE-1`, `T
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,6 +31,7 @@ def calibrated_plan(plan: Plan, calibration: Calibration) -> Plan:
 def calibrated_costs(calibration: Calibration) -> tuple[Cluster, OpGraph]:
     """The cluster and the graph of a calibration, with corrected costs."""
     groups = _alike(calibration)
+    calibration = _with_equal(calibration, [devices for mine in groups.values() for devices in mine])
     cluster = calibration.cluster
     taken = {t.name for t in cluster.device_types}
     type_of: dict[int, str] = {}
@@ -70,6 +73,16 @@ def _alike(calibration: Calibration) -> dict[int, list[list[int]]]:
         else:
             lists.append([d])
     return {kind: sorted(sorted(devices) for devices in lists) for kind, lists in out.items()}
+
+
+def _with_equal(calibration: Calibration, lists: Sequence[Sequence[int]]) -> Calibration:
+    """The calibration if the devices of each list are equal: those that were measured better count more."""
+    pairs = [pair for devices in lists for pair in itertools.pairwise(devices)]
+    sums = np.zeros((len(pairs), len(calibration.posterior.mean)))
+    for row, (a, b) in zip(sums, pairs, strict=True):
+        row[calibration.unknowns.at("device", a)] = 1.0
+        row[calibration.unknowns.at("device", b)] = -1.0
+    return dataclasses.replace(calibration, posterior=calibration.posterior.given(sums))
 
 
 def _tolerance(calibration: Calibration, a: int, b: int) -> float:

@@ -20,8 +20,9 @@ from drlpp.cost.stage_costs import costs_of_plan
 from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 
-MISFIT = 0.02
-"""Part by which times are off besides: ops of one class are not equally far from what the database says."""
+MISFIT, ACTION_MISFIT = 0.02, 0.05
+"""Parts by which times of messages, and of the action with the most ops, are off besides: ops of one class are not
+equally far from what the database says. The fewer ops an action has, the more chance counts."""
 SHORTEST_UPDATE = 1e-3
 """An optimizer's step that takes a smaller part of a step says nothing of the device."""
 _ACTION_PART = 0.003
@@ -147,7 +148,9 @@ class _Model:
         seconds: list[Seconds] = [a.seconds for m in measured for a in m.actions]
         seconds += [t.seconds for t, _ in self._transfers] + [a.seconds for a in self._reduces]
         self.measured = np.log([s.typical_s for s in seconds])
-        self.deviation = np.hypot([s.deviation for s in seconds], MISFIT)
+        misfit = np.full(len(seconds), MISFIT)
+        misfit[: len(self._actions.misfit)] = self._actions.misfit
+        self.deviation = np.hypot([s.deviation for s in seconds], misfit)
         self._fixed = self._edges()
 
     def predict(self, parameters: Floats) -> Floats:
@@ -183,6 +186,7 @@ class _Actions:
 
     Attributes:
         overhead_s: what an action takes besides its ops, before anything is measured.
+        misfit: ``[n]`` part by which each action is off because its ops are (`ACTION_MISFIT`).
     """
 
     def __init__(self, where: Unknowns, measured: Sequence[Measurements]) -> None:
@@ -192,6 +196,9 @@ class _Actions:
         self._work = np.zeros((len(rows), 2, num_classes))  # forward and backward seconds by class
         tables = {id(m): _by_class(where, m) for m in measured}
         costs = {id(m): costs_of_plan(m.plan) for m in measured}
+        evenness = {id(m): _evenness(m) for m in measured}
+        spread = np.array([evenness[id(m)][int(cluster.type_index[a.device]), a.stage] for a, m in rows])
+        self.misfit = ACTION_MISFIT * spread / spread.min(initial=1.0)
         for i, (a, m) in enumerate(rows):
             forward, input_grad, weight_grad = tables[id(m)][:, int(cluster.type_index[a.device]), a.stage]
             if a.kind == "F":
@@ -233,6 +240,18 @@ def _by_class(where: Unknowns, measured: Measurements) -> NDArray[np.float64]:
     parts = (times.forward_s, times.input_grad_s, times.weight_grad_s)
     table = np.array([[np.bincount(cell, weights=row, minlength=size) for row in part] for part in parts])
     return table.reshape(3, -1, plan.num_stages, len(where.classes))
+
+
+def _evenness(measured: Measurements) -> NDArray[np.float64]:
+    """``[num_device_types, S]`` deviation of the seconds of a stage over that of its ops, if these are independent: 1
+    for a single op, 0.1 for a hundred equal ones."""
+    plan = measured.plan
+    size = plan.num_stages
+    seconds = op_times(plan.graph, plan.cluster).total_s
+    sums = np.array([np.bincount(plan.stage_of_op, weights=row, minlength=size) for row in seconds])
+    squares = np.array([np.bincount(plan.stage_of_op, weights=row**2, minlength=size) for row in seconds])
+    evenness: NDArray[np.float64] = np.sqrt(squares) / np.maximum(sums, 1e-300)
+    return np.where(sums > 0, evenness, 1.0)
 
 
 def scaled_links(cluster: Cluster, where: Unknowns, parameters: Floats) -> Cluster:

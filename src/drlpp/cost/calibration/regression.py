@@ -39,6 +39,14 @@ class Posterior:
         """Standard deviation of a sum of parameters with weights ``[P]``."""
         return float(np.sqrt(direction @ self.covariance @ direction))
 
+    def given(self, sums: Floats) -> Posterior:
+        """What is known if it is known besides that sums of parameters with weights ``[k, P]`` are 0."""
+        if not len(sums):
+            return self
+        spread = sums @ self.covariance
+        gain = np.linalg.solve(spread @ sums.T, spread).T  # [P, k]
+        return Posterior(self.mean - gain @ (sums @ self.mean), self.covariance - gain @ spread, self.residual)
+
 
 def fit(predict: Callable[[Floats], Floats], measured: Floats, deviation: Floats, prior_deviation: Floats) -> Posterior:
     """Finds parameters under which a model predicts what was measured.
