@@ -164,7 +164,7 @@ class RunReport:
         verification: the comparison with single-process training, if asked for.
         peak_memory_bytes: per device of the cluster, 0 where nothing runs: the largest sum of the sizes of all tensors
             between two actions; empty if it was not tracked.
-        trace: of the last step.
+        trace: of the median among the last three steps; of the last one, if memory is tracked or devices are emulated.
         time_scale: emulated seconds per predicted second; 1 for a real run.
     """
 

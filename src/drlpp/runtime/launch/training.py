@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from drlpp.capture.sources.initial_values import seeded_construction
 from drlpp.cluster.schema import load_cluster_file
 from drlpp.cost.groups import for_groups
 from drlpp.errors import InputError, StoppedError
-from drlpp.plan import Plan
+from drlpp.plan import Plan, Trace
 from drlpp.runtime.adapt.adapter import Adapter, ranks_of
 from drlpp.runtime.adapt.controller import with_costs_of
 from drlpp.runtime.adapt.moving import moved
@@ -43,6 +44,8 @@ from drlpp.runtime.verify.rounding import with_rounding
 from drlpp.signals import caught
 from drlpp.units import format_time
 
+TRACED = 3
+"""The trace is of the median among so many steps, the last ones."""
 Say = Callable[[str], None]
 """Called with one line about what goes on."""
 Follow = Callable[[Callable[[], Where]], None]
@@ -58,7 +61,7 @@ class _RankResult:
     device: int | None
     spans: list[tuple[float, float]]
     losses: tuple[float, ...]
-    record: Record
+    records: tuple[Record, ...]
     state: TrainingState | None
     peak_bytes: float
 
@@ -194,6 +197,7 @@ class _Training:
         self._spans: list[tuple[float, float]] = []
         self._gradients: dict[str, torch.Tensor] = {}
         self._longest_s = 0.0
+        self._records: deque[Record] = deque(maxlen=TRACED)
         self.losses: list[float] = []
         self.kept: list[Batch] = []
 
@@ -212,12 +216,14 @@ class _Training:
         """Goes on under another plan. Raises InputError if that cannot be run."""
         self.pipeline, self._optimizer = moved(self.pipeline, self._optimizer, plan, build_with, make_optimizer)
         self.recorder = self._new_recorder()
+        self._records.clear()
 
     def step(self, number: int, *, listens: bool) -> float:
-        """Does a step; the last one, and those that `listens` says, are recorded. Returns its seconds."""
+        """Does a step; the last ones, and those that `listens` says, are recorded. Returns its seconds."""
         pipeline, recorder, tracker = self.pipeline, self.recorder, self._tracker
         last = number == self._options.steps - 1
-        pipeline.observe(recorder if last or listens else None)
+        traced = number >= self._options.steps - (1 if tracker is not None else TRACED)
+        pipeline.observe(recorder if traced or listens else None)
         if last and tracker is not None:
             states = self._optimizer.state.values()
             tracker.add(pipeline.tensors(copies=True).values())
@@ -239,6 +245,8 @@ class _Training:
         if tracker is not None:
             tracker.stop()
         recorder.optimizer(update, recorder.now())
+        if traced:
+            self._records.append(recorder.record())
         self.losses.append(loss.item())
         end = time.perf_counter()
         self._spans.append((begin + self._offset_s, end + self._offset_s))
@@ -281,7 +289,7 @@ class _Training:
         if self._on_gpu:
             peak = float(torch.cuda.max_memory_allocated())
         pipeline.observe(None)
-        return _RankResult(pipeline.device, self._spans, tuple(self.losses), self.recorder.record(), state, peak)
+        return _RankResult(pipeline.device, self._spans, tuple(self.losses), tuple(self._records), state, peak)
 
 
 def _reported_by_the_first(result: _RankResult, report: Callable[[list[_RankResult]], RunReport]) -> RunReport:
@@ -357,7 +365,7 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
             adapter.switched(step, new, seconds)
     pipeline.close()
     decisions = () if adapter is None else adapter.decisions()
-    result = _RankResult(pipeline.device, spans, (), pipeline.recorder.record(), None, 0.0)
+    result = _RankResult(pipeline.device, spans, (), (pipeline.recorder.record(),), None, 0.0)
     results = [result] * dist.get_world_size()
     dist.all_gather_object(results, result)
     told = [decisions]
@@ -367,7 +375,7 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
         step_times_s=_step_times(results, scale),
         predicted_s=None if prediction is None else prediction.iteration_time_s,
         losses=(),
-        trace=merge([r.record for r in results], plan.cluster.num_devices, scale),
+        trace=_median_trace(results, plan, scale),
         time_scale=scale,
         decisions=told[0],
     )
@@ -450,5 +458,13 @@ def _report(plan: Plan, options: RunOptions, results: list[_RankResult]) -> RunR
         losses=results[0].losses,
         first_step=options.steps - len(results[0].losses),
         peak_memory_bytes=tuple(peaks.get(d, 0.0) for d in range(plan.cluster.num_devices)) if tracked else (),
-        trace=merge([r.record for r in results], plan.cluster.num_devices),
+        trace=_median_trace(results, plan),
     )
+
+
+def _median_trace(results: Sequence[_RankResult], plan: Plan, scale: float = 1.0) -> Trace:
+    """The trace of the median among the recorded steps but the first one of a plan, which warms up."""
+    steps = list(zip(*(r.records for r in results), strict=True))
+    traces = [merge(step, plan.cluster.num_devices, scale) for step in steps]
+    counting = traces[1:] if 1 < len(traces) < TRACED else traces
+    return sorted(counting, key=lambda t: t.iteration_time_s)[(len(counting) - 1) // 2]
