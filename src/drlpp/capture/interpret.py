@@ -90,13 +90,22 @@ class _Run:
             return values[node]
 
         mine = [n for n in self._nodes if self._stage[n] == stage]
+        outputs: dict[fx.Node, torch.Tensor] = {}
+        last = {source: node for node in mine for source in (*node.all_input_nodes, node)}
+        done: dict[fx.Node, list[fx.Node]] = defaultdict(list)  # what is read for the last time
+        for source, node in last.items():
+            done[node].append(source)
         for node in mine:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), load)
             with torch.set_grad_enabled(self.records and node.name not in self._captured.no_grad), self._autocast(node):
                 values[node] = node.target(*args, **kwargs)
             if self.watch is not None:
                 self.watch(node, values[node])
-        outputs = {n: values[n] for n in mine if any(self._stage.get(u) != stage for u in n.users)}
+            if any(self._stage.get(u) != stage for u in node.users):
+                outputs[node] = values[node]
+            for source in done[node]:  # as a pipeline frees it
+                values.pop(source, None)
+            del args, kwargs
         self._sent |= outputs
         self._tape.append((outputs, received))
 

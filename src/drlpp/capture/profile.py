@@ -10,7 +10,8 @@ which in a whole step is ahead of them; the step is timed as it is.
 
 Calls that are timed alone find their operands in the cache, and memory already allocated. Therefore the whole step is
 timed too, and all times are scaled so that their sum is the time of the whole step; `Profile.scale` says by how much.
-On a CPU the forward and the backward pass are scaled each for itself.
+On a CPU ops are timed inside the step besides (`times_in_step`), and only the ratio of input to weight gradient comes
+from the calls alone; the forward and the backward pass are scaled each for itself.
 
 Devices that share memory bandwidth and caches, as the cores of a CPU do, slow each other down. So the step is timed
 again while the forward pass runs in 1, 3, 7, ... other processes. What it takes then, over what it takes alone, is the
@@ -47,6 +48,7 @@ from drlpp.capture.calls import Call, is_getitem, on_device
 from drlpp.capture.captured import CapturedModel
 from drlpp.capture.graph_builder import node_costs
 from drlpp.capture.interpret import attribute, run_forward, run_stages
+from drlpp.capture.times_in_step import times_in_step
 from drlpp.cluster.devices import CPU_PRESET, preset_of_gpu
 from drlpp.errors import CaptureError, InputError
 from drlpp.files import read_text, write_atomically
@@ -146,9 +148,11 @@ def profile(
             store.save()
             _restore(captured.module, buffers)
         steps = _steps(captured, clock, processes)
+        within = {} if clock.on_gpu else clock.within_step(captured)
     _restore(captured.module, buffers)
     times = _op_seconds(captured, calls, store)
     total = sum(sum(t) for t in times.values())
+    times |= {name: _parts(times[name], *seconds) for name, seconds in within.items()}
     scales = _scales(steps[1], list(times.values()))
     if not USUAL_SCALE[0] <= sum(steps[1]) / total <= USUAL_SCALE[1]:
         _LOG.warning("the whole step takes %.2f times the sum of its ops: other load?", sum(steps[1]) / total)
@@ -297,6 +301,13 @@ def _op_seconds(captured: CapturedModel, calls: Mapping[fx.Node, Call], store: _
     return out
 
 
+def _parts(alone: Seconds, forward_s: float, backward_s: float) -> Seconds:
+    """The parts of an op inside the step: its backward pass is divided as it is alone."""
+    _, input_s, weight_s = alone
+    weight = weight_s / (input_s + weight_s) if input_s + weight_s else 0.0
+    return forward_s, backward_s * (1.0 - weight), backward_s * weight
+
+
 def _digest(call: Call) -> str:
     return hashlib.sha256(call.key.encode()).hexdigest()[:24]
 
@@ -391,8 +402,6 @@ class _Clock:
 
         On a GPU, which is not to wait between the two, all of it is told as one.
         """
-        parameters = list(captured.module.parameters())
-        before = [p.grad for p in parameters]
         one_stage = [0] * captured.graph.num_ops
         began, forward_s = 0.0, []
 
@@ -403,15 +412,29 @@ class _Clock:
         def between() -> None:
             forward_s.append(time.process_time() - began)
 
-        try:
+        with _own_gradients(captured):
             step_s = self._median(self._once, prepare, lambda _: run_stages(captured, one_stage, between=between))
-        finally:
-            for p, grad in zip(parameters, before, strict=True):
-                p.grad = grad
         if self.on_gpu:
             return step_s, 0.0
         ahead_s = min(step_s, statistics.median(forward_s[1:]))
         return ahead_s, step_s - ahead_s
+
+    def within_step(self, captured: CapturedModel) -> dict[str, tuple[float, float]]:
+        """Op -> seconds of its forward and its backward pass inside the step."""
+        with _own_gradients(captured):
+            return times_in_step(captured, self._repeats)
+
+
+@contextmanager
+def _own_gradients(captured: CapturedModel) -> Iterator[None]:
+    """The gradients of the parameters are put back afterwards."""
+    parameters = list(captured.module.parameters())
+    before = [p.grad for p in parameters]
+    try:
+        yield
+    finally:
+        for p, grad in zip(parameters, before, strict=True):
+            p.grad = grad
 
 
 def _copy_on_device(captured: CapturedModel, device: torch.device) -> CapturedModel:
