@@ -19,11 +19,13 @@ from drlpp.capture import capture_module
 from drlpp.cluster.schema import load_cluster_file
 from drlpp.errors import CaptureError, ExecutionError, InputError, PlanError
 from drlpp.graph.generate.synthetic import chain_graph
-from drlpp.plan import Plan, save_plan
+from drlpp.plan import Plan, TraceEvent, save_plan
 from drlpp.runtime import RunReport, build, compare, run
 from drlpp.runtime.emulated_world import emulated_world
+from drlpp.runtime.launch import training
 from drlpp.runtime.launch.job import RunOptions
 from drlpp.runtime.launch.user_batches import user_batches
+from drlpp.runtime.observe.recording import Record
 from drlpp.runtime.verify.reference import TrainingState
 from drlpp.sim import simulate
 from plan_cases import captured_model, make_plan, source_plan, staged
@@ -334,3 +336,19 @@ def test_an_interrupt_ends_a_run_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - began < 20
     assert "Traceback" not in rest
     assert "rank" not in rest
+
+
+def test_the_trace_is_of_the_median_step() -> None:
+    """Of two recorded steps the first one warms up."""
+    plan = make_plan(chain_graph(2, forward_s=1e-3, tensor_bytes=1e6), [0, 1], [(0,), (1,)], num_microbatches=1)
+
+    def median_s(*seconds: float) -> float:
+        records = tuple(Record(0, 0.0, (_optimizer_until(s),), (), {}, {}) for s in seconds)
+        result = training._RankResult(0, [], (), records, None, 0.0)
+        return training._median_trace([result], plan).iteration_time_s
+
+    assert [median_s(5.0), median_s(5.0, 1.0), median_s(3.0, 9.0, 1.0)] == [5.0, 1.0, 3.0]
+
+
+def _optimizer_until(end_s: float) -> TraceEvent:
+    return TraceEvent(device=0, stream="compute", kind="optimizer", start_s=0.0, end_s=end_s)

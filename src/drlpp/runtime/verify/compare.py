@@ -7,8 +7,8 @@ for rounding (the gradient of a bias in front of a batch norm) are measured agai
 With AdamW an update does not shrink with its gradient: where the gradient is rounding noise, the update is noise of
 full size. Elements whose reference gradient is below the floor are left out of the comparison of updated parameters.
 After the first step the noise is in the gradients of all elements, and a large learning rate makes much of it. Where
-the parameters alone differ, a second single-process run, whose gradients get rounding of the size that was measured,
-says how much that is (`amplified`): parameters may differ by as much.
+parameters and the statistics in buffers alone differ, a second single-process run, whose gradients get rounding of the
+size that was measured, says how much that is (`amplified`): they may differ by as much.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ TOLERANCE = {"fp32": 1e-5, "bf16": 5e-2}
 rounded, and the order differs from that of one process."""
 LEAST_ROUNDING = 3e-7
 Quantity = Literal["loss", "gradient", "parameter", "buffer"]
+_VALUES: tuple[Quantity, ...] = ("parameter", "buffer")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +58,7 @@ class Verification:
         passed: every error is at most `tolerance`.
         tolerance: relative.
         differences: the worst of each quantity.
-        amplified: what the optimizer makes of rounding in one process, where that was asked: parameters may differ by
-            so much.
+        amplified: what the optimizer makes of rounding in parameters and buffers of one process, where that was asked.
     """
 
     passed: bool
@@ -74,14 +74,15 @@ class Verification:
         if not self.amplified:
             return text
         return (
-            f"{text}; of rounding as in these gradients AdamW makes {self.amplified:.1e} in the parameters of one "
+            f"{text}; of rounding as in these gradients AdamW makes {self.amplified:.1e} in the values of one "
             "process, too (its updates do not shrink with gradients): a smaller learning rate shows less of it"
         )
 
     @property
-    def parameters_alone(self) -> bool:
-        """Losses, gradients and buffers are equal, and parameters are not."""
-        return {d.quantity for d in self.differences if d.error > self.tolerance} == {"parameter"}
+    def values_alone(self) -> bool:
+        """Losses and gradients are equal, and parameters or buffers are not."""
+        different = {d.quantity for d in self.differences if d.error > self.tolerance}
+        return bool(different) and different <= set(_VALUES)
 
     @property
     def rounding(self) -> float:
@@ -89,15 +90,15 @@ class Verification:
         return max(LEAST_ROUNDING, *(d.error for d in self.differences if d.quantity == "gradient"))
 
     def allowing(self, noisy: Verification) -> Verification:
-        """The verdict where parameters may differ by twice what they do in one process with rounding in its gradients.
+        """The verdict where parameters and buffers may differ by twice what they do in one process with rounding in its
+        gradients.
 
         Args:
             noisy: that process, compared with the same reference.
         """
-        amplified = max((d.error for d in noisy.differences if d.quantity == "parameter"), default=0.0)
-        limits = {"parameter": max(self.tolerance, 2 * amplified)}
-        passed = all(d.error <= limits.get(d.quantity, self.tolerance) for d in self.differences)
-        return dataclasses.replace(self, passed=passed, amplified=amplified)
+        errors = {d.quantity: d.error for d in noisy.differences if d.quantity in _VALUES}
+        passed = all(d.error <= max(self.tolerance, 2 * errors.get(d.quantity, 0.0)) for d in self.differences)
+        return dataclasses.replace(self, passed=passed, amplified=max(errors.values(), default=0.0))
 
 
 def compare(
