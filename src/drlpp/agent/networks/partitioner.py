@@ -1,11 +1,12 @@
 """The recurrent partitioner: orders the ops, and cuts the order into stages.
 
-The first decision is the *order*: one of a few fixed ones (see `orders`), or a walk of its own, for which one decision
-per op follows: which of the ready ops comes next (see `walk`; the mask makes every walk a topological order). A GRU
-carries what was passed; features carry the fill of the slot that the order has reached, the bytes that are live (the
-cut), and the devices to come. Then one decision per boundary: where to cut, near the anchor that the dynamic programme
-gives for this order and these slots (see `cuts`), and one per stage: whether to recompute activations. The order, the
-boundaries and recomputation start from a prior (what the programme estimates) that learning corrects.
+The first decision is the *order*: one of a few fixed ones (`view.fixed_orders`), or a walk of its own, for which one
+decision per op follows: which of the ready ops comes next (`decisions.op_order_env`; the mask makes every walk a
+topological order). A GRU carries what was passed; features carry the fill of the slot that the order has reached, the
+bytes that are live (the cut), and the devices to come. Then one decision per boundary: where to cut, near the anchor
+that the dynamic programme gives for this order and these slots (`decisions.stage_cuts`), and one per stage: whether to
+recompute activations. The order, the boundaries and recomputation start from a prior (what the programme estimates)
+that learning corrects.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A warm start: the scheduler learns to repeat the best of many slots that were searched for each of many problems.
 
 Slots decide most of a plan's time, and one set of slots is judged in about a millisecond: the best fixed order by the
-estimate, cut by the dynamic programme (`cuts`), no walk. So many are drawn per problem, from the policy (without
+estimate, cut by the dynamic programme (`stage_cuts`), no walk. So many are drawn per problem, from the policy (without
 replacement) and from a flattened one, beside even ones, and the best of them are changed at random (`slot_moves`) for
 some rounds. The best that result are what the scheduler is trained to draw, by maximum likelihood. Problems are kept
 and learned from many times (the cross-entropy method, over a distribution of problems).

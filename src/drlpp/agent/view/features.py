@@ -38,7 +38,7 @@ class ProblemView:
         device_features: ``[C, NUM_DEVICE_FEATURES]`` per device class.
         problem_features: ``[NUM_PROBLEM_FEATURES]``.
         profile: prefix sums along the graph's own order that place a share of the work in the graph.
-        orders: ``[M, n]`` fixed orders of the ops, see `orders`.
+        orders: ``[M, n]`` fixed orders of the ops, see `fixed_orders`.
         order_is_new: ``[M]`` False for an order that equals one before it.
         has_orders: there is more than one topological order.
     """
