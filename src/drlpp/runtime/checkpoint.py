@@ -5,6 +5,8 @@ checkpoint is a folder ``step-N``; it appears under that name when it is complet
 parameters, buffers, the state of the optimizer (its hyperparameters are those of rank 0), that of a learning-rate
 scheduler, and the number of steps done (which dropout and drawn micro-batches depend on). Left out: the position in the
 data.
+
+torch.distributed.checkpoint takes a second to import, so that is done when a checkpoint is saved or loaded.
 """
 
 from __future__ import annotations
@@ -17,10 +19,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from drlpp.errors import InputError
 from drlpp.runtime.pipeline import Pipeline
@@ -37,6 +35,8 @@ def save_checkpoint(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
 ) -> Path:
     """Saves a checkpoint in `folder`, which all ranks share; called on every rank. Returns its path."""
+    from torch.distributed.checkpoint.state_dict_saver import save
+
     path = folder / f"step-{pipeline.steps_done}"
     partial = folder / f"partial-{pipeline.steps_done}"
     if dist.get_rank() == 0:
@@ -69,6 +69,10 @@ def load_checkpoint(
         InputError: `path` is no checkpoint, or one of another model or with other groups of parameters, or it has no
             scheduler.
     """
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
     own = {f"model/{name}": tensor for name, tensor in pipeline.tensors().items()}
     model = {key: _room(pipeline, key, tensor) for key, tensor in own.items()} | _steps(pipeline)
     problems = [""] * dist.get_world_size()
@@ -115,6 +119,9 @@ def load_checkpoint(
 
 def _problem(path: Path, content: Mapping[str, torch.Tensor]) -> str:
     """Why `content` cannot be loaded from a checkpoint; empty if it can."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
     if not (path / ".metadata").is_file():
         return f"{path} is not a checkpoint: give a folder step-N that save_checkpoint wrote"
     stored = FileSystemReader(path).read_metadata().state_dict_metadata

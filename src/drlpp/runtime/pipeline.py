@@ -21,12 +21,11 @@ import dataclasses
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
 from drlpp.capture import CapturedModel, initial_values
 from drlpp.errors import InputError
@@ -51,6 +50,9 @@ from drlpp.runtime.stage.randomness import RandomContext
 from drlpp.runtime.stage.ways import check_agreed, chosen_splits
 from drlpp.runtime.transfers.causes import explained
 from drlpp.runtime.transfers.waiting import FIRST_TIMEOUT_S, wait_for_all
+
+if TYPE_CHECKING:  # it takes half a second to import
+    from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
 log = logging.getLogger(__name__)
 
@@ -528,7 +530,11 @@ class Pipeline:
         if not self._told and (counted := kept.changed(counters=True)):
             self._told = True
             log.warning("%s: the pipeline goes on with the first value", counted)
-        if scaler is not None and not isinstance(scaler, ShardedGradScaler):
+        if scaler is None:
+            return
+        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+        if not isinstance(scaler, ShardedGradScaler):
             raise InputError(
                 f"scaler is a {type(scaler).__module__}.{type(scaler).__name__}, which lets each rank decide: "
                 "use torch.distributed.fsdp.sharded_grad_scaler.ShardedGradScaler, which decides once for all"
