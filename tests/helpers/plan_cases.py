@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +27,13 @@ from transformer_models import TRANSFORMERS
 
 
 def captured_model(name: str) -> CapturedModel:
+    """A small model with values of its own; each process captures it once, and copies that."""
     torch.manual_seed(1)
+    return copy.deepcopy(_captured_once(name))
+
+
+@functools.cache
+def _captured_once(name: str) -> CapturedModel:
     module, inputs = (ALL | TRANSFORMERS)[name]()
     return capture_module(module, inputs)
 
