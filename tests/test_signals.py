@@ -40,3 +40,16 @@ def test_an_interrupt_is_noted_and_raises_nothing():
         assert interrupts == [signal.SIGINT]
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_what_runs_in_the_background_is_interrupted_too():
+    """Shells have jobs in the background ignore SIGINT; somebody who sends it to one means it."""
+    interrupts = []
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with caught(interrupts.append, signals=(signal.SIGINT,)):
+            signal.raise_signal(signal.SIGINT)
+        assert interrupts == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
