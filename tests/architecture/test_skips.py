@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["pytester"]
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+TESTS = Path(__file__).parents[1]
+CONFTEST = TESTS / "conftest.py"
+SKIP = re.compile(r"""(?:pytest\.skip\(|(?:skipif|importorskip)\([^\n]*?\n?[^\n]*?reason=)f?"([^"{]+)""")
+"""A skip in a test, and what its reason begins with."""
 
 
 @pytest.mark.parametrize(
@@ -17,6 +21,14 @@ CONFTEST = Path(__file__).parents[1] / "conftest.py"
 )
 def test_reasons(reason: str, listed: bool):
     assert (runpy.run_path(str(CONFTEST))["refused"](reason) is None) == listed
+
+
+def test_the_reasons_are_those_that_tests_give():
+    sources = [path for path in TESTS.rglob("*.py") if path != Path(__file__)]
+    given = {reason for path in sources for reason in SKIP.findall(path.read_text())}
+    listed = runpy.run_path(str(CONFTEST))["ALLOWED_SKIPS"]
+    assert [reason for reason in sorted(given) if not reason.startswith(listed)] == []
+    assert [reason for reason in listed if not any(g.startswith(reason) for g in given)] == []
 
 
 def test_a_skip_for_another_reason_fails(pytester: pytest.Pytester):

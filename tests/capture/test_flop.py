@@ -86,7 +86,8 @@ def small(name, **more):
 
 @pytest.mark.parametrize("implementation", ["grouped_mm", "batched_mm"])
 def test_experts_cost_what_a_dense_layer_of_the_active_size_costs(implementation):
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     if int(transformers.__version__.partition(".")[0]) < 5:
         pytest.skip("transformers 4 has no implementations of experts to choose from")
     dense = small("Qwen3", intermediate_size=256)
