@@ -48,10 +48,10 @@ quickstart: $(VENV)/.quickstart
 	@BIN=$(BIN) OUT=$(OUT) sh examples/quickstart.sh
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 test-fast: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-engines: install
 	sh tests/export/install_engines.sh $(BIN)/python $(VENV)-engines

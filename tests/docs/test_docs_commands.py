@@ -70,7 +70,6 @@ def execute(line):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("page", [p for p in pages() if any(b[0] == "console" for b in blocks(p))])
 def test_commands_of_a_page(page, folder, monkeypatch):
     monkeypatch.chdir(folder)
