@@ -38,6 +38,7 @@ from drlpp.runtime.held_tensors import HeldTensors, spread
 from drlpp.runtime.holdings import Holdings, holdings_of, members_of, several
 from drlpp.runtime.observe.heartbeat import Where
 from drlpp.runtime.observe.recording import Recorder
+from drlpp.runtime.optimizers import check_scaler
 from drlpp.runtime.other_pipelines import Place, check_shared
 from drlpp.runtime.parts import put_together
 from drlpp.runtime.program_cache import ProgramCache
@@ -530,15 +531,7 @@ class Pipeline:
         if not self._told and (counted := kept.changed(counters=True)):
             self._told = True
             log.warning("%s: the pipeline goes on with the first value", counted)
-        if scaler is None:
-            return
-        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
-
-        if not isinstance(scaler, ShardedGradScaler):
-            raise InputError(
-                f"scaler is a {type(scaler).__module__}.{type(scaler).__name__}, which lets each rank decide: "
-                "use torch.distributed.fsdp.sharded_grad_scaler.ShardedGradScaler, which decides once for all"
-            )
+        check_scaler(scaler)
 
     def _is_planned(self, request: Request) -> bool:
         """Whether a request is for the step that the plan describes, as far as this rank knows."""
