@@ -22,7 +22,7 @@ from drlpp.cluster.usual_groupings import UsualGroupings
 from drlpp.cost.groups import grouped, lifted
 from drlpp.cost.problem_times import problem_times
 from drlpp.planners.base import Budget, Planner, PlanResult, Progress, no_progress
-from drlpp.planners.baselines.uniform import known_splits, offer_grids
+from drlpp.planners.baselines.uniform import offer_grids
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, offer_first_splits
 from drlpp.planners.search import Search, offer_fitting_splits
@@ -242,13 +242,11 @@ class _Values:
         problem_times(problem)
         search = Search("quick", problem, self._whole.part(self._share), self._seed)
         offer_grids(search)
+        if search.best is None:
+            offer_fitting_splits(search)
         search.budget = self._budget
         if unequal and not search.budget.spent:
             offer_first_splits(search, np.random.default_rng(self._seed), QUICK_STATES, QUICK_PROGRAM)
-            if search.best is not None:
-                known_splits(problem).append(search.best)
-        if search.best is None:
-            offer_fitting_splits(search)
         return search
 
     def least(self, keys: Iterable[tuple[int, int]], than: tuple[int, int]) -> tuple[int, int]:

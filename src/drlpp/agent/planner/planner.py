@@ -39,6 +39,7 @@ from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.uniform import known_splits, uniform_assignment
 from drlpp.planners.bounds.lower_bound import lower_bound
 from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s, describe
+from drlpp.planners.consecutive.dynamic_program import first_splits
 from drlpp.planners.local_search.annealing import anneal, offer_starts
 from drlpp.planners.parameters import UNTRAINED
 from drlpp.planners.registry import get_planner
@@ -246,7 +247,9 @@ class _Run:
         if self.search.best is None:
             stages = min(self.problem.cluster.num_devices, self.problem.graph.num_ops)
             self.search.offer(uniform_assignment(self.problem, stages))
-        if self.search.best is None:
+        short_of_memory = self.search.best is None
+        found += [Start(self.search.offer(a), a, "baselines") for a in first_splits(self.problem)]
+        if short_of_memory:
             splits = [Start(self.search.offer(a), a, "baselines") for a in offer_fitting_splits(self.search)]
             found += [start for start in splits if start.value_s <= self.search.best_value]
             if not self._out_of_time:

@@ -71,7 +71,7 @@ def offer_grids(search: Search) -> None:
 
 @per_problem
 def known_splits(problem: PlanningProblem) -> list[Assignment]:
-    """The best of each time that quick planners looked at a problem, such as when its variants were ranked."""
+    """The best of each time that `offer_grids` looked at a problem, such as when its variants were ranked."""
     return []
 
 

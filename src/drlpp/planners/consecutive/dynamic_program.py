@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from drlpp.cost.problem_arrays import ProblemArrays, problem_arrays
+from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
 from drlpp.planners.consecutive.device_states import MANY_DEVICES, DeviceStates, by_class, in_order, replica_choices
@@ -37,7 +38,7 @@ from drlpp.planners.search import Search
 from drlpp.planners.space.device_orders import device_orders, fold_depths, folded
 from drlpp.planners.space.op_orders import op_orders
 from drlpp.planners.space.shares import ways_to_count
-from drlpp.problem import PlanningProblem
+from drlpp.problem import PlanningProblem, per_problem
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,12 +168,21 @@ def run_dynamic_program(search: Search, rng: np.random.Generator, params: Dynami
 def offer_first_splits(
     search: Search, rng: np.random.Generator, number: int, params: DynamicProgramParams = DEFAULTS
 ) -> None:
-    """Offers the program's solutions for its first device states alone, and its first model: a quick look."""
+    """Offers the program's solutions for its first device states alone, and its first model: a quick look. The problem
+    remembers the best."""
     problem = search.problem
     arrays, by_speed = problem_arrays(problem), ways_to_count(problem)[-1]
     states = device_choices(problem, arrays, rng, params, by_speed=by_speed)
     model = next(split_models(problem, arrays, rng, params))
     offer_splits(search, model, itertools.islice(states, number), params)
+    if search.best is not None:
+        first_splits(problem).append(search.best)
+
+
+@per_problem
+def first_splits(problem: PlanningProblem) -> list[Assignment]:
+    """The best of each time that `offer_first_splits` looked at a problem, such as when its variants were ranked."""
+    return []
 
 
 def offer_splits(

@@ -24,7 +24,7 @@ from drlpp.planners.base import Budget, PlanResult, Progress, no_progress
 from drlpp.planners.baselines.data_parallel import data_parallel_assignment
 from drlpp.planners.baselines.uniform import known_splits, uniform_assignment
 from drlpp.planners.consecutive.device_states import AllReduceTable
-from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, run_dynamic_program
+from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, first_splits, run_dynamic_program
 from drlpp.planners.local_search.diagram_plans import DiagramParams, offer_set_plans
 from drlpp.planners.local_search.load_annealing import POWER, anneal_exactly
 from drlpp.planners.local_search.moves import (
@@ -100,7 +100,7 @@ def offer_starts(search: Search, rng: np.random.Generator, params: AnnealingPara
     """What is known of the problem, and the plans of data parallelism, uniform split, dynamic program and, for the
     steady state, sets of devices."""
     problem = search.problem
-    for assignment in known_splits(problem):
+    for assignment in (*known_splits(problem), *first_splits(problem)):
         search.offer(assignment)
     if problem.may_replicate:
         search.offer(data_parallel_assignment(problem))
