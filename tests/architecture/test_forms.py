@@ -20,6 +20,7 @@ ON_THEIR_OWN = {
     "planners/engines/cut_points.py": "names of modules, at which engines cut",
     "planners/engines/given_split.py": "names of modules, which people count as layers",
     "planners/pipedream/planner.py": "PipeDream's own rules by kinds of ops and edges of its files",
+    "planners/variant_estimates.py": "splits of ops, and what they give",
     "planners/baselines/expert.py": "names of ops in the split that a file carries",
     "agent/view/features.py": "kinds of ops",
 }

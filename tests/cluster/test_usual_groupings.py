@@ -70,19 +70,16 @@ def test_all_groups_may_be_asked_to_have_one_size():
 
 
 @pytest.mark.parametrize("hosts", [("x" * 8,) * 3, ("x" * 8, "y" * 8), ("xxyy", "xxyy", "zz"), ("x", "yy")])
-def test_groupings_are_legal_and_distinct_and_neighbours_differ_in_one_pool(hosts):
+def test_groupings_are_legal_and_distinct_and_their_forms_count_their_groups(hosts):
     where = cluster(*hosts)
     found = UsualGroupings(where, any_degree)
     assert len({grouping.groups for grouping in found}) == len(found)
     for g, grouping in enumerate(found):
         grouping.check(where)
-        for other in found.near(g):
-            assert other != g
-            kinds = [
-                Counter((where.devices[d].host, where.devices[d].type.name, len(group)) for group in a for d in group)
-                for a in (grouping.groups, found[other].groups)
-            ]
-            changed = {(hosts[host], kind) for host, kind, _ in (kinds[0] - kinds[1]) + (kinds[1] - kinds[0])}
-            assert len(changed) == 1
+        kinds = Counter((where.devices[group[0]].type.name, len(group)) for group in grouping.groups)
+        counted = Counter()
+        for device, form in found.forms(g):
+            counted.update({(where.devices[device].type.name, length): number for length, number in form.items()})
+        assert counted == kinds
     assert found[:2] == [found[0], found[1]]
     assert found[-1] == found[len(found) - 1]

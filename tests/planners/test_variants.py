@@ -166,7 +166,9 @@ def test_on_unequal_devices_three_variants_are_planned_whatever_the_quick_planne
     open_problem = problem(micro_batch_sizes=(2, 4, 8, 32))
     monkeypatch.setattr("drlpp.planners.variants.lower_bound", lambda *_: NO_BOUND)
     quick = {2: 10.0, 4: 1.0, 8: 20.0, 32: 30.0}
-    monkeypatch.setattr(_Values, "of", lambda self, key: self.known.setdefault(key, quick[(2, 4, 8, 32)[key[0]]]))
+    monkeypatch.setattr(
+        _Values, "ask", lambda self, keys: self.known.update({key: quick[(2, 4, 8, 32)[key[0]]] for key in keys})
+    )
     for unequal, first_s in ((False, 20.0), (True, 12.0)):
         planner = Asked()
         monkeypatch.setattr(Variants, "unequal", unequal)
@@ -185,7 +187,6 @@ def test_the_dynamic_program_is_asked_about_groups_of_two_sizes_on_equal_devices
     monkeypatch.setattr("drlpp.planners.variants.offer_first_splits", noting)
     variants = Variants(divided_problem("pp,dp,tp", num_microbatches=2))
     values = _Values(variants, Budget(100.0), 0)
-    for grouping in range(len(variants.groupings)):
-        values.of((0, grouping))
+    values.ask((0, grouping) for grouping in range(len(variants.groupings)))
     assert asked
     assert all(len(set(cluster.members.tolist())) > 1 for cluster in asked)

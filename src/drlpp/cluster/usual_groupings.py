@@ -9,6 +9,7 @@ each; a pool has two where all others have the same.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
@@ -53,8 +54,8 @@ class UsualGroupings(Sequence[Grouping]):
         if not (one_degree or size):
             equal += [*itertools.product(*(one[::-1] for one in self._one)), *self._halves(equal)]
         self._sizes = list(dict.fromkeys(equal))
-        self._number = {sizes: g for g, sizes in enumerate(self._sizes)}
         self._made: dict[int, Grouping] = {}
+        self._forms: dict[tuple[int, Sizes], dict[int, int]] = {}
 
     def _halves(self, equal: Sequence[tuple[Sizes, ...]]) -> Iterator[tuple[Sizes, ...]]:
         """One pool with two sizes, all others equal."""
@@ -82,15 +83,15 @@ class UsualGroupings(Sequence[Grouping]):
             self._made[g] = Grouping(tuple(group for pool, sizes in pools for group in _cut(pool, sizes)))
         return self._made[g]
 
-    def near(self, number: int) -> list[int]:
-        """Numbers of the groupings that differ from one in a single pool; those with one size per pool first."""
-        sizes = self._sizes[number]
-        found = []
-        for k, options in enumerate(zip(self._one, self._two, strict=True)):
-            for rank, pairs in enumerate(options):
-                found += [(rank, (*sizes[:k], pair, *sizes[k + 1 :])) for pair in pairs if pair != sizes[k]]
-        ordered = [other for _, other in sorted(found, key=lambda entry: entry[0])]
-        return [self._number[other] for other in ordered if other in self._number]
+    def forms(self, number: int) -> list[tuple[int, dict[int, int]]]:
+        """Per pool one of its devices, and length of a group -> how many; without making the groups."""
+        pools = zip(self._pools, self._sizes[number], strict=True)
+        return [(pool[0][0], self._form(k, sizes)) for k, (pool, sizes) in enumerate(pools)]
+
+    def _form(self, pool: int, sizes: Sizes) -> dict[int, int]:
+        if (pool, sizes) not in self._forms:
+            self._forms[pool, sizes] = dict(Counter(_form(self._pools[pool], sizes)))
+        return self._forms[pool, sizes]
 
 
 Pool = Sequence[Sequence[int]]

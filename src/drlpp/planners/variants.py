@@ -1,12 +1,11 @@
 """Planning over what a planner itself does not choose: the micro-batch size, and in what groups devices divide ops.
 
-A *variant* is the same step with one choice of both. Quick planners rank them: the sizes for devices alone, then equal
-groups on all hosts, then the sizes with the best grouping and the groupings that differ from it in one pool of devices,
-and so on until nothing gets better. The best share the budget, most for the first; a planner that ends early is asked
-about more of them. One that is much worse there is left out, and one whose lower bound is not below the best plan so
-far. Groups shall not make a plan worse: devices alone are the second at least if a quick plan of them fits, the first
-if it is near the best, and a planner that ends early is asked about all their sizes that it would be asked about if
-there were no groups. Where devices differ three variants are planned at least.
+A *variant* is the same step with one choice of both. Closed forms (`variant_estimates`) put all of them in order, and
+quick planners rank as many of the first as there is time for. The best share the budget, most for the first; a planner
+that ends early is asked about more of them. One that is much worse there is left out, and one whose lower bound is not
+below the best plan so far. Groups shall not make a plan worse: devices alone are the second at least if a quick plan of
+them fits, the first if it is near the best, and a planner that ends early is asked about all their sizes that it would
+be asked about if there were no groups. Where devices differ three variants are planned at least.
 """
 
 from __future__ import annotations
@@ -26,12 +25,11 @@ from drlpp.planners.baselines.uniform import offer_grids
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, offer_first_splits
 from drlpp.planners.search import Search, offer_fitting_splits
+from drlpp.planners.variant_estimates import variant_table
 from drlpp.problem import PlanningProblem, per_problem
 
 RANKING_SHARE = 0.15
 """Part of the budget in which all variants are ranked, as many as can be."""
-LONG_RANKING = 0.35
-"""Part of the budget for it while each step finds a better variant."""
 LONGEST_RANKING = 0.5
 """Part of the budget for it while no variant has a plan."""
 GRIDS_S = 0.05
@@ -94,6 +92,12 @@ class Variants:
             self._made[key] = grouped(self._of_size[size], self.groupings[grouping], sequence=sequence)
         return self._made[key]
 
+    @functools.cached_property
+    def order(self) -> list[tuple[int, int]]:
+        """All variants (size, grouping), those of the best estimates first."""
+        table = variant_table(self._problem, self.sizes, self.groupings)
+        return [table.keys[i] for i in np.argsort(table.estimate_s, kind="stable")]
+
     @property
     def unequal(self) -> bool:
         """Devices differ: equal stages, which the quick planners begin with, say little about a variant."""
@@ -137,7 +141,9 @@ def solve_over_variants(
             misses.append(result)
         elif best is None or _value_s(result, problem) < _value_s(best, problem):
             history = tuple((start_s + when, value) for when, value in result.history)
-            if history and history[0][1] == values.known[size, grouping]:  # it went on from what quick planners found
+            if history and history[0][1] == values.known.get(
+                (size, grouping)
+            ):  # it went on from what quick planners found
                 history = ((values.found[size, grouping], history[0][1]), *history[1:])
             best = dataclasses.replace(variants.lifted(result, grouping), history=history)
     return dataclasses.replace(best or misses[0], planning_time_s=budget.elapsed_s)
@@ -163,19 +169,9 @@ def _bound_s(problem: PlanningProblem, budget: Budget) -> float:
 def _ranked(variants: Variants, values: _Values) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Variants (size, grouping), the most promising first, and those for planners that end early: devices alone, and
     those where nothing fits. Some may be left out."""
-    groupings = variants.groupings
-    first = (0, 0)
-    if values.of(first) < math.inf:
-        first = values.climbed(first)
-    best = values.least(((first[0], g) for g in range(groupings.equal)), first)
-    while not values.spent:
-        here = values.climbed(best)
-        here = values.least(((here[0], g) for g in groupings.near(here[1])), here)
-        if here == best:
-            break
-        best = here
-    values.ask((size, 0) for size in range(len(variants.sizes)))
-    values.ask((best[0], grouping) for grouping in range(len(groupings)))
+    order = variants.order
+    apart = [key for key in order if key[1] == 0]
+    values.ask(dict.fromkeys((order[0], *apart[:CANDIDATES], *order)))
     known = values.known
     ranked = sorted(known, key=lambda key: (known[key], math.isinf(known[key]) and key[1] == 0, key))
     likely = [key for key in ranked if known[key] < math.inf]
@@ -184,6 +180,7 @@ def _ranked(variants: Variants, values: _Values) -> tuple[list[tuple[int, int]],
     near = alone and known[alone[0]] <= NEAR * known[likely[0]]
     ahead = (*alone[:1], *likely[:1]) if near else (*likely[:1], *alone[:1])
     likely = list(dict.fromkeys((*ahead, *_promising(likely, known, at_least), *alone)))
+    likely += [key for key in order if key not in known][: max(0, at_least - len(likely))]
     return likely, [key for key in ranked if key not in likely and (key[1] == 0 or math.isinf(known[key]))]
 
 
@@ -200,7 +197,7 @@ class _Values:
 
     def __init__(self, variants: Variants, whole: Budget, seed: int, progress: Progress = no_progress) -> None:
         self._variants, self._seed, self._whole, self._progress = variants, seed, whole, progress
-        self._short, self._long, self._longest = map(whole.part, (RANKING_SHARE, LONG_RANKING, LONGEST_RANKING))
+        self._short, self._longest = map(whole.part, (RANKING_SHARE, LONGEST_RANKING))
         root = math.sqrt(whole.seconds)
         self._share = min(1.0, GRIDS_S / root) if 0.0 < root < math.inf else 1.0
         self.known: dict[tuple[int, int], float] = {}
@@ -209,32 +206,19 @@ class _Values:
     @property
     def _budget(self) -> Budget:
         """For all variants."""
-        return self._long if min(self.known.values(), default=math.inf) < math.inf else self._longest
-
-    @property
-    def spent(self) -> bool:
-        """There is no time to ask about another one."""
-        return bool(self.known) and self._budget.spent
+        return self._short if min(self.known.values(), default=math.inf) < math.inf else self._longest
 
     def ask(self, keys: Iterable[tuple[int, int]]) -> None:
-        """Asks about more variants while `RANKING_SHARE` lasts."""
+        """Asks about variants, one at least, while there is time."""
         for key in keys:
-            if self._short.spent:
+            if self.known and self._budget.spent:
                 return
-            self.of(key)
-
-    def of(self, key: tuple[int, int]) -> float:
-        """The value of a variant; inf where there is no time left."""
-        if key not in self.known:
-            if self.spent:
-                return math.inf
             best_s, search = min(self.known.values(), default=math.inf), self._quick(self._variants.problem(*key))
             self.known[key] = search.best_value
             if search.best is not None:
                 self.found[key] = self._whole.elapsed_s
             if search.best_value < best_s:
                 self._progress("ranking", self._whole.fraction, search.best_value)
-        return self.known[key]
 
     def _quick(self, problem: PlanningProblem) -> Search:
         """What the quick planners find."""
@@ -248,20 +232,6 @@ class _Values:
         if unequal and not search.budget.spent:
             offer_first_splits(search, np.random.default_rng(self._seed), QUICK_STATES, QUICK_PROGRAM)
         return search
-
-    def least(self, keys: Iterable[tuple[int, int]], than: tuple[int, int]) -> tuple[int, int]:
-        """The best of some; of equal ones `than`, or the first; where nothing fits, the largest groups."""
-        return min((than, *keys), key=lambda key: (self.of(key), math.isinf(self.of(key)) and key[1] == 0))
-
-    def climbed(self, start: tuple[int, int]) -> tuple[int, int]:
-        """The best size from that of a variant on, upwards and downwards while it gets better."""
-        best, (middle, grouping) = start, start
-        for sizes in (range(middle + 1, len(self._variants.sizes)), range(middle - 1, -1, -1)):
-            for size in sizes:
-                if self.of((size, grouping)) >= self.of(best):
-                    break
-                best = (size, grouping)
-        return best
 
 
 def _promising(
