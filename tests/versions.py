@@ -71,8 +71,7 @@ def found(python: Path) -> list[str]:
 
 def run_part(python: Path, part: str, report: Path, more: list[str]) -> tuple[str, bool]:
     """One folder of tests: how many passed, failed and were skipped, and whether all is well."""
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-    command += ["-n", "2"]
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     subprocess.run([*command, f"--junitxml={report}", *more, f"tests/{part}"], cwd=ROOT, env=environment, check=False)
     if not report.exists():

@@ -11,6 +11,7 @@ SMALL = "num_hidden_layers=1&hidden_size=32&num_attention_heads=2&intermediate_s
 MODELS = ["timm:resnet18?batch_size=2&image_size=64", f"transformers:LlamaForCausalLM?{SMALL}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", MODELS)
 def test_equals_autocast(spec):
     """These models have none of the operators (norms of layers, powers) that autocast treats otherwise on CPUs."""
@@ -27,6 +28,7 @@ def test_a_region_without_autocast_keeps_the_types_of_its_inputs():
     assert low_nodes(captured.module, names) == set()
 
 
+@pytest.mark.slow
 def test_low_tensors_are_noted_for_float32_models_only():
     assert "conv2d" in capture(load_model(MODELS[0])).graph.low_tensors
     assert capture(load_model(f"{MODELS[0]}&dtype=bfloat16")).graph.low_tensors is None

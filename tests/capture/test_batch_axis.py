@@ -19,6 +19,7 @@ MODELS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", MODELS)
 def test_a_third_size_is_predicted_from_two(spec):
     graph = capture_graph(spec, batch_axis=True)

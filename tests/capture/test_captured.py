@@ -11,6 +11,7 @@ from drlpp.errors import CaptureError
 from drlpp.graph import graph_from_dict, graph_hash, graph_to_dict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [
@@ -28,6 +29,7 @@ def test_with_and_without_values_give_the_same_graph(spec):
     assert (hollow.has_values, real.has_values) == (False, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_published_fits_together(name):
     captured = capture_module(*inputs_of(name), source="here")
@@ -77,6 +79,7 @@ def test_inputs_of_the_wrong_type():
         capture_module(module, "x")
 
 
+@pytest.mark.slow
 def test_a_large_model_needs_neither_memory_nor_minutes():
     spec = (
         "transformers:LlamaForCausalLM?num_hidden_layers=4&hidden_size=8192&intermediate_size=28672&vocab_size=128256"

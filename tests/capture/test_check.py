@@ -18,6 +18,7 @@ from drlpp.errors import CaptureError
 from habit_models import REFUSED, SUPPORTED, made
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize("name", sorted(SUPPORTED))
 def test_the_graph_is_the_module_in_three_passes_at_every_cut(name: str) -> None:

@@ -84,6 +84,7 @@ def small(name, **more):
     return sum(op.forward.flop + op.input_grad.flop + op.weight_grad.flop for op in graph.ops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["grouped_mm", "batched_mm"])
 def test_experts_cost_what_a_dense_layer_of_the_active_size_costs(implementation):
     import transformers

@@ -52,11 +52,13 @@ def check_against_plain(module, example, loss_fn, num_partitions: int) -> None:
             torch.testing.assert_close(dict(module.named_buffers())[name], buffer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_random_partitions_train_like_the_plain_module(name):
     check_against_plain(*inputs_of(name), num_partitions=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [

@@ -208,6 +208,7 @@ class Pictures(nn.Module):
         return torch.where(z > 0, z, z * 0.1).log_softmax(-1).square().sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "inputs", "operators"),
     [

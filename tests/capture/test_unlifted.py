@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 import torch
 from torch import nn
 
@@ -48,6 +49,7 @@ def test_modules_on_the_way_are_made():
     assert [n for n, _ in root.named_buffers()] == ["a.table"]
 
 
+@pytest.mark.slow
 def test_the_time_of_a_capture_grows_with_the_layers_and_not_with_their_square():
     def seconds(layers):
         net = nn.Sequential(*[nn.Linear(4, 4) for _ in range(layers)])

@@ -19,6 +19,8 @@ from drlpp.runtime.launch.job import Adapt, RunOptions
 from plan_cases import make_plan, source_plan, staged
 from processes import signal_rank
 
+pytestmark = pytest.mark.slow
+
 HELPERS = Path(__file__).parents[1] / "helpers"
 PLACES: list[list[tuple[int, ...]]] = [[(1,), (2,), (0,)], [(0,), (0, 2), (1,)], [(2,), (2,), (2,)], [(0,), (1,), (2,)]]
 
@@ -74,7 +76,6 @@ def test_four_switches_change_nothing(tmp_path: Path) -> None:
     assert report.to_dict()["decisions"][0]["devices"] == (0, 1, 2)
 
 
-@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_switch_loses_nothing(tmp_path: Path) -> None:
     plan, others = places(tmp_path, "adamw")
     data = f"{tmp_path}/data.py:batches"

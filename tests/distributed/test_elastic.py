@@ -25,6 +25,8 @@ from drlpp.training import TrainingSetup
 from plan_cases import make_plan, random_plan, source_plan, staged
 from processes import ranks, signal_a_rank
 
+pytestmark = pytest.mark.slow
+
 STEPS = 24
 THREE: list[tuple[int, ...]] = [(0,), (1,), (2,)]
 
@@ -75,7 +77,6 @@ def undisturbed(plan: Plan) -> tuple[float, ...]:
     return state.losses
 
 
-@pytest.mark.slow
 def test_killed_and_stopped_ranks(tmp_path: Path) -> None:
     plan = three_stages(tmp_path)
     disturbance = Disturbance({7: signal.SIGKILL, 15: signal.SIGSTOP}, seed=3)
@@ -92,7 +93,6 @@ def test_killed_and_stopped_ranks(tmp_path: Path) -> None:
     assert ranks() == {}
 
 
-@pytest.mark.slow
 def test_a_rank_of_a_group_dies(tmp_path: Path) -> None:
     groups: list[Any] = [[(0, 1)], [(2, 3)]]
     plan = source_plan("branches", {"add": 1}, groups, tmp_path, num_devices=4)
@@ -106,7 +106,6 @@ def test_a_rank_of_a_group_dies(tmp_path: Path) -> None:
     assert ranks() == {}
 
 
-@pytest.mark.slow
 def test_restart_in_place_and_resume_in_another_run(tmp_path: Path) -> None:
     plan = random_plan(three_stages(tmp_path).graph, 5)
     store, disturbance = tmp_path / "checkpoints", Disturbance({9: signal.SIGKILL})
@@ -124,7 +123,6 @@ def test_restart_in_place_and_resume_in_another_run(tmp_path: Path) -> None:
     assert first.losses + second.losses == pytest.approx(undisturbed(plan), rel=1e-4)
 
 
-@pytest.mark.slow
 def test_gives_up(tmp_path: Path) -> None:
     plan = source_plan("chain", {}, [(0,)], tmp_path, num_devices=1)
     disturbance = Disturbance({2: signal.SIGKILL, 400: signal.SIGKILL})
@@ -169,7 +167,6 @@ def make():
 """
 
 
-@pytest.mark.slow
 def test_a_main_thread_that_hangs_is_named(tmp_path: Path) -> None:
     """The process lives, but one of its actions does not end: the others find out."""
     file = tmp_path / "hangs.py"

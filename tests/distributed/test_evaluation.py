@@ -17,6 +17,8 @@ from drlpp.runtime import build
 from plan_cases import make_plan, random_plan, staged
 from worker_pool import WorkerPool
 
+pytestmark = pytest.mark.slow
+
 
 class Classifier(nn.Module):
     """Dropout, batch norm, a branch that is used in eval mode only, and a parameter that only eval mode reads."""

@@ -18,6 +18,8 @@ from habit_models import made
 from plan_cases import captured_model, make_plan
 from worker_pool import WorkerPool
 
+pytestmark = pytest.mark.slow
+
 MICROBATCHES, STEPS, RATE = 4, 3, 0.1
 
 
@@ -136,7 +138,6 @@ def test_a_hook_on_a_parameter_of_two_stages_is_refused(pool: WorkerPool) -> Non
         assert f"parameter {name!r} has a gradient hook" in line
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1000, 1012))
 def test_random_modules_under_random_plans_are_equal_or_refused(pool: WorkerPool, seed: int) -> None:
     outcome = pool.run(fuzz_job, seed, 3)[0]

@@ -19,6 +19,8 @@ from plan_cases import captured_model, make_plan, staged, train_job
 from small_models import ALL
 from worker_pool import WorkerPool
 
+pytestmark = pytest.mark.slow
+
 
 def zero1(plan: Plan) -> Plan:
     return dataclasses.replace(plan, training=dataclasses.replace(plan.training, zero1=True))

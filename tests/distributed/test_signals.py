@@ -14,6 +14,8 @@ from drlpp.runtime import Elastic, run
 from plan_cases import source_plan
 from processes import signal_rank
 
+pytestmark = pytest.mark.slow
+
 STEPS = 60
 DATA = """
 import time, torch

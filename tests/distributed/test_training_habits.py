@@ -19,6 +19,8 @@ from drlpp.runtime import Pipeline, build
 from plan_cases import make_plan, staged
 from worker_pool import WorkerPool
 
+pytestmark = pytest.mark.slow
+
 MICROBATCHES = 4
 Tensors = dict[str, torch.Tensor]
 

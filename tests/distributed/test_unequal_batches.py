@@ -18,6 +18,8 @@ from plan_cases import captured_model, make_plan, staged
 from small_models import ALL, Made
 from worker_pool import WorkerPool
 
+pytestmark = pytest.mark.slow
+
 MICROBATCHES = 4
 Part = dict[str, torch.Tensor]
 

@@ -32,6 +32,7 @@ GRAPHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(PLANNERS))
 @pytest.mark.parametrize("kind", list(GRAPHS))
 @pytest.mark.parametrize("objective", ["iteration-time", "steady-state"])

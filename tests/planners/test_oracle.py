@@ -66,6 +66,7 @@ def small_problem(seed: int) -> PlanningProblem:
     return problem.with_parallelism(parallelism, shares=objective == "iteration-time")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_planner_beats_exhaustive_search_and_no_bound_is_above_it(seed: int) -> None:
     problem = small_problem(seed)
@@ -124,6 +125,7 @@ def test_groups_are_best_in_most_of_the_problems() -> None:
     assert sum(min(found, key=found.__getitem__)[1] > 0 for found in best) > len(SEEDS) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planner", ["annealing", "drl"])
 @pytest.mark.parametrize("seed", [1, 7, 19, 22])
 def test_search_finds_the_best_plan_in_which_every_device_has_one_stage(seed: int, planner: str) -> None:
@@ -133,6 +135,7 @@ def test_search_finds_the_best_plan_in_which_every_device_has_one_stage(seed: in
     assert problem.objective.value_s(result.plan.prediction) <= 1.05 * best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 10, 15, 21, 54])
 def test_a_plan_that_may_have_groups_is_never_worse_than_one_without(seed: int) -> None:
     problem = small_problem(seed)

@@ -72,6 +72,7 @@ def test_groupings_have_one_size_on_each_kind_of_host():
     assert sizes == [{1}, {2}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planner", ["uniform", "dp", "piper", "metis", "greedy", "annealing"])
 def test_one_micro_batch_is_divided_where_only_that_helps(planner):
     problem = divided_problem("pp,dp,tp", num_microbatches=1)
@@ -92,6 +93,7 @@ def test_replicas_divide_states_where_they_may():
     assert not solve(divided_problem("pp,dp", num_microbatches=4), "uniform").plan.training.zero1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_no_bound_is_above_a_plan_of_groups(seed):
     _, _, problem, assignment = random_grouped_problem(seed)

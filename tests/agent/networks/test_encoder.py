@@ -51,6 +51,7 @@ def test_the_same_weights_serve_any_size():
         assert encoder(problem_view(small_problem(0, n))).ops.shape == (n, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_ops", "num_edges"), [(1, 0), (5, 8), (60, 300)])
 def test_the_convolution_is_that_of_pytorch_geometric(num_ops, num_edges):
     with warnings.catch_warnings():  # its import scripts classes, which torch calls deprecated

@@ -22,6 +22,7 @@ from drlpp.solving import planner_of
 POLICY = {"episodes": 8, "iterations": 2, "policy_only": True}
 
 
+@pytest.mark.slow
 def test_never_worse_than_the_cheap_planners():
     problem = small_problem(3, num_ops=40)
     ours = DrlPlanner().solve(problem, Budget(3.0), 0)
@@ -41,6 +42,7 @@ def test_what_each_part_found_is_told_apart():
     assert {"sampling_s", "evaluation_s", "learning_s", "baselines_s", "refinement_s"} <= set(b)
 
 
+@pytest.mark.slow
 def test_annealing_has_its_own_way_for_a_part_of_the_time():
     problem, enough_s = small_problem(1), DrlConfig().short_budget_s
     result = DrlPlanner(DrlConfig(iterations=0)).solve(problem, Budget(enough_s, time.process_time), 3)

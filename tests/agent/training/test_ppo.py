@@ -79,6 +79,7 @@ def learn(policy, view, value, iterations, generator):
     return policy.sample([view], 64, generator)[0], metrics
 
 
+@pytest.mark.slow
 def test_a_bandit_over_the_number_of_stages_is_solved(policy, view, generator):
     """Reward 0 for exactly three stages, less for each stage more or fewer."""
     before = policy.sample([view], 64, generator)[0]
@@ -89,6 +90,7 @@ def test_a_bandit_over_the_number_of_stages_is_solved(policy, view, generator):
     assert set(metrics) >= {"policy_loss", "entropy", "kl", "clip_fraction", "grad_norm", "entropy_schedule"}
 
 
+@pytest.mark.slow
 def test_the_order_of_the_walk_is_learned(policy, view, generator):
     """Reward for putting the ops with an even index early: only the walk decides that, where every episode walks."""
     policy.partitioner.order_detail.bias.data.fill_(1.0)

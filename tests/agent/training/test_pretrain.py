@@ -22,6 +22,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 def test_a_resumed_run_makes_the_same_steps(tmp_path):
     config = PretrainConfig(**TINY)
     whole = pretrain(tmp_path / "whole", config)
@@ -45,6 +46,7 @@ def test_the_record_says_how_the_weights_came_about(tmp_path):
     assert record["splits"]["graphs"]["test"] == ["nasnet", "two-tower"]
 
 
+@pytest.mark.slow
 def test_imitation_comes_first_and_goes_on_beside_ppo(tmp_path):
     config = PretrainConfig(**{**TINY, "imitation_iterations": 1, "iterations": 1})
     pretrain(tmp_path, config, stop_after_s=0.0)

@@ -24,6 +24,7 @@ def rewards(folder):
     return [row["mean_reward"] for row in rows(folder)]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_was_never_stopped(problem, tmp_path):
     whole = train_in_folder(tmp_path / "a", problem, config(3), seed=1)
     train_in_folder(tmp_path / "b", problem, config(3), seed=1, on_iteration=lambda row: False)

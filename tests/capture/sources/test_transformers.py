@@ -58,6 +58,7 @@ MODELS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", MODELS)
 def test_a_model_is_the_one_that_the_library_makes_of_the_same_arguments(spec):
     name, _, query = spec.partition("?")

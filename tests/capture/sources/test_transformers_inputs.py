@@ -9,6 +9,7 @@ from drlpp.capture.sources.transformers_inputs import example_inputs
 from drlpp.errors import CaptureError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "shapes", "has_loss"),
     [

@@ -151,6 +151,7 @@ def test_what_is_held_is_not_forgotten():
     assert threshold(problem) == pytest.approx(2.5, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(120))
 def test_equals_exhaustive_search_when_nothing_is_joined(seed):
     rng = np.random.default_rng(seed)

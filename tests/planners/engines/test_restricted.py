@@ -58,6 +58,7 @@ def solved(planner, engine, graph, cluster, seconds=2.0, **options):
     return problem, Restricted(planner, ENGINES[engine]).solve(problem, Budget(seconds), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", list(ENGINES))
 @pytest.mark.parametrize("options", [{}, {"tied": True}, {"skip": True}])
 @pytest.mark.parametrize("planner", ["uniform", "dp"])
@@ -111,6 +112,7 @@ def test_equal_replicas_are_used_where_they_pay():
     assert counts.pop() > 1
 
 
+@pytest.mark.slow
 def test_groups_that_divide_ops_are_the_devices_of_an_engine():
     on = hosts_of_four(2, 4)
     open_problem = PlanningProblem.build(capture_language_model(), on, num_microbatches=8)
@@ -162,6 +164,7 @@ def equal_devices(number, memory=10**10):
     return Cluster("equal", (DeviceType(name="t", memory_bytes=memory),), (host,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planner", ["uniform", "dp", "greedy", "annealing"])
 @pytest.mark.parametrize("engine", [*ENGINES, "run"])
 def test_plans_have_the_number_of_stages_that_is_asked_for(planner, engine):

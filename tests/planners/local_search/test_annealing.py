@@ -11,6 +11,7 @@ from planner_cases import data_file, levels_cluster, profile, small_cluster, sma
 UNEQUAL = [["fast", "mid"], ["slow", "mid"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["iteration-time", "steady-state"])
 def test_never_worse_than_the_dynamic_program(objective):
     for seed in range(3):

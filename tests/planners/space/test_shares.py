@@ -147,6 +147,7 @@ def real_problem(name):
     return PlanningProblem.build(transformer_graph(shape), cluster)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("planner", ["data-parallel", "uniform", "greedy", "dp", "piper"])
 def test_plans_are_never_worse_with_shares(cluster, planner):

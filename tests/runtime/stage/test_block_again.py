@@ -47,6 +47,7 @@ def state(stage: StageModule) -> dict[str, torch.Tensor]:
     return {**gradients, **dict(stage.module.named_buffers())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["blocks", "llama", "vit"])
 @pytest.mark.parametrize("split", [False, True])
 def test_gradients_draws_and_buffers_are_those_of_one_pass(name: str, split: bool) -> None:

@@ -25,6 +25,7 @@ def made(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
     return ALL[name]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITHOUT_DROPOUT)
 def test_equals_the_module_under_autocast(name: str) -> None:
     module, inputs = made(name)
