@@ -43,7 +43,7 @@ from drlpp.agent.view.device_classes import Floats, Ints, Tables
 from drlpp.cluster import Cluster
 from drlpp.cost import all_reduce_s
 from drlpp.native import library
-from drlpp.planners.space.shares import counts_by_speed, steady_counts
+from drlpp.planners.space.shares import counts_of_a_round
 from drlpp.problem import PlanningProblem
 from drlpp.schedules.selection import SPLIT_BACKWARD_COST
 
@@ -195,7 +195,7 @@ def _slowest(slot: Slot, t: Tables, steady: bool) -> tuple[int, float]:
 def _shared_rounds(parts: Sequence[tuple[int, int]], t: Tables, steady: bool) -> list[float]:
     """Micro-batches of the busiest replica of each class, where replicas share by their speed."""
     seconds = [1.0 / float(t.speed[k]) for k, count in parts for _ in range(count)]
-    counts = steady_counts(seconds) if steady else counts_by_speed(seconds, t.microbatches)
+    counts = counts_of_a_round(seconds, t.microbatches, steady=steady)
     first, rounds = 0, []
     for _, count in parts:
         rounds.append(max(counts[first : first + count]) * t.microbatches / sum(counts))

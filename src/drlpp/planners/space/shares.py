@@ -65,6 +65,11 @@ def steady_counts(seconds: Sequence[float]) -> list[int]:
     return best
 
 
+def counts_of_a_round(seconds: Sequence[float], num_microbatches: int, *, steady: bool) -> list[int]:
+    """Micro-batches of each replica, in a short round of the steady state or in a step of so many."""
+    return steady_counts(seconds) if steady else counts_by_speed(seconds, num_microbatches)
+
+
 class Busiest(NamedTuple):
     """What makes a stage wait on the replicas that run it.
 
@@ -139,9 +144,7 @@ def round_length(problem: PlanningProblem) -> int:
 
 
 def _counts(problem: PlanningProblem, seconds: Sequence[float]) -> list[int]:
-    if problem.objective.of_one_microbatch:
-        return steady_counts(seconds)
-    return counts_by_speed(seconds, round_length(problem))
+    return counts_of_a_round(seconds, round_length(problem), steady=problem.objective.of_one_microbatch)
 
 
 def _of_kinds(problem: PlanningProblem, kinds: Sequence[tuple[int, int]], by_speed: bool) -> Busiest:
