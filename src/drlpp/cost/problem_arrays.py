@@ -20,7 +20,7 @@ from drlpp.errors import ScheduleError
 from drlpp.graph.blocks import block_numbers
 from drlpp.graph.csr import grouped, numbered, offsets
 from drlpp.graph.stages import check_partition
-from drlpp.plan import Assignment
+from drlpp.plan import Assignment, StageSettings
 from drlpp.problem import PlanningProblem, per_problem
 
 _Ints = NDArray[np.int64]
@@ -209,25 +209,22 @@ def pack(problem: PlanningProblem, assignments: Sequence[Assignment]) -> PackedA
             f"the placement uses devices {devices.min()}..{devices.max()}: cluster {cluster.name!r} has devices "
             f"0..{cluster.num_devices - 1}"
         )
+    settings = [of_stage for assignment in assignments for of_stage in assignment.settings]
     stage_off = offsets([len(assignment.devices) for assignment in assignments])
     return PackedAssignments(
         labels=np.array([assignment.stage_of_op for assignment in assignments], dtype=np.int64).reshape(-1, num_ops),
         stage_off=stage_off,
         slot_off=offsets(replicas)[stage_off],
         replicas=replicas,
-        recompute=np.fromiter((s.recompute for assignment in assignments for s in assignment.settings), dtype=np.int64),
+        recompute=np.fromiter((s.recompute for s in settings), dtype=np.int64),
         devices=devices,
-        shares=_slot_shares(assignments),
+        shares=_slot_shares(settings, groups),
     )
 
 
-def _slot_shares(assignments: Sequence[Assignment]) -> _Ints:
+def _slot_shares(settings: Sequence[StageSettings], groups: Sequence[tuple[int, ...]]) -> _Ints:
     """The share of each slot, 1 where those of a stage are equal; nothing if all are."""
-    if not any(settings.shares for assignment in assignments for settings in assignment.settings):
+    if not any(of_stage.shares for of_stage in settings):
         return _NO_SHARES
-    each = (
-        settings.shares or (1,) * len(group)
-        for assignment in assignments
-        for settings, group in zip(assignment.settings, assignment.devices, strict=True)
-    )
+    each = (of_stage.shares or (1,) * len(group) for of_stage, group in zip(settings, groups, strict=True))
     return np.fromiter(itertools.chain.from_iterable(each), dtype=np.int64)

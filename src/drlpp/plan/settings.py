@@ -79,6 +79,8 @@ def fitted_to(settings: Sequence[StageSettings], devices: Sequence[tuple[int, ..
         return (PLAIN,) * len(devices)
     if len(settings) != len(devices):
         raise PlanError(f"{len(settings)} settings for {len(devices)} stages: give one per stage")
+    if not any(of_stage.shares for of_stage in settings):
+        return tuple(settings)
     each = zip(settings, devices, strict=True)
     return tuple(of_stage.fitted(len(replicas), s) for s, (of_stage, replicas) in enumerate(each))
 
