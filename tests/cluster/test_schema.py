@@ -5,6 +5,7 @@ import yaml
 
 from drlpp.cluster import cluster_from_dict, cluster_presets, cluster_to_dict, load_cluster
 from drlpp.errors import ClusterError
+from mutations import edited
 
 TEXT = """
 schema_version: 1
@@ -61,18 +62,6 @@ def test_presets_load_and_survive_a_round_trip(name):
     assert cluster_presets()[name].source
 
 
-def change(path, value):
-    d = data()
-    at = d
-    for key in path[:-1]:
-        at = at[key]
-    if value is None:
-        del at[path[-1]]
-    else:
-        at[path[-1]] = value
-    return d
-
-
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -102,7 +91,7 @@ def change(path, value):
 )
 def test_bad_files_are_refused_with_the_place(path, value, message):
     with pytest.raises(ClusterError, match=message) as caught:
-        cluster_from_dict(change(path, value), "my.yaml")
+        cluster_from_dict(edited(data(), path, value), "my.yaml")
     assert str(caught.value).startswith("my.yaml: ")
     assert "\n" not in str(caught.value)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from drlpp.errors import InputError
@@ -31,6 +31,18 @@ def replaced(data: Any, place: tuple[str | int, ...], value: Any) -> Any:
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
+    return out
+
+
+def edited(data: Any, place: Sequence[str | int], value: Any) -> Any:
+    """A copy with another value at a place; None takes the key away."""
+    if value is not None:
+        return replaced(data, tuple(place), value)
+    out = copy.deepcopy(data)
+    inner = out
+    for key in place[:-1]:
+        inner = inner[key]
+    del inner[place[-1]]
     return out
 
 

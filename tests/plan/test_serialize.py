@@ -1,7 +1,6 @@
 """Plan files: what is written is read again, and bad files are refused in one line."""
 
 import dataclasses
-import json
 
 import pytest
 
@@ -16,6 +15,7 @@ from drlpp.plan import (
     plan_to_dict,
     save_plan,
 )
+from mutations import edited
 
 
 def test_file_round_trip(tmp_path):
@@ -47,18 +47,6 @@ def test_files_list_the_names_of_the_source():
         plan_from_dict(data)
 
 
-def edited(path, value):
-    data = json.loads(json.dumps(plan_to_dict(chain_plan())))
-    at = data
-    for key in path[:-1]:
-        at = at[key]
-    if value is None:
-        del at[path[-1]]
-    else:
-        at[path[-1]] = value
-    return data
-
-
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -79,7 +67,7 @@ def edited(path, value):
 )
 def test_bad_files_are_refused(path, value, message):
     with pytest.raises((PlanError, ValueError), match=message) as caught:
-        plan_from_dict(edited(path, value), "p.json")
+        plan_from_dict(edited(plan_to_dict(chain_plan()), path, value), "p.json")
     assert str(caught.value).startswith("p.json")
     assert "\n" not in str(caught.value)
 
