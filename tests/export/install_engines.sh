@@ -19,4 +19,7 @@ add megatron-core
 add torchtitan tyro docstring-parser shtab typeguard
 DS_BUILD_OPS=0 add deepspeed hjson py-cpuinfo msgpack einops
 add vllm cloudpickle msgspec cachetools pyzmq pybase64 blake3 cbor2
+add kubernetes-validate jsonschema jsonschema-specifications referencing rpds-py attrs importlib_resources
+add kubeflow-training kubernetes retrying durationpy python-dateutil six requests requests-oauthlib oauthlib urllib3 \
+  certifi charset-normalizer idna websocket-client
 [ -z "$missing" ] || echo "not installed:$missing (their tests are skipped)"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
+import types
 
 import pytest
+import yaml
 
 from drlpp.export.deepspeed import deepspeed
 from drlpp.export.inference import vllm
+from drlpp.export.kubernetes import kubernetes
 from drlpp.export.megatron import megatron
 from drlpp.export.torchtitan import torchtitan
 from exported_models import divided, plan_by_modules
@@ -86,3 +90,28 @@ def test_vllm_reads_the_partition(layered_plan, monkeypatch):
     counts = re.search(r"VLLM_PP_LAYER_PARTITION=(\S+)", vllm(layered_plan)).group(1)
     monkeypatch.setenv("VLLM_PP_LAYER_PARTITION", counts)
     assert [utils.get_pp_indices(6, rank, 3) for rank in range(3)] == [(0, 1), (1, 3), (3, 6)]
+
+
+def test_kubernetes_knows_every_key_of_the_manifest(layered_plan):
+    """Pods by the schema of Kubernetes, the job by the classes of its operator, which forget what they do not know."""
+    schema = pytest.importorskip("kubernetes_validate", reason="the engine is not installed: kubernetes-validate")
+    jobs = pytest.importorskip("kubeflow.training.models", reason="the engine is not installed: kubeflow-training")
+    client = pytest.importorskip("kubernetes.client", reason="the engine is not installed: kubernetes")
+    manifest = yaml.safe_load(kubernetes(layered_plan))
+    for name, replicas in manifest["spec"]["pytorchReplicaSpecs"].items():
+        template = replicas["template"]
+        metadata = {**template["metadata"], "name": name.lower()}
+        schema.validate({**template, "apiVersion": "v1", "kind": "Pod", "metadata": metadata}, "1.31", strict=True)
+    for name in dir(jobs):
+        if name.startswith("KubeflowOrg"):
+            setattr(client.models, name, getattr(jobs, name))
+    answer = types.SimpleNamespace(data=json.dumps(manifest))
+    job = client.ApiClient().deserialize(answer, jobs.KubeflowOrgV1PyTorchJob)
+    assert _words(client.ApiClient().sanitize_for_serialization(job)) == _words(manifest)
+
+
+def _words(value):
+    """Values as text: a quantity is a number or a string."""
+    if isinstance(value, dict):
+        return {key: _words(v) for key, v in value.items()}
+    return [_words(v) for v in value] if isinstance(value, list) else str(value)
