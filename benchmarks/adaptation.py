@@ -1,6 +1,6 @@
 """Adaptation: how soon and how well a run finds the plan that knowing the true costs would have given it.
 
-    python benchmarks/adaptation.py [--steps 200] [--only wrong|phases|jitter] [--devices 4 8]
+    python benchmarks/adaptation.py [--steps 200] [--only wrong|phases|jitter] [--devices 4 8] [--parallel 3]
 
 Runs are emulated: devices and links behave as a cluster says that the plan does not know. Three parts:
 
@@ -10,7 +10,8 @@ Runs are emulated: devices and links behave as a cluster says that the plan does
   costs of each phase are the measure.
 - **jitter**: every action and message takes up to 20 % more or less; nothing else happens after the first switch.
 
-What is compared was measured: plans made with true costs are emulated too. Writes the section ``adaptation`` of
+What is compared was measured: plans made with true costs are emulated too. Emulated time is apart from the wall's, so
+several cases may run beside each other. Writes the section ``adaptation`` of
 docs/benchmarks.md.
 """
 
@@ -19,11 +20,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +210,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--only", choices=list(PARTS))
     parser.add_argument("--devices", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--parallel", type=int, default=3, help="cases that run at the same time")
     parser.add_argument("--json", type=Path, help="write the rows here, case by case, and no section")
     parser.add_argument("--rows", type=Path, nargs="+", help="write the section from rows that --json kept")
     options = parser.parse_args()
@@ -219,21 +222,28 @@ def main() -> None:
         return
     rows: dict[str, list[list[str]]] = {part: [] for part in PARTS}
     cases = [
-        (part, num_devices, more)
+        (part, model, num_devices, options.steps)
+        for num_devices in sorted(options.devices, reverse=True)  # the longest ones first
         for part, (_, models) in PARTS.items()
         if options.only in (None, part)
-        for num_devices in options.devices
-        for more in models
+        for model in models
     ]
-    for part, num_devices, model in cases:
-        with tempfile.TemporaryDirectory() as folder:
-            rows[part].append(PARTS[part][0](Path(folder), model, num_devices, options.steps))
-        sys.stdout.write(f"{part}: {rows[part][-1]}\n")
-        sys.stdout.flush()
-        if options.json:
-            options.json.write_text(json.dumps({"machine": machine(), **rows}, indent=1))
+    with ProcessPoolExecutor(options.parallel, multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(row_of, *case): case[0] for case in cases}
+        for done in as_completed(running):
+            part = running[done]
+            rows[part] = sorted([*rows[part], done.result()], key=_order)
+            print(f"{part}: {done.result()}", flush=True)
+            if options.json:
+                options.json.write_text(json.dumps({"machine": machine(), **rows}, indent=1))
     if not options.json:
         write_section("adaptation", section(rows, options.steps, machine()))
+
+
+def row_of(part: str, model: str, num_devices: int, steps: int) -> list[str]:
+    """A row of a part, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return PARTS[part][0](Path(folder), model, num_devices, steps)
 
 
 PARTS = {"wrong": (wrong_costs, list(MODELS)), "phases": (phases, ["chain"]), "jitter": (jitter, ["chain"])}
