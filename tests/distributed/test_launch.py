@@ -122,8 +122,10 @@ def test_run_emulates_a_graph_without_a_model() -> None:
     assert report is not None
     assert report.losses == ()
     assert {e.kind for e in report.trace.events} >= {"F", "send", "optimizer"} - {"optimizer"}
+    lines: list[str] = []
     with pytest.raises(PlanError, match=r"was generated, which is not a model that can be built: emulate the plan"):
-        run(plan, steps=1)
+        run(plan, steps=1, say=lines.append)
+    assert not lines, "refused before a process starts"
 
 
 def test_run_emulates_another_cluster(tmp_path: Path) -> None:

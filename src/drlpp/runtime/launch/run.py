@@ -25,7 +25,7 @@ from drlpp.runtime.launch.hosts import devices_of_ranks, plan_for_those_here
 from drlpp.runtime.launch.job import Adapt, Precision, RunOptions, RunReport, autocast_precision
 from drlpp.runtime.launch.rank_processes import Failure, is_echo
 from drlpp.runtime.launch.training import Say, world_of
-from drlpp.runtime.launch.worker import init_process_group, train
+from drlpp.runtime.launch.worker import check_source, init_process_group, train
 
 OWN_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Has torchrun make a store for each start of the ranks. The one that it shares is known to the first hosts only."""
@@ -93,6 +93,8 @@ def run(
         if options.emulate_cluster is not None or options.emulate_events is not None:
             check_undivided(plan, "an emulation of another cluster", states=False)
         world_of(plan, options)
+    else:
+        check_source(plan)
     if options.adapt is not None:
         plan = _adaptable(plan, settings.get("checkpoint"), say)
     if elastic is not None and (options.verify or options.emulate):

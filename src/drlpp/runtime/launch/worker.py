@@ -93,6 +93,16 @@ def model_of(plan: Plan, seed: int) -> tuple[CapturedModel, Callable[[], Example
         PlanError: the plan's graph does not come from a model, or the model is not the same any more.
         CaptureError: the model cannot be built.
     """
+    check_source(plan)
+    model = load_model(plan.graph.source)
+    captured = capture(model, seed=seed, samples=plan.graph.samples_per_microbatch)
+    main_parameters = plan.training.main_parameters
+    _check_same(plan.graph, at_precision(captured.graph, plan.graph.compute_dtype, main_parameters=main_parameters))
+    return captured, model.make
+
+
+def check_source(plan: Plan) -> None:
+    """Raises PlanError if the plan's graph does not come from a model that can be built."""
     source = plan.graph.source
     if not source.startswith(("timm:", "transformers:")) and ".py:" not in source:
         where = f"comes from {source!r}" if source else "was generated"
@@ -100,11 +110,6 @@ def model_of(plan: Plan, seed: int) -> tuple[CapturedModel, Callable[[], Example
             f"the plan's graph {plan.graph.name!r} {where}, which is not a model that can be built: emulate the plan "
             "(--emulate), or plan for timm:NAME, transformers:CLASS or FILE.py:callable"
         )
-    model = load_model(source)
-    captured = capture(model, seed=seed, samples=plan.graph.samples_per_microbatch)
-    main_parameters = plan.training.main_parameters
-    _check_same(plan.graph, at_precision(captured.graph, plan.graph.compute_dtype, main_parameters=main_parameters))
-    return captured, model.make
 
 
 def _check_same(planned: OpGraph, captured: OpGraph) -> None:
