@@ -133,12 +133,14 @@ def plan(
 
 def _answer(result: PlanResult, problem: PlanningProblem, bound: Bound) -> dict[str, Any]:
     """What ``--json`` tells of a result, but for the plan itself."""
+    from drlpp.planners.bounds.gap import COUNTS, gap_of
     from drlpp.planners.break_even import BEST_BASELINE, DATA_PARALLEL, break_even, data_parallel_value_s
     from drlpp.report.comparison import comparison_row
 
     data_parallel_s = min(data_parallel_value_s(variant) for variant in problem.variants)
     row = comparison_row(result, problem, bound.value_s, data_parallel_s if math.isfinite(data_parallel_s) else None)
     plan, steps = result.plan, None
+    gap = gap_of(plan, bound, problem.objective) if plan is not None and row.gap is not None else None
     prediction = None if plan is None else plan.prediction
     if plan is not None:
         value = problem.objective.value_s(prediction) if prediction else 0.0
@@ -150,6 +152,8 @@ def _answer(result: PlanResult, problem: PlanningProblem, bound: Bound) -> dict[
         **row.to_dict(),
         "lower_bound_s": bound.value_s,
         "lower_bound_kind": bound.kind,
+        "lower_bound_counts": COUNTS.get(bound.kind),
+        "gap_of_transfers": gap.transfers if gap else None,
         "throughput_samples_per_s": prediction.throughput_samples_per_s if prediction else None,
         "num_stages": plan.num_stages if plan else None,
         "num_microbatches": plan.num_microbatches if plan else None,

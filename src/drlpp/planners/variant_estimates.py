@@ -161,7 +161,9 @@ def _groups(problem: PlanningProblem, prices: _Prices, forms: Forms) -> _Groups:
             work.append(prices.work_s[kind, DEGREES.index(length)])
             memory = cluster.device_types[kind].memory_bytes * length
             rows.append((number, length, memory, link.bandwidth, port, len(host.devices)))
-    return _Groups(*np.array(rows, dtype=np.float64).T, np.array(work), np.array(inside))
+    table = np.array(rows, dtype=np.float64).T
+    fields = dict(zip(("number", "length", "memory", "link", "port", "on_host"), table, strict=True))
+    return _Groups(**fields, work_s=np.array(work), inside_s=np.array(inside))
 
 
 def _slowest(host: Host) -> Link:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from drlpp.cluster import Cluster
 from drlpp.plan import Objective, Plan, Prediction, Trace
 from drlpp.planners.base import gap_to
+from drlpp.planners.bounds.gap import COUNTS
 from drlpp.report.advice import bottleneck_sentences
 from drlpp.report.comparison import DATA_PARALLEL, Comparison, ComparisonRow
 from drlpp.report.wording import format_count, format_share
@@ -168,6 +169,8 @@ def _speed(plan: Plan, prediction: Prediction, comparison: Comparison | None) ->
         near = f"it is within {gap:.1%} of the best possible"
         far = f"it takes at most {1 + gap:.1f} times as long as the best possible"
         out.append(f"No plan can take less than {format_time(bound)} here, so {near if gap <= 1 else far}.")
+        if comparison.bound_kind in COUNTS:
+            out.append(f"Part of that gap may be the bound's own: {COUNTS[comparison.bound_kind]}.")
     return out
 
 

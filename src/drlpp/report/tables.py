@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from drlpp.plan import Objective, Plan, Prediction
-from drlpp.planners.base import gap_to
+from drlpp.planners.bounds.gap import COUNTS, gap_of
 from drlpp.planners.break_even import describe
 from drlpp.report.comparison import Comparison
 from drlpp.report.headline import problems
@@ -63,6 +63,8 @@ def comparison_table(comparison: Comparison) -> Table:
         gaps = [row.gap for row in comparison.rows if row.gap is not None]
         if gaps:
             legend += f"; the best plan is within {min(gaps):.1%} of the best possible"
+        if comparison.bound_kind in COUNTS:
+            legend += f"; the bound: {COUNTS[comparison.bound_kind]}"
     table.caption = Text(legend, style="dim") + notes
     return table
 
@@ -187,8 +189,12 @@ def _headline(
     table.add_row("throughput", f"{format_count(prediction.throughput_samples_per_s)} samples/s")
     table.add_row("bottleneck", f"{format_time(prediction.bottleneck_s)} per micro-batch on the most loaded device")
     if bound is not None and 0 < bound.value_s < math.inf:
-        gap = gap_to(objective.value_s(prediction), bound.value_s)
-        table.add_row("lower bound", f"{format_time(bound.value_s)} ({bound.kind}), gap {gap:.1%}")
+        gap = gap_of(plan, bound, objective)
+        table.add_row(
+            "lower bound", f"{format_time(bound.value_s)} ({bound.kind}), gap {gap.whole:.1%}: {gap.describe()}"
+        )
+        if bound.kind in COUNTS:
+            table.add_row("", COUNTS[bound.kind])
     table.add_row("schedule", f"{plan.schedule_name}, {plan.num_microbatches} micro-batches")
     table.add_row("fullest memory", _fullest(plan, prediction.peak_memory_bytes))
     for name, text in plan.provenance.notes.items():
