@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from drlpp.errors import InstallationError
-from drlpp.torch_private import TESTED, missing, torch_release, untested
+from drlpp.torch_private import TESTED, missing, region_passes, torch_release, untested
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,3 +71,10 @@ def test_what_is_said_when_drlpp_is_imported(change, said):
         check=False,
     )
     assert re.search(said, done.stderr, re.MULTILINE)
+
+
+def test_passes_that_are_gone_are_told_when_they_are_needed(monkeypatch):
+    assert [callable(getattr(m, m.__name__.rpartition(".")[2])) for m in region_passes()] == [True, True]
+    monkeypatch.setitem(sys.modules, "torch._export.passes", None)
+    with pytest.raises(InstallationError, match=r"is not as drlpp needs it .*torch\._export\.passes"):
+        region_passes()

@@ -7,6 +7,7 @@ is imported; so is a release that the tests never ran with (`make test-versions`
 from __future__ import annotations
 
 import logging
+from types import ModuleType
 
 import torch
 import torch.utils.checkpoint
@@ -42,7 +43,6 @@ def missing(error: ImportError | AttributeError) -> InstallationError:
 
 try:
     from torch._decomp import decompositions
-    from torch._export.passes import replace_autocast_with_hop_pass, replace_set_grad_with_hop_pass
     from torch._functorch import eager_transforms
     from torch._functorch import vmap as functorch_vmap
     from torch._ops import HigherOrderOperator, OpOverload
@@ -69,8 +69,6 @@ try:
         (torch.nn.modules.batchnorm, "_BatchNorm"),
         (torch.nn.Module(), "_backward_pre_hooks"),
         (decompositions, "one_layer_lstm"),
-        (replace_autocast_with_hop_pass, "replace_autocast_with_hop_pass"),
-        (replace_set_grad_with_hop_pass, "replace_set_grad_with_hop_pass"),
     ):
         getattr(owner, name)  # each is replaced or read where it is needed
     if torch.distributed.is_available():
@@ -88,15 +86,33 @@ try:
     for owner, name, _ in TRANSFORMS:
         getattr(owner, name)
     set_grad_enabled = torch._C._set_grad_enabled
-    REGION_PASSES = (replace_autocast_with_hop_pass, replace_set_grad_with_hop_pass)
 except (ImportError, AttributeError) as error:
     raise missing(error) from error
+
+
+def region_passes() -> tuple[ModuleType, ...]:
+    """Modules, each with a function of its own name, by which torch.export rewrites autocast and no_grad regions.
+
+    Loaded here, by captures alone: sympy, which takes a second, comes with them.
+
+    Raises:
+        InstallationError: this PyTorch does not have them.
+    """
+    try:
+        from torch._export.passes import replace_autocast_with_hop_pass, replace_set_grad_with_hop_pass
+
+        found = (replace_autocast_with_hop_pass, replace_set_grad_with_hop_pass)
+        for module in found:
+            getattr(module, module.__name__.rpartition(".")[2])
+    except (ImportError, AttributeError) as error:
+        raise missing(error) from error
+    return found
+
 
 if said := untested(torch_release()):
     logging.getLogger(__name__).warning(said)
 
 __all__ = [
-    "REGION_PASSES",
     "TESTED",
     "TRANSFORMS",
     "DataDependentOutputException",
@@ -122,6 +138,7 @@ __all__ = [
     "missing",
     "parse_schema",
     "pytree",
+    "region_passes",
     "set_grad_enabled",
     "torch_release",
     "tree_flatten",

@@ -61,3 +61,19 @@ def test_mistakes(mistake, tmp_path):
     assert len(text.splitlines()) == 1
     assert not loaded & set(HEAVY)
     assert cpu_s < 4  # 0.3 to 0.9 there
+
+
+@pytest.mark.slow
+def test_a_rank_loads_only_what_it_needs():
+    """A run starts one process per device; what captures and checkpoints need takes a second and a half in each."""
+    code = "import sys, drlpp.runtime.launch.worker; print(' '.join(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    late = {
+        "sympy",
+        "torch.distributed.tensor",
+        "torch.distributed.checkpoint",
+        "torch._dynamo",
+        "timm",
+        "transformers",
+    }
+    assert not late & set(out.split())

@@ -39,9 +39,9 @@ from drlpp.capture.user_call import UserCall
 from drlpp.capture.whole_modules import NOTHING, Whole
 from drlpp.errors import CaptureError
 from drlpp.torch_private import (
-    REGION_PASSES,
     HigherOrderOperator,
     decompositions,
+    region_passes,
     set_grad_enabled,
     tree_leaves,
     tree_map,
@@ -239,7 +239,7 @@ def _regions_by_nodes() -> Iterator[None]:
         return module, signature
 
     with ExitStack() as stack:
-        for made in REGION_PASSES:
+        for made in region_passes():
             stack.enter_context(replaced(made, made.__name__.rpartition(".")[2], as_it_is))
         yield
 
