@@ -171,6 +171,12 @@ class Part(nn.Module):
         with torch.autocast("cpu", torch.bfloat16, enabled=False):
             return self.linear(h).tanh() + h  # type: ignore[no-any-return]
 
+    def run_filled(self, h: torch.Tensor) -> torch.Tensor:
+        kept = torch.zeros_like(h)
+        kept[:, : WIDTH // 2] = torch.tanh(h[:, WIDTH // 2 :])
+        kept[:, WIDTH // 2 :] += self.linear(h)[:, : WIDTH // 2]
+        return kept
+
     def run_auxiliary(self, h: torch.Tensor) -> torch.Tensor:
         self.auxiliary = 0.01 * h.square().mean()
         return self.linear(h)  # type: ignore[no-any-return]

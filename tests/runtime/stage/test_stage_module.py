@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -109,6 +112,54 @@ class Experts(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.a(x)
         return (torch.zeros_like(h) + self.b(h)).square().mean()
+
+
+class Filled(nn.Module):
+    """Writes values into memory that begins without a gradient; `write` says how."""
+
+    def __init__(self, write: Callable[[torch.Tensor, torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.a, self.b, self.write = nn.Linear(4, 4), nn.Linear(4, 4), write
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = torch.zeros(3, 4)
+        before, aside = kept[:, 1:], kept.detach()
+        self.write(kept, torch.tanh(self.a(x)))
+        return self.b(kept).square().mean() + (before + torch.exp(aside[:, 1:])).mean()
+
+
+def in_rows(kept: torch.Tensor, h: torch.Tensor) -> None:
+    for i in range(3):
+        kept[i] = h[i]
+
+
+WRITES = {
+    "slice": lambda kept, h: kept[:, :2].copy_(h[:, :2]),
+    "assign": lambda kept, h: kept.__setitem__((slice(None), slice(2, None)), h[:, 2:] * 2),
+    "add": lambda kept, h: kept[:, :2].add_(h[:, 2:]),
+    "rows": in_rows,
+    "index": lambda kept, h: kept.index_add_(0, torch.tensor([0, 2, 0]), h),
+    "scatter": lambda kept, h: kept.scatter_(1, torch.tensor([[0, 1, 2, 3]] * 3), h),
+    "put": lambda kept, h: kept.index_put_((torch.tensor([2, 1, 0]),), h),
+    "view": lambda kept, h: kept.view(12)[2:6].mul_(0.5).add_(h[0]),
+}
+
+
+@pytest.mark.parametrize("name", sorted(WRITES))
+def test_values_written_into_memory_have_a_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    module, x = Filled(WRITES[name]), torch.randn(3, 4)
+    model = capture_module(module, x)
+    names = values_with_gradient(model)
+    truth = {e.tensor: e.requires_grad for e in model.graph.edges}
+    assert any(truth.values())
+    assert truth == {tensor: tensor in names for tensor in truth}
+    assert set(parameter_readers(model, dict.fromkeys(model.op_of_node, 0))) == {
+        "a.weight",
+        "a.bias",
+        "b.weight",
+        "b.bias",
+    }
 
 
 def test_runtime_and_graph_agree_on_the_values_with_a_gradient() -> None:

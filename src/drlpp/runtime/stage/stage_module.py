@@ -19,7 +19,7 @@ from torch import fx, nn
 
 from drlpp.capture import CapturedModel
 from drlpp.capture.calls import on_device
-from drlpp.capture.changed_state import changed_memory
+from drlpp.capture.changed_state import changed_memory, memory_of, written_values
 from drlpp.capture.check import set_tensor
 from drlpp.capture.parameter_hooks import has_hooks
 from drlpp.capture.user_call import UserCall
@@ -128,23 +128,41 @@ def values_with_gradient(captured: CapturedModel, trained: Collection[str] | Non
     """
     depends = depending_values(captured, trained)
     reaches: set[fx.Node] = set()
+    read: set[fx.Node] = set()  # memory that is read further down on the way to the loss
     for node in reversed(captured.module.graph.nodes):
-        if node in depends and (node.name == captured.loss or any(u in reaches for u in node.users)):
+        if node in depends and (
+            node.name == captured.loss
+            or any(u in reaches for u in node.users)
+            or any(memory_of(value) in read for value in written_values(node))
+        ):
             reaches.add(node)
+            read.update(memory_of(p) for p in node.all_input_nodes)
     return frozenset(n.name for n in reaches)
 
 
 def depending_values(captured: CapturedModel, trained: Collection[str] | None = None) -> Collection[fx.Node]:
-    """The nodes whose value depends on a trained parameter. `trained` is as in `values_with_gradient`."""
+    """The nodes whose value depends on a trained parameter, from the beginning or once it is changed in place.
+
+    `trained` is as in `values_with_gradient`.
+    """
     depends: set[fx.Node] = set()
+    written: set[fx.Node] = set()  # memory that something which depends was written into
+
+    def shows_written(node: fx.Node) -> bool:
+        memory = memory_of(node)
+        return memory in written and (memory is node or _is_differentiable(node, captured))
+
     for node in captured.module.graph.nodes:
         if node.op == "get_attr":
             name = str(node.target)
             if find_tensor(captured.module, name).requires_grad if trained is None else name in trained:
                 depends.add(node)
         elif _computes(node) and _is_differentiable(node, captured):
-            depends.update([node] if any(p in depends for p in node.all_input_nodes) else [])
-    return depends
+            if not any(p in depends or shows_written(p) for p in node.all_input_nodes):
+                continue
+            depends.add(node)
+            written.update(m for value in written_values(node) if _computes(m := memory_of(value)))
+    return depends.union(n for n in captured.module.graph.nodes if _computes(n) and shows_written(n))
 
 
 def _is_differentiable(node: fx.Node, captured: CapturedModel) -> bool:
