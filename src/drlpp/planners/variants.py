@@ -25,7 +25,7 @@ from drlpp.planners.baselines.uniform import offer_grids
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, offer_first_splits
 from drlpp.planners.search import Search, offer_fitting_splits
-from drlpp.planners.variant_estimates import variant_table
+from drlpp.planners.variant_estimates import TOO_LARGE, variant_table
 from drlpp.problem import PlanningProblem, per_problem
 
 RANKING_SHARE = 0.15
@@ -93,10 +93,10 @@ class Variants:
         return self._made[key]
 
     @functools.cached_property
-    def order(self) -> list[tuple[int, int]]:
-        """All variants (size, grouping), those of the best estimates first."""
+    def estimates(self) -> dict[tuple[int, int], float]:
+        """(size, grouping) -> estimate of its value in seconds, the best first."""
         table = variant_table(self._problem, self.sizes, self.groupings)
-        return [table.keys[i] for i in np.argsort(table.estimate_s, kind="stable")]
+        return {table.keys[i]: float(table.estimate_s[i]) for i in np.argsort(table.estimate_s, kind="stable")}
 
     @property
     def unequal(self) -> bool:
@@ -141,9 +141,8 @@ def solve_over_variants(
             misses.append(result)
         elif best is None or _value_s(result, problem) < _value_s(best, problem):
             history = tuple((start_s + when, value) for when, value in result.history)
-            if history and history[0][1] == values.known.get(
-                (size, grouping)
-            ):  # it went on from what quick planners found
+            known_s = values.known.get((size, grouping))
+            if history and history[0][1] == known_s:  # it went on from what the quick planners found
                 history = ((values.found[size, grouping], history[0][1]), *history[1:])
             best = dataclasses.replace(variants.lifted(result, grouping), history=history)
     return dataclasses.replace(best or misses[0], planning_time_s=budget.elapsed_s)
@@ -169,9 +168,10 @@ def _bound_s(problem: PlanningProblem, budget: Budget) -> float:
 def _ranked(variants: Variants, values: _Values) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Variants (size, grouping), the most promising first, and those for planners that end early: devices alone, and
     those where nothing fits. Some may be left out."""
-    order = variants.order
+    estimates, order = variants.estimates, list(variants.estimates)
     apart = [key for key in order if key[1] == 0]
-    values.ask(dict.fromkeys((order[0], *apart[:CANDIDATES], *order)))
+    fit = apart[0] if estimates[apart[0]] < TOO_LARGE * estimates[order[0]] else order[0]
+    values.ask(dict.fromkeys((fit, order[0], *apart[:CANDIDATES], *order)))
     known = values.known
     ranked = sorted(known, key=lambda key: (known[key], math.isinf(known[key]) and key[1] == 0, key))
     likely = [key for key in ranked if known[key] < math.inf]
