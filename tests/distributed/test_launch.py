@@ -19,8 +19,9 @@ from drlpp.capture import capture_module
 from drlpp.cluster.schema import load_cluster_file
 from drlpp.errors import CaptureError, ExecutionError, InputError, PlanError
 from drlpp.graph.generate.synthetic import chain_graph
-from drlpp.plan import Plan, TraceEvent, save_plan
+from drlpp.plan import Plan, Trace, TraceEvent, save_plan
 from drlpp.runtime import RunReport, build, compare, run
+from drlpp.runtime.adapt.decisions import Decision
 from drlpp.runtime.emulated_world import emulated_world
 from drlpp.runtime.launch import training
 from drlpp.runtime.launch.job import RunOptions
@@ -354,3 +355,18 @@ def test_the_trace_is_of_the_median_step() -> None:
 
 def _optimizer_until(end_s: float) -> TraceEvent:
     return TraceEvent(device=0, stream="compute", kind="optimizer", start_s=0.0, end_s=end_s)
+
+
+def test_a_plan_that_was_refused_predicts_nothing() -> None:
+    decisions = (
+        Decision(step=4, kind="switch", text="", best_s=0.5),
+        Decision(step=4, kind="refused", text=""),
+        Decision(step=9, kind="switch", text="", best_s=0.7),
+        Decision(step=9, kind="switched", text=""),
+    )
+    trace = Trace(source="measured", num_devices=1, events=(), iteration_time_s=1.0)
+    report = RunReport(
+        iteration_times_s=(1.0,), step_times_s=(1.0,), predicted_s=0.9, losses=(), trace=trace, decisions=decisions
+    )
+    told = [(p["from_step"], p["iteration_time_s"]) for p in report.to_dict()["predictions"]]
+    assert told == [(0, 0.9), (9, 0.7)]

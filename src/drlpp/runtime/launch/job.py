@@ -201,7 +201,8 @@ class RunReport:
     def _predictions(self) -> list[dict[str, Any]]:
         """What each plan was to take, from the step on (counted from 0) that it ran."""
         first = {"from_step": self.first_step, "iteration_time_s": self.predicted_s}
-        better = (d for d in self.decisions if d.kind == "switch")
+        took_over = {d.step for d in self.decisions if d.kind == "switched"}
+        better = (d for d in self.decisions if d.kind == "switch" and d.step in took_over)
         return [first, *({"from_step": d.step, "iteration_time_s": d.best_s} for d in better)]
 
     @property
