@@ -114,7 +114,7 @@ def test_variations_have_their_log_probabilities(view, policy, generator):
 
 def test_episodes_go_on_from_the_first_slots_of_others(view, policy, generator):
     rollout = policy.sample([view], 4, generator)[0]
-    other = policy.go_on(rollout, [0, 0, 1, 1, 2, 3], generator, 1.0)
+    other = policy.go_on(rollout, [0, 0, 1, 1, 2, 3], generator)
     assert other.num_episodes == 6
     torch.testing.assert_close(policy.evaluate(view, other.decisions).log_probs, other.log_probs)
     for parent, slots in zip([0, 0, 1, 1, 2, 3], other.slots, strict=True):

@@ -7,7 +7,7 @@ import torch
 from drlpp.agent.decisions.device_groups import Slot
 from drlpp.agent.networks.policy import PolicyConfig, Sieve, kept_by_estimate
 from drlpp.agent.networks.weights_file import random_policy
-from drlpp.agent.sampling.proposals import propose
+from drlpp.agent.sampling.proposals import DEFAULTS, ProposalParams, propose
 from drlpp.agent.sampling.rollout import Rewarder
 from drlpp.agent.training.corpus import draw_problem
 from drlpp.agent.view.coarse import coarse_problem
@@ -24,9 +24,9 @@ def rewarder_of(problem):
     return Rewarder(lambda a: evaluator.evaluate(a).score(problem.objective), 1.0)
 
 
-def drawn(problem, policy, episodes, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return propose(policy, problem_view(problem), rewarder_of(problem), episodes, generator, greedy_first=True)
+def drawn(problem, policy, episodes, seed=0, params=DEFAULTS):
+    generator, view = torch.Generator().manual_seed(seed), problem_view(problem)
+    return propose(policy, view, rewarder_of(problem), episodes, generator, greedy_first=True, params=params)
 
 
 @pytest.mark.parametrize("episodes", [1, 2, 3, 7, 32])
@@ -50,11 +50,21 @@ def test_the_second_half_varies_the_best_of_the_first(policy):
     better = 0
     for seed in range(8):
         problem = draw_problem(np.random.default_rng(seed), "validation")
-        found = drawn(coarse_problem(problem, 60).problem, policy, 32, seed)
+        found = drawn(coarse_problem(problem, 60).problem, policy, 32, seed, ProposalParams(slots=0.0))
         several = {assignment.devices for _, assignment in found[:16] if assignment.num_stages > 1}
         assert {assignment.devices for _, assignment in found[16:]} <= several
         better += min(value for value, _ in found[16:]) < min(value for value, _ in found[:16])
     assert better
+
+
+def test_half_of_the_second_half_has_slots_that_the_sieve_did_not_keep(policy):
+    new = 0
+    for seed in range(4):
+        problem = draw_problem(np.random.default_rng(seed), "validation")
+        found = drawn(coarse_problem(problem, 60).problem, policy, 32, seed)
+        first = {assignment.devices for _, assignment in found[:16]}
+        new += len({assignment.devices for _, assignment in found[16:20]} - first)
+    assert new
 
 
 def test_the_same_seed_draws_the_same(problem, policy):

@@ -203,19 +203,18 @@ class Policy(nn.Module):
         return Rollout(view, encoding, decisions, log_probs, slots, partitions)
 
     @torch.no_grad()
-    def go_on(self, rollout: Rollout, rows: Sequence[int], generator: torch.Generator, temperature: float) -> Rollout:
+    def go_on(self, rollout: Rollout, rows: Sequence[int], generator: torch.Generator) -> Rollout:
         """Draws episodes that have the first slots of given ones; the others, and the partition, are decided again.
 
         Args:
-            rows: as `vary` takes them.
-            temperature: of the slots, as `decisions.Chooser` takes it; partitions are the most probable.
+            rows: as `vary` takes them; partitions are the most probable.
         """
         view, encoding = rollout.view, rollout.encoding
         given = rollout.decisions["schedule"].select(torch.tensor(rows)).choice
         steps = torch.arange(1, given.shape[1] + 1)
         length = torch.where(given != 0, steps, 0).amax(dim=1)
         kept = (torch.rand(len(rows), generator=generator) * length).long()
-        choose = GoOn(given, kept, Chooser(generator, temperature=temperature))
+        choose = GoOn(given, kept, Chooser(generator))
         schedule, slots = self.scheduler.sample(view, encoding, len(rows), choose)
         logits, scheduled = self.scheduler.replay(encoding, schedule)
         parts, partitions = self.partitioner.sample(

@@ -1,13 +1,16 @@
 """What a planner draws from the policy: slots without replacement, then variations of the best episodes.
 
-Half of the episodes are different slots, each with its most probable partition. The other half, in two rounds, decides
-again where the stages of the best ones begin and which of them recompute: simulated times jump with single ops, which
-neither the estimate nor the policy foresees. Every episode is drawn from the policy; no op is moved by anything else.
+Half of the episodes are different slots, each with its most probable partition. The other half is drawn in two rounds.
+In each, half keep the first slots of one of the best and decide the other slots again: the sieve, which errs alike on
+slots that are alike, has no say there. The others decide again where the stages of the best ones begin, and which of
+them recompute: simulated times jump with single ops, which neither the estimate nor the policy foresees. Every episode
+is drawn from the policy; no op is moved by anything else.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
@@ -23,12 +26,14 @@ class ProposalParams:
 
     Attributes:
         rounds: of variations.
-        parents: best episodes that are varied in each.
-        temperature: flattening of the policy for them.
+        slots: part of a round that decides slots again.
+        parents: best episodes that are varied, of slots and of partitions each.
+        temperature: flattening of the policy for partitions.
         sieve: which slots are kept of those that are drawn.
     """
 
     rounds: int = 2
+    slots: float = 0.5
     parents: int = 4
     temperature: float = 4.0
     sieve: Sieve = dataclasses.field(default_factory=Sieve)
@@ -58,14 +63,24 @@ def propose(
     drawn = list(_judged(rollout, rewarder))
     while len(drawn) < episodes:
         number = min(episodes - len(drawn), max(1, (episodes - first) // params.rounds))
+        of_slots = int(params.slots * number)
+        for source, rows in _parents(drawn, of_slots, params.parents):
+            drawn += _judged(policy.go_on(source, rows, generator), rewarder)
         several = [x for x in drawn if len(x[1].devices) > 1] or drawn
-        parents = sorted(several, key=lambda x: x[0])[: min(params.parents, number)]
-        for k, (_, _, source, row) in enumerate(parents):
-            rows = [row] * len(range(k, number, len(parents)))
+        for source, rows in _parents(several, number - of_slots, params.parents):
             drawn += _judged(policy.vary(source, rows, generator, params.temperature), rewarder)
     return [(value, assignment) for value, assignment, _, _ in drawn]
 
 
-def _judged(rollout: Rollout, rewarder: Rewarder) -> list[tuple[float, Assignment, Rollout, int]]:
+_Drawn = tuple[float, Assignment, Rollout, int]
+
+
+def _parents(drawn: Sequence[_Drawn], number: int, most: int) -> list[tuple[Rollout, list[int]]]:
+    """The best episodes, at most so many, with their rows: so many rows in all."""
+    best = sorted(drawn, key=lambda x: x[0])[: min(most, number)]
+    return [(source, [row] * len(range(k, number, len(best)))) for k, (_, _, source, row) in enumerate(best)]
+
+
+def _judged(rollout: Rollout, rewarder: Rewarder) -> list[_Drawn]:
     assignments = rollout.assignments()
     return [(rewarder.value_of(a), a, rollout, i) for i, a in enumerate(assignments)]
