@@ -26,8 +26,10 @@ from drlpp.runtime.emulated_world import emulated_world
 from drlpp.runtime.launch import training
 from drlpp.runtime.launch.job import RunOptions
 from drlpp.runtime.launch.user_batches import user_batches
+from drlpp.runtime.launch.worker import model_of, train
 from drlpp.runtime.observe.recording import Record
 from drlpp.runtime.verify.reference import TrainingState
+from drlpp.signals import caught
 from drlpp.sim import simulate
 from plan_cases import captured_model, make_plan, source_plan, staged
 from processes import ranks, signal_rank
@@ -76,6 +78,7 @@ def other():
 """
 
 
+@pytest.mark.slow
 def test_run_takes_the_batches_of_the_user(tmp_path: Path) -> None:
     """Three steps over two epochs; the last batch of each is smaller."""
     plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
@@ -89,22 +92,37 @@ def test_run_takes_the_batches_of_the_user(tmp_path: Path) -> None:
     assert report.to_dict()["step_times_s"] == list(report.step_times_s)
 
 
-@pytest.mark.parametrize(
-    ("function", "message"),
-    [
-        ("unseeded", "has other values on one rank than on another: every rank must be given the same batch"),
-        ("nothing", "yields no batches"),
-        ("number", "returns a int: it must yield batches"),
-        ("failing", "raises KeyError: 'x': it must yield batches"),
-        ("other", "the batch has input 'y', which the model does not have"),
-        ("absent", "has no function 'absent'"),
-    ],
-)
-def test_batches_that_cannot_be_trained_on(tmp_path: Path, function: str, message: str) -> None:
-    plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
+REFUSED = {
+    "nothing": "yields no batches",
+    "number": "returns a int: it must yield batches",
+    "failing": "raises KeyError: 'x': it must yield batches",
+    "other": "the batch has input 'y', which the model does not have",
+    "absent": "has no function 'absent'",
+}
+
+
+def refused_batches(plan: Plan, data: str) -> list[str]:
+    """The error of a run on each function of a file, on each rank."""
+    errors = []
+    for function in REFUSED:
+        try:
+            train(plan, RunOptions(steps=1, data=f"{data}:{function}"), lambda line: None)
+        except InputError as error:
+            errors.append(str(error))
+    return errors
+
+
+@pytest.mark.slow
+def test_batches_that_cannot_be_trained_on(pool: WorkerPool, tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text(DATA)
+    plan = source_plan("chain", {"linear_1": 1}, [(0, 1), (2, 3)], tmp_path)
+    for errors in pool.run(refused_batches, plan, f"{tmp_path}/data.py"):
+        for error, message in zip(errors, REFUSED.values(), strict=True):
+            assert message in error, (error, message)
+    plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
+    message = "has other values on one rank than on another: every rank must be given the same batch"
     with pytest.raises(InputError, match=message):
-        run(plan, steps=1, data=f"{tmp_path}/data.py:{function}")
+        run(plan, steps=1, data=f"{tmp_path}/data.py:unseeded")
 
 
 def test_data_that_is_no_file(tmp_path: Path) -> None:
@@ -129,6 +147,7 @@ def test_run_emulates_a_graph_without_a_model() -> None:
     assert not lines, "refused before a process starts"
 
 
+@pytest.mark.slow
 def test_run_emulates_another_cluster(tmp_path: Path) -> None:
     """One of two devices that the plan takes for equal is half as fast, and slower still in the second step."""
     graph = chain_graph(2, forward_s=1e-3, tensor_bytes=1e6)
@@ -156,6 +175,7 @@ def test_run_emulates_another_cluster(tmp_path: Path) -> None:
         RunOptions(emulate_cluster="slow.yaml")
 
 
+@pytest.mark.slow
 def test_under_torchrun(tmp_path: Path) -> None:
     plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
     save_plan(plan, tmp_path / "plan.json")
@@ -178,6 +198,7 @@ def test_under_torchrun(tmp_path: Path) -> None:
     assert sorted(done.stdout.split()) == ["True", "none"]
 
 
+@pytest.mark.slow
 def test_killed_rank_gives_one_line(tmp_path: Path) -> None:
     graph = chain_graph(4, forward_s=1e-3, tensor_bytes=1e6)
     plan = make_plan(graph, [0, 1, 2, 2], [(0,), (1,), (2,)], num_microbatches=8)
@@ -199,7 +220,7 @@ def test_model_that_changed(tmp_path: Path) -> None:
         f"import sys\nsys.path.insert(0, {str(HELPERS)!r})\nfrom small_models import tied as chain\n"
     )
     with pytest.raises(PlanError, match=r"the (plan|model) of '.*' has op '\w+', the (plan|model) has not: the model"):
-        run(plan, steps=1)
+        model_of(plan, seed=0)
     (tmp_path / "model.py").unlink()
     with pytest.raises(CaptureError, match="there is no file"):
         run(plan, steps=1)
@@ -310,6 +331,7 @@ def failing_labels(name: str, plan: Plan) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_ranks_that_wait_say_why_another_one_failed(tmp_path: Path) -> None:
     graph = captured_model("tied").graph
     plan = make_plan(graph, staged(graph, {"layer_norm": 1, "linear_1": 2}), [(0,), (1,), (2,)], num_microbatches=2)
@@ -324,11 +346,17 @@ def test_ranks_that_wait_say_why_another_one_failed(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_ends_a_run_at_once(tmp_path: Path) -> None:
-    """As a terminal sends it, to all processes of the group; the ranks are in the middle of steps."""
+    """As a terminal sends it, to all processes of the group; the ranks are in the middle of steps.
+
+    Tests that a shell started in the background ignore the signal, and what they start would too: not where it is
+    caught meanwhile.
+    """
     plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
     save_plan(plan, tmp_path / "plan.json")
     command = [sys.executable, "-m", "drlpp", "run", str(tmp_path / "plan.json"), "--steps", "1000000"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with caught(lambda number: None, signals=(signal.SIGINT,)):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    with process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith("step 3 "):
             assert process.poll() is None
