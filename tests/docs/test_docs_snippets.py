@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from drlpp.cli.main import run_command_line
+
 ROOT = Path(__file__).parents[2]
 TITLED = re.compile(r"^```\w* title=\"([^\"]+)\"\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -83,8 +85,8 @@ def reader(tmp_path_factory):
 
 def make_plan(folder):
     """A plan for two processes of this machine, as the reader has made it before."""
-    options = ["-c", "local-2", "--planner", "uniform", "--budget", "0.1", "-o", "plan.json"]
-    start(["drlpp", "plan", "two_tower.json", *options], folder)
+    options = ["-c", "local-2", "--planner", "uniform", "--budget", "0.1", "-o", str(folder / "plan.json")]
+    assert run_command_line(["plan", str(folder / "two_tower.json"), *options]) == 0
 
 
 def start(command, folder):
