@@ -321,7 +321,7 @@ class _WarmStart:
 def _draws(number: int, large: float) -> list[Callable[[np.random.Generator, Split], PlanningProblem]]:
     """What each of so many problems is drawn by: the first ones are of the large scale."""
     first = round(large * number)
-    return [draw_large_problem] * first + [draw_problem] * (number - first)
+    return [draw_large_problem if i < first else draw_problem for i in range(number)]
 
 
 def _draw_tasks(config: PretrainConfig, rng: np.random.Generator, captured: Sequence[OpGraph]) -> list[_Task]:
