@@ -30,7 +30,7 @@ from drlpp.cluster import Cluster, cluster_from_dict
 from drlpp.cost.problem_times import problem_times
 from drlpp.plan import Assignment, Plan, Provenance
 from drlpp.problem import PlanningProblem
-from drlpp.runtime.launch.job import RunOptions
+from drlpp.runtime.launch.job import RunOptions, autocast_precision
 from drlpp.runtime.launch.training import train_captured
 from drlpp.sim import Evaluator
 from drlpp.units import format_bytes
@@ -108,7 +108,8 @@ def worker(folder: Path, names: list[str]) -> None:
         spec, _, precision = name.partition(" in ")
         captured = capture(load_model(spec), device="cpu", kernels="cpu")
         for kind, plan in plans(captured, precision).items():
-            report = train_captured(captured, plan, RunOptions(steps=2, track_memory=True), lambda line: None)
+            options = RunOptions(steps=2, track_memory=True, precision=autocast_precision(plan))
+            report = train_captured(captured, plan, options, lambda line: None)
             if rank == 0:
                 predicted = plan.prediction.peak_memory_bytes if plan.prediction else ()
                 for device in plan.used_devices:
