@@ -169,7 +169,7 @@ def test_on_unequal_devices_three_variants_are_planned_whatever_the_quick_planne
     monkeypatch.setattr("drlpp.planners.variants.lower_bound", lambda *_: NO_BOUND)
     quick = {2: 10.0, 4: 1.0, 8: 20.0, 32: 30.0}
     monkeypatch.setattr(
-        _Values, "ask", lambda self, keys: self.known.update({key: quick[(2, 4, 8, 32)[key[0]]] for key in keys})
+        _Values, "ask", lambda self, keys, **_: self.known.update({key: quick[(2, 4, 8, 32)[key[0]]] for key in keys})
     )
     for unequal, first_s in ((False, 20.0), (True, 12.0)):
         planner = Asked()

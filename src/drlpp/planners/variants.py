@@ -25,11 +25,13 @@ from drlpp.planners.baselines.uniform import offer_grids
 from drlpp.planners.bounds.lower_bound import Bound, lower_bound
 from drlpp.planners.consecutive.dynamic_program import DynamicProgramParams, offer_first_splits
 from drlpp.planners.search import Search, offer_fitting_splits
-from drlpp.planners.variant_estimates import TOO_LARGE, variant_table
+from drlpp.planners.variant_estimates import variant_table
 from drlpp.problem import PlanningProblem, per_problem
 
 RANKING_SHARE = 0.15
 """Part of the budget in which all variants are ranked, as many as can be."""
+LONG_RANKING = 0.25
+"""Part of the budget for the first of them: devices alone, the best estimate, and the best of equal groups."""
 LONGEST_RANKING = 0.5
 """Part of the budget for it while no variant has a plan."""
 GRIDS_S = 0.05
@@ -40,6 +42,10 @@ QUICK_PROGRAM = DynamicProgramParams(
     max_type_states=0, max_device_orders=2, max_folds=1, fill_slacks=(1.0,), filled_states=1
 )
 """Its settings."""
+HOPELESS = 1.5
+"""Devices alone whose estimate is so many times the best are not the first that quick planners are asked about."""
+LEAST_SHARE = 0.1
+"""With less than this part of the budget no other variant is planned: its set-up may take as long."""
 BOUND_SHARE = 0.02
 """Part of what is left for the bound that may leave out a candidate."""
 CANDIDATES = 3
@@ -127,7 +133,9 @@ def solve_over_variants(
     values = _Values(variants, budget, seed, progress)
     likely, unlikely = _ranked(variants, values)
     for k, (size, grouping) in enumerate((*likely, *unlikely)):
-        if k and (budget.spent or (best is not None and k >= MOST_CANDIDATES)):
+        if k and budget.spent:
+            break
+        if best is not None and (k >= MOST_CANDIDATES or budget.left_s < LEAST_SHARE * budget.seconds):
             break
         if best is not None and k >= len(likely) and budget.left_s < EARLY * budget.seconds:
             break
@@ -170,8 +178,13 @@ def _ranked(variants: Variants, values: _Values) -> tuple[list[tuple[int, int]],
     those where nothing fits. Some may be left out."""
     estimates, order = variants.estimates, list(variants.estimates)
     apart = [key for key in order if key[1] == 0]
-    fit = apart[0] if estimates[apart[0]] < TOO_LARGE * estimates[order[0]] else order[0]
-    values.ask(dict.fromkeys((fit, order[0], *apart[:CANDIDATES], *order)))
+    equal = [key for key in order if 0 < key[1] < variants.groupings.equal]
+    hopeless = estimates[apart[0]] > HOPELESS * estimates[order[0]]
+    start = equal[0] if hopeless and equal else apart[0]
+    first = (order[0], *equal[:1])  # where memory is short, most is known of equal groups
+    values.ask((start,))
+    values.ask(first if values.known[start] < math.inf else first[::-1], long=True)
+    values.ask(dict.fromkeys((*apart[:CANDIDATES], *order)))
     known = values.known
     ranked = sorted(known, key=lambda key: (known[key], math.isinf(known[key]) and key[1] == 0, key))
     likely = [key for key in ranked if known[key] < math.inf]
@@ -197,30 +210,33 @@ class _Values:
 
     def __init__(self, variants: Variants, whole: Budget, seed: int, progress: Progress = no_progress) -> None:
         self._variants, self._seed, self._whole, self._progress = variants, seed, whole, progress
-        self._short, self._longest = map(whole.part, (RANKING_SHARE, LONGEST_RANKING))
+        self._short, self._long, self._longest = map(whole.part, (RANKING_SHARE, LONG_RANKING, LONGEST_RANKING))
         root = math.sqrt(whole.seconds)
         self._share = min(1.0, GRIDS_S / root) if 0.0 < root < math.inf else 1.0
         self.known: dict[tuple[int, int], float] = {}
         self.found: dict[tuple[int, int], float] = {}
 
-    @property
-    def _budget(self) -> Budget:
-        """For all variants."""
-        return self._short if min(self.known.values(), default=math.inf) < math.inf else self._longest
+    def ask(self, keys: Iterable[tuple[int, int]], *, long: bool = False) -> None:
+        """Asks about variants that are not known, one at least, while there is time.
 
-    def ask(self, keys: Iterable[tuple[int, int]]) -> None:
-        """Asks about variants, one at least, while there is time."""
+        Args:
+            long: for `LONG_RANKING`.
+        """
         for key in keys:
-            if self.known and self._budget.spent:
+            best_s = min(self.known.values(), default=math.inf)
+            budget = self._longest if best_s == math.inf else self._long if long else self._short
+            if self.known and budget.spent:
                 return
-            best_s, search = min(self.known.values(), default=math.inf), self._quick(self._variants.problem(*key))
+            if key in self.known:
+                continue
+            search = self._quick(self._variants.problem(*key), budget)
             self.known[key] = search.best_value
             if search.best is not None:
                 self.found[key] = self._whole.elapsed_s
             if search.best_value < best_s:
                 self._progress("ranking", self._whole.fraction, search.best_value)
 
-    def _quick(self, problem: PlanningProblem) -> Search:
+    def _quick(self, problem: PlanningProblem, budget: Budget) -> Search:
         """What the quick planners find."""
         unequal = problem.cluster.is_unequal  # groups of two sizes are, too
         problem_times(problem)
@@ -228,7 +244,7 @@ class _Values:
         offer_grids(search)
         if search.best is None:
             offer_fitting_splits(search)
-        search.budget = self._budget
+        search.budget = budget
         if unequal and not search.budget.spent:
             offer_first_splits(search, np.random.default_rng(self._seed), QUICK_STATES, QUICK_PROGRAM)
         return search
