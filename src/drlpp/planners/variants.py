@@ -44,8 +44,8 @@ QUICK_PROGRAM = DynamicProgramParams(
 """Its settings."""
 HOPELESS = 1.5
 """Devices alone whose estimate is so many times the best are not the first that quick planners are asked about."""
-LEAST_SHARE = 0.1
-"""With less than this part of the budget no other variant is planned: its set-up may take as long."""
+SET_UP = 0.5
+"""Part of the longest time of the quick planners in a variant below which no other variant is begun."""
 BOUND_SHARE = 0.02
 """Part of what is left for the bound that may leave out a candidate."""
 CANDIDATES = 3
@@ -135,15 +135,19 @@ def solve_over_variants(
     for k, (size, grouping) in enumerate((*likely, *unlikely)):
         if k and budget.spent:
             break
-        if best is not None and (k >= MOST_CANDIDATES or budget.left_s < LEAST_SHARE * budget.seconds):
+        if best is not None and k >= MOST_CANDIDATES:
             break
         if best is not None and k >= len(likely) and budget.left_s < EARLY * budget.seconds:
             break
         variant = variants.problem(size, grouping)
         if best is not None and _bound_s(variant, budget) >= _value_s(best, problem):
             continue
+        if best is not None and budget.left_s < SET_UP * values.longest_s:
+            break
         start_s = budget.elapsed_s
-        part = budget.part(FIRST_SHARE if k < min(CANDIDATES, len(likely or unlikely)) - 1 else LAST_SHARE)
+        last = k >= min(CANDIDATES, len(likely or unlikely)) - 1
+        last = last or (1 - FIRST_SHARE) * budget.left_s < values.longest_s
+        part = budget.part(LAST_SHARE if last else FIRST_SHARE)
         result = planner.solve(variant, part, seed, progress)
         if result.plan is None:
             misses.append(result)
@@ -206,6 +210,7 @@ class _Values:
     Attributes:
         known: (size, grouping) -> value; inf where nothing fits.
         found: (size, grouping) -> seconds since the start when that was known, where some plan fits.
+        longest_s: most seconds that one variant took.
     """
 
     def __init__(self, variants: Variants, whole: Budget, seed: int, progress: Progress = no_progress) -> None:
@@ -215,6 +220,7 @@ class _Values:
         self._share = min(1.0, GRIDS_S / root) if 0.0 < root < math.inf else 1.0
         self.known: dict[tuple[int, int], float] = {}
         self.found: dict[tuple[int, int], float] = {}
+        self.longest_s = 0.0
 
     def ask(self, keys: Iterable[tuple[int, int]], *, long: bool = False) -> None:
         """Asks about variants that are not known, one at least, while there is time.
@@ -229,7 +235,9 @@ class _Values:
                 return
             if key in self.known:
                 continue
+            start_s = self._whole.elapsed_s
             search = self._quick(self._variants.problem(*key), budget)
+            self.longest_s = max(self.longest_s, self._whole.elapsed_s - start_s)
             self.known[key] = search.best_value
             if search.best is not None:
                 self.found[key] = self._whole.elapsed_s
