@@ -19,8 +19,6 @@ from drlpp.runtime.launch.job import Adapt, RunOptions
 from plan_cases import make_plan, source_plan, staged
 from processes import signal_rank
 
-pytestmark = pytest.mark.slow
-
 HELPERS = Path(__file__).parents[1] / "helpers"
 PLACES: list[list[tuple[int, ...]]] = [[(1,), (2,), (0,)], [(0,), (0, 2), (1,)], [(2,), (2,), (2,)], [(0,), (1,), (2,)]]
 
@@ -35,8 +33,10 @@ def batches():  # unhurried ones, once the process that plans is there
     generator = torch.Generator().manual_seed(3)
     while True:
         time.sleep(0.03)
-        yield torch.randn(12, 2, 6, 6, generator=generator), torch.randint(5, (12,), generator=generator)
+        yield BATCH
 """
+IMAGES = "torch.randn(12, 2, 6, 6, generator=generator), torch.randint(5, (12,), generator=generator)"
+TOKENS = "torch.randint(16, (12, 5), generator=generator), torch.randint(16, (12, 5), generator=generator)"
 
 
 def proposing(folder: Path, plans: list[Plan]) -> Adapt:
@@ -48,7 +48,7 @@ def proposing(folder: Path, plans: list[Plan]) -> Adapt:
 
 def places(folder: Path, optimizer: str) -> tuple[Plan, list[Plan]]:
     """A plan of a model with batch norms, and others of the same stages in other places; data in a file."""
-    (folder / "data.py").write_text(DATA)
+    (folder / "data.py").write_text(DATA.replace("BATCH", IMAGES))
     marks = {"conv2d_1": 1, "add": 2}
     first = source_plan("branches", marks, [(0,), (1,), (2,)], folder, num_devices=3, optimizer=optimizer)
     stages = staged(first.graph, marks)
@@ -76,6 +76,7 @@ def test_four_switches_change_nothing(tmp_path: Path) -> None:
     assert report.to_dict()["decisions"][0]["devices"] == (0, 1, 2)
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_switch_loses_nothing(tmp_path: Path) -> None:
     plan, others = places(tmp_path, "adamw")
     data = f"{tmp_path}/data.py:batches"
@@ -130,3 +131,36 @@ def test_a_planning_process_that_fails_is_told(tmp_path: Path) -> None:
     assert report is not None
     assert [d.kind for d in report.decisions] == ["failed"]
     assert "the planning process ended with status 1: no planner" in report.decisions[0].text
+
+
+@pytest.mark.slow
+def test_tied_weights_move_between_unequal_replicas(tmp_path: Path) -> None:
+    """AdamW; stages that compute again, and replicas with shares, among the plans that follow each other."""
+    (tmp_path / "data.py").write_text(DATA.replace("BATCH", TOKENS))
+    plan = source_plan("tied", {}, [(0,)], tmp_path, num_devices=3, optimizer="adamw")
+    labels = staged(plan.graph, {plan.graph.ops[-1].name: 1})
+    others = [
+        make_plan(
+            plan.graph,
+            labels,
+            devices,
+            num_microbatches=4,
+            num_devices=3,
+            optimizer="adamw",
+            shares=shares,
+            recompute=again,
+            split=0.3,
+        )
+        for devices, shares, again in (
+            ([(1,), (2, 0)], [(), (3, 1)], [0]),
+            ([(0, 1), (2,)], [(1, 2), ()], [1]),
+            ([(2,), (2,)], [(), ()], []),
+            ([(0, 1, 2), (1,)], [(2, 1, 1), ()], [0, 1]),
+        )
+    ]
+    adapt = proposing(tmp_path, others)
+    report = run(plan, steps=60, verify=True, data=f"{tmp_path}/data.py:batches", adapt=adapt)
+    assert report is not None
+    assert [d.kind for d in report.decisions if d.kind.startswith("switch")][:8] == ["switch", "switched"] * 4
+    assert report.verification is not None
+    assert report.verification.passed, report.verification.describe()
