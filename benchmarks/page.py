@@ -82,6 +82,7 @@ SECTIONS = (
     Section("capture-breadth", "Breadth of the capture", "capture_breadth.py --verify --write", 60, "models"),
     Section("megatron-sweep", "Llama 70B and 405B against a sweep of layouts", "megatron_sweep.py", 12, "models"),
     Section("large-capture", "Capture of large models", "large_capture.py", 2, "models"),
+    Section("check-cost", "The check of a capture", "check_cost.py", 3),
     Section("runtime-overhead", "Overhead of the runtime", "runtime_overhead.py --steps 15", 1),
     Section("soak", "Ranks that die", "soak.py --minutes 2", 2),
 )
