@@ -2,8 +2,8 @@
 
     python benchmarks/check_cost.py
 
-Each capture is one of `drlpp.capture.capture` in this process, of a model without memory for its parameters, as ``plan``
-makes it; the smallest of three counts (above 2 s, the first). Writes the table between the markers ``check-cost`` of
+Each capture is one of `drlpp.capture.capture` in this process, of a model without memory for its parameters; the
+smallest of three counts (above 2 s, the first). Writes the table between the markers ``check-cost`` of
 docs/benchmarks.md.
 """
 

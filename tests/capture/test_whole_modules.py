@@ -190,10 +190,13 @@ def test_a_model_too_large_to_run_is_not_one_op(monkeypatch: pytest.MonkeyPatch)
         capture_module(OwnForward(OWN["if"]), batch(), F.cross_entropy)
 
 
-def test_all_modules_of_a_class_are_kept_whole_at_once() -> None:
+def test_all_modules_of_a_class_are_kept_whole_at_once(caplog: pytest.LogCaptureFixture) -> None:
     parts = nn.Sequential(*(ByValue(lambda m, x: m.layer(x)) for _ in range(3)))
     captured = capture_module(net(parts), batch(), F.cross_entropy)
     assert list(captured.call.whole) == ["model.1.0", "model.1.1", "model.1.2"]
+    lines = [r.getMessage() for r in caplog.records if "is kept whole" in r.getMessage()]
+    assert len(lines) == 1
+    assert "'1.0' (and 2 more of its class) is kept whole" in lines[0]
     assert captured.graph.num_ops == 6
 
 

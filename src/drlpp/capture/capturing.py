@@ -141,10 +141,7 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
             state.restore()  # to count the work of the user's code, it is run
 
     exported, (graph, op_of_node, without_gradient) = keeping_whole(wrapped, attempt)
-    for path, why in exported.call.whole.items():
-        shown = "the model" if path == MODEL else repr(path.removeprefix(f"{MODEL}."))
-        advice = f"; {ADVICE}, and the rest is cut" if path == MODEL else ""
-        log.warning("%s: %s is kept whole, as one op that no plan cuts: %s%s", name, shown, why, advice)
+    _tell_whole(name, exported.call.whole)
     module = exported.module
     captured = CapturedModel(
         graph=graph,
@@ -165,6 +162,16 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
     )
     check_constants(captured.constants, example.module, example.loss_fn)
     return captured
+
+
+def _tell_whole(name: str, whole: Whole) -> None:
+    """One line for each reason, which modules of one class share."""
+    for why in dict.fromkeys(whole.values()):
+        first, *others = (path for path, reason in whole.items() if reason == why)
+        shown = "the model" if first == MODEL else repr(first.removeprefix(f"{MODEL}."))
+        more = f" (and {len(others)} more of its class)" if others else ""
+        advice = f"; {ADVICE}, and the rest is cut" if first == MODEL else ""
+        log.warning("%s: %s%s is kept whole, as one op that no plan cuts: %s%s", name, shown, more, why, advice)
 
 
 def _checked(captured: CapturedModel, make: Callable[[], Example] | None, seconds: float) -> CapturedModel:
