@@ -221,26 +221,18 @@ def test_hosts_that_are_alike_are_taken_by_their_number():
     assert state.slots() == [slots]
 
 
-def test_all_devices_of_a_type_on_some_hosts_can_be_joined_by_those_of_others():
+def test_all_devices_of_a_type_on_some_hosts_are_a_choice():
     t = many_hosts(20).tables
     choices = Choices.of(t)
-    fast = tuple((2 * h, 2) for h in range(12))
-    (spelled,) = spell(
-        [
-            (Slot(((0, 2), (1, 1))), Slot(fast[1:])),
-        ],
-        t,
-        choices,
-    )
-    assert len(spelled) == 3 + 1
-    (joined,) = spell([(Slot((*fast[:8], (17, 1), (19, 1))),)], t, choices)
-    assert [bool(choices.joins[i]) for i in joined] == [False, True, True, False]
+    fast = tuple((2 * h, 2) for h in range(11))
+    ((eight, three, end),) = spell([(Slot(fast[:8]), Slot(fast[8:]))], t, choices)
+    assert [int(choices.hosts[i]) for i in (eight, three, end)] == [8, 3, 0]
 
 
 def test_of_many_hosts_only_the_first_few_are_divided():
     t = many_hosts(20).tables
     choices = Choices.of(t)
-    assert spell([(Slot(((39, 1),)),)], t, choices) != [None]
+    assert spell([tuple(Slot(((2 * h, 1),)) for h in range(8))], t, choices) != [None]
     assert spell([tuple(Slot(((2 * h, 1),)) for h in range(20))], t, choices) == [None]
     assert choices.num < 150
 

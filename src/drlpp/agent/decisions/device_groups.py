@@ -146,12 +146,13 @@ class Choices:
     def legal_hosts(self, remaining: Ints, open_class: Ints, t: Tables) -> tuple[Bools, Bools]:
         """Where hosts can be taken, for what is left ``[B, C]`` after class `open_class` ``[B]`` was added.
 
-        A single host is a choice of its own where it cannot be divided, and all that are left are where no bundle is.
+        A single host is a choice of its own where it cannot be divided; all that are left are no new slot where there
+        is a bundle of them.
 
         Returns:
             ``[B, N]`` in a new slot, and joined to the open one; False where a choice takes no hosts.
         """
-        legal, after = np.zeros((2, len(remaining), self.num), dtype=bool)
+        opens, joins = np.zeros((2, len(remaining), self.num), dtype=bool)
         for r, row in enumerate(self.rows):
             own = np.flatnonzero(self.row == r)
             free = row.untouched(remaining, t)
@@ -159,9 +160,10 @@ class Choices:
             rest = remaining[:, row.classes.ravel()].sum(axis=1)
             all_left = row.is_bundle & (rest[:, None] == self.hosts[own] * t.size[row.classes[0]].sum())
             single = (self.hosts[own] == 1) & (first < _DIVIDED_HOSTS)[:, None]
-            legal[:, own] = (number[:, None] >= self.hosts[own]) & ~all_left & ~single
-            after[:, own] = (row.classes[first, 0] > open_class)[:, None]
-        return legal, legal & after
+            legal = (number[:, None] >= self.hosts[own]) & ~single
+            opens[:, own] = legal & ~all_left
+            joins[:, own] = legal & (row.classes[first, 0] > open_class)[:, None]
+        return opens, joins
 
 
 def _counts(size: int) -> list[int]:
@@ -271,7 +273,7 @@ class SlotState:
             rest = (self.remaining - c.bundles[g])[:, c.bundles[g] > 0]
             legal[:, first_bundle + g] = (rest >= 0).all(axis=1) & (rest > 0).any(axis=1)
         of_hosts, later_hosts = c.legal_hosts(self.remaining, self._open_class, t)
-        legal |= of_hosts
+        legal |= np.where(c.joins, later_hosts, of_hosts)
         join_ok = np.where(c.row >= 0, later_hosts, c.device_class > self._open_class[:, None])
         join_ok &= (self.num_slots > 0)[:, None]
         open_ok = (self.num_slots < self._max_slots)[:, None]
@@ -485,11 +487,17 @@ def _spell_hosts(taken: Ints, remaining: Ints, open_class: int, t: Tables, choic
     some, later = choices.legal_hosts(remaining[None], np.array([open_class]), t)
     legal = (later if open_class >= 0 else some)[0] & (choices.joins == (open_class >= 0))
     best: tuple[int | None, Ints] = None, np.zeros(0, dtype=np.int64)
-    for i in np.flatnonzero(legal).tolist():
-        own = choices.rows[choices.row[i]].next_hosts(remaining, int(choices.hosts[i]), t)
+    offered = [
+        (i, choices.rows[choices.row[i]].next_hosts(remaining, int(choices.hosts[i]), t))
+        for i in np.flatnonzero(legal).tolist()
+    ]
+    if open_class < 0:
+        left = {g: np.flatnonzero(choices.bundles[g] * remaining) for g in np.flatnonzero(choices.whole).tolist()}
+        offered += [(choices.first_bundle + g, own) for g, own in left.items() if len(own) > 1]
+    for i, own in offered:
         others = np.setdiff1d(np.flatnonzero(taken), own)
         if (
-            np.array_equal(taken[own], t.size[own])
+            np.array_equal(taken[own], remaining[own])
             and (not len(others) or others[0] > own[-1])
             and len(own) > len(best[1])
         ):
