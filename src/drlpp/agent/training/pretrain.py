@@ -89,13 +89,13 @@ class PretrainConfig:
     seed: int = 0
     imitation_iterations: int = 480
     iterations: int = 120
-    problems: int = 4
-    large: float = 0.5
+    problems: int = 5
+    large: float = 0.4
     episodes: int = 32
     repeats: int = 2
     max_groups: int = 72
-    validate_every: int = 15
-    validation_problems: int = 12
+    validate_every: int = 40
+    validation_problems: int = 24
     checkpoint_s: float = 120.0
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     imitation: ImitationConfig = dataclasses.field(default_factory=ImitationConfig)
