@@ -122,7 +122,7 @@ def pipedream(problem: PlanningProblem) -> float:
     plan = get_planner("pipedream").solve(problem, Budget(10.0, clock=time.process_time), 0).plan
     if plan is None or plan.prediction is None:
         return math.inf
-    return plan.prediction.value_s(problem.objective)
+    return problem.objective.value_s(plan.prediction)
 
 
 def gmean(values: list[float]) -> float:
