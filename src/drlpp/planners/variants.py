@@ -51,7 +51,7 @@ BOUND_SHARE = 0.02
 CANDIDATES = 3
 """Variants among which the budget is divided."""
 MOST_CANDIDATES = 12
-"""Variants that a planner is asked about which ends early, if the first has a plan."""
+"""Variants that a planner is asked about which ends early, if the first has a plan; and devices alone in all sizes."""
 EARLY = 0.5
 """A planner that leaves this part of the budget is asked about variants, too, in which no quick plan fits."""
 PROMISING = 1.3
@@ -135,8 +135,8 @@ def solve_over_variants(
     for k, (size, grouping) in enumerate((*likely, *unlikely)):
         if k and budget.spent:
             break
-        if best is not None and k >= MOST_CANDIDATES:
-            break
+        if best is not None and k >= MOST_CANDIDATES and grouping:
+            continue
         if best is not None and k >= len(likely) and budget.left_s < EARLY * budget.seconds:
             break
         variant = variants.problem(size, grouping)
@@ -198,7 +198,9 @@ def _ranked(variants: Variants, values: _Values) -> tuple[list[tuple[int, int]],
     ahead = (*alone[:1], *likely[:1]) if near else (*likely[:1], *alone[:1])
     likely = list(dict.fromkeys((*ahead, *_promising(likely, known, at_least), *alone)))
     likely += [key for key in order if key not in known][: max(0, at_least - len(likely))]
-    return likely, [key for key in ranked if key not in likely and (key[1] == 0 or math.isinf(known[key]))]
+    return likely, [
+        key for key in dict.fromkeys((*apart, *ranked)) if key not in likely and (key[1] == 0 or math.isinf(known[key]))
+    ]
 
 
 class _Values:
