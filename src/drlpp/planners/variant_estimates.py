@@ -11,7 +11,6 @@ Left out: that stages are of whole ops, transfers between stages, which splits t
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from drlpp.cluster import NO_LINK, Host, Link
 from drlpp.cluster.usual_groupings import DEGREES, UsualGroupings
+from drlpp.cost.collectives import ring_s
 from drlpp.cost.op_times import op_times
 from drlpp.cost.optimizer_state import resident_factor, state_bytes
 from drlpp.graph import Op
@@ -28,9 +28,6 @@ from drlpp.problem import PlanningProblem
 Floats = NDArray[np.float64]
 Forms = Sequence[tuple[int, Mapping[int, int]]]
 """Of `UsualGroupings.forms`."""
-CHOICE_FEATURES = 12
-"""Of the number of stages that is best."""
-NUM_FEATURES = 21 + CHOICE_FEATURES
 RECOMPUTED = 1.33
 """Times as long where all is computed again."""
 KEPT_AGAIN = 0.1
@@ -40,7 +37,6 @@ TOO_LARGE = 10.0
 ROOM = 0.95
 """Part of the memory that stages can fill."""
 _TINY = 1e-30
-_SMALL = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +46,14 @@ class VariantTable:
     Attributes:
         keys: (number of the size, number of the grouping) of each.
         estimate_s: ``[V]`` seconds of the objective; `TOO_LARGE` times as many at least where nothing fits.
-        features: ``[V, NUM_FEATURES]``, relative to the problem: doubling all speeds and bandwidths changes none.
     """
 
     keys: list[tuple[int, int]]
     estimate_s: Floats
-    features: Floats
 
 
 def variant_table(problem: PlanningProblem, sizes: Sequence[int], groupings: UsualGroupings) -> VariantTable:
-    """Estimates and features of all variants of a problem.
+    """Estimates of all variants of a problem.
 
     Args:
         sizes: samples per micro-batch to choose from, ascending.
@@ -67,10 +61,7 @@ def variant_table(problem: PlanningProblem, sizes: Sequence[int], groupings: Usu
     prices, at = _prices(problem, sizes), np.array(sizes, dtype=np.float64)
     rows = [_of_grouping(problem, at, prices, groupings.forms(g)) for g in range(len(groupings))]
     keys = [(size, g) for g in range(len(rows)) for size in range(len(sizes))]
-    estimate = np.concatenate([row[0] for row in rows])
-    own = np.concatenate([row[1] for row in rows])
-    times, others = np.maximum(own[:, :2], _TINY), own[:, 2:]
-    return VariantTable(keys, estimate, np.concatenate([np.log(times / times.min(axis=0)), others], axis=1))
+    return VariantTable(keys, np.concatenate(rows))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,18 +70,14 @@ class _Prices:
 
     Attributes:
         work_s: ``[K, degrees, sizes]`` seconds of a micro-batch in a group, by device type, without collectives.
-        largest: part of the largest op in the work.
         kept: ``[degrees, sizes]`` bytes that a group keeps of a micro-batch.
         summed: ``[sizes]`` bytes that a group sums inside for a micro-batch in one pass, in so many `sums`.
-        sent: ``[sizes]`` bytes of a typical value.
     """
 
     work_s: Floats
-    largest: float
     kept: Floats
     summed: Floats
     sums: int
-    sent: Floats
 
 
 def _prices(problem: PlanningProblem, sizes: Sequence[int]) -> _Prices:
@@ -114,11 +101,9 @@ def _prices(problem: PlanningProblem, sizes: Sequence[int]) -> _Prices:
 
     return _Prices(
         work_s=line([(t[:, None, :] / np.where(divided, degree[:, None], 1.0)).sum(axis=2) for t in times]),
-        largest=float((times[0].max(axis=1) / np.maximum(times[0].sum(axis=1), _TINY)).max()),
         kept=line([(graph.op_saved_bytes * whole).sum(axis=1) for graph in graphs]),
         summed=line([np.asarray((out * sums).sum() / 2) for out in outputs]),  # every other product gives a sum
         sums=int(sums.sum()) // 2,
-        sent=line([np.asarray(np.median(out)) for out in outputs]),
     )
 
 
@@ -170,42 +155,12 @@ def _slowest(host: Host) -> Link:
     return min(host.all_links, key=lambda link: link.bandwidth, default=NO_LINK)
 
 
-def _of_grouping(problem: PlanningProblem, sizes: Floats, prices: _Prices, forms: Forms) -> tuple[Floats, Floats]:
-    """Of one grouping and all sizes: ``[sizes]`` estimates, and ``[sizes, NUM_FEATURES]`` features, of which the first
-    two are seconds."""
+def _of_grouping(problem: PlanningProblem, sizes: Floats, prices: _Prices, forms: Forms) -> Floats:
+    """``[sizes]`` estimates of one grouping: with the number of stages that is best."""
     groups = _groups(problem, prices, forms)
-    total, micro = float(groups.number.sum()), problem.global_batch / sizes
-    seconds = np.maximum(groups.work_s + groups.inside_s, _TINY)
+    total = float(groups.number.sum())
     choices = [_with_stages(problem, prices, groups, sizes, stages) for stages in _numbers_of_stages(problem, total)]
-    values = np.stack([choice[0] for choice in choices])  # [choices, sizes]
-    best, each = values.argmin(axis=0), np.arange(len(sizes))
-    all_choices = np.stack([choice[1] for choice in choices])
-    part = groups.number * groups.length / (groups.number * groups.length).sum()
-    constant = [
-        *(float(part[groups.length == degree].sum()) for degree in DEGREES),
-        math.log2(total) / 4,
-        math.log2(len(problem.cluster.device_types)),
-        float(len(groups.number) - len(forms)),
-        float(problem.training.zero1),
-        math.log2(problem.graph.num_ops) / 10,
-        math.log(float((part * groups.link).sum() / (part * groups.port).sum())) / 3,
-    ]
-    features = [
-        values[best, each],
-        micro / (groups.number[:, None] / seconds).sum(axis=0),
-        np.log2(sizes) / 4,
-        np.log2(micro) / 4,
-        np.log2(micro / total) / 4,
-        np.log(seconds.max(axis=0) / seconds.min(axis=0)),
-        (part[:, None] * groups.inside_s / seconds).sum(axis=0),
-        all_choices[:, :, 3].min(axis=0),
-        np.log(values[0] / values[best, each]).clip(0, 3),
-        np.log(values[-1] / values[best, each]).clip(0, 3),
-        np.full(len(sizes), math.log2(len(forms))),
-        *all_choices[best, each].T,
-        *(np.full(len(sizes), value) for value in constant),
-    ]
-    return values[best, each], np.stack(features, axis=1)
+    return np.asarray(np.min(choices, axis=0))
 
 
 def _numbers_of_stages(problem: PlanningProblem, groups: float) -> list[int]:
@@ -216,10 +171,8 @@ def _numbers_of_stages(problem: PlanningProblem, groups: float) -> list[int]:
     return sorted({1 << i for i in range(most.bit_length())} | {most})
 
 
-def _with_stages(
-    problem: PlanningProblem, prices: _Prices, groups: _Groups, sizes: Floats, stages: int
-) -> tuple[Floats, Floats]:
-    """With so many stages, equal replicas and work by speed: ``[sizes]`` estimates, ``[sizes, CHOICE_FEATURES]``."""
+def _with_stages(problem: PlanningProblem, prices: _Prices, groups: _Groups, sizes: Floats, stages: int) -> Floats:
+    """``[sizes]`` estimates with so many stages, equal replicas and work by speed."""
     total, micro, number = float(groups.number.sum()), problem.global_batch / sizes, groups.number[:, None]
     speed = 1 / np.maximum(groups.work_s + groups.inside_s, _TINY)  # [k, sizes]
     all_speed = (speed * number).sum(axis=0)
@@ -239,27 +192,10 @@ def _with_stages(
     need, need_again = (state + mean_kept) / room, (state + KEPT_AGAIN * mean_kept) / room
     own = speed / all_speed * total / stages  # [k, sizes] part of the model that a group has
     unequal = (own * (state + kept) / groups.memory[:, None]).max(axis=0)
-    again, full = need > ROOM, need_again > ROOM
-    ideal_s = micro / all_speed
-    seconds = ideal_s * idle * bubble + exchange_s
-    seconds = seconds * np.where(again, RECOMPUTED, np.clip(unequal, 1.0, RECOMPUTED))
-    seconds = seconds * np.where(full, TOO_LARGE * need_again, 1.0)
-    port = float((groups.port * groups.length).min())
-    features = [
-        np.log(idle * bubble),
-        exchange_s / np.maximum(ideal_s, _TINY),
-        np.log(np.maximum(need, _SMALL)),
-        np.log(np.maximum(need_again, _SMALL)),
-        np.log(np.maximum(unequal, _SMALL)),
-        np.full(len(sizes), math.log2(stages) / 4),
-        np.full(len(sizes), math.log2(replicas) / 4),
-        np.log2(rounds) / 4,
-        np.log1p(2 * prices.sent * stages / port * all_speed / total),  # transfers of a stage in its work
-        np.full(len(sizes), math.log(max(prices.largest * stages, _SMALL))),
-        again.astype(np.float64),
-        full.astype(np.float64),
-    ]
-    return np.maximum(seconds, _TINY), np.stack(features, axis=1)
+    seconds = micro / all_speed * idle * bubble + exchange_s
+    seconds = seconds * np.where(need > ROOM, RECOMPUTED, np.clip(unequal, 1.0, RECOMPUTED))
+    seconds = seconds * np.where(need_again > ROOM, TOO_LARGE * need_again, 1.0)
+    return np.asarray(np.maximum(seconds, _TINY))
 
 
 def _exchange_s(problem: PlanningProblem, groups: _Groups, stages: int, replicas: int) -> float:
@@ -267,4 +203,4 @@ def _exchange_s(problem: PlanningProblem, groups: _Groups, stages: int, replicas
     graph = problem.graph
     gradient = float(graph.op_trained_bytes.sum()) * state_bytes(graph, problem.training).gradient / stages
     wire = np.where(replicas * groups.length <= groups.on_host, groups.link, groups.port)
-    return 2 * (1 - 1 / replicas) * gradient / float((wire * groups.length).min())
+    return ring_s(replicas, gradient, Link(bandwidth=float((wire * groups.length).min())))
