@@ -1,41 +1,27 @@
 """`drlpp plan`: for an engine, and what that costs."""
 
-import dataclasses
 import json
 
 import pytest
 
-from cluster_files import TWO_UNEQUAL
 from drlpp.cli.main import run_command_line
 from drlpp.cli.plan import restriction_cost
-from drlpp.graph import save_graph
-from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Objective
 from drlpp.planners.engines.engine import ENGINES
+from problem_files import planned, problem_files
 
 
 @pytest.fixture
 def files(tmp_path):
-    graph = chain_graph(8, forward_s=1e-3, tensor_bytes=1e5, param_bytes=1e6)
-    layers = [f"layers.{i // 2}" for i in range(8)]
-    ops = tuple(dataclasses.replace(op, module=m) for op, m in zip(graph.ops, layers, strict=True))
-    save_graph(dataclasses.replace(graph, ops=ops), tmp_path / "graph.json")
-    save_graph(graph, tmp_path / "no-modules.json")
-    (tmp_path / "cluster.yaml").write_text(TWO_UNEQUAL)
-    return tmp_path
-
-
-def call(files, verb, *more, graph="graph.json"):
-    arguments = [verb, str(files / graph), "--cluster", str(files / "cluster.yaml"), "--planner", "dp"]
-    return run_command_line([*arguments, "--budget", "0.3", *more])
+    return problem_files(tmp_path)
 
 
 def test_a_plan_for_an_engine_can_be_exported_and_says_what_it_costs(files, capsys):
     path = str(files / "plan.json")
-    assert call(files, "plan", "--for", "megatron", "-o", path) == 0
+    assert planned(files, "plan", "--for", "megatron", "-o", path) == 0
     assert "Megatron-LM can express" in capsys.readouterr().err
     assert run_command_line(["export", path, "--to", "megatron", "-o", str(files / "m.sh")]) == 0
-    assert call(files, "plan", "--for", "deepspeed", "--objective", "steady-state", "--json") == 0
+    assert planned(files, "plan", "--for", "deepspeed", "--objective", "steady-state", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     cost = answer["restriction"]
     assert cost["engine"] == "deepspeed"
@@ -44,7 +30,7 @@ def test_a_plan_for_an_engine_can_be_exported_and_says_what_it_costs(files, caps
 
 
 def test_expert_without_a_split_is_status_2_and_left_out_of_a_comparison(files, capsys):
-    assert call(files, "plan", "--planner", "expert") == 2
+    assert planned(files, "plan", "--planner", "expert") == 2
     assert "carries no split of its source" in capsys.readouterr().err
     rows = files / "rows.json"
     arguments = ["compare", str(files / "graph.json"), "--cluster", str(files / "cluster.yaml"), "--budget", "0.1"]
@@ -58,7 +44,7 @@ def test_expert_without_a_split_is_status_2_and_left_out_of_a_comparison(files, 
 
 
 def test_without_an_engine_there_is_no_restriction(files, capsys):
-    assert call(files, "plan", "--json") == 0
+    assert planned(files, "plan", "--json") == 0
     assert "restriction" not in json.loads(capsys.readouterr().out)
 
 
@@ -70,7 +56,7 @@ def test_without_an_engine_there_is_no_restriction(files, capsys):
     ],
 )
 def test_bad_engines_are_status_2(files, capsys, more, graph, message):
-    assert call(files, "plan", *more, graph=graph) == 2
+    assert planned(files, "plan", *more, graph=graph) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
@@ -80,7 +66,7 @@ def test_a_restriction_costs_nothing_when_the_free_search_finds_less(files, tmp_
     from drlpp.plan import load_plan
 
     path = tmp_path / "plan.json"
-    assert call(files, "plan", "-o", str(path)) == 0
+    assert planned(files, "plan", "-o", str(path)) == 0
     plan = load_plan(path)
     for free in (None, plan):
         cost = restriction_cost(ENGINES["torch"], plan, free, Objective.ITERATION_TIME)
