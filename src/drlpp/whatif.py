@@ -139,8 +139,7 @@ def _more_devices(problem: PlanningProblem) -> Iterator[Change]:
     cluster = problem.cluster
     for h, host in _distinct_hosts(cluster):
         for name in dict.fromkeys(host.devices):
-            slowest = min(host.all_links, key=lambda x: x.bandwidth, default=None)
-            link = host.link or slowest or next((other.link for other in cluster.hosts if other.link), None)
+            link = host.link or host.slowest_link or next((other.link for other in cluster.hosts if other.link), None)
             if link is None:  # nothing says how two devices of a host would be joined
                 continue
             changed = dataclasses.replace(host, devices=(*host.devices, name), link=link)

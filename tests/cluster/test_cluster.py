@@ -54,6 +54,8 @@ def test_links_of_groups():
     assert c.path(1, 2) == c.path(0, 3) == LINK
     assert c.site_index.tolist() == [0, 0, 1, 1]
     assert c.hosts[0].all_links == (Link(bandwidth=9.0), LINK)
+    assert c.hosts[0].slowest_link == Link(bandwidth=9.0)
+    assert Host(name="one", devices=("fast",)).slowest_link is None
 
 
 @given(seed=st.integers(0, 10**6), num_devices=st.integers(1, 9))

@@ -195,6 +195,11 @@ class Host:
         found = (self.path(i, j) for i, j in pairs) if self.links else (self.link for _ in self.devices[1:])
         return tuple(dict.fromkeys(link for link in found if link is not None))
 
+    @property
+    def slowest_link(self) -> Link | None:
+        """Of those between devices of this host the one of least bandwidth; None where there is none."""
+        return min(self.all_links, key=lambda link: link.bandwidth, default=None)
+
     def sites(self) -> tuple[int, ...]:
         """For each device the number of its site: devices of a site have equal links, to others and between them."""
         if not self.links:

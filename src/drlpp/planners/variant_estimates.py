@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from drlpp.cluster import NO_LINK, Host, Link
+from drlpp.cluster import NO_LINK, Link
 from drlpp.cluster.usual_groupings import DEGREES, UsualGroupings
 from drlpp.cost.collectives import ring_s
 from drlpp.cost.op_times import op_times
@@ -137,7 +137,7 @@ def _groups(problem: PlanningProblem, prices: _Prices, forms: Forms) -> _Groups:
     rows, work, inside = [], [], []
     for device, form in forms:
         host, kind = cluster.hosts[cluster.devices[device].host], int(cluster.type_index[device])
-        link = _slowest(host)
+        link = host.slowest_link or NO_LINK
         port = host.network.bandwidth / len(host.devices) if host.network else link.bandwidth
         for length, number in form.items():
             steps = 2 * 2 * (length - 1)  # of a ring, forward and backward
@@ -149,10 +149,6 @@ def _groups(problem: PlanningProblem, prices: _Prices, forms: Forms) -> _Groups:
     table = np.array(rows, dtype=np.float64).T
     fields = dict(zip(("number", "length", "memory", "link", "port", "on_host"), table, strict=True))
     return _Groups(**fields, work_s=np.array(work), inside_s=np.array(inside))
-
-
-def _slowest(host: Host) -> Link:
-    return min(host.all_links, key=lambda link: link.bandwidth, default=NO_LINK)
 
 
 def _of_grouping(problem: PlanningProblem, sizes: Floats, prices: _Prices, forms: Forms) -> Floats:

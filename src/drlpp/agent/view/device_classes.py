@@ -181,7 +181,7 @@ def build_tables(problem: PlanningProblem) -> Tables:
         bandwidth=bandwidth,
         latency_s=latency,
         port_bandwidth=np.array([(h.network or NO_LINK).bandwidth for h in hosts]),
-        link_bandwidth=np.array([min((x.bandwidth for x in h.all_links), default=NO_LINK.bandwidth) for h in hosts]),
+        link_bandwidth=np.array([(h.slowest_link or NO_LINK).bandwidth for h in hosts]),
         microbatches=problem.training.num_microbatches,
         may_replicate=problem.may_replicate,
         may_share=problem.may_share,
