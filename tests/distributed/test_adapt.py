@@ -159,7 +159,8 @@ def test_tied_weights_move_between_unequal_replicas(tmp_path: Path) -> None:
         )
     ]
     adapt = proposing(tmp_path, others)
-    report = run(plan, steps=60, verify=True, data=f"{tmp_path}/data.py:batches", adapt=adapt)
+    steps = 200  # of milliseconds: a switch has to be worth what building the stages takes
+    report = run(plan, steps=steps, verify=True, data=f"{tmp_path}/data.py:batches", adapt=adapt)
     assert report is not None
     assert [d.kind for d in report.decisions if d.kind.startswith("switch")][:8] == ["switch", "switched"] * 4
     assert report.verification is not None
