@@ -9,17 +9,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pickle
+import queue
 import sys
+import threading
 import time
-from pathlib import Path
 
 from drlpp.cost.calibration import calibrate, calibrated_plan, summary
 from drlpp.errors import DrlppError, InfeasibleError
 from drlpp.plan import Plan, Provenance
 from drlpp.planners.base import Budget, PlanResult
 from drlpp.problem import PlanningProblem, SearchSpace
-from drlpp.runtime.adapt.proposals import NICENESS, Proposal, Question
+from drlpp.runtime.adapt.proposals import NICENESS, Proposal, Question, packed, unpacked
 from drlpp.runtime.launch.job import Adapt
 from drlpp.sim import Evaluator, simulate
 from drlpp.solving import solve
@@ -83,27 +83,30 @@ def _fits(plan: Plan) -> bool:
     )
 
 
-def main() -> int:
-    """Answers questions until standard input ends; returns the exit status."""
+def main() -> None:
+    """Answers questions until standard input ends."""
     os.nice(NICENESS)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to the log
+    questions: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_read, args=(questions,), daemon=True).start()
     import drlpp.agent.planner.planner  # noqa: F401 (while the run measures)
 
-    for line in sys.stdin:
-        path = Path(line.strip())
+    while True:
         try:
-            proposal = propose(pickle.loads(path.read_bytes()))
-            target = path.with_suffix(".answer")
-            target.write_bytes(pickle.dumps(proposal))
-            answer = {"proposal": str(target)}
+            answer = {"proposal": packed(propose(unpacked(questions.get())))}
         except DrlppError as error:
             answer = {"error": str(error)}
-        path.unlink()
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-    return 0
+
+
+def _read(questions: queue.Queue[str]) -> None:
+    """Ends this process, whatever it does, with its standard input: the run is over or dead then."""
+    for line in sys.stdin:
+        questions.put(line)
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from drlpp.adaptation import adaptation
-from drlpp.errors import InputError, PlanError
+from drlpp.errors import InputError, PlanError, StoppedError
 from drlpp.graph.generate.synthetic import chain_graph
-from drlpp.plan import Plan
-from drlpp.runtime import Elastic, run
+from drlpp.plan import Plan, load_plan
+from drlpp.runtime import Elastic, RunReport, run
 from drlpp.runtime.launch.job import Adapt, RunOptions
 from plan_cases import make_plan, source_plan, staged
 from processes import signal_rank
@@ -95,6 +95,41 @@ def test_a_kill_in_the_middle_of_a_switch_loses_nothing(tmp_path: Path) -> None:
     assert quiet is not None
     assert len(report.restarts) == 1
     assert report.losses == pytest.approx(quiet.losses, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_in_the_middle_of_a_switch_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """The switch is done, there is a checkpoint, and the run that follows goes on with the plan that took over."""
+    plan, others = places(tmp_path, "adamw")
+    data, store = f"{tmp_path}/data.py:batches", tmp_path / "store"
+    quiet = run(plan, steps=40, seed=1, data=data)
+    assert quiet is not None
+    asked: list[str] = []
+    found: list[list[str]] = []
+
+    def disturb(line: str) -> None:
+        if "switching gains" in line and not asked:
+            asked.append(line)
+            signal_rank(1, number)
+        if len(asked) == 1 and line.startswith("step 20 of"):
+            found.append(sorted(path.name for path in store.iterdir()))
+
+    def training() -> RunReport | None:
+        adapt = proposing(tmp_path, others)
+        return run(plan, steps=40, seed=1, data=data, checkpoint=store, checkpoint_every=1000, adapt=adapt, say=disturb)
+
+    if number == signal.SIGUSR1:
+        report = training()
+        assert any(name.startswith("step-") for name in found[0])
+    else:
+        with pytest.raises(StoppedError, match="after step"):
+            training()
+        assert load_plan(store / "plan.json").stages == others[0].stages
+        asked.append("once is enough")
+        report = training()
+    assert report is not None
+    assert report.losses == pytest.approx(quiet.losses[report.first_step :], rel=1e-5)
 
 
 def test_a_bad_plan_is_left() -> None:

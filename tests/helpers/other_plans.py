@@ -10,7 +10,7 @@ from pathlib import Path
 
 from drlpp.cost.calibration import calibrate, calibrated_plan
 from drlpp.plan import Plan
-from drlpp.runtime.adapt.proposals import Proposal, Question
+from drlpp.runtime.adapt.proposals import Proposal, Question, packed, unpacked
 from drlpp.sim import simulate
 
 
@@ -24,15 +24,13 @@ def main() -> None:
     plans: list[Plan] = pickle.loads(Path(sys.argv[1]).read_bytes())
     Path(sys.argv[1]).with_suffix(".ready").touch()
     for number, line in enumerate(sys.stdin):
-        path = Path(line.strip())
-        question: Question = pickle.loads(path.read_bytes())
+        question: Question = unpacked(line)
         calibration = calibrate(question.measured)
         current = calibrated_plan(question.current, calibration)
         current = predicted(current, simulate(current).prediction.iteration_time_s)
         best = predicted(calibrated_plan(plans[number % len(plans)], calibration), 1e-6)
-        target = path.with_suffix(".answer")
-        target.write_bytes(pickle.dumps(Proposal(current=current, best=best, found={}, seconds=0.0)))
-        sys.stdout.write(json.dumps({"proposal": str(target)}) + "\n")
+        proposal = Proposal(current=current, best=best, found={}, seconds=0.0)
+        sys.stdout.write(json.dumps({"proposal": packed(proposal)}) + "\n")
         sys.stdout.flush()
 
 

@@ -22,3 +22,5 @@ def test_the_plan_that_ran_last_is_taken_by_runs_of_the_same_kind(tmp_path: Path
     assert adopted_plan(store, longer) is None
     more = dataclasses.replace(asked, cluster=local_cluster(3))
     assert adopted_plan(store, more) is None
+    changed = make_plan(chain_graph(7, forward_s=1e-3), [0, 0, 0, 1, 1, 1, 1], [(0,), (1,)], num_microbatches=2)
+    assert adopted_plan(store, changed) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from drlpp.cluster import Cluster
+from drlpp.graph import OpGraph
 from drlpp.plan import Plan, load_plan, save_plan
 
 
@@ -20,7 +21,7 @@ def record_adopted(folder: Path, plan: Plan) -> None:
 
 
 def adopted_plan(folder: Path, asked: Plan, cluster: Cluster | None = None) -> Plan | None:
-    """The plan that took over last, if it is one of the same model, training set-up and devices as that asked for.
+    """The plan that took over last, if it is one of the same ops, training set-up and devices as that asked for.
 
     Its costs may be others: those that the run measured.
 
@@ -30,8 +31,13 @@ def adopted_plan(folder: Path, asked: Plan, cluster: Cluster | None = None) -> P
     if not adopted_file(folder).exists():
         return None
     plan = load_plan(adopted_file(folder))
-    same = plan.graph.source == asked.graph.source and plan.training == asked.training
+    same = _model(plan.graph) == _model(asked.graph) and plan.training == asked.training
     return plan if same and _places(plan.cluster) == _places(cluster or asked.cluster) else None
+
+
+def _model(graph: OpGraph) -> tuple[object, ...]:
+    """What stays of a model when its costs are measured."""
+    return graph.source, graph.samples_per_microbatch, graph.param_bytes, [op.name for op in graph.ops]
 
 
 def _places(cluster: Cluster) -> list[tuple[str, int]]:

@@ -1,18 +1,19 @@
 """The process beside rank 0 that calibrates and plans while the ranks train on, and what the two tell each other.
 
-The process is started with a command that is given to the run, since the runtime knows no planner. It reads the path of
-a pickled `Question` per line on its standard input, writes a pickled `Proposal` beside it, and answers with a line.
+The process is started with a command that is given to the run, since the runtime knows no planner. Each line of its
+standard input is a `Question` (`packed`). It answers with a line of JSON: ``{"proposal": ...}`` has a `Proposal` in the
+same form, ``{"error": ...}`` says why there is none. It ends with its standard input, and nothing is left of it.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
 import os
 import pickle
 import queue
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -68,6 +69,16 @@ class Proposal:
     seconds: float
 
 
+def packed(message: Question | Proposal) -> str:
+    """A message as a line."""
+    return base64.b64encode(pickle.dumps(message)).decode()
+
+
+def unpacked(line: str) -> Any:
+    """What was `packed` into a line."""
+    return pickle.loads(base64.b64decode(line))
+
+
 def processor_s(process: int) -> float:
     """Seconds of processors that a process has had; infinite where that cannot be told."""
     try:
@@ -85,28 +96,23 @@ class PlanningProcess:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="drlpp-adapt-"))
-        self._log = self._folder / "log.txt"
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (until `close`)
         environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
-            )
+        self._process = subprocess.Popen(
+            [*command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
+        )
+        self._questions: queue.Queue[str] = queue.Queue()
         self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._write, daemon=True).start()
         threading.Thread(target=self._read, daemon=True).start()
-        self._asked = 0
         self._given_s, self._used_s = 0.0, 0.0
         self.busy = False
 
     def ask(self, question: Question) -> None:
         """Asks; the answer is fetched with `answer`. Raises ExecutionError if the process is gone."""
-        self._asked += 1
-        path = self._folder / f"question-{self._asked}.pickle"
-        path.write_bytes(pickle.dumps(question))
-        if self._process.stdin is None or self._process.poll() is not None:
+        if self._process.poll() is not None:
             raise self._gone()
-        self._process.stdin.write(f"{path}\n".encode())
-        self._process.stdin.flush()
+        self._questions.put(packed(question))
         self.busy = True
         self._given_s, self._used_s = 0.0, processor_s(self._process.pid)
 
@@ -134,7 +140,7 @@ class PlanningProcess:
         answer = json.loads(line)
         if "error" in answer:
             raise ExecutionError(f"planning failed: {answer['error']}")
-        proposal = pickle.loads(Path(answer["proposal"]).read_bytes())
+        proposal = unpacked(answer["proposal"])
         if not isinstance(proposal, Proposal):
             raise ExecutionError(f"the planning process sent a {type(proposal).__name__}: it must send a Proposal")
         return proposal
@@ -143,12 +149,23 @@ class PlanningProcess:
         """Ends the process."""
         self._process.kill()
         self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._log.close()
 
     def _gone(self) -> ExecutionError:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
         last = lines[-1] if lines else "it left no message"
         return ExecutionError(f"the planning process ended with status {self._process.poll()}: {last}")
+
+    def _write(self) -> None:
+        """The process may take its time to read: rank 0 does not wait for it."""
+        pipe = self._process.stdin
+        while pipe is not None:
+            try:
+                pipe.write(f"{self._questions.get()}\n".encode())
+                pipe.flush()
+            except OSError:
+                return  # it is gone: whoever waits for the answer sees that
 
     def _read(self) -> None:
         for line in self._process.stdout or ():
