@@ -1,6 +1,7 @@
 """The scheduler's decisions as an environment."""
 
 import dataclasses
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -19,8 +20,10 @@ from drlpp.agent.decisions.device_groups import (
     spell,
 )
 from drlpp.agent.training.corpus import draw_large_problem, draw_problem
+from drlpp.agent.training.imitation import anchor_assignments
 from drlpp.agent.training.slot_moves import changed_slots
 from drlpp.agent.view.features import problem_view
+from drlpp.sim import Evaluator
 
 
 def play(view, batch, rng):
@@ -53,6 +56,26 @@ def test_every_device_serves_at_most_one_slot(seed):
         for slot in slots:
             classes = [k for k, _ in slot.parts]
             assert classes == sorted(set(classes))
+            assert len(set(view.tables.replica_kind[classes].tolist())) == 1
+
+
+def test_groups_of_other_types_are_never_replicas_of_one_stage():
+    """Nothing can sum their gradients: of every kind of choice only such are left as the evaluator accepts."""
+    drawn = (draw_large_problem(np.random.default_rng([7, i]), "train") for i in range(100))
+    mixed = (p for p in drawn if len(set(problem_view(p).tables.replica_kind.tolist())) > 1)
+    for problem in itertools.islice(mixed, 3):
+        view = problem_view(dataclasses.replace(problem, cluster=_roomy(problem.cluster)))
+        evaluator = Evaluator(view.problem)
+        several = 0
+        for assignment in anchor_assignments(view, play(view, 24, np.random.default_rng(0)).slots()):
+            several += max(len(devices) for devices in assignment.devices) > 1
+            assert evaluator.evaluate(assignment, ("1f1b",)).feasible
+        assert several > 12
+
+
+def _roomy(cluster):
+    types = tuple(dataclasses.replace(t, memory_bytes=t.memory_bytes * 10**4) for t in cluster.device_types)
+    return dataclasses.replace(cluster, device_types=types)
 
 
 def test_all_placements_of_a_small_cluster_are_reached():

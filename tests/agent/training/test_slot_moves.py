@@ -35,6 +35,18 @@ def test_devices_are_never_used_twice(seed):
         assert (used <= t.size).all()
 
 
+def test_groups_of_other_types_stay_apart():
+    drawn = (problem_view(draw_large_problem(np.random.default_rng([7, i]), "train")).tables for i in range(100))
+    t = next(t for t in drawn if len(set(t.replica_kind.tolist())) > 2)
+    rng = np.random.default_rng(0)
+    found = even_slots(t)
+    assert found
+    for slots in [*found, *(changed_slots(found[i % len(found)], t, rng) for i in range(200))]:
+        for slot in slots:
+            assert len({int(t.replica_kind[k]) for k, _ in slot.parts}) == 1
+    assert spell([(Slot(tuple((k, 1) for k in range(t.num_classes))),)], t, Choices.of(t)) == [None]
+
+
 def test_many_slots_are_reached():
     rng = np.random.default_rng(0)
     t = problem_view(small_problem()).tables

@@ -4,7 +4,8 @@ A *slot* is a place for a stage: devices that will run it as replicas. The first
 devices of a class; each further one adds devices of another class to the open slot, opens the next slot, or ends.
 Masks allow only devices that are left, so each device serves at most one slot. Sets of devices over several classes
 have one spelling (classes in ascending order), and of hosts that are alike and not in use yet only the first is
-offered, so that equal plans are equal decisions. Hosts that are alike are taken by their number, too: so many whole
+offered, so that equal plans are equal decisions. Groups of devices that divide ops replicate a stage only with groups of
+their own type, so slots of others are not offered. Hosts that are alike are taken by their number, too: so many whole
 ones at once. So the decisions of an episode are as many as its plan has different stages, on a thousand devices as on
 ten; and where more than a few hosts are alike, only the first few can be divided among slots.
 
@@ -67,9 +68,9 @@ class HostRow:
 class Choices:
     """The choices of one scheduler decision: the same list at every step, masked.
 
-    In this order: the end; a new slot of some devices of a class; the same joined to the open slot; a new slot of
+    All devices of a slot are of one `Tables.replica_kind`. In this order: the end; a new slot of some devices of a class; the same joined to the open slot; a new slot of
     whole hosts that are alike; the same joined to the open slot; a new slot of a *bundle*, which is all devices left in
-    several classes (everything, a host, a type, the types above a speed), or the same part, such as half, of the
+    several classes (of everything, a host, a type, the types above a speed), or the same part, such as half, of the
     devices of several classes on more than one host: for stages of which each has a replica on every host, so that
     micro-batches stay on theirs.
 
@@ -184,8 +185,10 @@ def _host_rows(t: Tables, bundles: Bools) -> tuple[HostRow, ...]:
             continue
         width = int((t.host == hosts[0]).sum())
         classes = t.first_class[hosts][:, None] + np.arange(width)
-        for columns in [slice(0, width)] + ([slice(q, q + 1) for q in range(width)] if width > 1 else []):
-            own = classes[:, columns]
+        kind_of = t.replica_kind[classes[0]]
+        together = [tuple(np.flatnonzero(kind_of == q).tolist()) for q in np.unique(kind_of)]
+        for columns in dict.fromkeys([*together, *((q,) for q in range(width))]):
+            own = classes[:, list(columns)]
             same = bundles == np.isin(np.arange(t.num_classes), own)
             out.append(HostRow(own, bool(same.all(axis=1).any())))
     return tuple(out)
@@ -196,8 +199,10 @@ def _bundles(t: Tables) -> Ints:
     speeds = np.unique(t.speed)
     several = [t.speed >= s for s in speeds] + [t.speed == s for s in speeds]
     divided = np.unique(t.host[can_be_divided(t)])
-    sets = [s for s in several + [t.host == h for h in divided] if s.sum() > 1]
-    parts = [s * (t.size // q) for s in several for q in _PARTS if len(set(t.host[s])) > 1 and t.size[s].min() >= q]
+    kinds = [t.replica_kind == q for q in np.unique(t.replica_kind)]
+    several = [s & kind for s in several for kind in kinds]
+    sets = [s for s in several + [(t.host == h) & kind for h in divided for kind in kinds] if s.sum() > 1]
+    parts = [s * (t.size // q) for s in several if s.any() for q in _PARTS if len(set(t.host[s])) > 1 and t.size[s].min() >= q]
     distinct = {tuple(b.tolist()): None for b in [s * t.size for s in sets] + parts}
     return np.array(list(distinct), dtype=np.int64).reshape(-1, t.num_classes)
 
@@ -275,6 +280,7 @@ class SlotState:
         of_hosts, later_hosts = c.legal_hosts(self.remaining, self._open_class, t)
         legal |= np.where(c.joins, later_hosts, of_hosts)
         join_ok = np.where(c.row >= 0, later_hosts, c.device_class > self._open_class[:, None])
+        join_ok &= t.replica_kind[c.device_class] == t.replica_kind[self._open_class][:, None]
         join_ok &= (self.num_slots > 0)[:, None]
         open_ok = (self.num_slots < self._max_slots)[:, None]
         legal &= np.where(c.joins, join_ok, open_ok)
@@ -444,7 +450,8 @@ def canonical(slots: tuple[Slot, ...], t: Tables) -> tuple[Slot, ...]:
 
 
 def spell(slots: Sequence[tuple[Slot, ...]], t: Tables, choices: Choices) -> list[list[int] | None]:
-    """The decisions that lead to given `canonical` slots, the end included; None where there are none.
+    """The decisions that lead to given `canonical` slots, the end included; None where there are none, as in slots of
+    several kinds of replicas.
 
     A slot of all that is left of several classes, or of a part of them, is spelled as a bundle where there is one.
     """
@@ -457,6 +464,8 @@ def _spell(slots: tuple[Slot, ...], t: Tables, choices: Choices) -> list[int] | 
     remaining = t.size.copy()
     out: list[int] = []
     for slot in slots:
+        if len({int(t.replica_kind[k]) for k, _ in slot.parts}) > 1:
+            return None
         taken = np.zeros_like(remaining)
         for k, count in slot.parts:
             taken[k] = count
@@ -487,21 +496,23 @@ def _spell_hosts(taken: Ints, remaining: Ints, open_class: int, t: Tables, choic
     some, later = choices.legal_hosts(remaining[None], np.array([open_class]), t)
     legal = (later if open_class >= 0 else some)[0] & (choices.joins == (open_class >= 0))
     best: tuple[int | None, Ints] = None, np.zeros(0, dtype=np.int64)
-    offered = [
-        (i, choices.rows[choices.row[i]].next_hosts(remaining, int(choices.hosts[i]), t))
-        for i in np.flatnonzero(legal).tolist()
-    ]
+    offered: list[tuple[int, Ints]] = []
+    for r, row in enumerate(choices.rows):
+        of_row = np.flatnonzero(legal & (choices.row == r))
+        if len(of_row):
+            own = row.next_hosts(remaining, int(choices.hosts[of_row].max()), t)
+            width = row.classes.shape[1]
+            number = (taken[own] == remaining[own]).cumprod().sum() // width
+            offered += [(i, own[: choices.hosts[i] * width]) for i in of_row[choices.hosts[of_row] <= number].tolist()]
     if open_class < 0:
         left = {g: np.flatnonzero(choices.bundles[g] * remaining) for g in np.flatnonzero(choices.whole).tolist()}
         offered += [(choices.first_bundle + g, own) for g, own in left.items() if len(own) > 1]
     for i, own in offered:
-        others = np.setdiff1d(np.flatnonzero(taken), own)
-        if (
-            np.array_equal(taken[own], remaining[own])
-            and (not len(others) or others[0] > own[-1])
-            and len(own) > len(best[1])
-        ):
-            best = i, own
+        if len(own) > len(best[1]) and np.array_equal(taken[own], remaining[own]):
+            others = taken.copy()
+            others[own] = 0
+            if not others[: own[-1]].any():
+                best = i, own
     return best
 
 

@@ -8,9 +8,14 @@ from drlpp.agent.decisions.device_groups import MAX_SLOTS, Slot, can_be_divided
 from drlpp.agent.view.device_classes import Ints, Tables
 
 
+_TRIES = 4
+"""Changes that are drawn until one applies."""
+
+
 def even_slots(t: Tables) -> list[tuple[Slot, ...]]:
     """The devices in a row, host by host, cut into slots of about equal speed: from one slot to one for each device, or
-    each class where some cannot be divided, in the order of the hosts and the other way round.
+    each class where some cannot be divided, in the order of the hosts and the other way round. A slot ends where the kind
+    of replicas changes, too.
     """
     if not t.may_replicate:
         return []
@@ -18,13 +23,17 @@ def even_slots(t: Tables) -> list[tuple[Slot, ...]]:
     out = []
     for way in (1, -1):
         classes = np.repeat(np.arange(t.num_classes), t.size // each)[::way]
-        speed = (t.speed * each)[classes]
+        speed, kind = (t.speed * each)[classes], t.replica_kind[classes]
         reached = np.cumsum(speed) - speed / 2
         for number in range(1, min(MAX_SLOTS, t.num_ops, len(classes)) + 1):
             slot = np.minimum((reached * number / speed.sum()).astype(np.int64), number - 1)
-            counts = np.zeros((number, t.num_classes), dtype=np.int64)
+            ends = np.diff(slot, prepend=0).astype(bool) | np.diff(kind, prepend=kind[0]).astype(bool)
+            slot = np.cumsum(ends)
+            if slot[-1] >= min(MAX_SLOTS, t.num_ops):
+                continue
+            counts = np.zeros((slot[-1] + 1, t.num_classes), dtype=np.int64)
             np.add.at(counts, (slot, classes), each[classes])
-            out.append(_slots(counts[counts.any(axis=1)]))
+            out.append(_slots(counts))
     return list(dict.fromkeys(out))
 
 
@@ -33,24 +42,32 @@ def _slots(counts: Ints) -> tuple[Slot, ...]:
 
 
 def changed_slots(slots: tuple[Slot, ...], t: Tables, rng: np.random.Generator) -> tuple[Slot, ...]:
-    """One or two random changes; the slots themselves where what was drawn does not apply.
+    """One or two random changes; the slots themselves where nothing that was drawn applies.
 
     Devices of a class, or of several alike, move from a slot to another one, to a new one or to none; two slots change
     places, or a device each; a slot is split in two; two neighbours become one.
     """
-    counts = np.zeros((len(slots), t.num_classes), dtype=np.int64)
+    start = np.zeros((len(slots), t.num_classes), dtype=np.int64)
     for s, slot in enumerate(slots):
         for k, count in slot.parts:
-            counts[s, k] = count
-    for _ in range(int(rng.integers(1, 3))):
-        counts = _MOVES[int(rng.integers(len(_MOVES)))](counts, t, rng)
-        counts = counts[counts.any(axis=1)]
-        if not len(counts):
-            return slots
-    crowded = len(counts) > min(MAX_SLOTS, t.num_ops) or (not t.may_replicate and (counts.sum(axis=1) > 1).any())
-    if crowded:
-        return slots
-    return _slots(counts)
+            start[s, k] = count
+    for _ in range(_TRIES):
+        counts = start.copy()
+        for _ in range(int(rng.integers(1, 3))):
+            if len(counts):
+                counts = _MOVES[int(rng.integers(len(_MOVES)))](counts, t, rng)
+                counts = counts[counts.any(axis=1)]
+        if _is_legal(counts, t):
+            return _slots(counts)
+    return slots
+
+
+def _is_legal(counts: Ints, t: Tables) -> bool:
+    crowded = not 0 < len(counts) <= min(MAX_SLOTS, t.num_ops)
+    used, kind = counts > 0, t.replica_kind
+    mixed = np.where(used, kind, -1).max(axis=1, initial=-1) != np.where(used, kind, kind.max()).min(axis=1)
+    replicated = not t.may_replicate and (counts.sum(axis=1) > 1).any()
+    return not (crowded or replicated or mixed.any())
 
 
 def _part(count: int, rng: np.random.Generator) -> int:

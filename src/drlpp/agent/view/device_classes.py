@@ -45,6 +45,8 @@ class Tables:
         num_pred: ``[n]`` number of predecessors.
         speed: ``[C]`` micro-batches of the whole graph per second on one device.
         size: ``[C]`` devices.
+        replica_kind: ``[C]`` classes of one kind may replicate a stage together: groups hold the same parts of it only if
+            they are of one type; 0 for all devices that are no groups.
         host: ``[C]`` host index.
         first_class: ``[H]`` of each host; its classes follow one another.
         first_like: ``[H]`` the first host that is like each: same ports, same devices.
@@ -82,6 +84,7 @@ class Tables:
     num_pred: Ints
     speed: Floats
     size: Ints
+    replica_kind: Ints
     host: Ints
     first_class: Ints
     first_like: Ints
@@ -173,6 +176,7 @@ def build_tables(problem: PlanningProblem) -> Tables:
         num_pred=np.array([len(p) for p in graph.predecessors]),
         speed=speed,
         size=size,
+        replica_kind=np.where(cluster.members[first] > 1, types + 1, 0),
         host=cluster.host_index[first],
         first_class=np.searchsorted(cluster.host_index[first], np.arange(len(looks))),
         first_like=kinds,
