@@ -2,10 +2,10 @@
 
 A *slot* is a place for a stage: devices that will run it as replicas. The first decision opens a slot with some
 devices of a class; each further one adds devices of another class to the open slot, opens the next slot, or ends.
-Masks allow only devices that are left, so each device serves at most one slot. Sets of devices over several classes
-have one spelling (classes in ascending order), and of hosts that are alike and not in use yet only the first is
-offered, so that equal plans are equal decisions. Groups of devices that divide ops replicate a stage only with groups of
-their own type, so slots of others are not offered. Hosts that are alike are taken by their number, too: so many whole
+Masks allow only devices that are left, so each device serves at most one slot. Groups of devices that divide ops
+replicate a stage only with groups of their own type, so other slots are not offered. Sets of devices over several
+classes have one spelling (classes in ascending order), and of hosts that are alike and not in use yet only the first is
+offered, so that equal plans are equal decisions. Hosts that are alike are taken by their number, too: so many whole
 ones at once. So the decisions of an episode are as many as its plan has different stages, on a thousand devices as on
 ten; and where more than a few hosts are alike, only the first few can be divided among slots.
 
@@ -68,7 +68,9 @@ class HostRow:
 class Choices:
     """The choices of one scheduler decision: the same list at every step, masked.
 
-    All devices of a slot are of one `Tables.replica_kind`. In this order: the end; a new slot of some devices of a class; the same joined to the open slot; a new slot of
+    All devices of a slot are of one `Tables.replica_kind`.
+
+    In this order: the end; a new slot of some devices of a class; the same joined to the open slot; a new slot of
     whole hosts that are alike; the same joined to the open slot; a new slot of a *bundle*, which is all devices left in
     several classes (of everything, a host, a type, the types above a speed), or the same part, such as half, of the
     devices of several classes on more than one host: for stages of which each has a replica on every host, so that
@@ -202,7 +204,13 @@ def _bundles(t: Tables) -> Ints:
     kinds = [t.replica_kind == q for q in np.unique(t.replica_kind)]
     several = [s & kind for s in several for kind in kinds]
     sets = [s for s in several + [(t.host == h) & kind for h in divided for kind in kinds] if s.sum() > 1]
-    parts = [s * (t.size // q) for s in several if s.any() for q in _PARTS if len(set(t.host[s])) > 1 and t.size[s].min() >= q]
+    parts = [
+        s * (t.size // q)
+        for s in several
+        if s.any()
+        for q in _PARTS
+        if len(set(t.host[s])) > 1 and t.size[s].min() >= q
+    ]
     distinct = {tuple(b.tolist()): None for b in [s * t.size for s in sets] + parts}
     return np.array(list(distinct), dtype=np.int64).reshape(-1, t.num_classes)
 

@@ -90,11 +90,11 @@ class PretrainConfig:
     imitation_iterations: int = 480
     iterations: int = 120
     problems: int = 5
-    large: float = 0.4
+    large: float = 0.6
     episodes: int = 32
     repeats: int = 2
     max_groups: int = 72
-    validate_every: int = 40
+    validate_every: int = 60
     validation_problems: int = 24
     checkpoint_s: float = 120.0
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)

@@ -7,15 +7,14 @@ import numpy as np
 from drlpp.agent.decisions.device_groups import MAX_SLOTS, Slot, can_be_divided
 from drlpp.agent.view.device_classes import Ints, Tables
 
-
 _TRIES = 4
 """Changes that are drawn until one applies."""
 
 
 def even_slots(t: Tables) -> list[tuple[Slot, ...]]:
     """The devices in a row, host by host, cut into slots of about equal speed: from one slot to one for each device, or
-    each class where some cannot be divided, in the order of the hosts and the other way round. A slot ends where the kind
-    of replicas changes, too.
+    each class where some cannot be divided, in the order of the hosts and the other way round. A slot ends where the
+    kind of replicas changes, too.
     """
     if not t.may_replicate:
         return []

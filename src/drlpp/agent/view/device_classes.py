@@ -45,8 +45,8 @@ class Tables:
         num_pred: ``[n]`` number of predecessors.
         speed: ``[C]`` micro-batches of the whole graph per second on one device.
         size: ``[C]`` devices.
-        replica_kind: ``[C]`` classes of one kind may replicate a stage together: groups hold the same parts of it only if
-            they are of one type; 0 for all devices that are no groups.
+        replica_kind: ``[C]`` classes of one kind may replicate a stage together: groups hold the same parts of it only
+            if they are of one type; 0 for all devices that are no groups.
         host: ``[C]`` host index.
         first_class: ``[H]`` of each host; its classes follow one another.
         first_like: ``[H]`` the first host that is like each: same ports, same devices.
