@@ -4,9 +4,10 @@ With the identities of tensors (`dataflow`), edges follow memory. Memory that a 
 it holds parameters and buffers that a wrapper keeps equal on all ranks, and what only moves such memory is dropped. A
 view of a parameter is not an op either: the ops that read the view have the parameter, or a piece of it.
 
-Without identities (`chain`), each op depends on the one before. What comes before the first op with a backward pass or
-with FLOP is taken to prepare the input, and dropped; the seed of the gradient is no op. Where a wrapper keeps the
-parameters of several ops in one, the call that takes them apart stays, and has them.
+Without identities (`chain`), each op depends on the one before. What comes before the first op with a backward pass,
+with FLOP or with weights is taken to prepare the input, and dropped; the seed of the gradient is no op. The output of
+an op that no gradient comes back to has the form of what the next op reads. Where a wrapper keeps the parameters of
+several ops in one, the call that takes them apart stays, and has them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from drlpp.graph.readers.recorded import RecordedCall, RecordedTensor
+from drlpp.graph.readers.recorded import DTYPES, RecordedCall, RecordedTensor
 from drlpp.graph.readers.recorded_step import RecordedStep
+from drlpp.graph.readers.recorded_weights import data_of, weights_of
 
 _SEED = "aten::ones_like"
 """What makes the gradient of the loss, right before the backward pass."""
@@ -30,23 +32,35 @@ class Flow:
         reads: op -> (op that made a tensor that it reads, number of the output).
         made: key of a tensor -> op that made it, number of the output.
         whole_of: key of a view of a parameter -> the parameter, or the piece of it that the view shows.
+        outputs: op -> its outputs.
     """
 
     kept: tuple[int, ...]
     reads: Mapping[int, tuple[tuple[int, int], ...]]
     made: Mapping[int, tuple[int, int]]
     whole_of: Mapping[int, RecordedTensor]
+    outputs: Mapping[int, tuple[RecordedTensor, ...]]
 
 
 def chain(step: RecordedStep) -> Flow:
     """Each op depends on the one before."""
     model = [i for i in step.forward if not step.wrapping[i] or step.grads.get(i)]
-    first = next((k for k, i in enumerate(model) if step.backward.get(i) or step.flop(i) > 0), 0)
+    first = next((k for k, i in enumerate(model) if _is_of_model(step, i)), 0)
     if model and step.calls[model[-1]].name == _SEED:
         model.pop()
     kept = tuple(model[first:])
     before = dict(zip(kept[1:], kept[:-1], strict=True))
-    return Flow(kept, {i: ((before[i], 0),) if i in before else () for i in kept}, {}, {})
+    outputs: dict[int, tuple[RecordedTensor, ...]] = {}
+    read_next: tuple[RecordedTensor, ...] = ()
+    for i in reversed(kept):
+        outputs[i] = step.outputs(i) or read_next
+        floats = [t for t in data_of(step.calls[i]) if t.dtype in DTYPES and t.shape]
+        read_next = tuple(floats[:1]) or read_next  # counters and indices stand between them
+    return Flow(kept, {i: ((before[i], 0),) if i in before else () for i in kept}, {}, {}, outputs)
+
+
+def _is_of_model(step: RecordedStep, i: int) -> bool:
+    return bool(step.backward.get(i) or weights_of(step.calls[i])) or step.flop(i) > 0
 
 
 def dataflow(step: RecordedStep) -> Flow:
@@ -77,7 +91,8 @@ class _Dataflow:
             if i in needed or self._step.backward.get(i):
                 needed.add(i)
                 needed.update(src for src, _ in self._reads[i])
-        return Flow(tuple(i for i in self._reads if i in needed), self._reads, self._made, self._whole_of)
+        kept = tuple(i for i in self._reads if i in needed)
+        return Flow(kept, self._reads, self._made, self._whole_of, {i: self._step.outputs(i) for i in kept})
 
     def _is_foreign(self, i: int) -> bool:
         if self._step.wrapping[i]:
@@ -110,7 +125,7 @@ class _Dataflow:
         for t in call.outputs:
             base = of_storage[t.storage]
             whole = self._whole_of.get(base.key, base)
-            self._whole_of[t.key] = whole if t.bytes == whole.bytes else t
+            self._whole_of[t.key] = t if t.bytes < whole.bytes else whole  # an expanded view repeats it
 
     def _add(self, i: int) -> None:
         call = self._step.calls[i]

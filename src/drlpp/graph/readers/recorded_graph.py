@@ -2,7 +2,8 @@
 
 An op of ours is an outermost operator call of the forward pass (``aten::linear``, not the ``aten::addmm`` inside it).
 Operators of the optimizer, what wraps the model (`recorded_wrappers`), and operators that no differentiated operator
-depends on are left out: metrics, the seed of the gradient. Views of a parameter are that parameter.
+depends on are left out: metrics, the seed of the gradient. Views of a parameter are that parameter. Weights without a
+gradient are frozen parameters (`recorded_weights`).
 
 Loss of information: which tensors autograd kept is not recorded, so every differentiated op is taken to keep its
 outputs (an upper bound for most models). The backward time of an op with parameters is split in equal halves between
@@ -13,20 +14,24 @@ planned, simulated and exported, but not run: the trace has no code.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from drlpp.errors import GraphError
 from drlpp.graph.op_graph import NO_WORK, REFERENCE, Edge, Op, OpGraph, OpTimes, Work
-from drlpp.graph.readers.recorded import DTYPES, RecordedCall
+from drlpp.graph.readers.recorded import DTYPES, RecordedCall, RecordedTensor
 from drlpp.graph.readers.recorded_flow import Flow, chain, dataflow
 from drlpp.graph.readers.recorded_step import RecordedStep
+from drlpp.graph.readers.recorded_weights import data_of, weights_of
 from drlpp.graph.readers.updated_tables import updated_tables
 
 log = logging.getLogger(__name__)
 
-_DATA_POSITION = {"aten::embedding": 1, "aten::addmm": 1, "aten::baddbmm": 1}
-"""Which input of an operator holds samples, where it is not the first."""
+_BOTH_GRADIENTS = 1.5
+"""A backward pass with so many times the FLOP of the forward pass computes the gradient of the weight too."""
+_SHARED_BY = 0.2
+_FITTING = 0.8
+"""The number of samples is the first extent of so many of the ops with parameters, and divides that of so many."""
 
 
 def graph_of_calls(
@@ -46,6 +51,12 @@ def graph_of_calls(
     flow = dataflow(step) if has_dataflow else chain(step)
     if not flow.kept:
         raise GraphError(f"{where}: the last step has no operator with a backward pass: record one with a loss")
+    if not step.accumulates:
+        log.warning(
+            "%s: the step accumulates no gradient (torch.autograd.grad, torch.func): the weights of linear, "
+            "convolutional, embedding, recurrent and normalising operators are taken for the parameters",
+            where,
+        )
     graph = _Builder(step, flow).graph(name, measured_on)
     _name_unpriced(graph, where)
     if all(op.times for op in graph.ops):
@@ -96,16 +107,26 @@ class _Builder:
         self._flow = flow
         self._names = {i: f"{step.calls[i].name.rpartition('::')[2]}_{step.calls[i].id}" for i in flow.kept}
         self._param_bytes: dict[str, float] = {}
-        self._tensor_bytes: dict[str, float] = {}
+        self._params = {i: self._trained(i, name) for i, name in self._names.items()}
+        self._add_other_weights()
+        self._frozen: dict[str, float] = {}
+        self._frozen_of = {i: self._frozen_weights(i, name) for i, name in self._names.items()}
+        if self._frozen:
+            self._frozen_of = {
+                i: self._frozen_weights(i, name, is_partly_frozen=True) for i, name in self._names.items()
+            }
 
     def graph(self, name: str, measured_on: str) -> OpGraph:
-        step, kept, names = self._step, self._flow.kept, self._names
+        kept, names = self._flow.kept, self._names
+        tensor_bytes: dict[str, float] = {}
         for i in kept:
-            for k, tensor in enumerate(step.outputs(i)):
-                self._tensor_bytes[f"{names[i]}:{k}"] = tensor.bytes
-            self._tensor_bytes.setdefault(f"{names[i]}:0", 0.0)
+            for k, tensor in enumerate(self._flow.outputs[i]):
+                tensor_bytes[f"{names[i]}:{k}"] = tensor.bytes
+            tensor_bytes.setdefault(f"{names[i]}:0", 0.0)
         edges = {
-            (names[src], names[i], f"{names[src]}:{k}"): bool(step.backward.get(src) and step.backward.get(i))
+            (names[src], names[i], f"{names[src]}:{k}"): bool(
+                self._step.backward.get(src) and self._step.backward.get(i)
+            )
             for i in kept
             for src, k in self._flow.reads[i]
         }
@@ -114,8 +135,9 @@ class _Builder:
             name=name,
             ops=ops,
             edges=tuple(Edge(src=a, dst=b, tensor=t, requires_grad=g) for (a, b, t), g in edges.items()),
-            tensor_bytes=self._tensor_bytes,
-            param_bytes=self._param_bytes,
+            tensor_bytes=tensor_bytes,
+            param_bytes={**self._param_bytes, **self._frozen},
+            frozen=frozenset(self._frozen),
             samples_per_microbatch=self._samples(),
             dtype=self._dtype(),
             measured_on=measured_on,
@@ -124,8 +146,8 @@ class _Builder:
     def _op(self, i: int) -> Op:
         step, name = self._step, self._names[i]
         call, back = step.calls[i], step.backward.get(i, [])
-        params = self._params(i, name)
-        outputs = step.outputs(i)
+        params = self._params[i]
+        outputs = self._flow.outputs[i]
         work = Work(step.flop(i, outputs), step.moved(i) and sum(t.bytes for t in (*call.inputs, *outputs)))
         share = 0.5 if params else 1.0
         backward = Work(share * sum(step.flop(e) for e in back), share * sum(step.moved(e) for e in back))
@@ -140,13 +162,13 @@ class _Builder:
             forward=work,
             input_grad=backward,
             weight_grad=backward if params else NO_WORK,
-            params=params,
+            params=(*params, *self._frozen_of[i]),
             saved=tuple(f"{name}:{k}" for k in range(len(outputs))) if back else (),
             output_bytes=sum(t.bytes for t in outputs),
             times=times,
         )
 
-    def _params(self, i: int, name: str) -> tuple[str, ...]:
+    def _trained(self, i: int, name: str) -> tuple[str, ...]:
         """Names of the parameters: inputs of the form of a gradient that is accumulated right after the op's, pieces of
         a parameter, and tables that the op's backward pass updates itself."""
         inputs = [t for t in reversed(self._step.calls[i].inputs) if t.key not in self._flow.made]
@@ -169,17 +191,81 @@ class _Builder:
             self._param_bytes[params[-1]] = table.bytes
         return tuple(dict.fromkeys(params))
 
+    def _unnamed_weights(self, i: int) -> list[RecordedTensor]:
+        """Weights of an op that no gradient has told of, and that no op made."""
+        left = list(weights_of(self._step.calls[i]))
+        for grad in self._step.grads.get(i, ()):
+            match = next((t for t in left if (t.shape, t.dtype) == (grad.shape, grad.dtype)), None)
+            if match is not None:
+                left.remove(match)
+        return [t for t in left if t.key not in self._flow.made and t.key not in self._flow.whole_of]
+
+    def _add_other_weights(self) -> None:
+        """Trained weights of ops that are no owner of their gradients: shared ones, and all if none is accumulated."""
+        for i, name in self._names.items():
+            for k, t in enumerate(self._unnamed_weights(i) if self._step.backward.get(i) else ()):
+                weight = _weight_name(t, name, k)
+                if not self._step.accumulates:
+                    self._param_bytes[weight] = t.bytes
+                if weight in self._param_bytes:
+                    self._params[i] = tuple(dict.fromkeys((*self._params[i], weight)))
+
+    def _frozen_weights(self, i: int, name: str, *, is_partly_frozen: bool = False) -> tuple[str, ...]:
+        """Names of the op's weights without a gradient.
+
+        Args:
+            is_partly_frozen: the model has frozen weights, so those of a norm without a gradient are some too.
+        """
+        names = []
+        for k, t in enumerate(self._unnamed_weights(i)):
+            weight = _weight_name(t, name, k)
+            if weight in self._param_bytes or not (t.key >= 0 or self._is_without_gradient(i, is_partly_frozen)):
+                continue
+            names.append(weight)
+            self._frozen[weight] = t.bytes
+        return tuple(dict.fromkeys(names))
+
+    def _is_without_gradient(self, i: int, is_partly_frozen: bool) -> bool:
+        """Whether the backward pass of an op leaves out the gradients of its weights, where tensors have no identity.
+
+        Else the gradient went on, to an op that computes the weight or that shares it.
+        """
+        back = self._step.backward.get(i)
+        if not back:
+            return True
+        forward = self._step.flop(i, self._flow.outputs[i])
+        if forward > 0:
+            return sum(self._step.flop(e) for e in back) < _BOTH_GRADIENTS * forward
+        return is_partly_frozen and self._step.calls[i].name.endswith("_norm")
+
     def _samples(self) -> int:
-        """First extent of what the first op with a backward pass reads beside its parameters."""
+        """The first extent that ops with parameters share.
+
+        That of the first op is it, if it fits: flattened tokens and windows are its multiples. Else the first op reads
+        something else, such as indices of unequal numbers; then it is the least that a fifth of these ops read.
+        """
         step = self._step
-        for i in self._flow.kept:
-            call = step.calls[i]
-            grads = [g.shape for g in step.grads.get(i, ())]
-            inputs = call.inputs[_DATA_POSITION.get(call.name, 0) :] or call.inputs
-            data = [t for t in inputs if t.shape and t.shape not in grads and t.key not in self._flow.whole_of]
-            if data and step.backward.get(i):
-                return max(1, data[0].shape[0])
-        return 1
+        having = (i for i in self._flow.kept if step.grads.get(i) or weights_of(step.calls[i]))
+        owners = Counter(x for i in having for x in self._extents(i)[:1])
+        of_all = (i for i in self._flow.kept if step.backward.get(i) and self._extents(i))
+        first = next(of_all, None)
+        if first is None:
+            return 1
+        found = self._extents(first)[0]
+        total = sum(owners.values())
+        shared = [x for x, number in owners.items() if number >= _SHARED_BY * total]
+        fitting = sum(number for x, number in owners.items() if x % found == 0)
+        is_start = step.calls[first].name == "aten::embedding"
+        if not shared or (fitting >= _FITTING * total and (found in shared or is_start)):
+            return found
+        return min(shared)
+
+    def _extents(self, i: int) -> list[int]:
+        """First extents of what an op reads beside its parameters."""
+        call = self._step.calls[i]
+        grads = [g.shape for g in self._step.grads.get(i, ())]
+        data = (t for t in data_of(call) if t.shape and t.shape not in grads and t.key not in self._flow.whole_of)
+        return [t.shape[0] for t in data if t.bytes > 0]
 
     def _dtype(self) -> str:
         """Element type of most of the inputs' bytes."""
@@ -189,3 +275,7 @@ class _Builder:
                 if t.dtype in DTYPES:
                     total[DTYPES[t.dtype]] += t.bytes
         return max(total, key=lambda d: total[d], default="float32")
+
+
+def _weight_name(tensor: RecordedTensor, op: str, number: int) -> str:
+    return f"tensor {tensor.key}" if tensor.key >= 0 else f"{op} weight {number}"

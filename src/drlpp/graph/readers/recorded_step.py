@@ -54,6 +54,11 @@ class RecordedStep:
         self.grads: dict[int, list[RecordedTensor]] = defaultdict(list)
         self._assign(owner)
 
+    @property
+    def accumulates(self) -> bool:
+        """The backward pass of the step adds gradients to those of parameters."""
+        return any(self.grads.values())
+
     def is_op(self, i: int) -> bool:
         """A call is of an operator or of an autograd function that was written in Python."""
         call = self.calls[i]
