@@ -1,11 +1,12 @@
 """Adaptation: how soon and how well a run finds the plan that knowing the true costs would have given it.
 
-    python benchmarks/adaptation.py [--steps 200] [--only wrong|phases|jitter] [--devices 4 8] [--parallel 3]
+    python benchmarks/adaptation.py [--steps 200] [--only wrong|phases|jitter] [--devices 4 8] [--seed 1] [--parallel 3]
 
 Runs are emulated: devices and links behave as a cluster says that the plan does not know. Three parts:
 
 - **wrong costs**: speeds are up to 2x off by type of device, bandwidths up to 4x by kind of link; 4 and 8 devices, for
   a chain and models with branches. The plan made with true costs, by the same planner in the same time, is the measure.
+  Costs are drawn until the plan that believes otherwise takes 1.2 times as long as this one or more (predicted).
 - **phases**: one device becomes twice as slow at a quarter of the run and recovers at 60 % of it. Plans made with the
   costs of each phase are the measure.
 - **jitter**: every action and message takes up to 20 % more or less; nothing else happens after the first switch.
@@ -39,6 +40,7 @@ from drlpp.plan import Plan
 from drlpp.planners.base import Budget
 from drlpp.problem import PlanningProblem
 from drlpp.runtime import RunReport, run
+from drlpp.sim import simulate
 from drlpp.solving import solve
 from tables import machine, markdown, write_section
 
@@ -46,6 +48,7 @@ MODELS = {"chain": "generated:transformer?seed=1", "branches": "generated:nasnet
 BUDGET_S, ACTION_S = 2.0, 0.02
 KNOWN_STEPS, REACTION_STEPS = 12, 15
 REACHED, AHEAD = 1.05, 3
+BAD = 1.2
 
 
 def believed(num_devices: int) -> Cluster:
@@ -154,11 +157,31 @@ def reached(times: Sequence[float], known_s: float) -> int | None:
     return next((i for i, yes in enumerate(near) if yes), None)
 
 
-def wrong_costs(folder: Path, name: str, num_devices: int, steps: int) -> list[str]:
+def badly_off(plan: Plan, first: int) -> tuple[int, Cluster, Plan]:
+    """The first seed whose costs make a plan bad, the cluster with these costs, and the plan that knows them.
+
+    Args:
+        first: seed that is tried.
+    """
+    seed = first
+    while True:
+        real = off(plan.cluster, seed)
+        known = planned(plan.graph, real)
+        if predicted_s(plan, real) >= BAD * predicted_s(known, real):
+            return seed, real, known
+        seed += 1
+
+
+def predicted_s(plan: Plan, cluster: Cluster) -> float:
+    """Seconds of a step with the costs of a cluster."""
+    return simulate(dataclasses.replace(plan, cluster=cluster, prediction=None)).prediction.iteration_time_s
+
+
+def wrong_costs(folder: Path, name: str, num_devices: int, steps: int, first: int) -> list[str]:
     """One row of the first part."""
     graph, cluster = generated_graph(MODELS[name]), believed(num_devices)
-    real = off(cluster, seed=num_devices + len(name))
-    plan, known = planned(graph, cluster), planned(graph, real)
+    plan = planned(graph, cluster)
+    seed, real, known = badly_off(plan, first)
     emulation = Emulation(folder, real, time_scale(known))
     known_s = emulation.known_s(known, real)
     report = emulation.run(plan, steps, adapt=True)
@@ -167,6 +190,7 @@ def wrong_costs(folder: Path, name: str, num_devices: int, steps: int) -> list[s
     return [
         f"{name} ({graph.num_ops} ops)",
         str(num_devices),
+        str(seed),
         f"{statistics.median(times[:4]) / known_s:.2f}",
         "never" if at is None else str(at),
         f"{statistics.median(times[-20:]) / known_s:.3f}",
@@ -175,10 +199,10 @@ def wrong_costs(folder: Path, name: str, num_devices: int, steps: int) -> list[s
     ]
 
 
-def phases(folder: Path, name: str, num_devices: int, steps: int) -> list[str]:
+def phases(folder: Path, name: str, num_devices: int, steps: int, seed: int) -> list[str]:
     """One row of the second part."""
     graph, cluster = generated_graph(MODELS[name]), believed(num_devices)
-    real = off(cluster, seed=1)
+    real = off(cluster, seed)
     plan, device = planned(graph, cluster), 1
     slow = slower(real, device, 2.0)
     known, known_slow = planned(graph, real), planned(graph, slow)
@@ -195,10 +219,10 @@ def phases(folder: Path, name: str, num_devices: int, steps: int) -> list[str]:
     return [str(num_devices), *(f"{t:.1%}" for t in throughputs), ", ".join(map(str, switches(report)))]
 
 
-def jitter(folder: Path, name: str, num_devices: int, steps: int) -> list[str]:
+def jitter(folder: Path, name: str, num_devices: int, steps: int, seed: int) -> list[str]:
     """One row of the third part."""
     graph, cluster = generated_graph(MODELS[name]), believed(num_devices)
-    real = off(cluster, seed=1)
+    real = off(cluster, seed)
     emulation = Emulation(folder, real, time_scale(planned(graph, real)))
     report = emulation.run(planned(graph, cluster), steps, adapt=True, events={"jitter": 0.2})
     changes = [d.step for d in report.decisions if d.kind == "change"]
@@ -210,6 +234,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--only", choices=list(PARTS))
     parser.add_argument("--devices", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--seed", type=int, default=1, help="of the costs that the plan does not know")
     parser.add_argument("--parallel", type=int, default=3, help="cases that run at the same time")
     parser.add_argument("--json", type=Path, help="write the rows here, case by case, and no section")
     parser.add_argument("--rows", type=Path, nargs="+", help="write the section from rows that --json kept")
@@ -222,7 +247,7 @@ def main() -> None:
         return
     rows: dict[str, list[list[str]]] = {part: [] for part in PARTS}
     cases = [
-        (part, model, num_devices, options.steps)
+        (part, model, num_devices, options.steps, options.seed)
         for num_devices in sorted(options.devices, reverse=True)  # the longest ones first
         for part, (_, models) in PARTS.items()
         if options.only in (None, part)
@@ -240,10 +265,10 @@ def main() -> None:
         write_section("adaptation", section(rows, options.steps, machine()))
 
 
-def row_of(part: str, model: str, num_devices: int, steps: int) -> list[str]:
+def row_of(part: str, model: str, num_devices: int, steps: int, seed: int) -> list[str]:
     """A row of a part, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        return PARTS[part][0](Path(folder), model, num_devices, steps)
+        return PARTS[part][0](Path(folder), model, num_devices, steps, seed)
 
 
 PARTS = {"wrong": (wrong_costs, list(MODELS)), "phases": (phases, ["chain"]), "jitter": (jitter, ["chain"])}
@@ -257,12 +282,22 @@ def _order(row: list[str]) -> tuple[int, str]:
 
 def section(rows: dict[str, list[list[str]]], steps: int, where: str) -> str:
     """The text of the results; `where` says on which machine and commit they were measured."""
-    wrong = ["model", "devices", "first steps", "within 5 % after", "last steps", f"{steps} steps", "switched after"]
+    wrong = [
+        "model",
+        "devices",
+        "seed",
+        "first steps",
+        "within 5 % after",
+        "last steps",
+        f"{steps} steps",
+        "switched after",
+    ]
     parts = ["devices", "before", "while slower", "after", "switched after"]
     return "\n\n".join(
         [
             f"{where}. Ratios are to the plan that knew the true costs, emulated too; {steps} steps each. Wrong costs "
-            "(types up to 2x, links up to 4x):",
+            f"(types up to 2x, links up to 4x; the first seed whose costs make the plan {BAD:g} times as slow as it "
+            "could be, or slower):",
             markdown(wrong, rows["wrong"]),
             f"One device is twice as slow for a while: throughput over that of the best plan for each phase, from "
             f"{REACTION_STEPS} steps after its begin:",

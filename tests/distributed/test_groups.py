@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,17 +13,22 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import yaml
 from torch import nn
 
 from drlpp.capture import capture_module
+from drlpp.cluster import Cluster, cluster_to_dict
+from drlpp.cost.calibration import calibrate, measurements
 from drlpp.errors import InputError, PlanError
 from drlpp.graph import OpGraph, Split
+from drlpp.graph.generate.transformers import Transformer, transformer_graph
 from drlpp.plan import Plan
 from drlpp.runtime import Pipeline, build, load_checkpoint, save_checkpoint
 from drlpp.runtime import pipeline as pipeline_module
 from drlpp.runtime.holdings import Holdings
 from drlpp.runtime.launch.job import RunOptions, RunReport
 from drlpp.runtime.launch.training import train_emulated
+from drlpp.sim import simulate
 from plan_cases import captured_model, make_plan, random_grouped_plan, train_job
 from small_models import ALL
 from transformer_models import TRANSFORMERS
@@ -241,13 +247,28 @@ def test_ranks_that_choose_other_splits_are_refused(pool: WorkerPool) -> None:
     assert all("in another way than rank 0: install the same releases" in line for line in said)
 
 
-def emulated(plan: Plan) -> RunReport:
-    return train_emulated(plan, RunOptions(steps=2, emulate=True, time_scale=0.5), lambda line: None)
+def emulated(plan: Plan, files: Mapping[str, str]) -> RunReport:
+    return train_emulated(plan, RunOptions(steps=3, emulate=True, time_scale=50.0, **files), lambda line: None)
 
 
-def test_emulated_groups_wait_as_one_device(pool: WorkerPool) -> None:
-    plan = plan_of("chain", "PP2 x TP2")
-    report = pool.run(emulated, plan)[0]
-    assert report.trace is not None
-    assert {event.device for event in report.trace.events} <= {0, 1}
-    assert min(report.iteration_times_s) > 0
+@pytest.mark.slow
+def test_emulated_groups_wait_as_one_device(pool: WorkerPool, tmp_path: Path) -> None:
+    """On another cluster, too; the trace is that of the members, and says what devices and links are like."""
+    graph = transformer_graph(Transformer(layers=2, hidden=1024, heads=8, ffn=4096, seq=512, vocab=8000))
+    plan = make_plan(graph, halves(graph, 2), LAYOUTS["PP2 x TP2"], num_microbatches=MICROBATCHES, seed=1)
+    report = pool.run(emulated, plan, {})[0]
+    assert {event.device for event in report.trace.events} == {0, 1, 2, 3}
+    assert report.iteration_times_s[-1] == pytest.approx(simulate(plan).prediction.iteration_time_s, rel=0.05)
+    slow = dataclasses.replace(plan.cluster.device_types[0], speed=1 / 1.6, speed_is_given=True)
+    host = plan.cluster.hosts[0]
+    assert host.link is not None
+    link = dataclasses.replace(host.link, bandwidth=host.link.bandwidth / 3)
+    real = Cluster("real", (slow,), (dataclasses.replace(host, link=link),))
+    (tmp_path / "real.yaml").write_text(yaml.safe_dump(cluster_to_dict(real)))
+    (tmp_path / "events.yaml").write_text("{schema_version: 1, events: [{device: 1, slower: 2.0, until_step: 2}]}")
+    files = {"emulate_cluster": f"{tmp_path}/real.yaml", "emulate_events": f"{tmp_path}/events.yaml"}
+    report = pool.run(emulated, plan, files)[0]
+    assert report.step_times_s[0] > 1.2 * report.step_times_s[2]  # one member of the first group is slower
+    found = calibrate([measurements(plan, [report.trace])])
+    assert found.op_factor([0, 1], 0).value == pytest.approx(1.6, rel=0.1)
+    assert found.wire_factor("inside", 0).value == pytest.approx(3, rel=0.2)

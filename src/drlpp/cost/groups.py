@@ -7,11 +7,12 @@ from a plan for the groups, and `for_groups` the other way round.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 
 from drlpp.cluster import Cluster
 from drlpp.cluster.grouping import Grouping, grouped_cluster
 from drlpp.cost.shared_graphs import keep_shared_graphs
-from drlpp.plan import Plan, Prediction, Sharding, Stage
+from drlpp.plan import Plan, Prediction, Sharding, Stage, TraceEvent
 from drlpp.problem import PlanningProblem
 
 
@@ -59,6 +60,29 @@ def lifted_prediction(prediction: Prediction, grouping: Grouping) -> Prediction:
         peak_memory_bytes=tuple(prediction.peak_memory_bytes[g] / len(grouping.groups[g]) for g in of),
         bubble_fraction=tuple(prediction.bubble_fraction[g] for g in of),
     )
+
+
+def pairs_of_members(src: Sequence[int], dst: Sequence[int]) -> list[tuple[int, int]]:
+    """Who of a group sends to whom of another: every member of the larger group once."""
+    number = max(len(src), len(dst))
+    return [(src[i % len(src)], dst[i % len(dst)]) for i in range(number)]
+
+
+def lifted_events(events: Iterable[TraceEvent], grouping: Grouping) -> tuple[TraceEvent, ...]:
+    """What the devices do, from what their groups do: members do the same, and each sends its part."""
+    made = (member for event in events for member in _of_members(event, grouping.groups))
+    return tuple(sorted(made, key=lambda e: (e.start_s, e.device, e.stream)))
+
+
+def _of_members(event: TraceEvent, groups: tuple[tuple[int, ...], ...]) -> Iterator[TraceEvent]:
+    own = groups[event.device]
+    if not event.stream.startswith("link:"):
+        for d in own:
+            yield dataclasses.replace(event, device=d, bytes=event.bytes / len(own))
+        return
+    pairs = pairs_of_members(own, groups[event.receiver])
+    for u, v in pairs:
+        yield dataclasses.replace(event, device=u, stream=f"link:{u}->{v}", bytes=event.bytes / len(pairs))
 
 
 def for_groups(plan: Plan) -> Plan:

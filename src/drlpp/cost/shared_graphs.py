@@ -30,6 +30,11 @@ def shared_graph(problem: PlanningProblem, group: DeviceGroup) -> ShardedGraph:
     return known[group]
 
 
+def use_shared_graph(problem: PlanningProblem, group: DeviceGroup, shared: ShardedGraph) -> None:
+    """Has a group share the graph of a problem in a way that was chosen elsewhere."""
+    _known(problem)[group] = shared
+
+
 def keep_shared_graphs(of: PlanningProblem, to: PlanningProblem) -> None:
     """Lets a problem with the same graph and micro-batches use what is known of another."""
     to.derived[_known] = _known(of)

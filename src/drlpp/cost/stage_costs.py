@@ -85,7 +85,7 @@ def costs_of_plan(plan: Plan) -> StageCosts:
     Raises:
         PlanError: the partition is not legal, or ops are divided (`cost.groups.for_groups` has a plan where none are).
     """
-    check_undivided(plan, "a price of single devices", states=False)
+    check_undivided(plan, "a price of single devices")
     problem, assignment = PlanningProblem(plan.graph, plan.cluster, plan.training), plan.assignment
     return stage_costs(problem, assignment.stage_of_op, assignment.num_stages, assignment.settings)
 

@@ -27,23 +27,14 @@ def check_trains(plan: Plan, who: str) -> None:
         raise PlanError(f"{who} trains, but the plan is for serving: plan with --objective iteration-time")
 
 
-def check_undivided(plan: Plan, who: str, *, states: bool = True) -> None:
-    """Raises PlanError for a plan that divides ops, or optimizer states.
-
-    Args:
-        who: cannot do it.
-        states: optimizer states either.
-    """
+def check_undivided(plan: Plan, who: str) -> None:
+    """Raises PlanError for a plan that divides ops, which `who` cannot do."""
     for stage in plan.stages:
         if stage.sharding.tensor > 1:
             raise PlanError(
                 f"stage {stage.index} divides its ops over {stage.sharding.tensor} devices, which {who} cannot do: "
                 "plan with --parallelism pp,dp"
             )
-    if states and plan.training.zero1 and any(stage.num_replicas > 1 for stage in plan.stages):
-        raise PlanError(
-            f"the plan divides optimizer states (ZeRO-1), which {who} cannot do: plan with --parallelism pp,dp"
-        )
 
 
 def validate(plan: Plan) -> None:

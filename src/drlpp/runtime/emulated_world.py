@@ -77,16 +77,20 @@ class EmulatedWorld:
         events: what is slower when.
         jitter: each action and message takes up to this part more or less, at random.
         seed: of the jitter.
+        members: device -> the devices that it stands for, which wait for the slowest of them; empty: each is itself.
     """
 
     cluster: Cluster
     events: tuple[Event, ...] = ()
     jitter: float = 0.0
     seed: int = 0
+    members: tuple[tuple[int, ...], ...] = ()
 
     def device_factor(self, device: int, step: int) -> float:
         """Factor of the seconds of a device in a step (counted from 1), without jitter."""
-        return math.prod(e.slower for e in self.events if e.device == device and e.from_step <= step < e.until_step)
+        now = [e for e in self.events if e.from_step <= step < e.until_step]
+        members = self.members[device] if self.members else (device,)
+        return max(math.prod(e.slower for e in now if e.device == d) for d in members)
 
     def link_factor(self, hosts: frozenset[int], step: int) -> float:
         """Factor of the seconds of a message between devices of these hosts, without jitter."""

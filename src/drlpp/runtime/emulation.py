@@ -28,16 +28,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from drlpp.cost import (
     GradientGroup,
     StageCosts,
     all_reduce_s,
-    costs_of_plan,
     gradient_groups,
     resident_and_optimizer,
     wire_s,
 )
+from drlpp.cost.divided_plans import DividedPlan, divided
 from drlpp.cost.moves import move_s, moved_bytes
 from drlpp.graph.stages import Message
 from drlpp.plan import Plan, TraceEvent, validate
@@ -54,6 +55,8 @@ PAYLOAD_BYTES = 1 << 16
 ACTION_S = 0.02
 """The mean action of an emulated run takes this long, unless the user gives a time scale."""
 _HEADER = struct.Struct("d")
+Parts = tuple[float, float]
+"""Seconds of ops, and of collectives inside a group."""
 
 
 def default_time_scale(plan: Plan, costs: StageCosts) -> float:
@@ -99,7 +102,7 @@ class PacedNetwork:
     """The channels, ports and all-reduces of the emulated cluster: when each is free again, shared by all ranks.
 
     Args:
-        plan: what is run, on the cluster of the world.
+        made: what is run, on the cluster of the world.
         world: what links really do.
         path: of a file that all ranks open; the table is kept in it.
         time_scale: emulated seconds per predicted second.
@@ -110,10 +113,13 @@ class PacedNetwork:
         step: the present one, counted from 1.
     """
 
-    def __init__(self, plan: Plan, world: EmulatedWorld, path: Path, time_scale: float, clock: EmulatedClock) -> None:
+    def __init__(
+        self, made: DividedPlan, world: EmulatedWorld, path: Path, time_scale: float, clock: EmulatedClock
+    ) -> None:
         self.step = 0
         self._clock = clock
-        self.groups: list[GradientGroup] = gradient_groups(costs_of_plan(plan), [s.devices for s in plan.stages])
+        plan = made.plan
+        self.groups: list[GradientGroup] = gradient_groups(made.costs, [s.devices for s in plan.stages])
         self._cluster = plan.cluster
         self._world, self._noise = world, world.noise(dist.get_rank())
         self._num_microbatches = plan.num_microbatches
@@ -267,40 +273,43 @@ class WaitStage:
 
     Attributes:
         slots: that the stage writes.
-        forward_s, input_grad_s, weight_grad_s: emulated seconds of the three parts.
-        again_s: of the second forward pass, where the stage recomputes.
-        slower: gives the factor of the seconds of what comes next.
+        forward_s, input_grad_s, weight_grad_s: emulated seconds of the three parts: of ops, and of collectives inside
+            the group that runs them.
+        again_s: the same of the second forward pass, where the stage recomputes.
+        seconds: gives those that such parts take now.
         clock: of the rank.
     """
 
     slots: StageSlots
-    forward_s: float
-    input_grad_s: float
-    weight_grad_s: float
-    again_s: float
-    slower: Callable[[], float]
+    forward_s: Parts
+    input_grad_s: Parts
+    weight_grad_s: Parts
+    again_s: Parts
+    seconds: Callable[[Sequence[Parts]], float]
     clock: EmulatedClock
 
     def forward(self, microbatch: int, values: Sequence[Tensors]) -> Sequence[Tensors]:
         """F. See `StageCompute`."""
-        return self._after(self.forward_s, self.slots.forward_writes)
+        return self._after([self.forward_s], self.slots.forward_writes)
 
     def backward(self, microbatch: int, inputs: Sequence[Tensors], *, weights: bool) -> Sequence[Tensors]:
         """B, or I. See `StageCompute`."""
-        seconds = self.again_s + self.input_grad_s + (self.weight_grad_s if weights else 0.0)
-        return self._after(seconds, self.slots.backward_writes)
+        parts = [self.again_s, self.input_grad_s, *([self.weight_grad_s] if weights else [])]
+        return self._after(parts, self.slots.backward_writes)
 
     def weight_gradients(self, microbatch: int) -> None:
         """W. See `StageCompute`."""
-        self._after(self.weight_grad_s, ())
+        self._after([self.weight_grad_s], ())
 
-    def _after(self, seconds: float, slots: Sequence[Slot]) -> Sequence[Tensors]:
-        self.clock.wait(seconds * self.slower())
+    def _after(self, parts: Sequence[Parts], slots: Sequence[Slot]) -> Sequence[Tensors]:
+        self.clock.wait(self.seconds(parts))
         return [()] * len(slots)
 
 
 class EmulatedPipeline:
     """This rank's part of an emulated plan. Every rank of the process group makes one.
+
+    A group of devices that divide ops is one device here, and a rank.
 
     Args:
         plan: a legal plan.
@@ -311,6 +320,7 @@ class EmulatedPipeline:
 
     Raises:
         PlanError, ScheduleError: the plan is not legal.
+        ClusterError, InputError: see `drlpp.cost.divided_plans.divided`.
     """
 
     def __init__(
@@ -324,27 +334,35 @@ class EmulatedPipeline:
     ) -> None:
         validate(plan)
         world = EmulatedWorld(cluster=plan.cluster) if world is None else world
-        plan = dataclasses.replace(plan, cluster=world.cluster)
+        made = divided(plan, world.cluster)
+        world = dataclasses.replace(world, cluster=made.plan.cluster, members=plan.grouping.groups)
+        plan, costs = made.plan, made.costs
         ranks = plan.used_devices if devices is None else tuple(devices)
         rank = dist.get_rank()
         mine = ranks[rank] if rank < len(ranks) else None
         self.device = mine if mine in plan.used_devices else None
-        costs = costs_of_plan(plan)
         self.time_scale = default_time_scale(plan, costs) if time_scale is None else time_scale
         self.steps_done = steps_done
         self._clock = EmulatedClock()
         self.recorder = Recorder(self.device, watch=self._clock)
         self._world, self._noise = world, world.noise(rank)
         self._path = _shared_file()
-        self._network = PacedNetwork(plan, world, self._path, self.time_scale, self._clock)
+        self._network = PacedNetwork(made, world, self._path, self.time_scale, self._clock)
         self._executor: Executor | None = None
         self._optimizer_s = 0.0
         self._longest_s = 0.0
         if self.device is not None:
-            self._executor = self._make_executor(plan, self.device, costs, {d: r for r, d in enumerate(ranks)})
+            self._executor = self._make_executor(made, self.device, {d: r for r, d in enumerate(ranks)})
 
-    def _make_executor(self, plan: Plan, d: int, costs: StageCosts, rank_of: Mapping[int, int]) -> Executor:
-        scale = self.time_scale
+    def _make_executor(self, made: DividedPlan, d: int, rank_of: Mapping[int, int]) -> Executor:
+        plan, costs, scale = made.plan, made.costs, self.time_scale
+        inside = made.by_stage(made.inside_s())
+
+        def parts(s: int, seconds: NDArray[np.float64], whole: NDArray[np.float64], kind: int) -> Parts:
+            """Of a pass, or of a part of it, as emulated: collectives have their part of the `whole` pass."""
+            among = float(seconds[s, d]) * (float(inside[kind, s, d]) / float(whole[s, d]) if whole[s, d] else 0.0)
+            return (float(seconds[s, d]) - among) * scale, among * scale
+
         messages = plan.stage_graph.messages
         transfers = plan_transfers(plan, messages)
         slots = stage_slots(messages, plan.num_stages)
@@ -353,11 +371,11 @@ class EmulatedPipeline:
         computes = {
             s.index: WaitStage(
                 slots=slots[s.index],
-                forward_s=float(costs.forward_s[s.index, d]) * scale,
-                input_grad_s=float(costs.input_grad_s[s.index, d]) * scale,
-                weight_grad_s=float(costs.weight_grad_s[s.index, d]) * scale,
-                again_s=float(costs.again_s[s.index, d]) * scale,
-                slower=self._slower,
+                forward_s=parts(s.index, costs.forward_s, costs.forward_s, 0),
+                input_grad_s=parts(s.index, costs.input_grad_s, costs.input_grad_s, 1),
+                weight_grad_s=parts(s.index, costs.weight_grad_s, costs.weight_grad_s, 2),
+                again_s=parts(s.index, costs.again_s, costs.forward_s, 0),
+                seconds=self._seconds,
                 clock=self._clock,
             )
             for s in plan.stages
@@ -376,9 +394,13 @@ class EmulatedPipeline:
             self.recorder,
         )
 
-    def _slower(self) -> float:
-        device = -1 if self.device is None else self.device
-        return self._world.device_factor(device, self.steps_done + 1) * self._noise.factor()
+    def _seconds(self, parts: Sequence[Parts]) -> float:
+        """Those that some parts of an action, or of the optimizer's step, take in this step."""
+        device, step = -1 if self.device is None else self.device, self.steps_done + 1
+        host = frozenset({self._world.cluster.devices[device].host})
+        device_s = sum(ops for ops, _ in parts) * self._world.device_factor(device, step)
+        links_s = sum(collectives for _, collectives in parts) * self._world.link_factor(host, step)
+        return (device_s + links_s) * self._noise.factor()
 
     def step(self) -> tuple[float, float]:
         """Runs one step; returns its begin and its end on this rank."""
@@ -394,7 +416,7 @@ class EmulatedPipeline:
             for group, start, end in self._network.all_reduces_done(self.device):
                 self.recorder.all_reduced(int(group.num_bytes), start, end)
             start = self._clock.now()
-            self._clock.wait(self._optimizer_s * self._slower())
+            self._clock.wait(self._seconds([(self._optimizer_s, 0.0)]))
             self.recorder.optimizer(start, self._clock.now())
         self._longest_s = max(self._longest_s, time.perf_counter() - woken)
         if self._executor is not None:

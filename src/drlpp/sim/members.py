@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from drlpp.cost.groups import lifted_prediction
-from drlpp.plan import Plan, Trace, TraceEvent
+from drlpp.cost.groups import lifted_events, lifted_prediction, pairs_of_members
+from drlpp.plan import Plan, Trace
 from drlpp.sim.simulation import Simulation, Transfer
 
 _Group = tuple[int, ...]
@@ -20,17 +20,13 @@ def of_members(simulation: Simulation, plan: Plan) -> Simulation:
     """The iteration of the devices of a plan, from that of its groups."""
     groups = plan.grouping.groups
     trace, part = simulation.trace, {d: (g, len(group)) for g, group in enumerate(groups) for d in group}
-    events = sorted(
-        (made for event in trace.events for made in _events(event, groups)),
-        key=lambda e: (e.start_s, e.device, e.stream),
-    )
     return Simulation(
         plan=plan,
         prediction=lifted_prediction(simulation.prediction, plan.grouping),
         trace=Trace(
             source=trace.source,
             num_devices=plan.cluster.num_devices,
-            events=tuple(events),
+            events=lifted_events(trace.events, plan.grouping),
             memory=tuple(
                 tuple((time, size / number) for time, size in trace.memory[g])
                 for _, (g, number) in sorted(part.items())
@@ -43,25 +39,8 @@ def of_members(simulation: Simulation, plan: Plan) -> Simulation:
     )
 
 
-def _pairs(src: _Group, dst: _Group) -> list[tuple[int, int]]:
-    """Who sends to whom: every member of the larger group once."""
-    number = max(len(src), len(dst))
-    return [(src[i % len(src)], dst[i % len(dst)]) for i in range(number)]
-
-
-def _events(event: TraceEvent, groups: tuple[_Group, ...]) -> Iterator[TraceEvent]:
-    own = groups[event.device]
-    if not event.stream.startswith("link:"):
-        for d in own:
-            yield dataclasses.replace(event, device=d, bytes=event.bytes / len(own))
-        return
-    pairs = _pairs(own, groups[event.receiver])
-    for u, v in pairs:
-        yield dataclasses.replace(event, device=u, stream=f"link:{u}->{v}", bytes=event.bytes / len(pairs))
-
-
 def _transfers(transfer: Transfer, groups: tuple[_Group, ...]) -> Iterator[Transfer]:
-    pairs = _pairs(groups[transfer.src], groups[transfer.dst])
+    pairs = pairs_of_members(groups[transfer.src], groups[transfer.dst])
     for u, v in pairs:
         resources = tuple(f"{u}->{v}" if "->" in name else name for name in transfer.resources)
         yield dataclasses.replace(transfer, src=u, dst=v, bytes=transfer.bytes / len(pairs), resources=resources)
@@ -70,4 +49,4 @@ def _transfers(transfer: Transfer, groups: tuple[_Group, ...]) -> Iterator[Trans
 def _names(name: str, groups: tuple[_Group, ...]) -> list[str]:
     """The channels of the members for a channel of groups; a port is what it was."""
     src, arrow, dst = name.partition("->")
-    return [f"{u}->{v}" for u, v in _pairs(groups[int(src)], groups[int(dst)])] if arrow else [name]
+    return [f"{u}->{v}" for u, v in pairs_of_members(groups[int(src)], groups[int(dst)])] if arrow else [name]

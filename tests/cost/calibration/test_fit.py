@@ -8,10 +8,12 @@ import itertools
 import numpy as np
 import pytest
 
+from drlpp.cluster import Cluster
 from drlpp.cost.calibration import calibrate, calibrated_plan, measurements
 from drlpp.cost.calibration.parameters import NETWORK
 from drlpp.errors import InputError
 from drlpp.graph.generate.synthetic import chain_graph, random_graph
+from drlpp.graph.generate.transformers import Transformer, transformer_graph
 from drlpp.plan import Plan, Provenance
 from drlpp.problem import PlanningProblem
 from drlpp.sim import Evaluator, simulate
@@ -59,6 +61,36 @@ def test_other_plans_are_predicted(seed: int) -> None:
         before.append(abs(simulate(other).prediction.iteration_time_s / really - 1))
     assert float(np.mean(errors)) < 0.03
     assert float(np.mean(errors)) < 0.2 * float(np.mean(before))
+
+
+@pytest.mark.slow
+def test_groups_that_divide_ops() -> None:
+    """Devices are 1.6 times as slow as believed and their link 3 times; other degrees are predicted."""
+    graph = transformer_graph(Transformer(layers=2, hidden=1024, heads=8, ffn=4096, seq=512, batch=1, vocab=8000))
+    stages = [2 * i // graph.num_ops for i in range(graph.num_ops)]
+
+    def plan(*devices: list[int | tuple[int, ...]]) -> Plan:
+        labels = stages if len(devices) == 2 else [0] * graph.num_ops
+        return make_plan(graph, labels, devices, num_microbatches=4, zero1=len(devices) == 1)
+
+    ran = plan([(0, 1)], [(2, 3)])
+    kind, host = ran.cluster.device_types[0], ran.cluster.hosts[0]
+    believed = dataclasses.replace(kind, memory_bandwidth=1e11)
+    slow = dataclasses.replace(believed, speed=1 / 1.6, speed_is_given=True, memory_bandwidth=5e10)
+    assert host.link is not None
+    link = dataclasses.replace(host.link, bandwidth=host.link.bandwidth / 3)
+    ran = dataclasses.replace(ran, cluster=dataclasses.replace(ran.cluster, device_types=(believed,)))
+    real = Cluster("real", (slow,), (dataclasses.replace(host, link=link),))
+    rng = np.random.default_rng(0)
+    found = calibrate([measurements(ran, [noisy_trace(rng, ran, real, graph, 0.05) for _ in range(3)])])
+    assert found.together == ((0, 1), (2, 3))
+    assert found.op_factor([0, 1], 0).value == pytest.approx(1.6, rel=0.1)
+    assert found.wire_factor("inside", 0).value == pytest.approx(3, rel=0.2)
+    assert found.update_bandwidth[0] == pytest.approx(5e10, rel=0.1)
+    for devices in ([[(0, 1)], [(2, 3)]], [[0], [1]], [[(0, 1), (2, 3)]], [[(0, 1, 2, 3)]]):
+        other = dataclasses.replace(plan(*devices), cluster=ran.cluster)  # type: ignore[arg-type]
+        really = simulate(dataclasses.replace(other, cluster=real)).prediction.iteration_time_s
+        assert simulate(calibrated_plan(other, found)).prediction.iteration_time_s == pytest.approx(really, rel=0.08)
 
 
 def test_the_uncertainty_tells_what_was_not_measured() -> None:

@@ -66,6 +66,8 @@ def _alike(calibration: Calibration) -> dict[int, list[list[int]]]:
     where, mean = calibration.unknowns, calibration.posterior.mean
     out: dict[int, list[list[int]]] = {}
     own = {d.id: float(mean[where.at("device", d.id)]) for d in calibration.cluster.devices}
+    for group in calibration.together:  # members wait for each other, so they are alike as far as one can see
+        own |= dict.fromkeys(group, sum(own[d] for d in group) / len(group))
     for d in sorted(own, key=lambda d: (own[d], d)):
         lists = out.setdefault(int(calibration.cluster.type_index[d]), [])
         if lists and own[d] - own[lists[-1][0]] <= _tolerance(calibration, lists[-1][0], d):

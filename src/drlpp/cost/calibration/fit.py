@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster, Link
-from drlpp.cost.calibration.measured import Measurements, Seconds
+from drlpp.cost.calibration.measured import ActionTime, Measurements, Seconds
 from drlpp.cost.calibration.parameters import INSIDE, NETWORK, SHORTEST_LATENCY_S, Floats, Unknowns, unknowns
 from drlpp.cost.calibration.regression import Posterior, fit
 from drlpp.cost.collectives import all_reduce_s
+from drlpp.cost.divided_plans import DividedPlan, divided
+from drlpp.cost.gradients import resident_and_optimizer
 from drlpp.cost.links import transfer_s
-from drlpp.cost.op_times import op_times
 from drlpp.cost.optimizer_state import OPTIMIZER_PASSES
-from drlpp.cost.stage_costs import costs_of_plan
 from drlpp.errors import InputError
 from drlpp.graph import OpGraph
 
@@ -52,6 +52,7 @@ class Calibration:
         action_s: seconds that an action takes besides its ops, and their relative deviation.
         update_bandwidth: device -> bytes per second that the optimizer's step reached; of devices that took one.
         counts: how many actions, transfers and all-reduces were measured.
+        together: sets of devices that ran as groups: what was measured of one was measured of all.
     """
 
     graph: OpGraph
@@ -61,6 +62,7 @@ class Calibration:
     action_s: Factor
     update_bandwidth: dict[int, float]
     counts: dict[str, int]
+    together: tuple[tuple[int, ...], ...] = ()
 
     def op_factor(self, devices: Sequence[int], op_class: int, *, backward: bool = False) -> Factor:
         """Of ops of a class (index into `Unknowns.classes`) on devices of one type, on average over these."""
@@ -104,7 +106,8 @@ def calibrate(measured: Sequence[Measurements]) -> Calibration:
         if other.plan.cluster != first.cluster or other.plan.graph != first.graph:
             raise InputError("the measured plans are of several models or clusters: calibrate from one at a time")
     where = unknowns(first.graph, first.cluster)
-    model = _Model(where, measured)
+    made = [divided(m.plan) for m in measured]
+    model = _Model(where, measured, made)
     posterior = fit(model.predict, model.measured, model.deviation, where.prior_deviation)
     overhead = where.at("action")
     direction = np.eye(len(posterior.mean))[overhead]
@@ -114,7 +117,8 @@ def calibrate(measured: Sequence[Measurements]) -> Calibration:
         unknowns=where,
         posterior=posterior,
         action_s=Factor(model.action_s * float(np.exp(posterior.mean[overhead])), posterior.deviation(direction)),
-        update_bandwidth=_update_bandwidth(measured),
+        update_bandwidth=_update_bandwidth(measured, made),
+        together=_together(measured),
         counts={
             "actions": sum(a.seconds.count for m in measured for a in m.actions),
             "transfers": sum(t.seconds.count for m in measured for t in m.transfers),
@@ -123,25 +127,39 @@ def calibrate(measured: Sequence[Measurements]) -> Calibration:
     )
 
 
-def _update_bandwidth(measured: Sequence[Measurements]) -> dict[int, float]:
+def _together(measured: Sequence[Measurements]) -> tuple[tuple[int, ...], ...]:
+    found: list[set[int]] = []
+    for group in (group for m in measured for group in m.plan.grouping.groups if len(group) > 1):
+        found, more = [s for s in found if not s & {*group}], [s for s in found if s & {*group}]
+        found.append({*group}.union(*more))
+    return tuple(tuple(sorted(devices)) for devices in found)
+
+
+def _update_bandwidth(measured: Sequence[Measurements], made: Sequence[DividedPlan]) -> dict[int, float]:
     found: dict[int, list[float]] = {}
-    for m in measured:
-        passes = OPTIMIZER_PASSES[m.plan.training.optimizer]
-        graph = m.plan.stage_graph
+    for m, of_groups in zip(measured, made, strict=True):
+        plan = of_groups.plan
+        passes = OPTIMIZER_PASSES[plan.training.optimizer] / plan.cluster.members  # [D] of the bytes of a group
+        costs = dataclasses.replace(
+            of_groups.costs,
+            optimizer_s=of_groups.costs.trained_bytes * passes,
+            divided_update_s=passes * plan.training.zero1,
+        )
+        _, moved = resident_and_optimizer(costs, [s.devices for s in plan.stages], plan.cluster.num_devices)
         for d, seconds in m.update_s.items():
-            size = sum(float(graph.trained_bytes[s.index]) for s in m.plan.stages if d in s.devices)
-            if size > 0 and passes > 0 and seconds.typical_s > SHORTEST_UPDATE * m.iteration_time_s:
-                found.setdefault(d, []).append(passes * size / seconds.typical_s)
+            size = float(moved[of_groups.group_of[d]])
+            if size > 0 and seconds.typical_s > SHORTEST_UPDATE * m.iteration_time_s:
+                found.setdefault(d, []).append(size / seconds.typical_s)
     return {d: float(np.median(rates)) for d, rates in found.items()}
 
 
 class _Model:
     """Predicts the logarithms of all measurements from the unknowns."""
 
-    def __init__(self, where: Unknowns, measured: Sequence[Measurements]) -> None:
+    def __init__(self, where: Unknowns, measured: Sequence[Measurements], made: Sequence[DividedPlan]) -> None:
         self._where = where
         self._cluster = measured[0].plan.cluster
-        self._actions = _Actions(where, measured)
+        self._actions = _Actions(where, measured, made)
         self.action_s = self._actions.overhead_s
         self._transfers = [(t, m.plan) for m in measured for t in m.transfers]
         self._reduces = [a for m in measured for a in m.all_reduces if self._ring(m.plan.cluster, a.devices, a.bytes)]
@@ -189,26 +207,24 @@ class _Actions:
         misfit: ``[n]`` part by which each action is off because its ops are (`ACTION_MISFIT`).
     """
 
-    def __init__(self, where: Unknowns, measured: Sequence[Measurements]) -> None:
-        rows = [(a, m) for m in measured for a in m.actions]
+    def __init__(self, where: Unknowns, measured: Sequence[Measurements], made: Sequence[DividedPlan]) -> None:
+        tables = [_Parts(where, d) for d in made]
+        rows = [(a, parts) for m, parts in zip(measured, tables, strict=True) for a in m.actions]
         self.overhead_s = _ACTION_PART * float(np.median([a.seconds.typical_s for a, _ in rows] or [0.0]))
         cluster, num_classes = measured[0].plan.cluster, len(where.classes)
         self._work = np.zeros((len(rows), 2, num_classes))  # forward and backward seconds by class
-        tables = {id(m): _by_class(where, m) for m in measured}
-        costs = {id(m): costs_of_plan(m.plan) for m in measured}
-        evenness = {id(m): _evenness(m) for m in measured}
-        spread = np.array([evenness[id(m)][int(cluster.type_index[a.device]), a.stage] for a, m in rows])
+        self._inside = np.zeros((len(rows), 3))  # of collectives inside the group: by what grows with what
+        spread = np.array([parts.evenness(a) for a, parts in rows])
         self.misfit = ACTION_MISFIT * spread / spread.min(initial=1.0)
-        for i, (a, m) in enumerate(rows):
-            forward, input_grad, weight_grad = tables[id(m)][:, int(cluster.type_index[a.device]), a.stage]
-            if a.kind == "F":
-                self._work[i, 0] = forward
-            if a.kind in "BI":
-                again = costs[id(m)].again_s[a.stage, a.device] / max(costs[id(m)].forward_s[a.stage, a.device], 1e-300)
-                self._work[i, 0] = again * forward
-                self._work[i, 1] += input_grad
-            if a.kind in "BW":
-                self._work[i, 1] += weight_grad
+        for i, (a, parts) in enumerate(rows):
+            forward, input_grad, weight_grad = parts.of(a)
+            again = parts.again(a)
+            counts = {"F": (1, 0, 0), "B": (again, 1, 1), "I": (again, 1, 0), "W": (0, 0, 1)}[a.kind]
+            self._work[i, 0] = counts[0] * forward[0]
+            self._work[i, 1] = counts[1] * input_grad[0] + counts[2] * weight_grad[0]
+            self._inside[i] = counts[0] * forward[1] + counts[1] * input_grad[1] + counts[2] * weight_grad[1]
+        self._divided = np.flatnonzero(self._inside.any(axis=1))
+        self._links = _positions_inside(where, cluster, [rows[i][0].device for i in self._divided])
         kinds = cluster.type_index[[a.device for a, _ in rows]] if rows else np.zeros(0, dtype=np.int64)
         positions = [
             [
@@ -224,34 +240,58 @@ class _Actions:
 
     def predict(self, parameters: Floats) -> Floats:
         """``[P]`` -> ``[n]`` logarithms of seconds."""
-        seconds = self.overhead_s * float(np.exp(parameters[self._overhead]))
+        seconds = np.full(len(self._work), self.overhead_s * float(np.exp(parameters[self._overhead])))
         for work, positions in zip(self._work.swapaxes(0, 1), (self._forward, self._backward), strict=True):
             seconds = seconds + (work * np.exp(parameters[positions].sum(axis=2))).sum(axis=1)
+        if len(self._divided):
+            slower = [np.exp(parameters[positions].sum(axis=1)) for positions in self._links]
+            factors = np.stack([*slower, np.ones(len(self._divided))], axis=1)
+            seconds[self._divided] += (self._inside[self._divided] * factors).sum(axis=1)
         out: Floats = np.log(seconds)
         return out
 
 
-def _by_class(where: Unknowns, measured: Measurements) -> NDArray[np.float64]:
-    """``[3, num_device_types, S, C]`` seconds of the parts of each stage by class of op, as the database says."""
-    plan = measured.plan
-    times = op_times(plan.graph, plan.cluster)
-    cell = plan.stage_of_op * len(where.classes) + where.class_of_op
-    size = plan.num_stages * len(where.classes)
-    parts = (times.forward_s, times.input_grad_s, times.weight_grad_s)
-    table = np.array([[np.bincount(cell, weights=row, minlength=size) for row in part] for part in parts])
-    return table.reshape(3, -1, plan.num_stages, len(where.classes))
+class _Parts:
+    """Seconds of the parts of each stage, as the database says: of its ops by class, and inside groups."""
+
+    def __init__(self, where: Unknowns, made: DividedPlan) -> None:
+        num_classes = len(where.classes)
+        self._made, self._costs = made, made.costs
+        own = made.own_s()  # [3, K, N]
+        by_class = [made.by_stage(own * (where.class_of_op == c)) for c in range(num_classes)]
+        self._own = np.stack(by_class, axis=-1)  # [3, S, D, C]
+        inside = [made.by_stage(part) for part in made.inside_parts()]
+        self._inside = np.stack(inside, axis=-1)  # [3, S, D, 3]
+        sums, squares = made.by_stage(own.sum(axis=0)[None]), made.by_stage((own.sum(axis=0) ** 2)[None])
+        self._evenness = np.where(sums > 0, np.sqrt(squares) / np.maximum(sums, 1e-300), 1.0)[0]
+
+    def _at(self, action: ActionTime) -> tuple[int, int]:
+        return action.stage, self._made.group_of[action.device]
+
+    def of(self, action: ActionTime) -> list[tuple[Floats, Floats]]:
+        """Of forward, input gradient and weight gradient: ``[C]`` of ops, and ``[3]`` of collectives."""
+        s, d = self._at(action)
+        return list(zip(self._own[:, s, d], self._inside[:, s, d], strict=True))
+
+    def again(self, action: ActionTime) -> float:
+        """The part of the forward pass that runs again before the backward pass."""
+        at = self._at(action)
+        return float(self._costs.again_s[at] / max(self._costs.forward_s[at], 1e-300))
+
+    def evenness(self, action: ActionTime) -> float:
+        """Deviation of the seconds of a stage over that of its ops, if these are independent: 1 for a single op, 0.1
+        for a hundred equal ones."""
+        return float(self._evenness[self._at(action)])
 
 
-def _evenness(measured: Measurements) -> NDArray[np.float64]:
-    """``[num_device_types, S]`` deviation of the seconds of a stage over that of its ops, if these are independent: 1
-    for a single op, 0.1 for a hundred equal ones."""
-    plan = measured.plan
-    size = plan.num_stages
-    seconds = op_times(plan.graph, plan.cluster).total_s
-    sums = np.array([np.bincount(plan.stage_of_op, weights=row, minlength=size) for row in seconds])
-    squares = np.array([np.bincount(plan.stage_of_op, weights=row**2, minlength=size) for row in seconds])
-    evenness: NDArray[np.float64] = np.sqrt(squares) / np.maximum(sums, 1e-300)
-    return np.where(sums > 0, evenness, 1.0)
+def _positions_inside(
+    where: Unknowns, cluster: Cluster, devices: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``[n, k]`` unknowns of seconds per byte, and of latency, of the links between the members of a device's group."""
+    hosts = [cluster.devices[d].host for d in devices]
+    wire = [where.positions_of_wire(INSIDE, h) for h in hosts]
+    latency = [[where.at("latency", where.link_kind[INSIDE, h])] for h in hosts]
+    return np.array(wire, dtype=np.int64), np.array(latency, dtype=np.int64)
 
 
 def scaled_links(cluster: Cluster, where: Unknowns, parameters: Floats) -> Cluster:

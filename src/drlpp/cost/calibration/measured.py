@@ -3,7 +3,8 @@
 Equal things (the micro-batches of a stage, messages of one size over one path) are one measurement: the mean of the
 logarithms without the smallest and the largest fifth, and the deviation of that mean. Left out: actions of the first
 step, which warms up, are the caller's to leave out; buckets of all-reduces on devices that sum over several sets of
-devices, since traces do not say which set a bucket belongs to.
+devices, since traces do not say which set a bucket belongs to; those of groups that divide ops, and under ZeRO-1, whose
+sums have other forms.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
+from drlpp.cost.divided_plans import divided
 from drlpp.cost.gradients import gradient_groups
-from drlpp.cost.stage_costs import costs_of_plan
 from drlpp.errors import InputError
 from drlpp.plan import Plan, Trace, TraceEvent
-from drlpp.plan.validation import check_undivided
 
 _LEAST_DEVIATION = 0.005
 """Part of a measured time by which it may always be off."""
@@ -109,11 +109,9 @@ def measurements(plan: Plan, traces: Sequence[Trace]) -> Measurements:
 
     Raises:
         InputError: there is no trace, or a trace is not of this plan.
-        PlanError: the plan divides ops or optimizer states.
     """
     if not traces:
         raise InputError("there is no trace to calibrate from: give at least one measured step")
-    check_undivided(plan, "a calibration")
     for trace in traces:
         _check(plan, trace)
     actions: dict[tuple[int, int, str], list[float]] = defaultdict(list)
@@ -170,7 +168,9 @@ def _check(plan: Plan, trace: Trace) -> None:
 
 def _all_reduces(plan: Plan, trace: Trace) -> Iterable[tuple[tuple[int, ...], float, float]]:
     """Devices, bytes and seconds of each all-reduce: from when the last device begins to when the last one ends."""
-    sets = {g.devices for g in gradient_groups(costs_of_plan(plan), [s.devices for s in plan.stages])}
+    if plan.training.zero1 or plan.grouping.divides:
+        return
+    sets = {g.devices for g in gradient_groups(divided(plan).costs, [s.devices for s in plan.stages])}
     once = [devices for devices in sets if all(devices == other or not {*devices} & {*other} for other in sets)]
     mine: dict[int, list[TraceEvent]] = defaultdict(list)
     for e in trace.events:

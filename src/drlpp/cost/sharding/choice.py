@@ -77,6 +77,21 @@ def shard(
     return sharing.sharded([0] * graph.num_ops)
 
 
+def repriced(
+    shared: ShardedGraph, graph: OpGraph, device_type: DeviceType, link: Link, *, num_microbatches: int
+) -> ShardedGraph:
+    """The same choice on other devices.
+
+    Args:
+        shared: the choice.
+        graph: the whole one that it was made for.
+        device_type, link, num_microbatches: as in `shard`.
+    """
+    degree, sequence = shared.degree, shared.sequence
+    sharing = Sharing(graph, device_type, link, degree, sequence=sequence, num_microbatches=num_microbatches)
+    return sharing.sharded(sharing.options(shared.choice))
+
+
 class Sharing:
     """One graph, group and degree: its program, and the result of a choice of options."""
 
@@ -96,6 +111,10 @@ class Sharing:
         measured = any(op.times for op in graph.ops)  # whose shares depend on the device
         self._members: dict[tuple[int, int], Op] = {} if measured else self._uses.members
         self._graphs: dict[tuple[int, ...], OpGraph] = {} if measured else self._uses.graphs
+
+    def options(self, choice: Sequence[int]) -> list[int]:
+        """Per op the option whose split has the index that `ShardedGraph.choice` says."""
+        return [1 + self._uses.numbers[i].index(k) if k >= 0 else 0 for i, k in enumerate(choice)]
 
     def _move_s(self, source: Placement, target: Placement, num_bytes: float) -> float:
         return move_s(source, target, num_bytes, self._link, self._degree)

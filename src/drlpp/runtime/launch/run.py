@@ -90,8 +90,6 @@ def run(
     validate(plan)
     check_trains(plan, "drlpp run")
     if options.emulate:
-        if options.emulate_cluster is not None or options.emulate_events is not None:
-            check_undivided(plan, "an emulation of another cluster", states=False)
         world_of(plan, options)
     else:
         check_source(plan)
@@ -137,7 +135,7 @@ def _adaptable(plan: Plan, store: Path | None, say: Say) -> Plan:
     Raises:
         PlanError: ops are divided.
     """
-    check_undivided(plan, "--adapt", states=False)
+    check_undivided(plan, "--adapt")
     if plan.training.zero1:
         say("adapt: every rank keeps whole optimizer states (no ZeRO-1), since they move when the plan changes")
         plan = dataclasses.replace(plan, training=dataclasses.replace(plan.training, zero1=False))

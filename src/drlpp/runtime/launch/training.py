@@ -18,7 +18,7 @@ from drlpp.capture.module_call import ModuleCall
 from drlpp.capture.own_model import OwnModel
 from drlpp.capture.sources.initial_values import seeded_construction
 from drlpp.cluster.schema import load_cluster_file
-from drlpp.cost.groups import for_groups
+from drlpp.cost.groups import for_groups, lifted_events
 from drlpp.errors import InputError, StoppedError
 from drlpp.plan import Plan, Trace
 from drlpp.runtime.adapt.adapter import Adapter, ranks_of
@@ -328,7 +328,9 @@ def world_of(plan: Plan, options: RunOptions) -> EmulatedWorld:
     """
     cluster = None if options.emulate_cluster is None else load_cluster_file(Path(options.emulate_cluster))
     changes = None if options.emulate_events is None else Path(options.emulate_events)
-    return emulated_world(plan.cluster, cluster, changes)
+    world = emulated_world(plan.cluster, cluster, changes)
+    plan.grouping.check(world.cluster)
+    return world
 
 
 def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow | None = None) -> RunReport:
@@ -338,10 +340,10 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
 
     Raises:
         PlanError, ScheduleError: the plan is not legal.
+        ClusterError, InputError: it cannot be emulated on that cluster.
     """
-    prediction, plan = plan.prediction, for_groups(plan)
-    world = world_of(plan, options)
-    ranks = ranks_of(plan, options.adapt, plan.used_devices)
+    world, of_groups = world_of(plan, options), for_groups(plan)
+    ranks = ranks_of(of_groups, options.adapt, of_groups.used_devices)
     pipeline = EmulatedPipeline(plan, world, options.time_scale, devices=ranks)
     if follow is not None:
         follow(pipeline.where)
@@ -373,9 +375,9 @@ def train_emulated(plan: Plan, options: RunOptions, say: Say, *, follow: Follow 
     return RunReport(
         iteration_times_s=_that_count(_step_times(results, scale)),
         step_times_s=_step_times(results, scale),
-        predicted_s=None if prediction is None else prediction.iteration_time_s,
+        predicted_s=None if plan.prediction is None else plan.prediction.iteration_time_s,
         losses=(),
-        trace=_median_trace(results, plan, scale),
+        trace=_of_members(_median_trace(results, of_groups, scale), plan),
         time_scale=scale,
         decisions=told[0],
     )
@@ -460,6 +462,12 @@ def _report(plan: Plan, options: RunOptions, results: list[_RankResult]) -> RunR
         peak_memory_bytes=tuple(peaks.get(d, 0.0) for d in range(plan.cluster.num_devices)) if tracked else (),
         trace=_median_trace(results, plan),
     )
+
+
+def _of_members(trace: Trace, plan: Plan) -> Trace:
+    """The trace of the devices of a plan, from that of its groups."""
+    events = lifted_events(trace.events, plan.grouping)
+    return dataclasses.replace(trace, num_devices=plan.cluster.num_devices, events=events)
 
 
 def _median_trace(results: Sequence[_RankResult], plan: Plan, scale: float = 1.0) -> Trace:
