@@ -28,11 +28,13 @@ class _Pass:
     """What is kept of a forward pass until its backward pass.
 
     Attributes:
-        inputs: arguments of the module; the received ones that need a gradient are leaves.
+        leaves: the received arguments of the module that need a gradient.
+        inputs: all arguments (only for recomputation: autograd keeps what it needs, in low precision perhaps a copy).
         outputs: results of the module; empty if they are computed again.
         buffers: copies of the buffers that the stage writes, from before (only for recomputation).
     """
 
+    leaves: list[torch.Tensor]
     inputs: list[torch.Tensor]
     outputs: Sequence[torch.Tensor]
     buffers: dict[str, torch.Tensor]
@@ -102,7 +104,7 @@ class TorchStage:
         for name, place, leaf in self._inputs:
             tensor = given[name] if place is None else values[place[0]][place[1]].detach()
             inputs.append(tensor.requires_grad_() if leaf else tensor)
-        kept = _Pass(inputs, (), {})
+        kept = _Pass([inputs[i] for i in self._leaves], inputs if self._recompute else [], (), {})
         contribution = self._combined_buffers.zeros() if self._combined_buffers else {}
         if self._recompute:
             form = self._forms[microbatch]
@@ -126,7 +128,7 @@ class TorchStage:
         if not loss_gradient:
             if not weights:
                 self._later[microbatch] = Later([])
-            zeros = [torch.zeros_like(kept.inputs[i]) for i in self._leaves]
+            zeros = [torch.zeros_like(x) for x in kept.leaves]
             return [[zeros[i] for i in places] for places in self._gradients]
         if self._recompute:
             kept.outputs = self._run(microbatch, kept.inputs, kept.buffers)
@@ -140,12 +142,11 @@ class TorchStage:
             gradient_of[self._loss] = gradient_of[self._loss] + own if self._loss in gradient_of else own
         reached = [k for k in gradient_of if kept.outputs[k].requires_grad]
         outputs, gradients = [kept.outputs[k] for k in reached], [gradient_of[k] for k in reached]
-        leaves = [kept.inputs[i] for i in self._leaves]
         if weights and outputs:
             torch.autograd.backward(outputs, gradients)
         elif not weights:
-            self._later[microbatch] = input_gradients(outputs, gradients, leaves, self._parameters)
-        found = [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves]
+            self._later[microbatch] = input_gradients(outputs, gradients, kept.leaves, self._parameters)
+        found = [torch.zeros_like(x) if x.grad is None else x.grad for x in kept.leaves]
         return [[found[i] for i in places] for places in self._gradients]
 
     def weight_gradients(self, microbatch: int) -> None:
