@@ -38,6 +38,7 @@ def test_the_master_is_on_the_first_host_and_workers_on_the_others(language_mode
     for spec in specs.values():
         pod = spec["template"]["spec"]
         (container,) = pod["containers"]
+        assert pod["terminationGracePeriodSeconds"] == 120
         assert container["name"] == "pytorch"
         assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}}
         assert {v["name"] for v in pod["volumes"]} == {m["name"] for m in container["volumeMounts"]}

@@ -15,6 +15,8 @@ def test_a_task_on_each_host_starts_its_ranks(language_model, tmp_path):
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?$", text, re.M))
     assert options["nodelist"] == "h0,h1"
     assert (options["nodes"], options["ntasks-per-node"]) == ("2", "1")
+    assert options["signal"] == "TERM@120"
+    assert "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=100 " in text  # torchrun would kill ranks after 30 s
     for name, body in (
         ("srun", 'shift 2\nfor SLURMD_NODENAME in h1 h0; do export SLURMD_NODENAME; "$@"; done'),
         ("torchrun", 'echo "$CUDA_VISIBLE_DEVICES: $@"'),

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from drlpp.export.starting import Host, check_equal, has_gpus, hosts_of, start_here
+from drlpp.export.starting import GRACE_S, Host, check_equal, has_gpus, hosts_of, start_here
 from drlpp.plan import Plan
 
 _NAME = "drlpp-run"
@@ -73,6 +73,7 @@ def _replicas(hosts: tuple[Host, ...], script: str, gpus: bool) -> dict[str, Any
         container["resources"] = {"limits": {"nvidia.com/gpu": hosts[0].num_devices}}
     pod = {
         "affinity": _one_on_each([host.name for host in hosts]),
+        "terminationGracePeriodSeconds": GRACE_S,
         "containers": [container],
         "volumes": [
             {"name": "training", "persistentVolumeClaim": {"claimName": "training"}},

@@ -6,7 +6,7 @@ so a task finds its node rank by ``SLURMD_NODENAME``.
 
 from __future__ import annotations
 
-from drlpp.export.starting import hosts_of, indented, start_here
+from drlpp.export.starting import GRACE_S, hosts_of, indented, start_here
 from drlpp.plan import Plan
 
 
@@ -26,7 +26,7 @@ def slurm(plan: Plan) -> str:
 #SBATCH --exclusive
 #SBATCH --mem=0
 #SBATCH --requeue
-#SBATCH --signal=TERM@120
+#SBATCH --signal=TERM@{GRACE_S}
 #SBATCH --open-mode=append
 set -euo pipefail
 export PLAN=${{1:-plan.json}}

@@ -21,6 +21,10 @@ CHECKPOINTS = "checkpoints"
 """The folder of checkpoints, which all hosts share: a job that is started again goes on from the last."""
 
 
+GRACE_S = 120
+"""Between SIGTERM and the end, where a scheduler can be asked for it."""
+
+
 class Host(NamedTuple):
     """A host of a plan.
 
@@ -91,6 +95,7 @@ def start_here(hosts: tuple[Host, ...], *, name: str, address: str, port: str, p
 *) echo "the plan has no host ${name}" >&2; exit 1 ;;
 esac
 if [ -n "$gpus" ]; then export CUDA_VISIBLE_DEVICES=$gpus; fi
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT={GRACE_S - 20}  # after SIGTERM, for the step under way and a checkpoint
 exec torchrun --nnodes {len(hosts)} --node-rank "$node" --nproc-per-node "$processes" \\
     --master-addr {address} --master-port {port} \\
     -m drlpp run {plan} --checkpoint {CHECKPOINTS} "$@"
