@@ -16,9 +16,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from drlpp.cluster import Cluster, Link
 from drlpp.cost.links import transfer_s
+
+Real = TypeVar("Real", float, NDArray[np.float64])
 
 FILL_STEPS = 37.0
 """Steps that filling the channels takes a kernel, for large messages."""
@@ -26,10 +32,15 @@ FILL_BYTES = 8.5e6
 """Bytes of a message for which it takes half of them."""
 
 
+def ring_wire_s(n: Real, num_bytes: Real, bandwidth: Real) -> Real:
+    """Seconds in which a ring all-reduce of `num_bytes` over n members occupies its links; numbers, or arrays of them."""
+    return 2.0 * (n - 1.0) / n * num_bytes / bandwidth
+
+
 def ring_s(n: int, num_bytes: float, link: Link) -> float:
     """Seconds of a ring all-reduce of `num_bytes` over n members."""
     steps = 2 * (n - 1)
-    wire = 2 * (n - 1) / n * num_bytes / link.bandwidth
+    wire = ring_wire_s(n, num_bytes, link.bandwidth)
     if not link.step_s:
         return wire + steps * link.latency_s
     return wire + link.latency_s + (steps + _filling(num_bytes)) * link.step_s

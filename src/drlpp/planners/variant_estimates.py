@@ -79,6 +79,12 @@ class _Prices:
     summed: Floats
     sums: int
 
+    def inside_s(self, length: int, link: Link) -> Floats:
+        """``[sizes]`` seconds of the sums in a group of so many devices for a micro-batch, forward and backward."""
+        if length < 2 or not self.sums:
+            return np.zeros(len(self.summed))
+        return np.array([2 * self.sums * ring_s(length, each, link) for each in (self.summed / self.sums).tolist()])
+
 
 def _prices(problem: PlanningProblem, sizes: Sequence[int]) -> _Prices:
     graphs = [problem.graph.with_samples(size) for size in dict.fromkeys((sizes[0], sizes[-1]))]
@@ -140,9 +146,7 @@ def _groups(problem: PlanningProblem, prices: _Prices, forms: Forms) -> _Groups:
         link = host.slowest_link or NO_LINK
         port = host.network.bandwidth / len(host.devices) if host.network else link.bandwidth
         for length, number in form.items():
-            steps = 2 * 2 * (length - 1)  # of a ring, forward and backward
-            each_s = link.step_s or link.latency_s
-            inside.append(prices.summed * steps / length / link.bandwidth + prices.sums * steps * each_s)
+            inside.append(prices.inside_s(length, link))
             work.append(prices.work_s[kind, DEGREES.index(length)])
             memory = cluster.device_types[kind].memory_bytes * length
             rows.append((number, length, memory, link.bandwidth, port, len(host.devices)))

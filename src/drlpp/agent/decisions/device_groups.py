@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from drlpp.agent.view.device_classes import Floats, Ints, Tables
 from drlpp.agent.view.features import Profile, log_ratio
 from drlpp.cluster import NO_LINK
+from drlpp.cost.collectives import ring_wire_s
 
 Bools = NDArray[np.bool_]
 
@@ -364,7 +365,7 @@ class SlotState:
         window_saved = p.at(p.saved, end) - p.at(p.saved, start)
         spans_hosts = self._spans | (c.joins & (self._open_host[:, None] != t.host[k]))
         reduce_bandwidth = np.where(spans_hosts, t.port_bandwidth[k], t.link_bandwidth[k])
-        reduce_s = 2.0 * np.maximum(count - 1, 0) / np.maximum(count, 1) * window_params / reduce_bandwidth
+        reduce_s = ring_wire_s(np.maximum(count, 1.0), window_params, reduce_bandwidth)
         step_s = t.ideal_s * t.microbatches
         slots_after = 1.0 + left / np.maximum(share, 1e-3)
         in_flight = np.minimum(np.ceil(slots_after / np.maximum(count, 1)), t.microbatches)
