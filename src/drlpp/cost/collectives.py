@@ -33,7 +33,7 @@ FILL_BYTES = 8.5e6
 
 
 def ring_wire_s(n: Real, num_bytes: Real, bandwidth: Real) -> Real:
-    """Seconds in which a ring all-reduce of `num_bytes` over n members occupies its links; numbers, or arrays of them."""
+    """Seconds that a ring all-reduce of `num_bytes` over n members occupies its links. Takes arrays too."""
     return 2.0 * (n - 1.0) / n * num_bytes / bandwidth
 
 

@@ -75,9 +75,9 @@ def test_the_policy_alone_depends_on_the_seed_only():
 
 def test_the_budget_is_kept():
     planner, problem = DrlPlanner(), small_problem(5, num_ops=120)
-    start = time.perf_counter()
-    result = planner.solve(problem, Budget(2.0), 0)
-    assert time.perf_counter() - start < 3.0
+    start = time.process_time()
+    result = planner.solve(problem, Budget(2.0, time.process_time), 0)
+    assert time.process_time() - start < 3.0
     assert result.planning_time_s < 3.0
 
 

@@ -1,6 +1,7 @@
 """Races of islands."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -9,15 +10,7 @@ from agent_problems import small_problem
 from drlpp.agent.planner.restarts import Start, Starts, refine, signature
 from drlpp.plan.assignment import Assignment
 from drlpp.planners.base import Budget
-from drlpp.planners.local_search.annealing import anneal
 from drlpp.planners.search import Search
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled():
-    """The search is compiled before its seconds are counted."""
-    for _ in range(3):
-        anneal(search_for(small_problem(1, num_ops=40), 0.3), np.random.default_rng(0))
 
 
 def start(problem, devices, value=1.0, origin="policy"):
@@ -52,7 +45,7 @@ def test_more_starts_are_made_when_they_run_out(problem):
 
 
 def search_for(problem, seconds):
-    search = Search("drl", problem, Budget(seconds), 0)
+    search = Search("drl", problem, Budget(seconds, time.process_time), 0)
     search.offer(start(problem, ((0,), (1,))).assignment)
     return search
 
