@@ -68,6 +68,8 @@ def test_even_slots_take_all_devices():
     assert {1, 2, 3, 4} <= {len(slots) for slots in found} <= {1, 2, 3, 4, 5}
     for slots in found:
         assert sum(slot.replicas for slot in slots) == 5
+    first_is_fast = dataclasses.replace(t, speed=np.array([100.0, 1.0, 1.0]))
+    assert all(slot.parts for slots in even_slots(first_is_fast) for slot in slots)
     alone = dataclasses.replace(t, may_replicate=False)
     assert even_slots(alone) == []
 

@@ -26,7 +26,7 @@ def even_slots(t: Tables) -> list[tuple[Slot, ...]]:
         reached = np.cumsum(speed) - speed / 2
         for number in range(1, min(MAX_SLOTS, t.num_ops, len(classes)) + 1):
             slot = np.minimum((reached * number / speed.sum()).astype(np.int64), number - 1)
-            ends = np.diff(slot, prepend=0).astype(bool) | np.diff(kind, prepend=kind[0]).astype(bool)
+            ends = np.diff(slot, prepend=slot[0]).astype(bool) | np.diff(kind, prepend=kind[0]).astype(bool)
             slot = np.cumsum(ends)
             if slot[-1] >= min(MAX_SLOTS, t.num_ops):
                 continue
