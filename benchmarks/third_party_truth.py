@@ -112,7 +112,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, dest="json_file")
     parser.add_argument("--only", default=",".join(SETS), help=f"some of {', '.join(SETS)}")
     parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
-    parser.add_argument("--capture-seconds", type=float, default=600.0, help="time for captures of image models")
+    parser.add_argument(
+        "--capture-seconds",
+        type=float,
+        default=image_models.CAPTURE_SECONDS,
+        help="time for captures of image models, which the next run goes on with",
+    )
     given = parser.parse_args()
     image_models.CAPTURE_SECONDS = given.capture_seconds
     if not given.data.is_dir():

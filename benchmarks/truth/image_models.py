@@ -1,7 +1,8 @@
 """Training steps of timm's image models on one GPU, mixed precision.
 
-Models are captured once, in float32 at the batch of the row, and kept under ``out/truth``; what is not captured within
-the time that is given counts as left out, and the next run goes on. The problem trains them in mixed precision, as
+Models are captured once, in float32 at the batch of the row, and kept under ``out/truth``: by as many processes as the
+machine has cores, since a capture takes three CPU seconds and the table has hundreds. What is not captured within the
+time that is given counts as left out, and the next run goes on. The problem trains models in mixed precision, as
 autocast does.
 """
 
@@ -9,8 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
+import multiprocessing
+import os
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from drlpp.capture import capture, load_model
@@ -24,32 +30,48 @@ from drlpp.problem import PlanningProblem
 from truth.rows import Findings, Pair, Row, UnreadableError, number, whole
 
 KEPT = Path(__file__).parents[2] / "out" / "truth"
-CAPTURE_SECONDS = 600.0
+CAPTURE_SECONDS = 3600.0
 """Time for captures in one run."""
 _DEVICE = "rtx3090-24gb"
 _LAYOUTS = {"nchw": "channels first", "nhwc": "channels last"}
 
 
-def graph_of(spec: str, until: float) -> OpGraph:
-    """The graph of a model, kept or captured now."""
-    path = KEPT / f"{spec.replace(':', '_').replace('?', '_').replace('&', '_')}.json"
-    if path.is_file():
-        data = json.loads(path.read_text())
-        if "left_out" in data:
-            raise UnreadableError(str(data["left_out"]))
-        return graph_from_dict(data)
+def _file_of(spec: str) -> Path:
+    return KEPT / f"{spec.replace(':', '_').replace('?', '_').replace('&', '_')}.json"
+
+
+def keep_graph(spec: str, until: float) -> None:
+    """Captures a model and keeps its graph, or why there is none; does nothing after a moment (`time.monotonic`)."""
     if time.monotonic() > until:
-        raise UnreadableError("not captured yet: run again")
+        return
     try:
-        graph = capture(load_model(spec), check=False).graph
-    except DrlppError as error:
-        reason = "the installed timm does not have it" if "has no model" in str(error) else "cannot be captured"
-        KEPT.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"left_out": reason}))
-        raise UnreadableError(reason) from error
+        found = graph_to_dict(capture(load_model(spec), check=False).graph)
+    except (DrlppError, RuntimeError, MemoryError) as error:  # a table may have sizes that no model or machine takes
+        missing = "has no model" in str(error)
+        found = {"left_out": "the installed timm does not have it" if missing else "cannot be captured"}
+    write_atomically(_file_of(spec), json.dumps(found))
+
+
+def keep_graphs(specs: Sequence[str], until: float) -> None:
+    """Captures what is not kept yet, in the order that is given, on all cores."""
     KEPT.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(graph_to_dict(graph)))
-    return graph
+    missing = [spec for spec in dict.fromkeys(specs) if not _file_of(spec).is_file()]
+    if not missing:
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(len(missing), os.cpu_count() or 1), mp_context=spawn) as pool:
+        for _ in pool.map(keep_graph, missing, itertools.repeat(until)):
+            pass
+
+
+def graph_of(spec: str) -> OpGraph:
+    """The graph of a model that is kept."""
+    if not _file_of(spec).is_file():
+        raise UnreadableError("not captured yet: run again")
+    data = json.loads(_file_of(spec).read_text())
+    if "left_out" in data:
+        raise UnreadableError(str(data["left_out"]))
+    return graph_from_dict(data)
 
 
 def in_channels_last(graph: OpGraph) -> OpGraph:
@@ -78,19 +100,27 @@ def _spread(rows: list[tuple[int, Row]]) -> list[tuple[int, Row]]:
 
 def run(data: Path, findings: Findings) -> None:
     """Adds a pair per model and memory layout."""
-    until = time.monotonic() + CAPTURE_SECONDS
-    for line, row in _spread(list(findings.rows(data / "timm" / "train_amp_rtx3090.csv"))):
-        for layout in _LAYOUTS:
-            pair = findings.express("timm training", functools.partial(_pair, line, row, layout, until))
+    rows = _spread(list(findings.rows(data / "timm" / "train_amp_rtx3090.csv")))
+    cases = [(line, row, layout) for line, row in rows for layout in _LAYOUTS]
+    read = [findings.express("timm training", functools.partial(_measured, row, layout)) for _, row, layout in cases]
+    keep_graphs([spec for spec, _ in filter(None, read)], time.monotonic() + CAPTURE_SECONDS)
+    for (line, _, layout), found in zip(cases, read, strict=True):
+        if found:
+            pair = findings.express("timm training", functools.partial(_pair, line, layout, *found))
             if pair:
                 findings.add(pair)
 
 
-def _pair(line: int, row: Row, layout: str, until: float) -> Pair:
-    batch, measured = whole(row, f"batch_{layout}"), number(row, f"step_ms_{layout}") / 1e3
-    if not batch or not measured:
+def _measured(row: Row, layout: str) -> tuple[str, float]:
+    """The model of a row, and the seconds of its step in a layout."""
+    batch, seconds = whole(row, f"batch_{layout}"), number(row, f"step_ms_{layout}") / 1e3
+    if not batch or not seconds:
         raise UnreadableError("not measured in this layout")
-    graph = graph_of(f"timm:{row['model']}?batch_size={batch}&image_size={whole(row, 'img_size')}", until)
+    return f"timm:{row['model']}?batch_size={batch}&image_size={whole(row, 'img_size')}", seconds
+
+
+def _pair(line: int, layout: str, spec: str, measured: float) -> Pair:
+    graph = graph_of(spec)
     if layout == "nhwc":
         graph = in_channels_last(graph)
     ref = f"timm/train_amp_rtx3090.csv:{line}"
