@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from drlpp.errors import InputError
-from drlpp.files import check_writable, decode, read_text, write_atomically
+from drlpp.files import check_writable, decode, is_file, read_text, write_atomically
 
 
 def test_writes_and_replaces(tmp_path):
@@ -157,3 +157,10 @@ def test_a_file_in_a_folder_that_is_read_only_is_written_in_place(tmp_path, monk
     assert path.read_text() == "new"
     with pytest.raises(InputError, match="Read-only file system"):
         write_atomically(tmp_path / "other.json", "new")
+
+
+def test_a_name_that_no_file_can_have_is_none(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert is_file(tmp_path / "file")
+    assert not is_file(tmp_path)
+    assert not is_file("a" * 300)

@@ -38,6 +38,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     _replace(path, Path(os.path.realpath(path)), data)
 
 
+def is_file(path: Path | str) -> bool:
+    """There is a file of this name. What cannot be one, or is where this user may not look, is none."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
 def check_writable(path: Path) -> None:
     """Fails early, before long work, if a file could not be written. Raises InputError."""
     target = Path(os.path.realpath(path))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from drlpp.errors import CaptureError
+from drlpp.files import is_file
 
 
 class ModelSpec(NamedTuple):
@@ -36,7 +36,7 @@ def parse_model_spec(spec: str) -> ModelSpec:
         return ModelSpec("transformers", name, query)
     path, _, function = spec.rpartition(":")
     if path.endswith(".py") and function.isidentifier():
-        if not Path(path).is_file():
+        if not is_file(path):
             raise CaptureError(f"{spec!r}: there is no file {path}: check the path before the last colon")
         return ModelSpec("file", path, function)
     raise CaptureError(

@@ -59,6 +59,7 @@ SAME_LEVEL_ALLOWED = {
     ("training", "errors"),
     ("generator_spec", "errors"),
     ("model_spec", "errors"),
+    ("model_spec", "files"),
 }
 FORBIDDEN = {("runtime", "sim"), ("report", "agent"), ("export", "agent")}
 TORCH_ALLOWED = {"capture", "runtime", "agent", "threads", "torch_private"}

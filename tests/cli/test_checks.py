@@ -37,3 +37,10 @@ def test_graph_files(tmp_path):
     assert is_graph_file("graph.json")
     assert not is_graph_file("timm:resnet50")
     assert not is_graph_file("mine.py")
+
+
+def test_the_name_of_a_model_may_be_longer_than_that_of_a_file():
+    check_model("transformers:GPT2LMHeadModel?" + "&".join(f"an_option_of_some_length_{k}={k}" for k in range(20)))
+    assert not is_graph_file("a" * 300)
+    with pytest.raises(CaptureError, match="there is no file"):
+        check_model("a" * 300 + ".py:build")

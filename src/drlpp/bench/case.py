@@ -8,6 +8,7 @@ from typing import Any
 
 from drlpp.cluster import load_cluster
 from drlpp.errors import InputError
+from drlpp.files import is_file
 from drlpp.generator_spec import PREFIX
 from drlpp.graph import OpGraph
 from drlpp.graph.generate.by_name import generated_graph
@@ -103,4 +104,4 @@ def load_model_graph(model: str) -> OpGraph:
     path = Path(model)
     from drlpp.capture.graph_cache import kept_graph  # loads torch
 
-    return read_graph(path) if path.is_file() else kept_graph(model)
+    return read_graph(path) if is_file(path) else kept_graph(model)

@@ -14,7 +14,7 @@ import pydantic
 
 from drlpp.bench.case import Case, Suite
 from drlpp.errors import InputError, did_you_mean
-from drlpp.files import read_text
+from drlpp.files import is_file, read_text
 from drlpp.parsing import first_problem, parse_yaml
 from drlpp.plan import Objective
 from drlpp.training import Precision
@@ -248,7 +248,7 @@ def find_suite(name_or_path: str) -> Suite:
     if name_or_path in known:
         return known[name_or_path]
     path = Path(name_or_path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(
             f"suite {name_or_path!r} is neither known nor a YAML file: {did_you_mean(name_or_path, known)}suites are "
             f"{', '.join(known)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drlpp.errors import InputError
-from drlpp.files import check_writable
+from drlpp.files import check_writable, is_file
 from drlpp.generator_spec import PREFIX
 from drlpp.model_spec import parse_model_spec
 
@@ -60,7 +60,7 @@ def check_weights(weights: Path | None) -> None:
     """Checks that a checkpoint is there, or none is asked for. Raises InputError."""
     from drlpp.planners.parameters import UNTRAINED
 
-    if weights is not None and weights != UNTRAINED and not weights.is_file():
+    if weights is not None and weights != UNTRAINED and not is_file(weights):
         raise InputError(f"cannot read checkpoint {weights}: there is no such file: give one that train-policy wrote")
 
 
@@ -75,4 +75,4 @@ def is_graph_file(model: str) -> bool:
     path = Path(model)
     if path.suffix == ".py":
         return False
-    return path.is_file() or (path.suffix in (".txt", ".json", ".gz") and ":" not in path.name)
+    return is_file(path) or (path.suffix in (".txt", ".json", ".gz") and ":" not in path.name)

@@ -14,6 +14,7 @@ from drlpp.cluster.cluster import NCCL_STEP_S, Cluster
 from drlpp.cluster.generate import generated_cluster
 from drlpp.cluster.schema import SCHEMA_VERSION, cluster_from_dict, load_cluster_file
 from drlpp.errors import ClusterError, did_you_mean
+from drlpp.files import is_file
 from drlpp.generator_spec import PREFIX
 
 
@@ -144,7 +145,7 @@ def load_cluster(name_or_path: str) -> Cluster:
     if name_or_path in presets:
         return cluster_from_dict(presets[name_or_path].spec, name_or_path)
     path = Path(name_or_path)
-    if not path.is_file() and path.suffix not in (".yaml", ".yml"):
+    if not is_file(path) and path.suffix not in (".yaml", ".yml"):
         raise ClusterError(
             f"cluster {name_or_path!r} is neither a preset nor a file: {did_you_mean(name_or_path, presets)}presets "
             f"are {', '.join(presets)}; a file is YAML (see docs/cluster.md)"

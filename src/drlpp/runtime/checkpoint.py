@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from drlpp.errors import InputError
+from drlpp.files import is_file
 from drlpp.runtime.pipeline import Pipeline
 
 KEPT = 2
@@ -122,7 +123,7 @@ def _problem(path: Path, content: Mapping[str, torch.Tensor]) -> str:
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-    if not (path / ".metadata").is_file():
+    if not is_file(path / ".metadata"):
         return f"{path} is not a checkpoint: give a folder step-N that save_checkpoint wrote"
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
     for name, tensor in content.items():

@@ -14,6 +14,7 @@ import torch
 from drlpp.capture.sources.model_source import Example, ModelSource, as_call, one_line, suggestion
 from drlpp.capture.sources.operator_definitions import definitions_final, definitions_watched, kept_module
 from drlpp.errors import CaptureError
+from drlpp.files import is_file
 
 
 def file_source(spec: str, path: str, function: str) -> ModelSource:
@@ -37,7 +38,7 @@ def python_function(spec: str, path: str, function: str) -> Callable[[], Any]:
         CaptureError: it cannot be executed, or has no such function.
     """
     file = Path(path)
-    if not file.is_file():
+    if not is_file(file):
         raise CaptureError(f"{spec!r}: there is no file {path}: check the path before the last colon")
     module = kept_module(spec, file) or _execute(spec, file)
     found = getattr(module, function, None)

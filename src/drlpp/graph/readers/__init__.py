@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drlpp.errors import GraphError
-from drlpp.files import decode
+from drlpp.files import decode, is_file
 from drlpp.graph.op_graph import OpGraph
 from drlpp.graph.readers.chakra import looks_like_chakra, read_chakra
 from drlpp.graph.readers.dnn_partitioning import read_dnn_partitioning
@@ -47,7 +47,7 @@ def read_graph(path: Path | str) -> OpGraph:
     """
     path = Path(path)
     pair = _PAIR.fullmatch(str(path))
-    if pair and not path.is_file():
+    if pair and not is_file(path):
         graph = _read_pair(Path(pair[1]), Path(pair[2]))
     else:
         graph = read_graph_text(_text(path), _stem(path), str(path))

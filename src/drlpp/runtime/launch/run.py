@@ -16,6 +16,7 @@ from typing import Any, TypedDict, Unpack
 import torch.distributed as dist
 
 from drlpp.errors import ExecutionError, InputError
+from drlpp.files import is_file
 from drlpp.plan import Plan, validate
 from drlpp.plan.validation import check_trains, check_undivided
 from drlpp.runtime.adapt.adapter import ranks_of
@@ -149,7 +150,7 @@ def _adaptable(plan: Plan, store: Path | None, say: Say) -> Plan:
 def _absolute(spec: str) -> str:
     """``FILE.py:function`` with an absolute path: ranks may run elsewhere. Raises InputError if there is no file."""
     path, _, function = spec.rpartition(":")
-    if not path.endswith(".py") or not Path(path).is_file():
+    if not path.endswith(".py") or not is_file(path):
         raise InputError(f"data {spec!r}: there is no file {path or spec}: write path/to/file.py:function")
     return f"{Path(path).absolute()}:{function}"
 
