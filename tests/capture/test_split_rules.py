@@ -71,6 +71,12 @@ def run_member(
             own = (ids >= 0) & (ids < rows)
             env[node] = nn.functional.embedding(ids.clamp(0, rows - 1), args[0]) * own.unsqueeze(-1)
             continue
+        if node.target is aten.conv2d.default and isinstance(gives, Cut) and gives.dim == 1 and len(args) > 6:
+            args = [*args[:6], args[6] // t]
+        if node.target is aten.batch_norm.default:
+            channels = Cut(0, gives.sections) if gives is not None else None
+            kept = [a if a is None or channels is None else part(a, channels, j, t) for a in args[3:5]]
+            args = [*args[:3], *(None if a is None else a.detach().clone() for a in kept), *args[5:]]
         place = BIASED.get(node.target)
         if gives == PARTIAL and place is not None and len(args) > place and j:
             args = [torch.zeros_like(a) if i == place and a is not None else a for i, a in enumerate(args)]
@@ -206,6 +212,56 @@ class Pictures(nn.Module):
         z = z + self.wave(z.transpose(1, 2)).transpose(1, 2)
         z = torch.baddbmm(z, z.tanh(), self.square.expand(z.shape[0], -1, -1))
         return torch.where(z > 0, z, z * 0.1).log_softmax(-1).square().sum()
+
+
+class Depthwise(nn.Module):
+    """Convolutions of single channels between those of all; one makes two channels of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv2d(4, 8, 1), nn.Conv2d(16, 4, 1)
+        self.one, self.two = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 16, 3, groups=8, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(nn.functional.silu(self.two(nn.functional.silu(self.one(self.up(x)))))).square().mean()
+
+
+def test_depthwise_convolutions_have_parts_of_the_channels():
+    captured = capture_module(Depthwise(), torch.randn(2, 4, 6, 6))
+    convolutions = [op for op in captured.graph.ops if "conv2d" in op.kind]
+    assert [{split.axis for split in op.splits} for op in convolutions][1:3] == [{"channels"}, {"channels"}]
+    assert any("conv2d" in kind for kind in check_all(captured))
+
+
+class Normed(nn.Module):
+    """A residual block with batch norms of the images, of flat features and without parameters, and pools."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 8, 3, padding=1, bias=False), nn.Conv2d(8, 8, 1)
+        self.norms = nn.ModuleList((nn.BatchNorm2d(8), nn.BatchNorm2d(8, affine=False)))
+        self.flat, self.out = nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norms[0](self.first(x)).relu_()
+        x = nn.functional.max_pool2d(x, 2) + nn.functional.avg_pool2d(self.norms[1](self.second(x)), 2)
+        x = nn.functional.adaptive_avg_pool2d(x, 1).flatten(1)
+        return self.out(self.flat(x)).square().mean()
+
+
+def test_batch_norms_and_pools_have_parts_of_the_channels():
+    captured = capture_module(Normed(), torch.randn(4, 4, 8, 8))
+    norms = [op for op in captured.graph.ops if op.kind == "aten.batch_norm"]
+    assert [len(op.splits) for op in norms] == [1, 1, 1]
+    assert {split.size for op in norms for split in op.splits} == {8}
+    seen = check_all(captured)
+    pools = ("batch_norm", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
+    assert not [name for name in pools if f"aten.{name}.default" not in seen]
+
+
+def test_convolutions_of_wide_groups_are_not_divided():
+    captured = capture_module(nn.Conv2d(8, 8, 1, groups=2), torch.randn(2, 8, 4, 4), torch.sum)
+    assert not [op for op in captured.graph.ops if "conv2d" in op.kind and op.splits]
 
 
 @pytest.mark.slow

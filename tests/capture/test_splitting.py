@@ -87,10 +87,13 @@ def test_random_ops_and_changed_buffers_are_not_divided():
     class Noisy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer, self.norm = nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)
+            self.layer = nn.Conv2d(4, 8, 3)
+            self.register_buffer("seen", torch.zeros(2, 8))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return nn.functional.dropout(self.norm(self.layer(x))).sum()
+            y = self.layer(x)
+            self.seen[0].add_(y.detach().mean((0, 2, 3)))
+            return nn.functional.rrelu(y, training=True).sum()
 
     graph = capture_module(Noisy(), torch.randn(2, 4, 8, 8)).graph
     divided = {op.kind for op in graph.ops if op.splits}

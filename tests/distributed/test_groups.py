@@ -28,6 +28,7 @@ from drlpp.runtime import pipeline as pipeline_module
 from drlpp.runtime.holdings import Holdings
 from drlpp.runtime.launch.job import RunOptions, RunReport
 from drlpp.runtime.launch.training import train_emulated
+from drlpp.runtime.stage.ways import divisible_on
 from drlpp.sim import simulate
 from plan_cases import captured_model, make_plan, random_grouped_plan, train_job
 from small_models import ALL
@@ -99,7 +100,13 @@ def test_the_planned_splits_equal_one_process(pool: WorkerPool, layout: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "layout", "more"), [("tied", "TP4", (False, "bf16")), ("dropout_attention", "PP2 x TP2", (True,))]
+    ("name", "layout", "more"),
+    [
+        ("tied", "TP4", (False, "bf16")),
+        ("dropout_attention", "PP2 x TP2", (True,)),
+        ("branches", "PP2 x TP2", ()),
+        ("blocks", "TP2 x DP2 + ZeRO-1", ()),
+    ],
 )
 def test_precision_recomputation_and_random_ops(pool: WorkerPool, name: str, layout: str, more: tuple[Any]) -> None:
     verification = pool.run(divided_job, name, plan_of(name, layout, recompute=[0]), 2, *more)[0].verification
@@ -167,6 +174,16 @@ def test_checkpoints_across_degrees_clipping_and_evaluation(pool: WorkerPool, tm
             assert loss == pytest.approx(expected_loss, rel=1e-4)
             for name, value in whole.items():
                 torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_attention_with_dropout_is_whole_on_gpus() -> None:
+    """Their kernels draw numbers that no part can repeat; on CPUs members have the heads of the whole call."""
+    plan, captured = plan_of("gpt2", "TP4"), captured_model("gpt2")
+    splits = {op.name: op.splits[0] for op in plan.graph.ops if op.splits}
+    attention = {op.name for op in plan.graph.ops if "scaled_dot_product" in op.kind}
+    assert attention <= splits.keys()
+    assert divisible_on(torch.device("cpu"), splits, captured, plan) == splits
+    assert splits.keys() - divisible_on(torch.device("cuda"), splits, captured, plan).keys() == attention
 
 
 class RowNorms(torch.optim.Optimizer):

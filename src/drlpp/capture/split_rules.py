@@ -3,11 +3,12 @@
 An operand that a rule does not name is whole on every member. Where a rule is missing, the operator is not divided:
 nothing is guessed. The rules know operators, and nothing of any model.
 
-Left out: two axes at once, and operators that draw random numbers, but for dropout.
+Left out: two axes at once, and operators that draw random numbers, but for dropout, also that inside of attention.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -116,7 +117,7 @@ def is_random(node: fx.Node) -> bool:
 
 def draws_in_parts(node: fx.Node) -> bool:
     """Whether each member can take its part of the random numbers that the whole call draws."""
-    return node.target is aten.dropout.default
+    return node.target in (aten.dropout.default, aten.scaled_dot_product_attention.default)
 
 
 def _given(node: fx.Node, name: str, default: Any = None) -> Any:
@@ -245,10 +246,20 @@ def _convolution(node: fx.Node, cut: Cut) -> Reads | None:
     weight, bias = _node(node, 1), _given(node, "bias")
     if cut.dim == 0:
         return {_node(node, 0): cut}
-    if cut.dim != 1 or _given(node, "groups", 1) != 1 or _rank(node) != _rank(weight):
+    if cut.dim != 1 or _rank(node) != _rank(weight):
         return None
     reads = {weight: Cut(0, cut.sections)}
+    if _given(node, "groups", 1) != 1:
+        if not _groups_divide(node) or (cut.sections and _length(node, 1) != _length(_node(node, 0), 1)):
+            return None
+        reads[_node(node, 0)] = cut
     return reads | {bias: Cut(0, cut.sections)} if isinstance(bias, fx.Node) else reads
+
+
+def _groups_divide(node: fx.Node) -> bool:
+    """Whether equal parts of both channels are always whole groups, as in a depthwise convolution."""
+    channels = math.gcd(_length(_node(node, 0), 1), _length(node, 1))
+    return bool(_given(node, "groups") % channels == 0)
 
 
 def _convolution_sums(node: fx.Node, cuts: Callable[[fx.Node], Iterable[Cut]]) -> Iterator[Sum]:
@@ -257,6 +268,19 @@ def _convolution_sums(node: fx.Node, cuts: Callable[[fx.Node], Iterable[Cut]]) -
         for cut in cuts(x):
             if cut.dim == 1:
                 yield Sum("rows", {x: cut, weight: Cut(1, cut.sections)})
+
+
+def _batch_norm(node: fx.Node, cut: Cut) -> Reads | None:
+    """Channels; running statistics are whole on every member, and members tell each other theirs."""
+    if cut.dim != 1:
+        return None
+    learned = [x for x in (_given(node, "weight"), _given(node, "bias")) if isinstance(x, fx.Node)]
+    return {_node(node, 0): cut, **dict.fromkeys(learned, Cut(0, cut.sections))}
+
+
+def _pooled(node: fx.Node, cut: Cut) -> Reads | None:
+    """Pools work in the plane of each channel."""
+    return {_node(node, 0): cut} if cut.dim < _rank(node) - 2 else None
 
 
 def _embedding(node: fx.Node, cut: Cut) -> Reads | None:
@@ -475,6 +499,10 @@ _RULES: dict[Any, Rule] = {
     aten.cumsum.default: _but_one_dimension(1),
     aten.layer_norm.default: _normalised,
     aten.rms_norm.default: _normalised,
+    aten.batch_norm.default: _batch_norm,
+    aten.max_pool2d.default: _pooled,
+    aten.avg_pool2d.default: _pooled,
+    aten.adaptive_avg_pool2d.default: _pooled,
     aten.mean.dim: _reduced,
     aten.sum.dim_IntList: _reduced,
     aten.select.int: _select,

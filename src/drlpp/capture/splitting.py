@@ -17,8 +17,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 from torch import fx
 
+from drlpp.capture.changed_state import memory_of, written_values
 from drlpp.capture.cuts import PARTIAL, Cut, cut_size
-from drlpp.capture.groups import is_op, schema_arguments
+from drlpp.capture.groups import is_op
 from drlpp.capture.split_rules import (
     Rule,
     draws_in_parts,
@@ -87,7 +88,7 @@ class Splitter:
 
     def divisions(self, group: Sequence[fx.Node]) -> list[OpDivision]:
         """All divisions of the op that stands for the nodes of `group`, which are in the order of the graph."""
-        if len(group) > MAX_NODES or _changes_state(group):
+        if len(group) > MAX_NODES:
             return []
         found: list[OpDivision] = []
         members = set(group)
@@ -132,6 +133,9 @@ class Splitter:
         if len(inner) == 1 and _given_by(chosen, inner[0]) == PARTIAL:
             if passes_partial_sums(node):
                 yield _Way("", {inner[0]: PARTIAL}, PARTIAL)
+            return
+        if _changes_state(node):
+            yield None
             return
         for division in sums(node, lambda x: self._cuts.get(x, ())):
             if all(self._axis.get((x, cut)) != SAMPLES for x, cut in division.reads.items()):
@@ -225,11 +229,14 @@ def _leaves(node: fx.Node, members: Collection[fx.Node]) -> bool:
     return shape_of(node) is not None and any(u not in members for u in node.users)
 
 
-def _changes_state(group: Sequence[fx.Node]) -> bool:
-    """Whether an op changes memory that is not its own: of an input, or of a buffer."""
-    writes = any((a := argument.alias_info) and a.is_write for n in group for argument, _ in schema_arguments(n))
-    given = [x for n in group for x in n.all_input_nodes if not is_op(x)]
-    return writes and any(not isinstance(x.meta.get("val"), torch.nn.Parameter) for x in given)
+def _changes_state(node: fx.Node) -> bool:
+    """Whether a call changes memory that no op made: of an input, or of a buffer, which are whole on every member.
+
+    Members of a batch norm tell each other the statistics of their channels.
+    """
+    made = map(memory_of, written_values(node))
+    changed = any(not is_op(x) and not isinstance(x.meta.get("val"), torch.nn.Parameter) for x in made)
+    return changed and node.target is not torch.ops.aten.batch_norm.default
 
 
 def _candidates(graph: fx.Graph, reads: Rule) -> dict[fx.Node, list[Cut]]:

@@ -48,7 +48,7 @@ from drlpp.runtime.stage.batches import Batch, BatchLayout, Cut, Microbatch, Wei
 from drlpp.runtime.stage.moves import Members
 from drlpp.runtime.stage.precision import under_autocast
 from drlpp.runtime.stage.randomness import RandomContext
-from drlpp.runtime.stage.ways import check_agreed, chosen_splits
+from drlpp.runtime.stage.ways import check_agreed, chosen_splits, divisible_on
 from drlpp.runtime.transfers.causes import explained
 from drlpp.runtime.transfers.waiting import FIRST_TIMEOUT_S, wait_for_all
 
@@ -100,7 +100,7 @@ class Pipeline:
         self._autocast = autocast
         self._model = captured if autocast is None else under_autocast(captured, autocast, torch_device)
 
-        chosen = chosen_splits(plan)
+        chosen = divisible_on(torch_device, chosen_splits(plan), self._model, plan)
         check_agreed(chosen, plan)
         holdings = holdings_of(self._model, plan, chosen)
         members = members_of(plan, self.device, self._rank_of)

@@ -3,7 +3,7 @@
 import pytest
 
 from drlpp.cluster import Link
-from drlpp.cost.sharding.members import PARTIAL, member_op, move_s, operands, shared_sum_s
+from drlpp.cost.sharding.members import PARTIAL, inner_s, member_op, move_s, operands
 from drlpp.graph import PARTIAL_SUM, Edge, Op, OpGraph, Part, Split, Work
 
 X, W, Y = 4.0 * 8 * 16, 4.0 * 16 * 32, 4.0 * 8 * 32
@@ -88,5 +88,12 @@ def test_moves_take_what_rings_take():
 
 def test_members_that_share_classes_sum_over_their_rows(graph):
     loss = Split("vocabulary", 32, (Part("y", 1),))
-    assert shared_sum_s(loss, operands(graph)[2], LINK, 2) == pytest.approx(3 * (Y / 32 / 100 + 2.0))
-    assert shared_sum_s(COLUMNS, operands(graph)[1], LINK, 2) == 0.0
+    assert inner_s(loss, operands(graph)[2], LINK, 2) == pytest.approx(3 * (Y / 32 / 100 + 2.0))
+    assert inner_s(COLUMNS, operands(graph)[1], LINK, 2) == 0.0
+
+
+def test_members_of_a_batch_norm_tell_each_other_their_statistics():
+    norm = Op(name="n", kind="aten.batch_norm", buffers=("m", "v"), output_bytes=100.0)
+    graph = OpGraph(name="g", ops=(norm,), edges=(), tensor_bytes={}, buffer_bytes={"m": 32.0, "v": 32.0})
+    channels = Split("channels", 8, (Part("x", 1),), (Part("n", 1),))
+    assert inner_s(channels, operands(graph)[0], LINK, 4) == 3 / 4 * 64 / 100 + 3 * 1.0

@@ -16,6 +16,7 @@ from drlpp.runtime.stage.moves import Members, part
 from drlpp.runtime.stage.randomness import RandomContext, SeededOp
 
 aten = torch.ops.aten
+ATTENTION = aten.scaled_dot_product_attention.default
 
 
 def call(target: Callable[..., Any], shape: tuple[int, ...], *args: Any, **kwargs: Any) -> fx.Node:
@@ -120,6 +121,43 @@ def test_summands_drop_what_their_sum_drops() -> None:
     each = [exchanging(node, PARTIAL, Members(None, 2, place), RandomContext(7)) for place in range(2)]
     found = sum(own(summand, 0.4, True) for own, summand in zip(each, summands, strict=True))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("cut", [Cut(1), Cut(2)])
+@pytest.mark.parametrize("form", ["plain", "masked", "told apart", "causal", "shared keys", "half"])
+def test_parts_of_attention_drop_what_the_whole_drops(cut: Cut, form: str) -> None:
+    """Heads or queries; the gradients of a member are those of its part."""
+    if form in ("causal", "shared keys") and cut.dim == 2:
+        return
+    dtype = torch.bfloat16 if form == "half" else torch.float32
+    q, k, v = (torch.randn(2, 4 if i == 0 or form != "shared keys" else 2, 6, 8, dtype=dtype) for i in range(3))
+    mask = {"masked": torch.randn(2, 1, 6, 6), "told apart": torch.rand(2, 1, 6, 6) > 0.4}.get(form)
+    options = {"is_causal": form == "causal", "enable_gqa": form == "shared keys", "scale": 0.3}
+    graph = fx.Graph()
+    node = graph.call_function(ATTENTION, tuple(graph.placeholder(n) for n in "qkv"), {"dropout_p": 0.4})
+    node.meta["val"] = q
+    q.requires_grad_()
+    whole = SeededOp(ATTENTION, node.name, RandomContext(7))(q, k, v, mask, 0.4, **options)
+    expected = torch.autograd.grad(whole.float().square().sum(), q)[0]
+    for place in range(2):
+        members = Members(None, 2, place)
+        own = exchanging(node, cut, members, RandomContext(7))
+        assert own is not None
+        mine = members.part(q.detach(), cut).requires_grad_()
+        keys, values = (members.part(t, cut) if cut.dim == 1 else t for t in (k, v))
+        masked = None if mask is None else mask if cut.dim == 1 else members.part(mask, cut)
+        found = own(mine, keys, values, masked, 0.4, **options)
+        near = {"rtol": 2e-2, "atol": 2e-2} if form == "half" else {"rtol": 1e-5, "atol": 1e-5}
+        torch.testing.assert_close(found, members.part(whole, cut), **near)
+        (gradient,) = torch.autograd.grad(found.float().square().sum(), mine)
+        torch.testing.assert_close(gradient, members.part(expected, cut), **near)
+
+
+@pytest.mark.parametrize(("dim", "groups"), [(1, 4), (0, None)])
+def test_groups_of_a_convolution(dim: int, groups: int | None) -> None:
+    node = call(aten.conv2d.default, (2, 8, 4, 4), torch.zeros(8, 1, 3, 3), None, [1, 1], [0, 0], [1, 1], 8)
+    found = local_arguments(node, Cut(dim), 2)
+    assert (found and found["groups"]) == groups
 
 
 def test_the_rule_of_dropout_offers_cuts() -> None:

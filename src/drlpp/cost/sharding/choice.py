@@ -25,9 +25,9 @@ from drlpp.cost.sharding.members import (
     PARTIAL,
     Operands,
     Placement,
+    inner_s,
     member_op,
     move_s,
-    shared_sum_s,
 )
 from drlpp.cost.sharding.program import ParamUse, Program, SavedUse, TensorUse, moves, solve
 from drlpp.cost.sharding.sharded import Move, ShardedGraph
@@ -188,7 +188,7 @@ class Sharing:
         out = []
         for i in ops:
             table = [next(totals) for _ in range(len(self._uses.numbers[i]) + 1)]
-            inner = [shared_sum_s(s, self._uses.sizes[i], self._link, self._degree) for s in self._uses.splits(i)]
+            inner = [inner_s(s, self._uses.sizes[i], self._link, self._degree) for s in self._uses.splits(i)]
             out.append([a + b for a, b in zip(table, [0.0, *inner], strict=True)])
         return out
 
@@ -213,7 +213,7 @@ class Sharing:
                     found.append(Move(tensor, phase, source, target, i, use.bytes, seconds))  # type: ignore[arg-type]
         for i, o in enumerate(options):
             if o:
-                forward_s[i] += shared_sum_s(self._uses.splits(i)[o - 1], self._uses.sizes[i], self._link, self._degree)
+                forward_s[i] += inner_s(self._uses.splits(i)[o - 1], self._uses.sizes[i], self._link, self._degree)
         held, partial = self._held(options)
         for param, i in partial.items():
             step_s[i] += self._param_sum_s(graph.param_bytes[param]) * self._num_microbatches

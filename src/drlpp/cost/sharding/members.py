@@ -8,6 +8,7 @@ of whole bytes.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from drlpp.cluster import Link
 from drlpp.cost.collectives import half_ring_s, ring_s
@@ -16,6 +17,7 @@ from drlpp.graph import PARTIAL_SUM, Op, OpGraph, Part, Split, Work
 Placement = tuple[int, tuple[int, ...]] | None
 """Dimension that is cut, with its sections; None for whole."""
 PARTIAL: Placement = (PARTIAL_SUM, ())
+BATCH_NORM = "aten.batch_norm"
 GRADIENT_PASSES = 4
 """Times that the weight gradient moves the bytes of a parameter: written, and added to what was there."""
 
@@ -31,22 +33,31 @@ class Operands:
 
     Attributes:
         read, given, params: name -> bytes of tensors read, tensors given, and parameters.
+        statistics: bytes of the buffers of a batch norm.
     """
 
     read: dict[str, float]
     given: dict[str, float]
     params: dict[str, float]
+    statistics: float = 0.0
 
 
 def operands(graph: OpGraph) -> list[Operands]:
     """Per op, what it reads and gives."""
-    out = [Operands({}, {}, {p: graph.param_bytes[p] for p in op.params}) for op in graph.ops]
+    out = [
+        Operands({}, {}, {p: graph.param_bytes[p] for p in op.params}, _statistics(op, graph.buffer_bytes))
+        for op in graph.ops
+    ]
     for (src, dst), edge in zip(graph.edge_ends.tolist(), graph.edges, strict=True):
         out[src].given[edge.tensor] = out[dst].read[edge.tensor] = graph.tensor_bytes[edge.tensor]
     for op, found in zip(graph.ops, out, strict=True):
         if not found.given:
             found.given[op.name] = op.output_bytes
     return out
+
+
+def _statistics(op: Op, sizes: Mapping[str, float]) -> float:
+    return sum(sizes[b] for b in op.buffers) if op.kind == BATCH_NORM else 0.0
 
 
 def member_op(op: Op, split: Split, sizes: Operands, degree: int) -> Op:
@@ -113,10 +124,14 @@ def move_s(source: Placement, target: Placement, num_bytes: float, link: Link, d
     return (degree - 1) / degree * num_bytes / degree / link.bandwidth + link.latency_s
 
 
-def shared_sum_s(split: Split, sizes: Operands, link: Link, degree: int) -> float:
-    """Seconds of sums that the members make inside an op: the largest, the sum and the picked value of its rows."""
+def inner_s(split: Split, sizes: Operands, link: Link, degree: int) -> float:
+    """Seconds of what the members exchange inside an op.
+
+    Where it sums over what they share out: the largest, the sum and the picked value of its rows. Of a batch norm, the
+    statistics of their channels.
+    """
     read = [part.tensor for part in split.reads if part.tensor in sizes.read]
     if split.gives or not read:
-        return 0.0
+        return half_ring_s(degree, sizes.statistics, link) if sizes.statistics else 0.0
     rows = sum(sizes.read[tensor] for tensor in read) / split.size
     return 3 * ring_s(degree, rows, link)

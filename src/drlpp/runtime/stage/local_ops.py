@@ -26,6 +26,7 @@ _SIZES: dict[Any, str] = {
     aten._unsafe_view.default: "size",
     aten.expand.default: "size",
 }
+_DROPPING = (aten.dropout.default, aten.scaled_dot_product_attention.default)
 _BIAS: dict[Any, str] = {
     aten.linear.default: "bias",
     aten.conv1d.default: "bias",
@@ -68,10 +69,15 @@ def bias_of(node: fx.Node) -> fx.Node | None:
 
 def exchanging(node: fx.Node, gives: Placement, members: Members, context: RandomContext) -> nn.Module | None:
     """What is called in the place of an operator in whose middle the members exchange something, and the like."""
-    if node.target is aten.dropout.default and is_random(node) and gives is not None:
+    if node.target in _DROPPING and is_random(node) and gives is not None:
+        draw = SeededOp(aten.dropout.default, node.name, context)
+        if node.target is aten.scaled_dot_product_attention.default:
+            return AttentionPart(DropoutPart(draw, members, gives, range(node.meta["val"].dim())))
         strides = node.all_input_nodes[0].meta["val"].stride()
         order = sorted(range(len(strides)), key=lambda d: -strides[d])
-        return DropoutPart(SeededOp(aten.dropout.default, node.name, context), members, gives, order)
+        return DropoutPart(draw, members, gives, order)
+    if node.target is aten.batch_norm.default and gives is not None:
+        return BatchNormPart(members, gives)
     if node.target is aten.embedding.default and gives == PARTIAL:
         return EmbeddingPart(members)
     if node.target is aten.cross_entropy_loss.default:
@@ -103,6 +109,76 @@ class DropoutPart(nn.Module):
             stored = torch.ones([shape[d] for d in self._order], dtype=tensor.dtype, device=tensor.device)
             kept = self.draw(stored.permute([self._order.index(d) for d in range(len(shape))]), p, train)
         return tensor * (kept if self._cut == PARTIAL else self._members.part(kept, self._cut))
+
+
+class AttentionPart(nn.Module):
+    """Attention of some heads or queries, with dropout of its weights as the whole call has it on a CPU.
+
+    Args:
+        drop: dropout of the weights.
+    """
+
+    def __init__(self, drop: DropoutPart) -> None:
+        super().__init__()
+        self.drop = drop
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        *,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> torch.Tensor:
+        """A part of the result. The arguments are those of ``aten.scaled_dot_product_attention``."""
+        if attn_mask is not None and attn_mask.dtype == torch.bool:  # which the next call would add up
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
+        _, weights = aten._scaled_dot_product_attention_math.default(
+            query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+        if enable_gqa:
+            value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+        found: torch.Tensor = self.drop(weights, dropout_p, True) @ value
+        return found
+
+
+class BatchNormPart(nn.Module):
+    """Batch norm of the channels that a member has; all members have the statistics of all channels.
+
+    Args:
+        members: of the group.
+        cut: of the input, along its channels.
+    """
+
+    def __init__(self, members: Members, cut: Cut) -> None:
+        super().__init__()
+        self._members, self._cut = members, Cut(0, cut.sections)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        running_mean: torch.Tensor | None,
+        running_var: torch.Tensor | None,
+        training: bool,
+        *more: Any,
+    ) -> torch.Tensor:
+        """A part of the result. The arguments are those of ``aten.batch_norm``."""
+        whole = [t for t in (running_mean, running_var) if t is not None]
+        own = [self._members.part(t, self._cut).clone() for t in whole]
+        mean, variance = own or (None, None)
+        found: torch.Tensor = aten.batch_norm.default(x, weight, bias, mean, variance, training, *more)
+        if training and own:
+            both = self._members.move(torch.stack(own, 1), self._cut, None)
+            with torch.no_grad():
+                for kept, told in zip(whole, both.unbind(1), strict=True):
+                    kept.copy_(told)
+        return found
 
 
 class EmbeddingPart(nn.Module):
@@ -236,7 +312,15 @@ def _split(name: str) -> Callable[[fx.Node, Arguments, int, int], Arguments | No
     return rule
 
 
+def _convolution(node: fx.Node, given: Arguments, dim: int, count: int) -> Arguments | None:
+    """Of a convolution in groups a member has some of them."""
+    return given | {"groups": given["groups"] // count} if dim == 1 and given.get("groups", 1) > 1 else None
+
+
 _RULES: dict[Any, Callable[[fx.Node, Arguments, int, int], Arguments | None]] = {
+    aten.conv1d.default: _convolution,
+    aten.conv2d.default: _convolution,
+    aten.conv3d.default: _convolution,
     aten.unflatten.int: _unflatten,
     aten.slice.Tensor: _slice,
     aten.split.Tensor: _split("split_size"),

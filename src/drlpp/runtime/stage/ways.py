@@ -11,6 +11,7 @@ from torch import fx
 
 from drlpp.capture import CapturedModel
 from drlpp.capture.cuts import Cut
+from drlpp.capture.split_rules import is_random
 from drlpp.capture.splitting import OpDivision, Splitter
 from drlpp.cost.groups import for_groups
 from drlpp.cost.shared_graphs import shared_graph
@@ -21,6 +22,8 @@ from drlpp.problem import PlanningProblem
 from drlpp.runtime.stage.division import Ways, fits
 from drlpp.runtime.stage.moves import Placement
 from drlpp.runtime.stage.stage_module import depending_values
+
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def chosen_splits(plan: Plan) -> Mapping[str, Split]:
@@ -42,6 +45,19 @@ def chosen_splits(plan: Plan) -> Mapping[str, Split]:
             if chosen[op] >= 0:
                 found[name] = plan.graph.ops[op].splits[chosen[op]]
     return found
+
+
+def divisible_on(
+    device: torch.device, chosen: Mapping[str, Split], captured: CapturedModel, plan: Plan
+) -> Mapping[str, Split]:
+    """The splits without those of attention with dropout on a GPU, whose kernel draws numbers that no part can repeat.
+
+    Every member computes such an op whole there.
+    """
+    if device.type == "cpu":
+        return chosen
+    whole = {n.name for n in captured.module.graph.nodes if n.target is _ATTENTION and is_random(n)}
+    return {op: split for op, split in chosen.items() if whole.isdisjoint(plan.graph.ops[plan.graph.index[op]].members)}
 
 
 def check_agreed(chosen: Mapping[str, Split], plan: Plan) -> None:
