@@ -17,7 +17,7 @@ TESTS = Path(__file__).parents[1]
 HELPERS = TESTS / "helpers"
 SRC = TESTS.parent / "src" / "drlpp"
 REAL_PROCESSES = {
-    "distributed/test_executor.py": "runtime: executor programs program_cache copies held_tensors transfers/causes",
+    "distributed/test_executor.py": "runtime: executor programs program_cache copies held_tensors",
     "distributed/test_launch.py": "runtime: emulation launch/run launch/training launch/worker verify/same_draws",
     "distributed/test_elastic.py": "runtime: launch/elastic launch/rank_processes",
     "distributed/test_trials.py": "runtime: launch/plan_measurement",
