@@ -52,6 +52,7 @@ def test_help(tmp_path):
     assert cpu_s < 1.5  # 0.25 on the machine where this was written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes(mistake, tmp_path):
     (tmp_path / "bad.yaml").write_text("name: [")

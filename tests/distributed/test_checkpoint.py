@@ -51,6 +51,7 @@ def resumed(name: str, plan: Plan, path: Path, steps: int) -> tuple[list[float],
     return advance(pipeline, optimizer, steps), pipeline.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "optimizer"), [("branches", "momentum"), ("dropout_attention", "momentum"), ("tied", "adamw")]
 )

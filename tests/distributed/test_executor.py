@@ -14,6 +14,7 @@ from worker_pool import WorkerPool
 Devices = list[tuple[int, ...]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_equals_one_process(pool: WorkerPool, case: str) -> None:
     verification = run_case(pool, case).verification

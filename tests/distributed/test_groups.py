@@ -99,6 +99,7 @@ def test_the_planned_splits_equal_one_process(pool: WorkerPool, layout: str) -> 
     assert verification.passed, verification.describe()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layout", "more"),
     [
@@ -159,6 +160,7 @@ def loop(name: str, first: Plan, second: Plan, folder: Path) -> tuple[list[float
     return found, 0.0 if loss is None else loss.item(), state, pipeline.state_dict()
 
 
+@pytest.mark.slow
 def test_checkpoints_across_degrees_clipping_and_evaluation(pool: WorkerPool, tmp_path: Path) -> None:
     graph = captured_model("tied").graph
     alone = make_plan(graph, halves(graph, 1), [(0,)], num_microbatches=MICROBATCHES)

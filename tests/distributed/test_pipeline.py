@@ -76,6 +76,7 @@ def own_loop(
     return losses, norms, rates, pipeline.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "autocast"),
     [("u_shape", "one-cycle", None), ("tied", "lambda", None), ("chain", "one-cycle", torch.bfloat16)],
@@ -164,6 +165,7 @@ def growth(plan: Plan) -> tuple[int, dict[str, torch.Tensor], float]:
     return peak, state, pipeline.step().item()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are read from /proc")
 def test_no_rank_ever_holds_the_whole_model(pool: WorkerPool) -> None:
     with hollow_parameters():

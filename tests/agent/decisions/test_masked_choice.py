@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from drlpp.agent.decisions.masked_choice import Beam, Chooser, Decisions, GoOn, Repeat, log_prob_and_entropy
@@ -71,6 +72,7 @@ def test_sequences_without_replacement_are_distinct_and_legal():
     assert sorted(drawn) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
 
 
+@pytest.mark.slow
 def test_the_first_of_a_sample_without_replacement_follows_the_probabilities():
     generator = torch.Generator().manual_seed(0)
     p = torch.softmax(LOGITS, 0)

@@ -62,6 +62,7 @@ def test_nothing_to_resume_from(tmp_path):
         pretrain(tmp_path, PretrainConfig(**TINY), resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_weights(tmp_path):
     config = PretrainConfig(**{**TINY, "iterations": 1})
     pretrain(tmp_path / "first", config)
