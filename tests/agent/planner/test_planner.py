@@ -44,8 +44,10 @@ def test_what_each_part_found_is_told_apart():
 
 @pytest.mark.slow
 def test_annealing_has_its_own_way_for_a_part_of_the_time():
-    problem, enough_s = small_problem(1), DrlConfig().short_budget_s
-    result = DrlPlanner(DrlConfig(iterations=0)).solve(problem, Budget(enough_s, time.process_time), 3)
+    problem, enough_s = small_problem(1), 3.0
+    result = DrlPlanner(DrlConfig(iterations=0, short_budget_s=enough_s)).solve(
+        problem, Budget(enough_s, time.process_time), 3
+    )
     b = result.breakdown
     alone = get_planner("annealing").solve(problem, Budget(enough_s / 8, time.process_time), 3)
     assert b["refined_best_s"] <= b["annealing_best_s"] + 1e-12
