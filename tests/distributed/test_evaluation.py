@@ -14,7 +14,7 @@ from drlpp.capture import capture_module
 from drlpp.errors import InputError
 from drlpp.plan import Plan
 from drlpp.runtime import build
-from plan_cases import make_plan, random_plan, staged
+from plan_cases import captured_of, make_plan, random_plan, staged
 from worker_pool import WorkerPool
 
 pytestmark = pytest.mark.slow
@@ -64,14 +64,14 @@ def made(labelled: bool) -> tuple[nn.Module, Any, Any]:
 
 
 def plans(labelled: bool) -> list[Plan]:
-    graph = capture_module(*made(labelled)).graph
+    graph = captured_of(made, labelled).graph
     marks = {"linear_1": 1, "linear_2": 2}
     rows = [[(0,), (1, 2), (3,)], [(2,), (0,), (2, 1)], [(0, 1, 2, 3)] * 3]
     by_hand = [
         make_plan(graph, staged(graph, marks), devices, num_microbatches=4, recompute=(0,), split=0.5)
         for devices in rows
     ]
-    drawn = [random_plan(graph, seed, num_microbatches=4) for seed in range(3)]
+    drawn = [random_plan(graph, seed, num_microbatches=4) for seed in ((0,) if labelled else (1, 2))]
     shared = make_plan(
         graph, staged(graph, marks), [(1, 0), (2,), (3, 1, 0)], num_microbatches=4, shares=[(3, 1), (), (1, 1, 2)]
     )
@@ -85,8 +85,7 @@ def batch_of(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def evaluated(labelled: bool, plan: Plan) -> list[Any]:
     """Evaluations of several kinds between two steps, each after a check that nothing changed."""
-    module, inputs, loss = made(labelled)
-    pipeline = build(capture_module(module, inputs, loss), plan, timeout_s=60)
+    pipeline = build(captured_of(made, labelled), plan, timeout_s=60)
     target = "labels" if labelled else "target"
     optimizer = torch.optim.SGD([{"params": list(pipeline.parameters())}], lr=0.1)
     x, y = batch_of(16)

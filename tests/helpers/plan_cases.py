@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,23 @@ from transformer_models import TRANSFORMERS
 
 
 def captured_model(name: str) -> CapturedModel:
-    """A small model with values of its own; each process captures it once, and copies that."""
+    """A small model with values of its own."""
     torch.manual_seed(1)
-    return copy.deepcopy(_captured_once(name))
+    return captured_of(_small_model, name)
+
+
+def _small_model(name: str) -> tuple[torch.nn.Module, Any]:
+    return (ALL | TRANSFORMERS)[name]()
+
+
+def captured_of(make: Callable[..., tuple[Any, ...]], *args: Hashable) -> CapturedModel:
+    """The model of a function that is not random; each process captures it once, and copies that."""
+    return copy.deepcopy(_captured_once(make, *args))
 
 
 @functools.cache
-def _captured_once(name: str) -> CapturedModel:
-    module, inputs = (ALL | TRANSFORMERS)[name]()
-    return capture_module(module, inputs)
+def _captured_once(make: Callable[..., tuple[Any, ...]], *args: Hashable) -> CapturedModel:
+    return capture_module(*make(*args))
 
 
 def local_cluster(num_devices: int, per_host: int = 2) -> Cluster:

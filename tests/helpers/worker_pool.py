@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.context
 import os
+import sys
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ class WorkerPool:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = _template()
         self._starts += 1
         self._pipes: list[Connection] = []
         self._processes = []
@@ -59,6 +62,22 @@ class WorkerPool:
         for process in self._processes:
             process.kill()
             process.join()
+
+
+def _template() -> multiprocessing.context.ForkServerContext:
+    """The ranks are forked from a process that has imported what they need, so that this is done once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rank_imports"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # what is not found would be left out silently
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+    return context
 
 
 def _work(rank: int, size: int, store: str, pipe: Connection, backend: str) -> None:
