@@ -61,7 +61,10 @@ def devices(as_json: AsJson = False) -> None:
     table = Table("device", "memory", "TFLOP/s", "error of op times (mean)", "measured by")
     for s in summaries:
         peaks = ", ".join(f"{dtype} {peak / 1e12:g}" for dtype, peak in s.peak_flops)
-        errors = ", ".join(f"{dtype} {error:.0%}" for dtype, error in s.errors)
+        errors = "; ".join(
+            f"{dtype}: " + ", ".join(f"{kind} {error:.0%}" for kind, error in found.items())
+            for dtype, found in s.errors.items()
+        )
         table.add_row(s.name, f"{s.memory_bytes / 1e9:g} GB", peaks, errors or s.without, ", ".join(s.sources))
     out().print(table)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from drlpp.cluster import device_presets
@@ -20,8 +21,9 @@ class DeviceSummary:
     Attributes:
         name, source: of the row; where its peaks come from.
         memory_bytes, peak_flops: of the row.
-        errors: (element type, mean relative error of the ops or layers that were measured), over all classes.
-        sources: names of the sets of measurements.
+        errors: element type -> class of op -> mean relative error of the ops, or of the layers with such ops, that
+            were measured. Above 1 the times of the class tell little: a few short kernels took many times as long.
+        sources: names of the sets of measurements, each once.
         without: where nothing was measured: what its op times are, and how far off they may be.
     """
 
@@ -29,7 +31,7 @@ class DeviceSummary:
     source: str
     memory_bytes: int
     peak_flops: tuple[tuple[str, float], ...]
-    errors: tuple[tuple[str, float], ...]
+    errors: Mapping[str, Mapping[str, float]]
     sources: tuple[str, ...]
     without: str
 
@@ -39,7 +41,7 @@ class DeviceSummary:
             "memory_bytes": self.memory_bytes,
             "peak_flops": dict(self.peak_flops),
             "source": self.source,
-            "measured_error": dict(self.errors),
+            "measured_error": {dtype: dict(found) for dtype, found in self.errors.items()},
             "measured_by": list(self.sources),
             "without_measurements": self.without,
         }
@@ -52,13 +54,12 @@ def device_summaries() -> list[DeviceSummary]:
 
 def _summary(name: str) -> DeviceSummary:
     device = device_presets()[name]
-    by_dtype: dict[str, list[float]] = {}
+    errors: dict[str, dict[str, float]] = {}
     sources: dict[str, None] = {}
-    for (owner, _, dtype), rate in device_rates().items():
+    for (owner, kind, dtype), rate in device_rates().items():
         if owner == name and rate.error is not None:
-            by_dtype.setdefault(dtype, []).append(rate.error)
-            sources[rate.source] = None
-    errors = tuple((dtype, sum(found) / len(found)) for dtype, found in sorted(by_dtype.items()))
+            errors.setdefault(dtype, {})[kind] = rate.error
+            sources |= dict.fromkeys(rate.source.partition(";")[0].split(" and "))
     return DeviceSummary(
         name=name,
         source=device.source,
