@@ -50,8 +50,9 @@ def eventually(what: str, true: Callable[[], bool], log: Path, seconds: float = 
 
 
 @pytest.mark.slow
-def test_a_host_is_lost_and_another_comes(tmp_path: Path) -> None:
-    """Three hosts train; one is killed, two go on under a new plan; it comes back, and three go on to the end."""
+@pytest.mark.parametrize("lost", [("h2",), ("h1", "h2")], ids=["one", "two at once"])
+def test_hosts_are_lost_and_come_back(tmp_path: Path, lost: tuple[str, ...]) -> None:
+    """Three hosts train; some are killed, the rest goes on under a new plan; they come back, and three go on."""
     plan = source_plan("branches", {"conv2d_1": 1, "add": 2}, [(0,), (1,), (2,)], tmp_path, num_devices=3)
     plan = dataclasses.replace(plan, cluster=local_cluster(3, per_host=1))
     save_plan(plan, tmp_path / "plan.json")
@@ -60,17 +61,21 @@ def test_a_host_is_lost_and_another_comes(tmp_path: Path) -> None:
     arguments += ["--checkpoint", str(tmp_path / "store"), "--checkpoint-every", "5"]
     arguments += ["--data", f"{tmp_path}/data.py:batches"]
     log = tmp_path / "log.txt"
+    rest = [name for name in ("h0", "h1", "h2") if name not in lost]
+    planning = f"planning for {', '.join(rest)}, {len(rest)} of 3 devices"
     with hosts(["h0", "h1", "h2"]) as there:
         for name in ("h0", "h1", "h2"):
-            there.start(name, "2:3", arguments, log)
+            there.start(name, f"{len(rest)}:3", arguments, log)
         eventually("the first steps", lambda: len(steps_of(log)) >= 8, log)
-        there.kill("h2")
-        eventually("a plan for two hosts", lambda: "planning for h0, h1, 2 of 3 devices" in log.read_text(), log)
+        for name in lost:
+            there.kill(name)
+        eventually("a plan for the rest", lambda: planning in log.read_text(), log)
         went_on = len(re.findall("going on from the checkpoint", log.read_text()))
-        eventually("steps of two hosts", lambda: len(re.findall("going on from", log.read_text())) > went_on, log)
+        eventually("steps of the rest", lambda: len(re.findall("going on from", log.read_text())) > went_on, log)
         done = max(steps_of(log))
-        eventually("more steps of two hosts", lambda: max(steps_of(log)) >= done + 8, log)
-        there.start("h2", "2:3", arguments, log)
+        eventually("more steps of the rest", lambda: max(steps_of(log)) >= done + 8, log)
+        for name in lost:
+            there.start(name, f"{len(rest)}:3", arguments, log)
         assert there.wait(300) == {"h0": 0, "h1": 0, "h2": 0}, log.read_text()[-3000:]
     assert "asked to stop (SIGTERM) after step" in log.read_text()
     losses = steps_of(log)
