@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from drlpp.errors import GraphError
-from drlpp.graph import PARTIAL_SUM, Edge, Op, OpGraph, Part, Split, graph_from_dict, graph_hash, graph_to_dict
+from drlpp.graph import (
+    PARTIAL_SUM,
+    Edge,
+    MemberTimes,
+    Op,
+    OpGraph,
+    Part,
+    Split,
+    graph_from_dict,
+    graph_hash,
+    graph_to_dict,
+)
 from drlpp.graph.contract import contract
 from drlpp.graph.mixed_precision import at_precision
 
@@ -52,6 +63,7 @@ def test_parts_are_found_by_name():
         (lambda: Split("rows", 2, (Part("x", PARTIAL_SUM),)), "names dimension -1 of 'x'"),
         (lambda: Split("rows", 2, (), (Part("x", -2),)), "names dimension -2 of 'x'"),
         (lambda: Split("rows", 2, (Part("x", 1, (2, 0)),)), r"has sections \(2, 0\) of 'x'"),
+        (lambda: Split("rows", 2, times=(MemberTimes(1, 1.0, 1.0, 1.0),)), "degree of at least 2"),
         (lambda: Op(name="a", kind="k", splits=(COLUMNS,)), "keeps a part of 'y', which the op does not save"),
     ],
 )

@@ -167,6 +167,7 @@ class Op:
             weight_grad=self.weight_grad.scaled(samples, before),
             output_bytes=self.output_bytes * samples / before,
             times={kind: times.scaled(samples, before) for kind, times in self.times.items()},
+            splits=tuple(split.scaled(samples, before) for split in self.splits),
         )
 
     def __post_init__(self) -> None:

@@ -40,6 +40,7 @@ class SplitEntry(TypedDict):
     reads: NotRequired[PartEntries]
     gives: NotRequired[PartEntries]
     keeps: NotRequired[list[str]]
+    times: NotRequired[dict[Annotated[str, Field(pattern="^[0-9]+$")], TimesTriple]]
 
 
 @with_config(_STRICT)

@@ -12,7 +12,7 @@ from drlpp.errors import GraphError
 from drlpp.files import write_atomically
 from drlpp.graph.op_graph import NO_WORK, Edge, Op, OpGraph, OpTimes, Work
 from drlpp.graph.schema import SCHEMA_VERSION, check_graph_file
-from drlpp.graph.splits import Part, Split
+from drlpp.graph.splits import MemberTimes, Part, Split
 
 _WORK = ("forward", "input_grad", "weight_grad")
 
@@ -99,6 +99,8 @@ def _split_to_dict(split: Split) -> dict[str, Any]:
             entry[key] = {p.tensor: [p.dim, *p.sections] for p in parts}
     if split.keeps:
         entry["keeps"] = list(split.keeps)
+    if split.times:
+        entry["times"] = {str(t.degree): list(t[1:]) for t in split.times}
     return entry
 
 
@@ -154,7 +156,8 @@ def _split_from_dict(entry: Mapping[str, Any]) -> Split:
         tuple(Part(tensor, dim, tuple(sections)) for tensor, (dim, *sections) in entry.get(key, {}).items())
         for key in ("reads", "gives")
     )
-    return Split(entry["axis"], entry["size"], reads, gives, tuple(entry.get("keeps", ())))
+    times = tuple(MemberTimes(int(degree), *seconds) for degree, seconds in entry.get("times", {}).items())
+    return Split(entry["axis"], entry["size"], reads, gives, tuple(entry.get("keeps", ())), times)
 
 
 def save_graph(graph: OpGraph, path: Path) -> None:

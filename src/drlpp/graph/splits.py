@@ -10,6 +10,7 @@ Cuts along the samples are not splits: replicas of a stage do that.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 from drlpp.errors import GraphError
@@ -34,6 +35,20 @@ class Part(NamedTuple):
     sections: tuple[int, ...] = ()
 
 
+class MemberTimes(NamedTuple):
+    """Measured seconds of one member of a group on one micro-batch, with what the members exchange inside the op.
+
+    Attributes:
+        degree: members of the group.
+        forward_s, input_grad_s, weight_grad_s: of the three parts.
+    """
+
+    degree: int
+    forward_s: float
+    input_grad_s: float
+    weight_grad_s: float
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Split:
     """One way to divide an op.
@@ -47,9 +62,10 @@ class Split:
             partial sum.
         gives: results that come out cut or as partial sums. All other results are whole and equal on every member.
         keeps: of the tensors that the op saves for the backward pass, those of which a member keeps its part only.
+        times: measured times, for the degrees that were measured; none: they follow from the work.
 
     Raises:
-        GraphError: a size below 2, a negative dimension, or sections that are not positive.
+        GraphError: a size below 2, a negative dimension, sections that are not positive, or times that are no seconds.
     """
 
     axis: str
@@ -57,6 +73,7 @@ class Split:
     reads: tuple[Part, ...] = ()
     gives: tuple[Part, ...] = ()
     keeps: tuple[str, ...] = ()
+    times: tuple[MemberTimes, ...] = ()
 
     def __post_init__(self) -> None:
         if self.size < 2:
@@ -73,8 +90,26 @@ class Split:
                     "least 1 long"
                 )
 
+        for times in self.times:
+            if times.degree < 2 or not all(math.isfinite(s) and s >= 0 for s in times[1:]):
+                raise GraphError(
+                    f"a split along {self.axis!r} has times {tuple(times)}: a degree of at least 2 and seconds "
+                    "that are finite and not negative are needed"
+                )
+
+    def measured(self, degree: int) -> MemberTimes | None:
+        """What one of `degree` members was measured to take."""
+        return next((times for times in self.times if times.degree == degree), None)
+
+    def scaled(self, samples: int, before: int) -> Split:
+        """The split of an op on `samples` samples, where this is that on `before`."""
+        times = (MemberTimes(t.degree, *(part * samples / before for part in t[1:])) for t in self.times)
+        return dataclasses.replace(self, times=tuple(times)) if self.times else self
+
     def fits(self, degree: int) -> bool:
         """Whether `degree` members can have equal parts."""
+        if self.times and self.measured(degree) is None:
+            return False
         return self.size % degree == 0 and all(
             length % degree == 0 for part in (*self.reads, *self.gives) for length in part.sections
         )

@@ -136,6 +136,8 @@ class Sharing:
     def _shared(self, op: Op, split: Split, sizes: Operands) -> Op:
         """What a member computes of an op, with its share of measured times."""
         member = member_op(op, split, sizes, self._degree)
+        if (measured := split.measured(self._degree)) is not None:
+            return dataclasses.replace(member, times=dict.fromkeys(op.times, OpTimes(*measured[1:])))
         if not op.times:
             return member
         whole, own = roofline_seconds([op, member], self._device, self._graph.compute_dtype)

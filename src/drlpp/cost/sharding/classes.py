@@ -60,7 +60,10 @@ def _form(graph: OpGraph, ops: Sequence[Op], edges: Sequence[Sequence[Edge]]) ->
             tuple((number(p), graph.param_bytes[p], p in graph.frozen) for p in op.params),
             tuple((number(t), graph.tensor_bytes[t]) for t in op.saved),
             tuple((number(e.tensor), graph.tensor_bytes[e.tensor], e.requires_grad) for e in read),
-            tuple((s.axis, s.size, parts(s.reads), parts(s.gives), tuple(map(number, s.keeps))) for s in op.splits),
+            tuple(
+                (s.axis, s.size, parts(s.reads), parts(s.gives), tuple(map(number, s.keeps)), s.times)
+                for s in op.splits
+            ),
             tuple((kind, t.forward_s, t.input_grad_s, t.weight_grad_s) for kind, t in op.times.items()),
         )
         for op, read in zip(ops, edges, strict=True)
