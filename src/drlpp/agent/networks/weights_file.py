@@ -18,7 +18,7 @@ from torch import Tensor
 from drlpp._version import __version__
 from drlpp.agent.networks.policy import Policy, PolicyConfig
 from drlpp.errors import InputError
-from drlpp.files import is_file, write_atomically
+from drlpp.files import write_atomically
 
 SHIPPED = "policy.safetensors"
 """Name of the pre-trained weights in the package's folder ``agent/weights``."""
@@ -89,7 +89,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, states: Mapping[int, Map
 @functools.cache
 def _shipped() -> Policy | None:
     file = resources.files("drlpp.agent").joinpath("weights", SHIPPED)
-    if not is_file(file):
+    if not file.is_file():
         return None
     with resources.as_file(file) as path:
         return load_checkpoint(path)[0]
