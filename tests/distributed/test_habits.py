@@ -15,7 +15,7 @@ from drlpp.plan import Plan
 from drlpp.runtime import build
 from habit_fuzz import fuzz_job
 from habit_models import made
-from plan_cases import captured_model, make_plan
+from plan_cases import captured_model, captured_of, make_plan
 from worker_pool import WorkerPool
 
 pytestmark = pytest.mark.slow
@@ -30,9 +30,8 @@ def batch_of(step: int, number: int) -> dict[str, torch.Tensor]:
 
 def pipeline_job(name: str, plan: Plan) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Losses, and the state of all ranks."""
-    module, batch = made(name)
-    captured = capture_module(module, batch)
-    pipeline = build(captured, plan, state_dict={k: v.clone() for k, v in module.state_dict().items()})
+    module, _ = made(name)
+    pipeline = build(captured_of(made, name), plan, state_dict={k: v.clone() for k, v in module.state_dict().items()})
     optimizer = torch.optim.SGD([{"params": list(pipeline.parameters())}], lr=RATE)
     losses = []
     for step in range(STEPS):
@@ -62,7 +61,7 @@ def plain_run(name: str) -> tuple[list[float], nn.Module]:
 
 def plan_of(name: str, devices: list[tuple[int, ...]], **more: Any) -> Plan:
     """A plan with equal numbers of ops in its stages."""
-    graph = capture_module(*made(name)).graph
+    graph = captured_of(made, name).graph
     labels = [i * len(devices) // graph.num_ops for i in range(graph.num_ops)]
     return make_plan(graph, labels, devices, num_microbatches=MICROBATCHES, **more)
 

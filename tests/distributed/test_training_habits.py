@@ -16,7 +16,7 @@ from drlpp.capture import CapturedModel, capture_module, hollow_parameters
 from drlpp.errors import CaptureError, InputError, PlanError
 from drlpp.plan import Plan
 from drlpp.runtime import Pipeline, build
-from plan_cases import make_plan, staged
+from plan_cases import captured_of, make_plan, staged
 from worker_pool import WorkerPool
 
 pytestmark = pytest.mark.slow
@@ -129,7 +129,7 @@ def made(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
 
 
 def captured(name: str) -> CapturedModel:
-    return capture_module(*made(name))
+    return captured_of(made, name)
 
 
 def plan_of(name: str, devices: list[tuple[int, ...]], recompute: tuple[int, ...] = ()) -> Plan:
@@ -166,8 +166,7 @@ def assert_state(ranks: list[Tensors], module: nn.Module) -> None:
 
 
 def gathered(plan: Plan) -> tuple[Tensors, Tensors, Tensors]:
-    module, inputs = made("stateful")
-    pipeline = build(capture_module(module, inputs), plan, state_dict=made("stateful")[0].state_dict(), timeout_s=60)
+    pipeline = build(captured("stateful"), plan, state_dict=made("stateful")[0].state_dict(), timeout_s=60)
     pipeline.step(batch_of("stateful", 0))
     whole, only = pipeline.state_dict(gather=True), pipeline.state_dict(gather=True, rank=2)
     fresh = build(captured("stateful"), plan, timeout_s=60)
@@ -216,8 +215,7 @@ def test_wrong_state_dicts_are_refused(pool: WorkerPool) -> None:
 
 def trained(name: str, plan: Plan, between: str, clip: float = 0.0) -> tuple[list[float], list[float], Tensors]:
     """Three steps of SGD with something done between them."""
-    module, inputs = made(name)
-    pipeline = build(capture_module(module, inputs), plan, state_dict=made(name)[0].state_dict(), timeout_s=60)
+    pipeline = build(captured(name), plan, state_dict=made(name)[0].state_dict(), timeout_s=60)
     optimizer = torch.optim.SGD([{"params": list(pipeline.parameters())}], lr=0.1)
     losses, norms = [], []
     for step in range(3):

@@ -10,11 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from drlpp.capture import capture_module
 from drlpp.errors import InputError
 from drlpp.plan import Plan
 from drlpp.runtime import build
-from plan_cases import captured_model, make_plan, staged
+from plan_cases import captured_of, make_plan, staged
 from small_models import ALL, Made
 from worker_pool import WorkerPool
 
@@ -54,7 +53,7 @@ MODELS: dict[str, Callable[[], Made]] = {
 
 
 def plan_of(name: str, replicas: bool = True, shares: Sequence[int] = ()) -> Plan:
-    graph = captured_model(name).graph if name in ALL else capture_module(*made(name)).graph
+    graph = captured_of(made, name).graph
     marks = {
         "chain": {"linear_1": 1, "linear_3": 2},
         "branches": {"conv2d_1": 1, "max_pool2d": 0, "add": 2},
@@ -74,8 +73,7 @@ def plan_of(name: str, replicas: bool = True, shares: Sequence[int] = ()) -> Pla
 
 def draws(name: str, sizes: list[tuple[int, ...]]) -> list[Part]:
     """Micro-batches; a size is (samples,) or (samples, length)."""
-    module, inputs = made(name)
-    captured = capture_module(module, inputs)
+    captured = captured_of(made, name)
     generator = torch.Generator().manual_seed(5)
     parts = []
     for size in sizes:
@@ -90,8 +88,7 @@ def draws(name: str, sizes: list[tuple[int, ...]]) -> list[Part]:
 
 def steps(name: str, plan: Plan, batches: list[Any], options: dict[str, Any]) -> tuple[list[float], Part, Part]:
     """Losses, gradients summed over the batches, and the state of this rank."""
-    module, inputs = made(name)
-    pipeline = build(capture_module(module, inputs), plan, state_dict=made(name)[0].state_dict(), timeout_s=60)
+    pipeline = build(captured_of(made, name), plan, state_dict=made(name)[0].state_dict(), timeout_s=60)
     losses = [pipeline.step(batch, **options).item() for batch in batches]
     gradients = {n: p.grad for n, p in pipeline.named_parameters() if p.grad is not None}
     return losses, gradients, pipeline.state_dict()
@@ -198,8 +195,7 @@ def refusals(name: str, plan: Plan, batches: list[tuple[Any, dict[str, Any]]]) -
     """Per batch, the error of the step, on each rank; the step after all of them works."""
     import torch.distributed as dist
 
-    module, inputs = made(name)
-    pipeline = build(capture_module(module, inputs), plan, state_dict=made(name)[0].state_dict(), timeout_s=30)
+    pipeline = build(captured_of(made, name), plan, state_dict=made(name)[0].state_dict(), timeout_s=30)
     errors = []
     for batch, options in batches:
         chosen = batch[dist.get_rank()] if isinstance(batch, dict) and 0 in batch else batch
@@ -263,7 +259,7 @@ MODELS["other_operators"] = other_operators
 
 
 def test_a_shape_that_runs_other_operators_is_refused(pool: WorkerPool) -> None:
-    graph = capture_module(*made("other_operators")).graph
+    graph = captured_of(made, "other_operators").graph
     plan = make_plan(graph, staged(graph, {"linear_2": 1}), [(0,), (1,)], num_microbatches=4)
     for errors in pool.run(refusals, "other_operators", plan, [(torch.randn(7, 3), {})]):
         assert "the model runs other operators than those that the plan places" in errors[0]
