@@ -16,39 +16,27 @@ from drlpp.graph.generate.synthetic import chain_graph
 from drlpp.plan import Plan, load_plan
 from drlpp.runtime import Elastic, RunReport, run
 from drlpp.runtime.launch.job import Adapt, RunOptions
+from paced_data import images, paced_data, tokens
 from plan_cases import make_plan, source_plan, staged
 from processes import signal_rank
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 PLACES: list[list[tuple[int, ...]]] = [[(1,), (2,), (0,)], [(0,), (0, 2), (1,)], [(2,), (2,), (2,)], [(0,), (1,), (2,)]]
 
-
-DATA = """
-import pathlib, time, torch
-
-def batches():  # unhurried ones, once the process that plans is there
-    folder = pathlib.Path(__file__).parent
-    while (folder / "plans.pickle").exists() and not (folder / "plans.ready").exists():
-        time.sleep(0.05)
-    generator = torch.Generator().manual_seed(3)
-    while True:
-        time.sleep(0.03)
-        yield BATCH
-"""
-IMAGES = "torch.randn(12, 2, 6, 6, generator=generator), torch.randint(5, (12,), generator=generator)"
-TOKENS = "torch.randint(16, (12, 5), generator=generator), torch.randint(16, (12, 5), generator=generator)"
+ANSWERS = {8 * n: f"answer-{n}" for n in range(1, 5)}
+"""After so many steps a run waits for the n-th answer: the ranks take three steps until they ask again."""
 
 
 def proposing(folder: Path, plans: list[Plan]) -> Adapt:
-    """Adaptation with a process that proposes these plans in turn."""
+    """Adaptation with a process that proposes these plans in turn; each is worth a switch, however short a step is."""
     path = folder / "plans.pickle"
     path.write_bytes(pickle.dumps(plans))
-    return Adapt(command=(sys.executable, str(HELPERS / "other_plans.py"), str(path)), every=1, after_steps=2)
+    command = (sys.executable, str(HELPERS / "other_plans.py"), str(path))
+    return Adapt(command=command, every=1, after_steps=2, worth=0.0)
 
 
 def places(folder: Path, optimizer: str) -> tuple[Plan, list[Plan]]:
-    """A plan of a model with batch norms, and others of the same stages in other places; data in a file."""
-    (folder / "data.py").write_text(DATA.replace("BATCH", IMAGES))
+    """A plan of a model with batch norms, and others of the same stages in other places."""
     marks = {"conv2d_1": 1, "add": 2}
     first = source_plan("branches", marks, [(0,), (1,), (2,)], folder, num_devices=3, optimizer=optimizer)
     stages = staged(first.graph, marks)
@@ -59,13 +47,14 @@ def places(folder: Path, optimizer: str) -> tuple[Plan, list[Plan]]:
     return first, rest
 
 
+@pytest.mark.slow
 def test_four_switches_change_nothing(tmp_path: Path) -> None:
     """Parameters, states and statistics of batch norms move: replicas come and go, ranks fall idle and come back."""
     plan, others = places(tmp_path, "momentum")
     plan = dataclasses.replace(plan, training=dataclasses.replace(plan.training, zero1=True))
     lines: list[str] = []
-    data = f"{tmp_path}/data.py:batches"
-    report = run(plan, steps=60, verify=True, data=data, adapt=proposing(tmp_path, others), say=lines.append)
+    data = paced_data(tmp_path, images(12), ANSWERS)
+    report = run(plan, steps=40, verify=True, data=data, adapt=proposing(tmp_path, others), say=lines.append)
     assert report is not None
     moves = [d.kind for d in report.decisions if d.kind.startswith("switch")]
     assert moves[:8] == ["switch", "switched"] * 4, lines
@@ -79,14 +68,15 @@ def test_four_switches_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_switch_loses_nothing(tmp_path: Path) -> None:
     plan, others = places(tmp_path, "adamw")
-    data = f"{tmp_path}/data.py:batches"
-    quiet = run(plan, steps=40, seed=1, data=data)
+    quiet = run(plan, steps=40, seed=1, data=paced_data(tmp_path, images(12)))
 
     def kill(line: str) -> None:
         if "switching gains" in line and not killed:
             killed.append(line)
             signal_rank(1, signal.SIGKILL)
+            (tmp_path / "killed").touch()
 
+    data = paced_data(tmp_path, images(12), {8: "answer-1", 20: "killed"})
     killed: list[str] = []
     elastic = Elastic(replan=None, max_restarts=2)
     adapt = proposing(tmp_path, others)
@@ -171,7 +161,6 @@ def test_a_planning_process_that_fails_is_told(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_tied_weights_move_between_unequal_replicas(tmp_path: Path) -> None:
     """AdamW; stages that compute again, and replicas with shares, among the plans that follow each other."""
-    (tmp_path / "data.py").write_text(DATA.replace("BATCH", TOKENS))
     plan = source_plan("tied", {}, [(0,)], tmp_path, num_devices=3, optimizer="adamw")
     labels = staged(plan.graph, {plan.graph.ops[-1].name: 1})
     others = [
@@ -194,8 +183,7 @@ def test_tied_weights_move_between_unequal_replicas(tmp_path: Path) -> None:
         )
     ]
     adapt = proposing(tmp_path, others)
-    steps = 200  # of milliseconds: a switch has to be worth what building the stages takes
-    report = run(plan, steps=steps, verify=True, data=f"{tmp_path}/data.py:batches", adapt=adapt)
+    report = run(plan, steps=40, verify=True, data=paced_data(tmp_path, tokens(12), ANSWERS), adapt=adapt)
     assert report is not None
     assert [d.kind for d in report.decisions if d.kind.startswith("switch")][:8] == ["switch", "switched"] * 4
     assert report.verification is not None

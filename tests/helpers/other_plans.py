@@ -1,4 +1,7 @@
-"""A planning process for tests: proposes the plans of a file in turn, and claims that each is far better."""
+"""A planning process for tests: proposes the plans of a file in turn, and claims that each is far better.
+
+Beside the file it leaves `answer-1`, `answer-2`, ... when it has answered so many questions.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ def predicted(plan: Plan, seconds: float) -> Plan:
 
 
 def main() -> None:
-    plans: list[Plan] = pickle.loads(Path(sys.argv[1]).read_bytes())
-    Path(sys.argv[1]).with_suffix(".ready").touch()
+    file = Path(sys.argv[1])
+    plans: list[Plan] = pickle.loads(file.read_bytes())
     for number, line in enumerate(sys.stdin):
         question: Question = unpacked(line)
         calibration = calibrate(question.measured)
@@ -32,6 +35,7 @@ def main() -> None:
         proposal = Proposal(current=current, best=best, found={}, seconds=0.0)
         sys.stdout.write(json.dumps({"proposal": packed(proposal)}) + "\n")
         sys.stdout.flush()
+        file.with_name(f"answer-{number + 1}").touch()
 
 
 if __name__ == "__main__":

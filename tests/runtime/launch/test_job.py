@@ -34,7 +34,12 @@ def test_options_that_do_not_go_together_are_refused(options, message):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"after_steps": 1}, "after_steps 1, every 2"), ({"every": 0}, "every 0"), ({"planning_s": 0.0}, "planning_s is")],
+    [
+        ({"after_steps": 1}, "after_steps 1, every 2"),
+        ({"every": 0}, "every 0"),
+        ({"planning_s": 0.0}, "planning_s is"),
+        ({"worth": -1.0}, "worth is -1.0"),
+    ],
 )
 def test_bad_numbers_of_an_adapting_run_are_refused(options, message):
     with pytest.raises(InputError, match=message):

@@ -32,8 +32,6 @@ from drlpp.units import format_time
 
 LEAST_GAIN = 0.03
 """A plan has to be better by this part: predictions of plans that did not run are not more exact."""
-WORTH = 1.2
-"""The gain has to be so many times the cost."""
 SURPRISE = 0.05
 """A plan that is off its prediction by this part is calibrated anew."""
 KEPT, NEEDED = 8, 3
@@ -206,7 +204,7 @@ class Controller:
         cost_s = self._building_s + self._moving_s
         gain_s = (current_s - best_s) * self._ratio * (self._total - step)
         # costs that cannot be fitted look changed for ever: each time that nothing came of it, wait twice as long
-        switch = best_s < (1 - LEAST_GAIN) * current_s and gain_s > WORTH * cost_s
+        switch = best_s < (1 - LEAST_GAIN) * current_s and gain_s > self._adapt.worth * cost_s
         before = _predicted_s(self._base)
         text = (
             f"a step takes {format_time(measured_s)}, {format_time(before)} as planned, {format_time(current_s)} with "

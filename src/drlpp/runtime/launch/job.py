@@ -43,6 +43,7 @@ class Adapt:
         after_steps: steps that are measured before the first new plan.
         every: of later steps one in so many is measured.
         planning_s: seconds of a processor for the search for a plan.
+        worth: what a switch gains over the steps that are left has to be so many times its cost.
 
     Raises:
         InputError: a number is out of range.
@@ -52,12 +53,15 @@ class Adapt:
     after_steps: int = 5
     every: int = 2
     planning_s: float = 2.0
+    worth: float = 1.2
 
     def __post_init__(self) -> None:
         if self.after_steps < 2 or self.every < 1:
             raise InputError(f"after_steps {self.after_steps}, every {self.every}: must be at least 2 and 1")
         if not self.planning_s > 0:
             raise InputError(f"planning_s is {self.planning_s}: it must be positive")
+        if not self.worth >= 0:
+            raise InputError(f"worth is {self.worth}: it must not be negative")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
