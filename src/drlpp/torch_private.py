@@ -14,6 +14,7 @@ import torch.utils.checkpoint
 
 from drlpp.errors import InstallationError
 
+CAUSAL_MASK = "_detect_is_causal_mask"
 TESTED = (2, 9), (2, 15)
 """The oldest and the newest release that the tests run with, and the range of pyproject.toml."""
 
@@ -67,6 +68,7 @@ try:
         (torch.distributions.Distribution, "_validate_args"),
         (torch.library.Library, "_destroy"),
         (torch.nn.modules.batchnorm, "_BatchNorm"),
+        (torch.nn.modules.transformer, CAUSAL_MASK),
         (torch.nn.Module(), "_backward_pre_hooks"),
         (decompositions, "one_layer_lstm"),
     ):
@@ -113,6 +115,7 @@ if said := untested(torch_release()):
     logging.getLogger(__name__).warning(said)
 
 __all__ = [
+    "CAUSAL_MASK",
     "TESTED",
     "TRANSFORMS",
     "DataDependentOutputException",

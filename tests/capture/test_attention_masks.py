@@ -1,4 +1,4 @@
-"""Masks of transformers 4: the same by broadcasting as by vmap."""
+"""Masks of transformers 4: the same by broadcasting as by vmap. Masks of nn.Transformer: taken as they are."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from drlpp.capture.attention_masks import masks_by_broadcasting
+from drlpp.capture import capture_module
+from drlpp.capture.attention_masks import masks_as_they_are, masks_by_broadcasting
 
 SIZES = (2, 1, 3, 5)
 
@@ -63,3 +65,33 @@ def test_other_releases_are_left_alone(monkeypatch, module):
     monkeypatch.setitem(sys.modules, "transformers.masking_utils", module)
     with masks_by_broadcasting():
         assert not hasattr(module, "_vmap_for_bhqkv")
+
+
+class Translator(nn.Module):
+    """An encoder and a decoder with a causal mask and one of padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(9, 8)
+        self.both = nn.Transformer(8, 2, 1, 1, 16, dropout=0.0, batch_first=True)
+
+    def forward(self, ids):
+        x, causal = self.words(ids), nn.Transformer.generate_square_subsequent_mask(ids.shape[1])
+        padding = ids == 0
+        out = self.both(x, x, causal, causal, src_key_padding_mask=padding, tgt_key_padding_mask=padding)
+        return out.square().mean()
+
+
+def test_the_layers_of_a_transformer_can_be_cut():
+    captured = capture_module(Translator(), torch.randint(1, 9, (2, 5)))
+    assert captured.unchecked == ""
+    assert captured.graph.num_ops > 20
+
+
+def test_the_look_at_masks_comes_back():
+    find = nn.modules.transformer._detect_is_causal_mask
+    mask = nn.Transformer.generate_square_subsequent_mask(3)
+    with masks_as_they_are():
+        assert nn.modules.transformer._detect_is_causal_mask(mask) is False
+    assert nn.modules.transformer._detect_is_causal_mask is find
+    assert find(mask) is True

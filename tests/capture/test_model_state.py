@@ -39,3 +39,14 @@ def test_constants_that_show_a_parameter_are_refused():
     check_constants({"c": torch.ones(2)}, module, None)
     with pytest.raises(CaptureError, match="the memory of parameter '0.weight' through another tensor"):
         check_constants({"c": module[0].weight.detach().view(-1)}, module, None)
+
+
+@pytest.mark.parametrize("name", ["graph", "code", "recompile", "meta", "_graph", "_code"])
+def test_names_that_torch_fx_keeps_are_refused(name):
+    module = nn.Module()
+    module.add_module(name, nn.Linear(2, 2))
+    with pytest.raises(CaptureError, match=f"'{name}.weight' begins with a name that torch.fx keeps"):
+        check_memory(module, None)
+    inner = nn.Module()
+    inner.add_module("inner", module)
+    check_memory(inner, None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from drlpp.capture import capture_module
-from drlpp.capture.own_model import OwnModel, left_alone, put_back
+from drlpp.capture.own_model import OwnModel, left_alone, norms_of_one_process, put_back
 from habit_models import made
 
 
@@ -48,3 +49,14 @@ def test_values_are_put_back() -> None:
     t = torch.zeros(2)
     put_back({"t": (t, torch.ones(2))})
     assert t.tolist() == [1, 1]
+
+
+def test_synchronised_norms_ask_no_other_rank(monkeypatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: True)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    norm = nn.SyncBatchNorm(4)
+    with pytest.raises(ValueError, match="GPU"):
+        norm(torch.randn(3, 4))
+    with norms_of_one_process():
+        x = torch.randn(3, 4)
+        assert torch.equal(norm(x), nn.BatchNorm1d(4)(x))

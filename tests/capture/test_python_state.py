@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from drlpp.capture.python_state import NumbersKept, RandomStates, StateKept, changed_numbers, numbers, set_number
+from drlpp.capture.python_state import (
+    NumbersKept,
+    RandomStates,
+    StateKept,
+    changed_numbers,
+    numbers,
+    set_number,
+    tensors_in_attributes,
+)
 
 
 class Settings:
@@ -99,3 +107,10 @@ def test_who_drew_is_told() -> None:
     assert before.drawn_since() == "Python's random"
     before.restore()
     assert before.drawn_since() == ""
+
+
+def test_tensors_are_found_in_attributes() -> None:
+    module = nn.Sequential(nn.Linear(1, 1))
+    module[0].kept, module[0].table = torch.ones(1), {"a": torch.ones(2), "b": 3}
+    found = tensors_in_attributes(module)
+    assert {k: len(v) for k, v in found.items()} == {"0.kept": 1, "0.table": 2}

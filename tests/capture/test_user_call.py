@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from drlpp.capture.user_call import UserCall, identifier, place_of, run_body, source_digest
+from drlpp.capture.user_call import UserCall, Written, identifier, place_of, run_body, source_digest, trial
 
 
 def double(tensors: object) -> list[torch.Tensor]:
@@ -62,3 +62,22 @@ def test_a_call_is_a_node_of_a_module() -> None:
     graph.output(graph.create_node("call_function", call(num_inputs=1, num_outputs=1, views={}), (x,)))
     module = torch.fx.GraphModule(nn.Module(), graph)
     assert module(torch.ones(2)).tolist() == [2, 2]
+
+
+def test_all_that_is_written_is_noted() -> None:
+    mean, variance, shown, kept = torch.zeros(3), torch.ones(3), torch.zeros(3), torch.zeros(3)
+    x = torch.randn(4, 3)
+    with Written() as written:
+        nn.functional.batch_norm(x, mean, variance, training=True)
+        nn.functional.batch_norm(x, kept, torch.ones(3), training=False)
+        shown.data[1:].add_(1)
+    assert [written.memory_of(t) for t in (mean, variance, shown, kept, x)] == [True, True, True, False, False]
+
+
+def test_a_write_past_pytorch_is_seen_by_its_value() -> None:
+    def counts(tensors: object) -> list[torch.Tensor]:
+        x, count = tensors  # type: ignore[misc]
+        count.numpy()[0] += 1
+        return [x * 2]
+
+    assert trial(counts, [torch.ones(2), torch.zeros(1)]).changed == [1]

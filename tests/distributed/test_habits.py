@@ -13,7 +13,7 @@ from drlpp.capture import capture_module
 from drlpp.errors import PlanError
 from drlpp.plan import Plan
 from drlpp.runtime import build
-from habit_fuzz import fuzz_job
+from habit_fuzz import fuzz_job, in_order
 from habit_models import made
 from plan_cases import captured_model, captured_of, make_plan
 from worker_pool import WorkerPool
@@ -87,12 +87,24 @@ def plan_of(name: str, devices: list[tuple[int, ...]], **more: Any) -> Plan:
         ("WithDerivative", [(0, 1), (2,)], {"recompute": (0, 1)}),
         ("WithExperts", [(0,), (1, 2)], {"split": 1.0}),
         ("WithPacked", [(0,), (1,)], {"recompute": (0, 1)}),
+        ("CheckpointInCheckpoint", [(0,), (1, 2)], {"recompute": (0, 1)}),
+        ("LateBuffer", [(0,), (1, 2)], {}),
+        ("SynchronisedNorm", [(0,), (1, 2)], {}),
     ],
 )
 def test_stages_move_as_the_module_does(
     pool: WorkerPool, name: str, devices: list[tuple[int, ...]], more: dict[str, Any]
 ) -> None:
-    losses, state = pool.run(pipeline_job, name, plan_of(name, devices, **more))[0]
+    check_run(pool, name, plan_of(name, devices, **more))
+
+
+@pytest.mark.parametrize("name", ["WithCumulativeNorm", "WithUncountedStatistics", "WithHookedNorm"])
+def test_statistics_of_whole_modules_move_once_with_recomputation(pool: WorkerPool, name: str) -> None:
+    check_run(pool, name, in_order(plan_of(name, [(0,), (1,)], recompute=(0, 1))))
+
+
+def check_run(pool: WorkerPool, name: str, plan: Plan) -> None:
+    losses, state = pool.run(pipeline_job, name, plan)[0]
     wanted, module = plain_run(name)
     assert losses == pytest.approx(wanted, rel=1e-5)
     for key, value in module.state_dict().items():
@@ -108,9 +120,13 @@ def refusal(name: str, plan: Plan) -> str:
     return ""
 
 
-def test_what_replicas_cannot_do_is_refused(pool: WorkerPool) -> None:
-    for line in pool.run(refusal, "AssignedBuffer", plan_of("AssignedBuffer", [(0, 1)])):
-        assert "'average'" in line
+@pytest.mark.parametrize(
+    ("name", "buffer"),
+    [("AssignedBuffer", "average"), ("WithUncountedStatistics", "part.average"), ("WithHookedNorm", "norm.")],
+)
+def test_what_replicas_cannot_do_is_refused(pool: WorkerPool, name: str, buffer: str) -> None:
+    for line in pool.run(refusal, name, plan_of(name, [(0, 1)])):
+        assert buffer in line
         assert "give the stage one device" in line
 
 

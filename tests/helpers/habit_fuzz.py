@@ -273,10 +273,10 @@ def _built(captured: CapturedModel, seed: int, num_devices: int, count: int, sta
         return build(captured, plan, state_dict=state)
     except PlanError:
         plan = random_plan(captured.graph, seed, num_devices=num_devices, num_microbatches=count, replicas=0.0)
-        return build(captured, _in_order(plan), state_dict=state)
+        return build(captured, in_order(plan), state_dict=state)
 
 
-def _in_order(plan: Plan) -> Plan:
+def in_order(plan: Plan) -> Plan:
     """The plan with all forward passes, then all backward passes, in the order of the micro-batches."""
     schedule = {}
     for device, actions in plan.schedule.items():

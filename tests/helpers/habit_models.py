@@ -244,6 +244,15 @@ class Checkpoint(Net):
 
 
 @supported
+class CheckpointInCheckpoint(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        def twice(x: torch.Tensor) -> torch.Tensor:
+            return checkpoint(self.inner, x, use_reentrant=False) * 2  # type: ignore[no-any-return]
+
+        return checkpoint(twice, h, use_reentrant=False)  # type: ignore[no-any-return]
+
+
+@supported
 class CheckpointWithDropout(Net):
     def prepare(self) -> None:
         self.drop = nn.Dropout(0.5)
@@ -386,6 +395,28 @@ class HookSetInForward(Net):
         return self.inner(h)  # type: ignore[no-any-return]
 
 
+@refused(r"saved_tensors_hooks at habit_models.py:\d+, which the captured graph cannot have")
+class HookOnSavedTensors(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t * 0.5, lambda t: t):
+            return self.inner(h)  # type: ignore[no-any-return]
+
+
+@refused("register_multi_grad_hook at")
+class HookOnManyGradients(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        y = self.inner(h)
+        torch.autograd.graph.register_multi_grad_hook((h, y), lambda gradients: None)
+        return y  # type: ignore[no-any-return]
+
+
+@supported
+class SavedOnTheCpu(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        with torch.autograd.graph.save_on_cpu():
+            return self.inner(h)  # type: ignore[no-any-return]
+
+
 # ---- modes
 
 
@@ -485,6 +516,61 @@ class AuxiliaryLoss(Net):
 
 
 @supported
+class LateBuffer(Net):
+    """A mask that the first pass makes."""
+
+    def prepare(self) -> None:
+        self.register_buffer("mask", None, persistent=False)
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        if self.mask is None:
+            self.register_buffer("mask", torch.arange(8) < 5, persistent=False)
+        return self.inner(h * self.mask)  # type: ignore[no-any-return]
+
+
+@refused("makes buffer 'average' and changes it in the next pass")
+class LateAverage(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        if "average" not in self._buffers:
+            self.register_buffer("average", torch.zeros(8))
+        self.average.mul_(0.9).add_(h.detach().mean(0))  # type: ignore[union-attr, operator]
+        return self.inner(h)  # type: ignore[no-any-return]
+
+
+@refused("'hidden' may keep a tensor for the next pass, and the loss in pass 2")
+class CarriedState(Net):
+    """A recurrent state that goes on to the next batch."""
+
+    def prepare(self) -> None:
+        self.hidden: torch.Tensor | None = None
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        y = self.inner(h) if self.hidden is None else self.inner(h + self.hidden)
+        self.hidden = y.detach()
+        return y  # type: ignore[no-any-return]
+
+
+@supported
+class ChecksValues(Net):
+    """Nothing of it keeps the model whole."""
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        assert torch.isfinite(h).all(), "not finite"
+        if torch.isnan(h).any() or not (h < 100).all().item():
+            raise ValueError("too large")
+        return self.inner(h)  # type: ignore[no-any-return]
+
+
+@supported
+class SynchronisedNorm(Net):
+    def prepare(self) -> None:
+        self.norm = nn.SyncBatchNorm(8)
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.inner(h))  # type: ignore[no-any-return]
+
+
+@supported
 class HarmlessCounter(Net):
     """Counts for a log; nothing depends on it."""
 
@@ -522,6 +608,20 @@ class MomentumEncoder(Net):
             self.key.bias.mul_(0.9).add_(self.inner.bias, alpha=0.1)
             target = self.key(h)
         return self.inner(h) * target  # type: ignore[no-any-return]
+
+
+@refused(r"torch.manual_seed at habit_models.py:\d+, but each op draws numbers of its own")
+class SeedsInForward(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)
+        return self.inner(h) + torch.randn(8)  # type: ignore[no-any-return]
+
+
+@refused("torch.fork_rng at")
+class ForksTheGenerator(Net):
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):
+            return self.inner(h) + torch.randn(8)  # type: ignore[no-any-return]
 
 
 @refused("Python's random")
@@ -760,6 +860,21 @@ class CumulativeNorm(Part):
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         return self.norm(self.layer(h))  # type: ignore[no-any-return]
+
+
+@whole
+class UncountedStatistics(Part):
+    """PyTorch does not count an update of statistics as a change in place, nor a write to ``.data``."""
+
+    def prepare(self) -> None:
+        for name in ("mean", "variance", "average"):
+            self.register_buffer(name, torch.ones(8))
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        if h.mean() > 100:
+            return h
+        self.average.data.mul_(0.5).add_(h.detach().mean(0))
+        return F.batch_norm(self.layer(h), self.mean, self.variance, training=True) + self.average
 
 
 @whole

@@ -1,6 +1,8 @@
-"""Attention masks of transformers 4, which are made with `torch.vmap`: an export cannot trace that.
+"""Attention masks whose making an export cannot trace.
 
-The functions that say who sees whom take indices, so they broadcast as well; transformers 5 does so by itself.
+transformers 4 makes them with `torch.vmap`. The functions that say who sees whom take indices, so they broadcast as
+well; transformers 5 does so by itself. `nn.TransformerEncoder` and `nn.TransformerDecoder` look at the values of a
+mask, to find out whether it is the causal one.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+
+from drlpp.capture.recording import replaced
+from drlpp.torch_private import CAUSAL_MASK
 
 _MASKS, _VMAP, _MODE = "transformers.masking_utils", "_vmap_for_bhqkv", "TransformGetItemToIndex"
 
@@ -30,6 +35,20 @@ def masks_by_broadcasting() -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(masks, name, value)
+
+
+@contextmanager
+def masks_as_they_are() -> Iterator[None]:
+    """Context in which `nn.TransformerEncoder` and `nn.TransformerDecoder` use a mask without a look at its values.
+
+    What they learn from them is only which kernel may compute the same.
+    """
+
+    def is_causal(mask: torch.Tensor | None, is_causal: bool | None = None, size: int | None = None) -> bool:
+        return is_causal is True
+
+    with replaced(torch.nn.modules.transformer, CAUSAL_MASK, is_causal):
+        yield
 
 
 def _broadcast(mask_function: Callable[..., torch.Tensor], bh_indices: bool = True) -> Callable[..., torch.Tensor]:

@@ -142,6 +142,8 @@ def _captured(example: Example, name: str, source: str, kernels: Kernels, *, has
 
     exported, (graph, op_of_node, without_gradient) = keeping_whole(wrapped, attempt)
     _tell_whole(name, exported.call.whole)
+    for place in exported.checks:
+        log.warning("%s: the check at %s is not made in training", name, place)
     module = exported.module
     captured = CapturedModel(
         graph=graph,

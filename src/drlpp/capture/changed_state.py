@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from drlpp.capture.groups import is_op
+from drlpp.capture.user_call import STATISTICS, TRAINING_FLAGS
 
 
 def needs_order(nodes: Sequence[fx.Node], params: Mapping[str, object]) -> bool:
@@ -53,7 +54,7 @@ def written_values(node: fx.Node) -> Iterator[fx.Node]:
     schema = getattr(node.target, "_schema", None)
     for i, argument in enumerate(schema.arguments if schema is not None else ()):
         value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
-        statistics = argument.name in ("running_mean", "running_var") and _updates_statistics(node)
+        statistics = argument.name in STATISTICS and _updates_statistics(node)
         if isinstance(value, fx.Node) and (
             statistics or (argument.alias_info is not None and argument.alias_info.is_write)
         ):
@@ -75,12 +76,11 @@ def _is_read(memory: fx.Node, updates: set[fx.Node]) -> bool:
 
 def _updates_statistics(node: fx.Node) -> bool:
     """Whether a norm changes its running statistics; in eval mode it reads them only."""
-    flags = ("training", "train", "use_input_stats")
     schema = node.target._schema  # type: ignore[union-attr]
     return any(
         bool(node.args[i] if i < len(node.args) else node.kwargs.get(argument.name, argument.default_value))
         for i, argument in enumerate(schema.arguments)
-        if argument.name in flags
+        if argument.name in TRAINING_FLAGS
     )
 
 

@@ -13,6 +13,7 @@ Left out: state that shows in no number of the module and not in the first two p
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,14 @@ from drlpp.capture.export import module_path
 from drlpp.capture.interpret import attribute, run_stages
 from drlpp.capture.own_model import OwnModel, left_alone, put_back
 from drlpp.capture.parameter_hooks import copy_hooks, has_hooks, refuse_late_hooks
-from drlpp.capture.python_state import RandomStates, StateKept, changed_numbers, numbers, set_number
+from drlpp.capture.python_state import (
+    RandomStates,
+    StateKept,
+    changed_numbers,
+    numbers,
+    set_number,
+    tensors_in_attributes,
+)
 from drlpp.errors import CaptureError
 from drlpp.units import format_bytes, format_flop
 
@@ -112,8 +120,10 @@ class _Comparison:
         self._poison = bool(captured.user_calls) or any(has_hooks(p) for p in own.parameters().values())
         self._at_start = StateKept(own.module)
         self._values = {n: (t, t.detach().clone()) for n, t in own.tensors().items()}
+        self._made: dict[str, torch.Tensor] = {}
         self._first: _Pass | None = None
         self._numbers = [numbers(own.module)]
+        self._tensors = [tensors_in_attributes(own.module)]
         low = (torch.bfloat16, torch.float16)
         coarse = captured.autocast or any(t.dtype in low for t in own.tensors().values())
         self._tolerance = COARSE_TOLERANCE if coarse else TOLERANCE
@@ -122,6 +132,7 @@ class _Comparison:
         """Runs both from the seed of a pass and compares."""
         theirs = self._own_pass(number)
         self._numbers.append(numbers(self._own.module))
+        self._tensors.append(tensors_in_attributes(self._own.module))
         with self._hidden(theirs):
             ours = self._graph_pass(number)
         self._compare(theirs, ours, number)
@@ -238,29 +249,37 @@ class _Comparison:
         changed = changed_numbers(self._numbers[0], self._numbers[-1])
         if not why and changed:
             why = f"{_described(changed[0])} changes in the forward pass, and "
+        if not why and number:
+            left = [p for p, t in self._tensors[1].items() if self._tensors[0].get(p) is not t]
+            why = f"{_described(left[0])} may keep a tensor for the next pass, and " if left else ""
         where = f"in pass {number + 1} " if number else ""
-        scale = _usual_size([theirs.loss])
-        if _error(ours.loss, theirs.loss, scale) > self._tolerance:
+        usual = _UsualSize([theirs.loss])
+        if _error(ours.loss, theirs.loss, usual) > self._tolerance:
             at = self._differing_module(number) if number == 0 and not why else ""
             self._refuse(
                 f"{why}the loss {where}is {float(theirs.loss):.6g}, in the graph {float(ours.loss):.6g}{at}", ours.loss
             )
-        scale = _usual_size(list(theirs.gradients.values()))
+        usual = _UsualSize(list(theirs.gradients.values()))
         order = {n: i for i, n in enumerate(self._names)}
         for name in sorted({*theirs.gradients, *ours.gradients}, key=lambda n: -order.get(n, -1)):
             present = theirs.gradients.get(name, ours.gradients.get(name))
             none = torch.zeros_like(present)  # type: ignore[arg-type]
             wanted, found = theirs.gradients.get(name, none), ours.gradients.get(name, none)
-            if _error(found, wanted, scale) > self._tolerance:
+            if _error(found, wanted, usual) > self._tolerance:
                 self._refuse(
                     f"{why}the gradient of parameter {name!r} {where}has norm {_norm(wanted):.4g}, in the graph "
                     f"{_norm(found):.4g}",
                     found,
                 )
         for name, wanted in theirs.buffers.items():
-            unread = self._values[name][1] if name in self._values else None
+            unread = self._values[name][1] if name in self._values else self._made.setdefault(name, wanted)
             there = ours.buffers.get(name, unread)
-            if there is None or _error(there, wanted, _usual_size([wanted])) > self._tolerance:
+            if name in self._made and not _same(there, wanted):
+                raise CaptureError(
+                    f"forward makes buffer {name!r} and changes it in the next pass: give it its first value where "
+                    "the module is made"
+                )
+            if there is None or _error(there, wanted, _UsualSize([wanted])) > self._tolerance:
                 self._refuse(
                     f"{why}the value of {name!r} {where}is not what it is in the graph (a checkpointed part changes "
                     "its buffers twice, when it runs and when it runs again)",
@@ -305,7 +324,7 @@ class _Comparison:
             found = ours.get(last.get(name, ""))
             if not isinstance(found, torch.Tensor) or found.shape != value.shape:
                 continue
-            if _error(found.detach(), value, _usual_size([value])) > self._tolerance:
+            if _error(found.detach(), value, _UsualSize([value])) > self._tolerance:
                 return f"; the first module that differs is {name!r}" if name else ""
         return ""
 
@@ -354,7 +373,7 @@ def set_tensor(root: nn.Module, path: str, tensor: torch.Tensor) -> None:
 
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
-    return (tensor.to_dense() if tensor.layout is not torch.strided else tensor).detach().clone()
+    return (tensor.to_dense() if tensor.layout is not torch.strided else tensor).detach()
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -362,23 +381,31 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _norm(tensor: torch.Tensor) -> float:
-    return float(tensor.to(torch.complex128 if tensor.is_complex() else torch.float64).norm())
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.complex128 if tensor.is_complex() else torch.float64))
 
 
-def _usual_size(tensors: list[torch.Tensor]) -> float:
-    """Root mean square over all elements."""
-    count = sum(t.numel() for t in tensors)
-    return (sum(_norm(t) ** 2 for t in tensors) / count) ** 0.5 if count else 0.0
+class _UsualSize:
+    """Root mean square over all elements of some tensors, which is computed where it is needed."""
+
+    def __init__(self, tensors: list[torch.Tensor]) -> None:
+        self._tensors = tensors
+
+    @functools.cached_property
+    def value(self) -> float:
+        count = sum(t.numel() for t in self._tensors)
+        return (sum(_norm(t) ** 2 for t in self._tensors) / count) ** 0.5 if count else 0.0
 
 
-def _error(found: torch.Tensor, wanted: torch.Tensor, scale: float) -> float:
-    """Relative to the norm of `wanted`, but at least a thousandth of `scale` per element; equal NaN are no error."""
+def _error(found: torch.Tensor, wanted: torch.Tensor, usual: _UsualSize) -> float:
+    """Relative to the norm of `wanted`, at least a thousandth of the usual size per element; equal NaN are no error."""
     if found.shape != wanted.shape:
         return float("inf")
     if not (wanted.is_floating_point() or wanted.is_complex()):
         return 0.0 if torch.equal(found, wanted) else float("inf")
+    if torch.equal(found, wanted):
+        return 0.0
     if not wanted.isfinite().all():
         return 0.0 if torch.equal(found.isfinite(), wanted.isfinite()) else float("inf")
-    floor = max(1e-3 * scale * wanted.numel() ** 0.5, 1e-30)
+    floor = max(1e-3 * usual.value * wanted.numel() ** 0.5, 1e-30)
     error = _norm(found - wanted) / max(_norm(wanted), floor)
     return error if error == error else float("inf")

@@ -26,7 +26,7 @@ import torch
 from torch import fx
 from torch.distributions import Distribution
 
-from drlpp.capture.attention_masks import masks_by_broadcasting
+from drlpp.capture.attention_masks import masks_as_they_are, masks_by_broadcasting
 from drlpp.capture.collector import collector_paused
 from drlpp.capture.failures import TraceError, capture_error, where_it_failed
 from drlpp.capture.loss import LOSS, LossFunction, ModelWithLoss, takes_target
@@ -72,6 +72,7 @@ class ExportedModel:
         no_autocast: names of the fx nodes that must not run under an autocast from outside.
         autocast: fx node name -> (device type, dtype, enabled, cache) of the autocast region that it runs in.
         aliases: further name of a tied parameter or shared buffer -> the name under which the graph reads it.
+        checks: places of checks on values, which the graph does not have.
     """
 
     module: fx.GraphModule
@@ -82,6 +83,7 @@ class ExportedModel:
     no_autocast: frozenset[str]
     autocast: Mapping[str, tuple[Any, ...]]
     aliases: Mapping[str, str]
+    checks: tuple[str, ...]
 
     @property
     def loss(self) -> str:
@@ -160,6 +162,7 @@ def export_module(
             for name, first in ((n.removeprefix(f"{_MODEL}."), c) for n, c in canonical.items())
             if name != first
         },
+        checks=tuple(calls.checks),
     )
 
 
@@ -221,6 +224,7 @@ def _exporting() -> Iterator[None]:
                 collector_paused(),
                 replaced(fx.config, "do_not_emit_stack_traces", True),
                 masks_by_broadcasting(),
+                masks_as_they_are(),
                 _lstm_shapes(),
                 _regions_by_nodes(),
             ):

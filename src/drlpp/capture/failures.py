@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import linecache
 import traceback
 from pathlib import Path
@@ -37,6 +39,8 @@ _ADVICE = (
     (("NotImplementedError",), "the operator or the method is not implemented for this input"),
     (("OutOfMemoryError", "MemoryError"), "use a smaller micro-batch, or capture without values (device meta)"),
 )
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_LIBRARY_FILES = (contextlib.__file__,)
 _OTHER_ADVICE = "run the module on the example inputs once in plain PyTorch; if that works, change the construct"
 
 
@@ -54,18 +58,29 @@ def capture_error(error: BaseException, model: torch.nn.Module) -> TraceError:
     return TraceError(f"{at} cannot be captured at {place}: {kind}: {text}: {advice}", path)
 
 
+def users_line() -> str:
+    """``file.py:12`` of the innermost line that runs now and is neither PyTorch's nor ours."""
+    frame = inspect.currentframe()
+    while frame is not None and _is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    return "an unknown place" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(_LIBRARIES) or file in _LIBRARY_FILES
+
+
 def where_it_failed(error: BaseException, model: torch.nn.Module) -> tuple[str, str]:
     """Path of the innermost module that was running, and the user's line that was (file:line `code`)."""
     path_of = {id(vars(m)): name for name, m in model.named_modules()}  # a trace may use proxies of modules
-    torch_root, own_root = str(Path(torch.__file__).parent), str(Path(__file__).parent)
     module, place = "", "an unknown place"
     for frame, line in traceback.walk_tb(error.__traceback__):
         file, names = frame.f_code.co_filename, frame.f_code.co_varnames
         owner = frame.f_locals.get(names[0]) if names else None
         if isinstance(owner, torch.nn.Module) and id(vars(owner)) in path_of:
             module = path_of[id(vars(owner))] or module
-            if frame.f_code.co_name == "loss_of" and file.startswith(own_root):
+            if frame.f_code.co_name == "loss_of" and file.startswith(_LIBRARIES[1]):
                 module = LOSS
-        if module and not file.startswith((torch_root, own_root)):
+        if module and not file.startswith(_LIBRARIES):
             place = f"{Path(file).name}:{line} `{linecache.getline(file, line).strip()}`"
     return module, place

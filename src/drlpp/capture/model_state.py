@@ -130,9 +130,10 @@ def _hidden_parameters(loss_fn: object) -> dict[str, torch.Tensor]:
 
 
 def _check_names(tensors: Mapping[str, torch.Tensor]) -> None:
-    reserved = set(dir(fx.GraphModule)) | {"graph"}
+    empty = fx.GraphModule(nn.Module(), fx.Graph())
+    reserved = {*dir(empty), *vars(empty)} - {*dir(nn.Module), *vars(nn.Module())}
     for name in tensors:
-        if name.partition(".")[0] in reserved - set(dir(nn.Module)):
+        if name.partition(".")[0] in reserved:
             raise CaptureError(
                 f"{name!r} begins with a name that torch.fx keeps for itself: rename that attribute of the module"
             )

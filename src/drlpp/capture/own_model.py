@@ -12,6 +12,7 @@ from torch import nn
 from drlpp.capture.loss import ModelWithLoss
 from drlpp.capture.module_call import ModuleCall
 from drlpp.capture.python_state import StateKept
+from drlpp.capture.recording import replaced
 
 
 class OwnModel:
@@ -35,7 +36,8 @@ class OwnModel:
         given = {**self._call.inputs, **inputs}
         copies = {n: t.detach().clone().requires_grad_(t.requires_grad) for n, t in given.items()}
         args, kwargs = self._call.arguments(copies)
-        return self.module(*args, **kwargs)  # type: ignore[no-any-return]
+        with norms_of_one_process():
+            return self.module(*args, **kwargs)  # type: ignore[no-any-return]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters, buffers and constants under the names that the graph has for them; a tied one once."""
@@ -45,6 +47,13 @@ class OwnModel:
     def parameters(self) -> dict[str, nn.Parameter]:
         """The parameters among `tensors`."""
         return {n: t for n, t in self.tensors().items() if isinstance(t, nn.Parameter)}
+
+
+@contextmanager
+def norms_of_one_process() -> Iterator[None]:
+    """Within it, `nn.SyncBatchNorm` is the batch norm that it is in one process: it asks no other rank."""
+    with replaced(nn.SyncBatchNorm, "forward", nn.modules.batchnorm._BatchNorm.forward):
+        yield
 
 
 @contextmanager

@@ -101,6 +101,21 @@ def numbers(model: nn.Module) -> Mapping[str, tuple[Place, Number]]:
     return found
 
 
+def tensors_in_attributes(model: nn.Module) -> Mapping[str, torch.Tensor]:
+    """Path of every tensor that the modules keep in a plain attribute, or in a list, tuple or dict that is one."""
+    found = {}
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key in _OF_MODULES:
+                continue
+            path = f"{name}.{key}" if name else key
+            held = value.values() if isinstance(value, dict) else value
+            for leaf in held if isinstance(value, (dict, list, tuple, deque)) else (value,):
+                if isinstance(leaf, torch.Tensor):
+                    found[path] = leaf
+    return found
+
+
 def changed_numbers(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Paths of `numbers` whose value differs."""
     return [p for p, (_, value) in after.items() if p not in before or not _same(before[p][1], value)]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from drlpp.capture.failures import TraceError
-from drlpp.capture.user_call import Tensors, UserCall, run_body
+from drlpp.capture.user_call import Tensors, UserCall, Written, run_body
 from drlpp.torch_private import FakeTensor, get_proxy_mode, pytree
 
 _LIBRARY = torch.library.Library("drlpp", "FRAGMENT")
@@ -43,11 +43,13 @@ class Calls:
     Attributes:
         assigned: buffers that ``forward`` assigned anew.
         checkpoints: that the trace is in now.
+        checks: places of checks on values that the trace passed by, in order.
     """
 
     def __init__(self) -> None:
         self.assigned: Assigned = frozenset()
         self.checkpoints = 0
+        self.checks: dict[str, None] = {}
         self._calls: dict[int, UserCall] = {}
         self._numbers: list[int] = []
         self._inside = False
@@ -71,15 +73,15 @@ class Calls:
     def record(self, tensors: Tensors, body: Any, **described: Any) -> list[torch.Tensor]:
         """Calls `body` on tensors that are traced, as one operator."""
         number = next(_NUMBERS)
-        versions = [t._version for t in tensors]
         _BODIES[number] = body
         self._numbers.append(number)
         self._inside = True
         try:
-            results: list[torch.Tensor] = USER_CALL(list(tensors), number)
+            with Written() as written:
+                results: list[torch.Tensor] = USER_CALL(list(tensors), number)
         finally:
             self._inside = False
-        if changed := [i for i, t in enumerate(tensors) if t._version != versions[i]]:
+        if changed := [i for i, t in enumerate(tensors) if written.memory_of(t)]:
             raise TraceError(
                 f"{described['where']} changes its argument {changed[0]} in place: have it return a new tensor instead"
             )

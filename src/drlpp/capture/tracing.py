@@ -28,9 +28,11 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointFunction
 
-from drlpp.capture.failures import TraceError
+from drlpp.capture.failures import TraceError, users_line
+from drlpp.capture.own_model import norms_of_one_process
 from drlpp.capture.recording import Assigned, Calls, Form, replaced
 from drlpp.capture.user_call import Tensors, identifier, place_of, source_digest
+from drlpp.capture.value_checks import checks_that_find_nothing
 from drlpp.capture.whole_modules import NOTHING, Whole, whole_function, whole_modules
 from drlpp.errors import CaptureError
 from drlpp.torch_private import TRANSFORMS, FakeTensor, TensorBase, get_proxy_mode, pytree, set_grad_enabled
@@ -38,6 +40,21 @@ from drlpp.torch_private import TRANSFORMS, FakeTensor, TensorBase, get_proxy_mo
 _TABLES = frozenset(vars(nn.Module()))
 _OF_TORCH = ("torch.nn.", "torch.utils.", "torch._", "torch.autograd.", "torch.distributed.")
 """Packages whose Functions are traced through: their backward pass is that of what they call."""
+_AUTOGRAD = torch.autograd.graph
+_SEEDS = (
+    "torch.{name} at {{place}}, but each op draws numbers of its own: have a sub-module draw from a generator that "
+    "it makes, torch.Generator().manual_seed(...)"
+)
+_HOOKS = "{name} at {{place}}, which the captured graph cannot have: use Tensor.register_hook"
+_REFUSED = (
+    *((torch, name, _SEEDS.format(name=name)) for name in ("manual_seed", "seed", "set_rng_state")),
+    *((torch.random, name, _SEEDS.format(name=name)) for name in ("manual_seed", "fork_rng", "set_rng_state")),
+    (_AUTOGRAD, "register_multi_grad_hook", _HOOKS.format(name="register_multi_grad_hook")),
+    (_AUTOGRAD.saved_tensors_hooks, "__enter__", _HOOKS.format(name="saved_tensors_hooks")),
+)
+"""What forward may not use: owner, name, and what to say of it."""
+_HARMLESS = (_AUTOGRAD.save_on_cpu,)
+"""Kinds of `saved_tensors_hooks` that give back what was saved."""
 
 
 @contextmanager
@@ -61,6 +78,9 @@ def keeping_gradients(model: nn.Module, assigned: Assigned = frozenset(), whole:
         stack.enter_context(_data_is_detached(calls))
         stack.enter_context(_no_derivatives(calls))
         stack.enter_context(_no_transforms(calls))
+        stack.enter_context(_no_context(calls))
+        stack.enter_context(checks_that_find_nothing(calls))
+        stack.enter_context(norms_of_one_process())
         stack.enter_context(_frozen_for_a_while(calls))
         stack.enter_context(whole_modules(calls, model, whole))
         stack.enter_context(replaced(torch, "ctc_loss", whole_function(calls, torch.ctc_loss, "ctc_loss")))
@@ -160,7 +180,6 @@ def _in_checkpoint(calls: Calls) -> Iterator[None]:
 def _checkpointed_norms(calls: Calls) -> Iterator[None]:
     norm, library = nn.modules.batchnorm._BatchNorm, torch.utils.checkpoint
     own = norm.forward
-    hook = library._checkpoint_hook  # that of checkpoints that are not reentrant
 
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         moves = self.training and self.track_running_stats and self.momentum is not None
@@ -177,12 +196,12 @@ def _checkpointed_norms(calls: Calls) -> Iterator[None]:
 
     @contextmanager
     def noted(*args: Any, **kwargs: Any) -> Iterator[None]:
-        with _in_checkpoint(calls), hook(*args, **kwargs):
+        with _in_checkpoint(calls):
             yield
 
     with ExitStack() as stack:
         stack.enter_context(replaced(norm, "forward", forward))
-        stack.enter_context(replaced(library, "_checkpoint_hook", noted))
+        stack.enter_context(replaced(library, "_checkpoint_hook", noted))  # of those that are not reentrant
         yield
 
 
@@ -377,6 +396,24 @@ def _no_derivatives(calls: Calls) -> Iterator[None]:
         return engine(*args, **kwargs)
 
     with replaced(torch.autograd, "_engine_run_backward", run):
+        yield
+
+
+@contextmanager
+def _no_context(calls: Calls) -> Iterator[None]:
+    """What a graph has no place for: the state of the common generator, and hooks of autograd's own graph."""
+
+    def refusing(original: Callable[..., Any], what: str) -> Callable[..., Any]:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            if calls.going_on and (not args or type(args[0]) not in _HARMLESS):
+                raise CaptureError(f"forward uses {what.format(place=users_line())}")
+            return original(*args, **kwargs)
+
+        return called
+
+    with ExitStack() as stack:
+        for owner, name, what in _REFUSED:
+            stack.enter_context(replaced(owner, name, refusing(getattr(owner, name), what)))
         yield
 
 

@@ -18,11 +18,20 @@ from typing import Any, TypeVar
 import torch
 
 from drlpp.errors import CaptureError
-from drlpp.torch_private import DisableTorchFunction, FakeTensor, FakeTensorMode, disable_current_modes, parse_schema
+from drlpp.torch_private import (
+    DisableTorchFunction,
+    FakeTensor,
+    FakeTensorMode,
+    TorchDispatchMode,
+    disable_current_modes,
+    parse_schema,
+)
 
 T = TypeVar("T")
 Tensors = Sequence[torch.Tensor]
 NOTHING: Mapping[int, torch.Tensor] = MappingProxyType({})
+STATISTICS, TRAINING_FLAGS = ("running_mean", "running_var"), ("training", "train", "use_input_stats")
+"""Arguments of norms: statistics that they update, and flags of which one says so."""
 Body = Callable[[Tensors], list[torch.Tensor]]
 """Tensor arguments -> tensor results, recorded by autograd."""
 
@@ -153,9 +162,10 @@ def trial(body: Body, tensors: Tensors, known: Mapping[int, torch.Tensor] = NOTH
         own = {id(t) for t in copies}
         if not any(isinstance(t, FakeTensor) for t in copies):
             shown = [known[i].clone() if i in known else t for i, t in enumerate(shown)]
-        before = [t._version for t in shown]
-        found = leaves(body(shown), own)
-        changed = [i for i, t in enumerate(shown) if t._version != before[i]]
+        before = [t.detach().clone() for t in shown]
+        with Written() as written:
+            found = leaves(body(shown), own)
+        changed = [i for i, t in enumerate(shown) if written.memory_of(t) or not _same(t, before[i])]
         if found:  # those that the code makes itself are others when it runs again
             found = {i: t for i, t in leaves(body(shown), own).items() if i in found}
         return Trial(changed, next((list(t.shape) for t in found.values()), None))
@@ -169,6 +179,38 @@ def trial(body: Body, tensors: Tensors, known: Mapping[int, torch.Tensor] = NOTH
             raise
         except Exception:  # noqa: BLE001 (it needs values)
             return on_values(run, described)
+
+
+class Written(TorchDispatchMode):
+    """Notes what operators write. The versions of tensors tell less: they do not count running statistics that norms
+    update, nor writes to `Tensor.data`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        arguments = func._schema.arguments
+        given = dict(zip((a.name for a in arguments), args, strict=False)) | (kwargs or {})
+        names = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+        if any(given.get(flag) for flag in TRAINING_FLAGS):
+            names += STATISTICS
+        found = (given.get(name) for name in names)
+        self._memory |= {t.untyped_storage()._cdata for t in found if _has_memory(t)}  # type: ignore[union-attr]
+        return func(*args, **(kwargs or {}))
+
+    def memory_of(self, tensor: torch.Tensor) -> bool:
+        """Whether the memory that a tensor shows was written."""
+        return _has_memory(tensor) and tensor.untyped_storage()._cdata in self._memory
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors have the same values; those that have none (fake ones) pass."""
+    return isinstance(a, FakeTensor) or torch.equal(a, b)
+
+
+def _has_memory(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout is torch.strided
 
 
 def _leaves_of(tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -111,7 +111,7 @@ def reference_run(
             optimizer.zero_grad()
         read = {*captured.parameters, *captured.buffers}
         after = own.tensors()
-        kept = [n for n, t in after.items() if n in read or n not in before or not torch.equal(t, before[n])]
+        kept = [n for n, t in after.items() if n in read or (n in before and not torch.equal(t, before[n]))]
         return TrainingState(tuple(losses), gradients, {n: after[n].detach().to("cpu", copy=True) for n in kept})
 
 
