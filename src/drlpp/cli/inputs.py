@@ -288,7 +288,10 @@ def serving_problem(graph: OpGraph, cluster: Cluster, step: Step, serving: Servi
     if step.num_microbatches is not None or step.global_batch is not None or step.micro_batch_size:
         raise InputError("serving has no micro-batches: give --sequences instead of their number or size")
     if not any(op.kv_bytes_per_token for op in graph.ops):
-        say(f"{graph.name}: no attention operator was seen, so there is no key-value cache in the memory")
+        say(
+            f"{graph.name}: no attention operator was seen, so there is no key-value cache in the memory, "
+            "and a step has the work of whole captured samples"
+        )
     load = captured_load(graph)
     load = dataclasses.replace(
         load,

@@ -6,7 +6,7 @@ largest op on the micro-batch that was captured (a prompt, or a piece of one). N
 gradients, no optimizer and no activations kept. Groups of devices divide products, vocabulary and heads, and with the
 heads the cache; each member has the whole workspace.
 
-Left out: the work of prompts, pages of the cache that are not full, and caches of a window or of a compressed state.
+Left out: the work of prompts, pages of the cache that are not full, and caches of a window or of a recurrent state.
 """
 
 from __future__ import annotations
