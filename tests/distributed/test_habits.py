@@ -98,6 +98,10 @@ def test_stages_move_as_the_module_does(
     check_run(pool, name, plan_of(name, devices, **more))
 
 
+def test_what_forward_changes_may_be_needed_by_the_backward_passes_before(pool: WorkerPool) -> None:
+    check_run(pool, "FollowingEncoder", in_order(plan_of("FollowingEncoder", [(0,), (1,), (2,)])))
+
+
 @pytest.mark.parametrize("name", ["WithCumulativeNorm", "WithUncountedStatistics", "WithHookedNorm"])
 def test_statistics_of_whole_modules_move_once_with_recomputation(pool: WorkerPool, name: str) -> None:
     check_run(pool, name, in_order(plan_of(name, [(0,), (1,)], recompute=(0, 1))))

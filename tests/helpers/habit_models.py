@@ -610,6 +610,21 @@ class MomentumEncoder(Net):
         return self.inner(h) * target  # type: ignore[no-any-return]
 
 
+@supported
+class FollowingEncoder(Net):
+    """Gradients go through a frozen copy that forward changes in place, and through a buffer of that kind."""
+
+    def prepare(self) -> None:
+        self.key = nn.Linear(8, 8).requires_grad_(False)
+        self.register_buffer("size", torch.ones(8))
+
+    def middle(self, h: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.key.weight.mul_(0.9).add_(self.inner.weight, alpha=0.1)
+            self.size.mul_(0.5).add_(h.detach().abs().mean(0))
+        return self.inner(h) * self.key(h) / self.size  # type: ignore[no-any-return]
+
+
 @refused(r"torch.manual_seed at habit_models.py:\d+, but each op draws numbers of its own")
 class SeedsInForward(Net):
     def middle(self, h: torch.Tensor) -> torch.Tensor:

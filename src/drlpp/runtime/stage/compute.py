@@ -157,23 +157,46 @@ class TorchStage:
     def _run(
         self, microbatch: int, inputs: Sequence[torch.Tensor], buffers: Mapping[str, torch.Tensor]
     ) -> Sequence[torch.Tensor]:
-        """Runs the module with other tensors in the place of some of its buffers."""
+        """Runs the module with other tensors in the place of some of its buffers.
+
+        Where autograd may need what it saw until the backward pass, other micro-batches must not change that: tensors
+        which the module changes are copies, and what became of them is written back.
+        """
         self._context.microbatch = microbatch
-        module, changed = self._forms[microbatch].module, self._forms[microbatch].changed_inputs
-        if changed:  # the batch is the user's, and the pass may run again
-            inputs = [x.clone() if i in changed else x for i, x in enumerate(inputs)]
-        if not buffers:
+        form = self._forms[microbatch]
+        module = form.module
+        if form.changed_inputs:  # the batch is the user's, and the pass may run again
+            inputs = [x.clone() if i in form.changed_inputs else x for i, x in enumerate(inputs)]
+        saves = torch.is_grad_enabled() and not self._recompute
+        odd = [n for n, decay in form.changed.items() if decay is None and n not in buffers] if saves else []
+        own = {name: _tensor(module, name) for name in (*buffers, *odd)}
+        if not own:
             return module.forward(*inputs)  # type: ignore[no-any-return]
-        own = {name: module.get_buffer(name) for name in buffers}
+        copies = {name: _copy(own[name]) for name in odd}
         try:
-            _set_buffers(module, buffers)
-            return module.forward(*inputs)  # type: ignore[no-any-return]
+            _set_tensors(module, {**buffers, **copies})
+            outputs = module.forward(*inputs)
         finally:
-            _set_buffers(module, own)
+            _set_tensors(module, own)
+        with torch.no_grad():
+            for name, copy in copies.items():
+                own[name].copy_(copy)
+        return outputs  # type: ignore[no-any-return]
 
 
-def _set_buffers(module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in buffers.items():
+def _tensor(module: nn.Module, name: str) -> torch.Tensor:
+    owner, _, last = name.rpartition(".")
+    return getattr(module.get_submodule(owner), last)  # type: ignore[no-any-return]
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of the same kind: a parameter, which changes only if it is frozen, or a buffer."""
+    copy = tensor.detach().clone()
+    return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
+
+
+def _set_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
         owner, _, last = name.rpartition(".")
         setattr(module.get_submodule(owner), last, tensor)
 
