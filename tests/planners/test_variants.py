@@ -15,7 +15,6 @@ from drlpp.planners.consecutive.dynamic_program import DynamicProgram, offer_fir
 from drlpp.planners.variants import (
     NO_BOUND,
     Variants,
-    _ranked,
     _Values,
     lower_bound_over_variants,
     solve_over_variants,
@@ -178,18 +177,6 @@ def test_on_unequal_devices_three_variants_are_planned_whatever_the_quick_planne
         solve_over_variants(planner, open_problem, Budget(20.0), 0)
         assert [number for _, number, _ in planner.asked] == [16, 32, 8, 2]  # a planner that ends early plans all
         assert planner.asked[0][2] == pytest.approx(first_s, rel=0.1)
-
-
-@pytest.mark.parametrize(("groups_s", "first", "number"), [(0.9, True, 3), (1.2, False, 5), (2.0, False, 3)])
-def test_groups_that_are_no_better_take_no_place_from_sizes_of_devices_alone(monkeypatch, groups_s, first, number):
-    monkeypatch.setattr(Variants, "unequal", True)
-    known = {(0, 0): 1.0, (0, 1): groups_s, (1, 1): groups_s}
-    monkeypatch.setattr(_Values, "ask", lambda self, keys, **_: self.known.update(known))
-    variants = variants_of(divided_problem("pp,dp,tp", global_batch=64, micro_batch_sizes=(1, 2, 4)))
-    likely, unlikely = _ranked(variants, _Values(variants, Budget(1.0), 0))
-    assert any(grouping for _, grouping in likely[:3]) == first
-    assert len(likely) == number
-    assert not any(grouping for _, grouping in unlikely)
 
 
 def test_the_dynamic_program_is_asked_about_groups_of_two_sizes_on_equal_devices(monkeypatch):

@@ -5,8 +5,7 @@ quick planners rank as many of the first as there is time for. The best share th
 that ends early is asked about more of them. One that is much worse there is left out, and one whose lower bound is not
 below the best plan so far. Groups shall not make a plan worse: devices alone are the second at least if a quick plan of
 them fits, the first if it is near the best, and a planner that ends early is asked about all their sizes that it would
-be asked about if there were no groups. Where devices differ three variants are planned at least; if no quick plan of
-groups is as good as the best of devices alone, the first three are of devices alone.
+be asked about if there were no groups. Where devices differ three variants are planned at least.
 """
 
 from __future__ import annotations
@@ -193,17 +192,12 @@ def _ranked(variants: Variants, values: _Values) -> tuple[list[tuple[int, int]],
     known = values.known
     ranked = sorted(known, key=lambda key: (known[key], math.isinf(known[key]) and key[1] == 0, key))
     likely = [key for key in ranked if known[key] < math.inf]
-    aside = []
-    if variants.unequal and likely and not any(key[1] for key in likely if known[key] == known[likely[0]]):
-        aside = [key for key in _promising(likely, known, 0) if key[1]]  # they take no place from devices alone
-        likely = [key for key in likely if key[1] == 0]
     at_least = CANDIDATES if variants.unequal else 1
     alone = _promising([key for key in likely if key[1] == 0], known, at_least)
     near = alone and known[alone[0]] <= NEAR * known[likely[0]]
     ahead = (*alone[:1], *likely[:1]) if near else (*likely[:1], *alone[:1])
     likely = list(dict.fromkeys((*ahead, *_promising(likely, known, at_least), *alone)))
-    rest = order if any(key[1] for key in likely) or not likely else apart
-    likely += [key for key in rest if key not in known][: max(0, at_least - len(likely))] + aside
+    likely += [key for key in order if key not in known][: max(0, at_least - len(likely))]
     return likely, [
         key for key in dict.fromkeys((*apart, *ranked)) if key not in likely and (key[1] == 0 or math.isinf(known[key]))
     ]
