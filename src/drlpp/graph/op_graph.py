@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -75,12 +76,11 @@ class Work:
         )
 
     def __add__(self, other: Work) -> Work:
-        return Work(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+        return Work(*map(operator.add, _all_of(self), _all_of(other)))
 
     def __sub__(self, other: Work) -> Work:
         """What is left; nothing falls below 0."""
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return Work(*(max(0.0, a - b) for a, b in pairs))
+        return Work(*(max(0.0, a - b) for a, b in zip(_all_of(self), _all_of(other), strict=True)))
 
     def scaled(self, samples: int, before: int) -> Work:
         """The work on `samples` samples, where this is that on `before`."""
@@ -93,6 +93,7 @@ class Work:
         )
 
 
+_all_of = operator.attrgetter(*(field.name for field in dataclasses.fields(Work)))
 NO_WORK = Work(kernels=0.0)
 
 
