@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -27,6 +29,19 @@ def test_the_package_has_the_function_whatever_was_imported_before():
     problem = drlpp.PlanningProblem.build(chain_graph(3), drlpp.load_cluster("local-2"))
     assert drlpp.solve is solve
     assert drlpp.solve(problem, "uniform", budget=0.2).status == "ok"
+
+
+def test_what_groups_need_is_loaded_for_problems_that_may_have_them():
+    program = """
+import sys, drlpp, drlpp.solving
+from drlpp.graph.generate.synthetic import chain_graph
+problem = drlpp.PlanningProblem.build(chain_graph(3), drlpp.load_cluster("local-2"))
+for parallelism in (("pp", "dp"), ("pp", "dp", "tp")):
+    drlpp.solving.load_for(problem.with_parallelism(parallelism))
+    print("scipy.optimize" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_what_a_plan_uses_may_be_used_after_a_loss():

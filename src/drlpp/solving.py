@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 from drlpp.cluster import Cluster
@@ -64,6 +65,12 @@ def planner_of(provenance: Provenance) -> Planner:
     return get_planner(provenance.planner, provenance.parameters)
 
 
+def load_for(problem: PlanningProblem) -> None:
+    """Loads the libraries that a search needs, so that a budget which is made after it does not pay for them."""
+    if "tp" in problem.space.parallelism:
+        importlib.import_module("scipy.optimize")
+
+
 def solve(
     problem: PlanningProblem,
     planner: str | Planner = DRL,
@@ -86,6 +93,7 @@ def solve(
         InputError: there is no planner of that name.
     """
     chosen = make_planner(planner) if isinstance(planner, str) else planner
+    load_for(problem)
     clock = budget if isinstance(budget, Budget) else Budget(budget)
     if proof := proof_that_none_fits(problem):
         return PlanResult(
