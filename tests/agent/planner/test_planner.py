@@ -11,6 +11,7 @@ from agent_problems import small_problem
 from drlpp.agent.networks.policy import PolicyConfig
 from drlpp.agent.networks.weights_file import initial_policy, random_policy, save_checkpoint, untrained_policy
 from drlpp.agent.planner.planner import DrlConfig, DrlPlanner
+from drlpp.agent.sampling.proposals import propose
 from drlpp.errors import InputError
 from drlpp.plan import validate
 from drlpp.planners.base import Budget
@@ -40,6 +41,23 @@ def test_what_each_part_found_is_told_apart():
     assert b["refined_best_s"] <= min(b["policy_best_s"], b["baseline_best_s"]) + 1e-12
     assert b["refined_best_s"] == pytest.approx(result.plan.prediction.iteration_time_s)
     assert {"sampling_s", "evaluation_s", "learning_s", "baselines_s", "refinement_s"} <= set(b)
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(10.0, 64, 64), (3.0, 10, 63)])
+def test_the_policy_alone_draws_until_it_has_all_its_samples_or_no_time(monkeypatch, seconds, least, most):
+    """The probe is dear, so that its cost per sample says that few more fit."""
+    drawn, now = [], [0.0]
+
+    def noting(policy, view, rewarder, episodes, *args, **options):
+        drawn.append(episodes)
+        now[0] += 1.0 + 0.01 * episodes
+        return propose(policy, view, rewarder, episodes, *args, **options)
+
+    monkeypatch.setattr("drlpp.agent.planner.planner.propose", noting)
+    planner = DrlPlanner(DrlConfig(policy_only=True, iterations=0))
+    planner.solve(small_problem(1), Budget(seconds, lambda: now[0]), 0)
+    assert least <= sum(drawn) <= most
+    assert now[0] <= seconds * 1.05
 
 
 @pytest.mark.slow

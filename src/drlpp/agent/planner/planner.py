@@ -272,6 +272,8 @@ class _Run:
         starts = self._sample(policy, self.config.probe, greedy_first=True)
         self.episode_s /= self.config.probe_cost
         starts += self._more(policy, self.config.episodes - self.config.probe)
+        while self.config.policy_only and (more := self._more(policy, self.config.episodes - len(starts))):
+            starts += more  # the probe takes samples for dearer than they are in a large batch
         self.found["zero_shot_best_s"] = self.found["policy_best_s"] = self.policy_s
         return starts
 
