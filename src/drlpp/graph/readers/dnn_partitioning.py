@@ -6,8 +6,8 @@ keep their transfer times. An edge between backward nodes becomes one of the bac
 edges in the direction of the forward pass (the layer graphs) it stays as it is. Classes that would form a cycle are
 merged, since no legal partition separates them.
 
-Loss of information: CPU latencies and ``supportedOnFpga`` are dropped (all devices are accelerators), and a node's
-``size`` counts as memory per micro-batch in flight.
+Loss of information: CPU latencies and ``supportedOnFpga`` are dropped (all devices are accelerators; published optima
+may have ops on the CPUs, whose transfers are free), and a node's ``size`` counts as memory per micro-batch in flight.
 """
 
 from __future__ import annotations
