@@ -30,8 +30,9 @@ def batch_of(step: int, number: int) -> dict[str, torch.Tensor]:
 
 def pipeline_job(name: str, plan: Plan) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Losses, and the state of all ranks."""
-    module, _ = made(name)
-    pipeline = build(captured_of(made, name), plan, state_dict={k: v.clone() for k, v in module.state_dict().items()})
+    module, batch = made(name)
+    captured = capture_module(module, batch)  # a copy of one that was made before would have no hooks on parameters
+    pipeline = build(captured, plan, state_dict={k: v.clone() for k, v in module.state_dict().items()})
     optimizer = torch.optim.SGD([{"params": list(pipeline.parameters())}], lr=RATE)
     losses = []
     for step in range(STEPS):
