@@ -92,9 +92,10 @@ def test_a_kill_in_the_middle_of_a_switch_loses_nothing(tmp_path: Path) -> None:
 def test_a_signal_in_the_middle_of_a_switch_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
     """The switch is done, there is a checkpoint, and the run that follows goes on with the plan that took over."""
     plan, others = places(tmp_path, "adamw")
-    data, store = f"{tmp_path}/data.py:batches", tmp_path / "store"
-    quiet = run(plan, steps=40, seed=1, data=data)
+    store = tmp_path / "store"
+    quiet = run(plan, steps=40, seed=1, data=paced_data(tmp_path, images(12)))
     assert quiet is not None
+    data = paced_data(tmp_path, images(12), {8: "answer-1", 16: "asked"})
     asked: list[str] = []
     found: list[list[str]] = []
 
@@ -102,6 +103,7 @@ def test_a_signal_in_the_middle_of_a_switch_loses_nothing(tmp_path: Path, number
         if "switching gains" in line and not asked:
             asked.append(line)
             signal_rank(1, number)
+            (tmp_path / "asked").touch()
         if len(asked) == 1 and line.startswith("step 20 of"):
             found.append(sorted(path.name for path in store.iterdir()))
 
