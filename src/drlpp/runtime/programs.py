@@ -15,7 +15,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -41,6 +40,7 @@ from drlpp.runtime.stage.randomness import RandomContext
 from drlpp.runtime.stage.stage_module import (
     StageModule,
     cut_stage,
+    find_tensor,
     later_stages,
     parameter_readers,
     sparse_parameters,
@@ -617,7 +617,7 @@ def blocks_again(plan: Plan) -> Mapping[str, str]:
 def _changed_state(plan: Plan, stage: StageModule) -> str:
     """Why a stage cannot run where the plan has it, because of what it changes in its forward pass; empty if it can."""
     s = stage.index
-    parameters = [n for n in stage.changed if isinstance(_attribute(stage.module, n), nn.Parameter)]
+    parameters = [n for n in stage.changed if isinstance(find_tensor(stage.module, n), nn.Parameter)]
     if parameters and (plan.stages[s].settings.recompute or not _in_order(plan, s)):
         return (
             f"stage {s} changes parameter {parameters[0]!r} in its forward pass, and has replicas, recomputes or runs "
@@ -634,8 +634,3 @@ def _changed_state(plan: Plan, stage: StageModule) -> str:
 
 def _decays(stage: StageModule) -> Mapping[str, float]:
     return {name: decay for name, decay in stage.changed.items() if decay is not None}
-
-
-def _attribute(module: nn.Module, name: str) -> Any:
-    owner, _, last = name.rpartition(".")
-    return getattr(module.get_submodule(owner), last)

@@ -18,7 +18,7 @@ from drlpp.graph.stages import Message
 from drlpp.runtime.executor import Tensors
 from drlpp.runtime.stage.randomness import RandomContext
 from drlpp.runtime.stage.split_backward import Later, input_gradients, weight_gradients
-from drlpp.runtime.stage.stage_module import StageModule
+from drlpp.runtime.stage.stage_module import StageModule, find_tensor
 from drlpp.runtime.transfers.planned import StageSlots
 from drlpp.runtime.transfers.reduction import CombinedBuffers
 
@@ -169,7 +169,7 @@ class TorchStage:
             inputs = [x.clone() if i in form.changed_inputs else x for i, x in enumerate(inputs)]
         saves = torch.is_grad_enabled() and not self._recompute
         odd = [n for n, decay in form.changed.items() if decay is None and n not in buffers] if saves else []
-        own = {name: _tensor(module, name) for name in (*buffers, *odd)}
+        own = {name: find_tensor(module, name) for name in (*buffers, *odd)}
         if not own:
             return module.forward(*inputs)  # type: ignore[no-any-return]
         copies = {name: _copy(own[name]) for name in odd}
@@ -182,11 +182,6 @@ class TorchStage:
             for name, copy in copies.items():
                 own[name].copy_(copy)
         return outputs  # type: ignore[no-any-return]
-
-
-def _tensor(module: nn.Module, name: str) -> torch.Tensor:
-    owner, _, last = name.rpartition(".")
-    return getattr(module.get_submodule(owner), last)  # type: ignore[no-any-return]
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
